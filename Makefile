@@ -1,0 +1,51 @@
+# The commands of the workshop. `make` alone lists them.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+CONFIG ?= configs/quickstart.yaml
+PYTEST := RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest --durations=10
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-unit test-ray lint types format docs-check clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(VENV)/.complete ## create the environment in .venv from the pinned versions
+
+$(VENV)/.complete: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed, found '$(PYTHON)'; say which: make $(or $(MAKECMDGOALS),venv) PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --retries 5 --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: venv ## edit once, ask every model: real weights, a local Ray, before and after
+	scripts/demo.sh $(CONFIG)
+
+test: test-unit test-ray ## run all tests
+
+test-unit: venv ## run the tests that need no Ray and no download
+	$(PYTEST) tests/unit
+
+test-ray: venv ## run the tests that start a Ray of their own
+	$(PYTEST) tests/ray
+
+lint: venv ## check style and spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+types: venv ## check types
+	$(BIN)/mypy
+
+format: venv ## put style right where it can be done by machine
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs-check: venv ## check that what the documents point to exists
+	$(BIN)/python -m pytest -q tests/unit/test_docs.py
+
+clean: ## remove the environment and the tools' caches (weights and results stay)
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -type d -not -path './.git/*' -exec rm -rf {} +

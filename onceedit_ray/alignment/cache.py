@@ -1,0 +1,132 @@
+"""Alignments on disk: built once per model, anchors and settings, loaded by memory map.
+
+`ONCEEDIT_HOME/alignments/<key>/` holds `tensors.safetensors` and `entry.json` (what it is, its values, a checksum).
+An entry appears by one rename, whole or not at all; one that is damaged is built again. The cache is never the only
+copy of anything: where it cannot be written, what was built is used all the same. It knows nothing about tensors'
+meaning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from onceedit_ray.home import onceedit_home
+
+# Part of every key: raise it when what is computed, or how it is stored, changes.
+FORMAT = 1
+_CHUNK = 1 << 24
+_DAMAGE = (OSError, ValueError, KeyError, SafetensorError)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is cached: tensors by name, and a few numbers beside them."""
+
+    tensors: dict[str, Tensor]
+    values: dict[str, float] = field(default_factory=dict)
+
+
+def embedding_digest(E_VD: Tensor) -> str:
+    """sha256 of an embedding matrix: dtype, shape and bytes; about a second per GB."""
+    data = E_VD.detach().contiguous().cpu()
+    digest = hashlib.sha256(f"{data.dtype} {tuple(data.shape)} ".encode())
+    for rows in data.view(torch.uint8).flatten().split(_CHUNK):
+        digest.update(rows.numpy().data)
+    return digest.hexdigest()
+
+
+def cache_key(part: str, digest: str, ids: Mapping[str, Tensor], settings: Mapping[str, float]) -> str:
+    """sha256 over what a part is computed from.
+
+    Args:
+        part: which computation. digest: stands for the embeddings, see `embedding_digest`.
+        ids: the token ids that enter it, by role. settings: the numbers that enter it, by name.
+    """
+    key = hashlib.sha256(json.dumps([FORMAT, part, digest, sorted(settings.items())]).encode())
+    for role, tensor in sorted(ids.items()):
+        key.update(f"{role} {len(tensor)} ".encode() + tensor.long().cpu().numpy().tobytes())
+    return key.hexdigest()
+
+
+def load_or_build(key: str, build: Callable[[], Entry], about: Mapping[str, str]) -> Entry:
+    """The entry of `key`: from disk where it is whole, otherwise built and written.
+
+    `about` is kept beside the tensors for people. A damaged entry, or one that cannot be written, gives one warning
+    line on this module's logger.
+    """
+    folder = onceedit_home() / "alignments" / key
+    if folder.exists():
+        try:
+            return _load(folder)
+        except _DAMAGE as error:
+            logger.warning("alignment %s is damaged (%s); building it again", folder, _line(error))
+    entry = build()
+    try:
+        _commit(folder, entry, about)
+    except (OSError, SafetensorError) as error:
+        logger.warning("alignment %s could not be written (%s); it is used from memory", folder, _line(error))
+    return entry
+
+
+def _load(folder: Path) -> Entry:
+    """Raises one of `_DAMAGE` unless every byte is as it was written."""
+    description = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
+    tensors = folder / "tensors.safetensors"
+    if not isinstance(description, dict) or _checksum(tensors) != description["crc32"]:
+        raise ValueError("its checksum is not the one noted in entry.json")
+    with safe_open(tensors, framework="pt") as stored:
+        return Entry({name: stored.get_tensor(name) for name in stored.keys()}, dict(description["values"]))  # noqa: SIM118
+
+
+def _commit(folder: Path, entry: Entry, about: Mapping[str, str]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent, ignore_cleanup_errors=True) as scratch:
+        new = Path(scratch) / "new"
+        new.mkdir()
+        save_file(
+            {name: tensor.contiguous().cpu() for name, tensor in entry.tensors.items()}, new / "tensors.safetensors"
+        )
+        description = {"about": dict(about), "values": entry.values, "crc32": _checksum(new / "tensors.safetensors")}
+        (new / "entry.json").write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
+        try:
+            os.rename(new, folder)
+        except OSError:
+            if _is_whole(folder):  # another process was quicker
+                return
+            os.rename(folder, Path(scratch) / "damaged")
+            os.rename(new, folder)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        _load(folder)
+    except _DAMAGE:
+        return False
+    return True
+
+
+def _checksum(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            crc = zlib.crc32(chunk, crc)
+    return crc
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,212 @@
+"""One plug-in and one target in one space: their anchors, and each matrix when it is first asked for.
+
+A strategy pays only for the parts it reads; what was built once is loaded from the cache afterwards. Knows models only
+by their vocabulary and a way to get their input embeddings.
+
+V  vocabulary   A  anchors   D  embedding   N  rows that are tokens   E  input embeddings
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from onceedit_ray.alignment.anchors import Anchors, Rule, find_anchors
+from onceedit_ray.alignment.cache import Entry, cache_key, load_or_build
+from onceedit_ray.alignment.calibrated import KEEP, OWN_MASS, build_sparse
+from onceedit_ray.alignment.literal import MULTIPLIER, LiteralMatrix
+from onceedit_ray.alignment.sparse_rows import SparseRows
+from onceedit_ray.errors import AlignmentError
+
+PARTS = frozenset({"calibrated", "literal"})
+_SECONDS_BETWEEN_LINES = 5.0
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """What alignment needs of a model.
+
+    name: for messages. vocab: token -> id. eos_id: its end-of-text.
+    embeddings: returns the input embeddings E_VD; called only where something has to be computed.
+    digest: stands for those embeddings in the cache's keys (`embedding_digest`, or the weights' checksum).
+    special: tokens known to stand for no text.
+    """
+
+    name: str
+    vocab: Mapping[str, int]
+    eos_id: int | None
+    embeddings: Callable[[], Tensor]
+    digest: str
+    special: Collection[str] = field(default=())
+
+
+class Alignment:
+    """Anchors and, from the first reading on, the matrices of both sides; make one with `build_alignment`.
+
+    Every part raises `AlignmentError` where the alignment was made without it.
+    """
+
+    def __init__(
+        self,
+        plugin: Side,
+        target: Side,
+        anchors: Anchors,
+        *,
+        keep: int,
+        own_mass: float,
+        parts: Collection[str],
+        progress: Progress | None,
+    ) -> None:
+        self.anchors = anchors
+        self._plugin, self._target = plugin, target
+        self._keep, self._own_mass = keep, own_mass
+        self._parts = parts
+        self._progress = progress
+
+    @cached_property
+    def plugin_rows(self) -> SparseRows:
+        """The plug-in's calibrated matrix."""
+        return self._sparse_rows(self._plugin, self.anchors.plugin_ids_A)
+
+    @cached_property
+    def target_rows(self) -> SparseRows:
+        """The target's calibrated matrix."""
+        return self._sparse_rows(self._target, self.anchors.target_ids_A)
+
+    @cached_property
+    def target_winners_A(self) -> Tensor:
+        """Closed form of the search over the target's calibrated matrix: a target token for each anchor, int64."""
+        rows = self.target_rows
+        tokens_N = _token_ids(self._target.vocab)
+        return rows.column_winners(tokens_N[tokens_N < len(rows)])[0]
+
+    @cached_property
+    def plugin_literal(self) -> LiteralMatrix:
+        """The plug-in's literal matrix, for rows on demand; holds the embeddings from now on."""
+        return self._literal(self._plugin, self.anchors.plugin_ids_A)
+
+    @cached_property
+    def target_literal(self) -> LiteralMatrix:
+        """The target's literal matrix, for rows on demand; holds the embeddings from now on."""
+        return self._literal(self._target, self.anchors.target_ids_A)
+
+    @cached_property
+    def literal_winners_A(self) -> Tensor:
+        """Closed form of the search over the target's literal matrix: a target token for each anchor, int64.
+
+        Rows beyond the vocabulary, with which some models pad their embeddings, cannot win.
+        """
+        self._need("literal")
+        side, ids_A = self._target, self.anchors.target_ids_A
+        tokens_N = _token_ids(side.vocab)
+        key = cache_key(
+            "literal winners", side.digest, {"anchors": ids_A, "rows": tokens_N}, {"multiplier": MULTIPLIER}
+        )
+
+        def build() -> Entry:
+            matrix = self.target_literal
+            winner_A, mass_A = matrix.column_winners(
+                tokens_N[tokens_N < len(matrix)], on_block=self._lines(side, "literal column winners")
+            )
+            return Entry({"winner_A": winner_A, "mass_A": mass_A})
+
+        return load_or_build(key, build, self._about(side, "literal column winners")).tensors["winner_A"]
+
+    def prepare(self) -> None:
+        """Build or load every part now, so that nothing is left to wait for later."""
+        if "calibrated" in self._parts:
+            _ = self.plugin_rows, self.target_rows, self.target_winners_A
+        if "literal" in self._parts:
+            _ = self.plugin_literal, self.target_literal, self.literal_winners_A
+
+    def _sparse_rows(self, side: Side, ids_A: Tensor) -> SparseRows:
+        self._need("calibrated")
+        settings = {"keep": self._keep, "own_mass": self._own_mass}
+        key = cache_key("calibrated rows", side.digest, {"anchors": ids_A}, settings)
+
+        def build() -> Entry:
+            on_block = self._lines(side, "calibrated rows")
+            rows = build_sparse(side.embeddings(), ids_A, self._keep, self._own_mass, on_block=on_block)
+            return Entry({"columns_VK": rows.columns_VK, "mass_VK": rows.mass_VK}, {"multiplier": rows.multiplier})
+
+        entry = load_or_build(key, build, self._about(side, "calibrated rows"))
+        tensors = entry.tensors
+        return SparseRows(tensors["columns_VK"], tensors["mass_VK"], len(ids_A), entry.values["multiplier"])
+
+    def _literal(self, side: Side, ids_A: Tensor) -> LiteralMatrix:
+        self._need("literal")
+        return LiteralMatrix(side.embeddings(), ids_A)
+
+    def _need(self, part: str) -> None:
+        if part not in self._parts:
+            raise AlignmentError(
+                f"the alignment of {self._plugin.name} with {self._target.name} was made without its {part} part; "
+                f"add '{part}' to its parts"
+            )
+
+    def _about(self, side: Side, what: str) -> dict[str, str]:
+        return {
+            "what": what,
+            "model": side.name,
+            "plugin": self._plugin.name,
+            "target": self._target.name,
+            "anchors": str(len(self.anchors)),
+        }
+
+    def _lines(self, side: Side, what: str) -> Callable[[int, int], None] | None:
+        """Turns blocks done into a line every few seconds, so that a long build is seen to move."""
+        if self._progress is None:
+            return None
+        progress, start = self._progress, time.monotonic()
+        last = start
+
+        def on_block(done: int, rows: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= _SECONDS_BETWEEN_LINES:
+                last = now
+                progress(f"aligning {side.name}: {what}, {100 * done // rows} % of {rows:,} after {now - start:.0f} s")
+
+        return on_block
+
+
+def build_alignment(
+    plugin: Side,
+    target: Side,
+    rule: Rule = "text",
+    keep: int = KEEP,
+    own_mass: float = OWN_MASS,
+    parts: Collection[str] = PARTS,
+    progress: Progress | None = None,
+) -> Alignment:
+    """Anchors now, matrices when they are read.
+
+    Args:
+        rule: see `find_anchors`. keep, own_mass: see `build_sparse`.
+        parts: what may be read, "calibrated" and "literal".
+        progress: called with a line every few seconds of a long build.
+
+    Raises `AlignmentError` where the two have no token in common or a part is unknown.
+    """
+    unknown = set(parts) - PARTS
+    if unknown:
+        raise AlignmentError(f"unknown part '{min(unknown)}' of an alignment; expected {' or '.join(sorted(PARTS))}")
+    end = (plugin.eos_id, target.eos_id) if plugin.eos_id is not None and target.eos_id is not None else None
+    try:
+        anchors = find_anchors(
+            plugin.vocab, target.vocab, rule, plugin_special=plugin.special, target_special=target.special, end=end
+        )
+    except AlignmentError as error:
+        raise AlignmentError(f"{plugin.name} and {target.name}: {error}") from None
+    return Alignment(plugin, target, anchors, keep=keep, own_mass=own_mass, parts=parts, progress=progress)
+
+
+def _token_ids(vocab: Mapping[str, int]) -> Tensor:
+    return torch.tensor(sorted(set(vocab.values())))

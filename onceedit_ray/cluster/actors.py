@@ -1,0 +1,46 @@
+"""A model as an actor: the same `LocalModel`, one hop away."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from onceedit_ray.config import ModelConfig
+from onceedit_ray.models.assembly import load_for_decoding, open_codec
+from onceedit_ray.models.local import LocalModel
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where an actor runs. gpu_ids: the GPUs Ray gave it; visible_devices: its CUDA_VISIBLE_DEVICES."""
+
+    node_id: str
+    gpu_ids: tuple[str, ...]
+    visible_devices: str
+    process: int
+
+
+class HostedModel(LocalModel):
+    """Loads a model where it runs and hosts its sessions.
+
+    Args:
+        name: the target's name, or the plug-in's version.
+        folder: a model folder that this node can read.
+        config: what it runs on. top_k: entries kept of each distribution.
+    """
+
+    def __init__(self, name: str, folder: Path, config: ModelConfig, top_k: int) -> None:
+        codec = open_codec(folder)
+        super().__init__(load_for_decoding(folder, config), codec.end_ids, codec.weight_id, top_k, name)
+
+    async def seat(self) -> Seat:
+        """Where this actor runs."""
+        context = ray.get_runtime_context()
+        gpu_ids = tuple(str(gpu) for gpu in context.get_accelerator_ids().get("GPU", []))
+        return Seat(context.get_node_id(), gpu_ids, os.environ.get("CUDA_VISIBLE_DEVICES", ""), os.getpid())
+
+
+ModelActor = ray.remote(HostedModel)

@@ -1,0 +1,56 @@
+"""The coordinator actor: the same `FusedDecoder`, over model actors.
+
+For each request it asks plug-in and target in parallel, fuses and accepts; what it sends and gets is token ids and
+top-k rows. It holds the alignments and the targets' tokenizers, and no weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ray
+from ray.actor import ActorHandle
+
+from onceedit_ray.cluster.remote_model import RemoteModel
+from onceedit_ray.config import AlignmentConfig, FusionConfig
+from onceedit_ray.fusion.decoder import FusedDecoder, Member
+from onceedit_ray.fusion.pairing import pair_up
+from onceedit_ray.models.assembly import open_codec, use_threads
+from onceedit_ray.models.sources import ModelFolder
+
+
+class HostedDecoder(FusedDecoder):
+    """A decoder whose models are actors.
+
+    Args:
+        plugin: actor of the edited plug-in. base: the base plug-in's folder, whose embeddings the alignments use.
+        edited: folder of the edited plug-in. view: its prompt view.
+    """
+
+    def __init__(
+        self,
+        plugin: ActorHandle,
+        base: ModelFolder,
+        edited: Path,
+        view: str,
+        fusion: FusionConfig,
+        alignment: AlignmentConfig,
+    ) -> None:
+        use_threads()
+        super().__init__(RemoteModel(plugin, "the plug-in"), open_codec(edited), view, fusion)
+        self._base = base
+        self._base_codec = open_codec(base.path)
+        self._alignment = alignment
+
+    async def add_target(self, name: str, actor: ActorHandle, folder: ModelFolder) -> None:
+        """Take in a target: it answers with every edit made so far, and nothing is edited again."""
+        codec = open_codec(folder.path)
+        self.members[name] = Member(
+            name,
+            RemoteModel(actor, name),
+            codec,
+            lambda: pair_up(self._base, self._base_codec, folder, codec, self._alignment, print),
+        )
+
+
+Coordinator = ray.remote(max_restarts=0)(HostedDecoder)

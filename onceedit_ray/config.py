@@ -1,0 +1,221 @@
+"""Run files: typed, checked before anything expensive starts.
+
+A run file is YAML; every key is declared here and an unknown one is an error that names the nearest known key.
+This module knows no model, no data and no Ray.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from onceedit_ray.errors import ConfigError
+
+Setting = Literal["teacher_forced", "generation"]
+Shape = Literal["raw", "qa", "template", "chat"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(_Strict):
+    """One model and what it runs on.
+
+    model: a reference that `onceedit models list` explains: catalogue name, `org/name`, folder or GGUF file.
+    dtype: "auto" is float32 on CPU and bfloat16 on GPU.
+    num_gpus: GPUs reserved for its actor; more than one spreads the layers (accelerate `device_map`).
+    num_cpus: CPUs reserved for its actor, a scheduling figure; torch uses `threads`.
+    threads: torch threads of the actor; 0 takes every core of the machine when there is no GPU.
+    """
+
+    model: str = Field(min_length=1)
+    dtype: DType = "auto"
+    num_gpus: float = Field(0.0, ge=0.0)
+    num_cpus: float = Field(0.5, gt=0.0)
+    threads: int = Field(0, ge=0)
+
+    @field_validator("num_gpus")
+    @classmethod
+    def _whole_beyond_one(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError(f"{value} GPUs: above 1 it must be a whole number")
+        return value
+
+
+class PluginConfig(ModelConfig):
+    """The plug-in model. view: the prompt it sees each question through (`knowledge.views.VIEWS`)."""
+
+    view: str = "short"
+
+
+class KnowledgeConfig(_Strict):
+    """Which edits.
+
+    path: JSON, JSONL or Parquet; relative to the working directory.
+    format: a reader's name, or "auto".
+    limit: how many edits; None takes all.
+    seed: None takes the first `limit`, a number a deterministic sample.
+    on_conflict: what to do when one prompt is given two answers.
+    """
+
+    path: Path
+    format: str = "auto"
+    limit: int | None = Field(None, ge=1)
+    seed: int | None = None
+    on_conflict: Literal["error", "first", "last"] = "error"
+
+
+class EditingConfig(_Strict):
+    """How the plug-in is edited (§3.1).
+
+    editor: a name in the editors' registry.
+    weight_loss: λ of eq. 7; 0 leaves the gate untrained.
+    unrelated: files of unrelated prompts, beside the shipped ones.
+    unrelated_per_epoch: unrelated instances drawn for one epoch; None scales with the number of edits.
+    hard_negatives: share of those that are made from the edits themselves.
+    paraphrases: paraphrase-like variants of each edit in one epoch.
+    precision: "auto" is bfloat16 autocast where the hardware has it, float32 weights always.
+    """
+
+    editor: str = "onceedit"
+    learning_rate: float = Field(1e-4, gt=0)
+    batch_size: int = Field(16, ge=1)
+    max_epochs: int = Field(24, ge=1)
+    min_epochs: int = Field(4, ge=1)
+    weight_loss: float = Field(0.6, ge=0.0)
+    unrelated: tuple[Path, ...] = ()
+    unrelated_per_epoch: int | None = Field(None, ge=1)
+    hard_negatives: float = Field(0.3, ge=0.0, le=1.0)
+    paraphrases: int = Field(1, ge=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    seed: int = 0
+
+
+class AlignmentConfig(_Strict):
+    """How the two vocabularies are brought into one space (§2.2, algorithm.md §3.2).
+
+    rule: "text" compares what tokens stand for, "paper" their spelling.
+    keep: entries kept in a row of the calibrated matrix.
+    own_mass: mass the median anchor keeps on itself after calibration.
+    """
+
+    rule: Literal["text", "paper"] = "text"
+    keep: int = Field(32, ge=1)
+    own_mass: float = Field(0.95, gt=0.0, lt=1.0)
+
+
+class FusionConfig(_Strict):
+    """How one answer is decoded (§3.2).
+
+    strategy: a name in the strategies' registry.
+    threshold: gate weight from which the plug-in is asked at all; below it the target speaks alone.
+    top_k: entries of each distribution that travel between models.
+    draft_tokens: plug-in tokens drafted in one round; 0 fuses token by token.
+    max_new_tokens: tokens of the target generated at most.
+    """
+
+    strategy: str = "draft"
+    threshold: float = Field(0.5, ge=0.0, le=1.0)
+    top_k: int = Field(64, ge=1)
+    draft_tokens: int = Field(8, ge=0)
+    max_new_tokens: int = Field(32, ge=1)
+
+
+class EvaluationConfig(_Strict):
+    """What is scored (metrics.md).
+
+    strategies: fusion strategies compared; the first is the one shown in the before/after table.
+    shape: the prompt shape the targets are asked in.
+    general: file of general prompts for gate and drift; None uses shipped prompts that were held out of training.
+    general_limit: how many of them. drift_limit: how many of those are generated for drift.
+    """
+
+    strategies: tuple[str, ...] = ("draft",)
+    settings: tuple[Setting, ...] = ("teacher_forced", "generation")
+    shape: Shape = "raw"
+    gate_shapes: tuple[Shape, ...] = get_args(Shape)
+    general: Path | None = None
+    general_limit: int = Field(100, ge=0)
+    drift_limit: int = Field(20, ge=0)
+    drift_tokens: int = Field(16, ge=1)
+
+
+class RunConfig(_Strict):
+    """One run: edit once, evaluate on every target. `name` names the folder under `results/`."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    knowledge: KnowledgeConfig
+    plugin: PluginConfig
+    targets: dict[str, ModelConfig] = Field(min_length=1)
+    editing: EditingConfig = EditingConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
+    fusion: FusionConfig = FusionConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_models(cls, values: Any) -> Any:
+        """`gemma: gemma-3-270m` is short for `gemma: {model: gemma-3-270m}`, likewise for the plug-in."""
+        if isinstance(values, dict):
+            values = dict(values)
+            if isinstance(values.get("plugin"), str):
+                values["plugin"] = {"model": values["plugin"]}
+            if isinstance(values.get("targets"), dict):
+                values["targets"] = {
+                    name: {"model": target} if isinstance(target, str) else target
+                    for name, target in values["targets"].items()
+                }
+        return values
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """Read and check a run file; raises `ConfigError` with one line per file that says where and what to do."""
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no run file at {path}; see configs/ for examples") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no settings; expected keys such as {', '.join(RunConfig.model_fields)}")
+    return parse_config(values, str(path))
+
+
+def parse_config(values: dict[str, Any], where: str) -> RunConfig:
+    """`values` as a `RunConfig`; raises `ConfigError` naming `where`, the key, and the nearest known key."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_problem(RunConfig, detail) for detail in error.errors()[:3])
+        raise ConfigError(f"{where}: {problems}") from None
+
+
+def _problem(model: type[BaseModel], detail: Any) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        known = list(_model_at(model, detail["loc"][:-1]).model_fields)
+        near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
+        advice = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
+        return f"unknown key '{key}': {advice}"
+    if detail["type"] == "missing":
+        return f"missing key '{key}'"
+    return f"'{key}': {detail['msg'][:1].lower()}{detail['msg'][1:]}, found {detail['input']!r}"
+
+
+def _model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel]:
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue  # a key of a mapping, such as a target's name
+        candidates = [field.annotation, *get_args(field.annotation)]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return model

@@ -1,0 +1,223 @@
+"""Editing the plug-in: full fine-tuning with a gate (§3.1, eq. 5-7).
+
+    L = L_edit + λ·L_weight
+    L_edit   = -Σ log P(y | x; θ_plug)      over the answer's tokens only           (eq. 5)
+    L_weight = BCE(σ(l_W(x)), label)        label 1 = about an edit, 0 = unrelated   (eq. 6)
+
+`l_W(x)` is the logit of the `[WEIGHT]` token at the last position of the plug-in's view of x. The token never competes
+with real tokens: it is left out of every softmax. Losses are computed only at the positions that count.
+
+Shapes: B instances, T positions, D width, V vocabulary without `[WEIGHT]`, N answer positions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from onceedit_ray.config import EditingConfig
+from onceedit_ray.editing.editors import EDITORS, Epoch, Outcome
+from onceedit_ray.editing.paraphrase import variant
+from onceedit_ray.editing.unrelated import UnrelatedSampler
+from onceedit_ray.errors import ModelError
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.views import plugin_view
+from onceedit_ray.models.weight_token import add_weight_token
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One training sequence: the view's tokens, then the answer's (none for an unrelated instance)."""
+
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    edit: int | None  # index of the edit, if this is an edit's own prompt
+
+    @property
+    def label(self) -> float:
+        return 1.0 if self.answer_ids else 0.0
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.answer_ids)
+
+
+@EDITORS.register("onceedit")
+class OnceEdit:
+    """One editing run over a plug-in model, which is changed in place.
+
+    Args:
+        model: any causal LM with an output embedding; trained whole, weights stay float32.
+        tokenizer: its tokenizer; `[WEIGHT]` is added to both.
+        edits: what to learn, all at once (batch editing).
+        unrelated: prompts the gate must leave alone.
+        config: settings of §3.1.
+        view: the plug-in's prompt view.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        edits: Sequence[Edit],
+        unrelated: Sequence[str],
+        config: EditingConfig,
+        view: str = "short",
+    ) -> None:
+        self._model = model.float()
+        self._tokenizer = tokenizer
+        self._edits = list(edits)
+        self._config = config
+        self._view = view
+        self._unrelated = list(unrelated)
+        self._sampler = UnrelatedSampler(edits, unrelated, hard=config.hard_negatives)
+        self._per_epoch = config.unrelated_per_epoch or max(64, min(4 * len(edits), 2 * len(edits) + 256))
+        torch.manual_seed(config.seed)
+        self._weight_id = add_weight_token(model, tokenizer)
+        self._eos = tokenizer.eos_token_id
+        if self._eos is None:
+            raise ModelError("the plug-in's tokenizer has no end-of-text token; set eos_token in its tokenizer_config")
+        self._rng = random.Random(config.seed)
+        self._device = model.get_input_embeddings().weight.device
+        self._autocast = _autocast(self._device, config.precision)
+
+    def run(self, report: Callable[[Epoch], None] = lambda epoch: None) -> Outcome:
+        """Train until every edit is learnt and the gate separates, or `max_epochs`; calls `report` after each epoch."""
+        started = time.monotonic()
+        optimizer = torch.optim.AdamW(self._model.parameters(), lr=self._config.learning_rate, weight_decay=0.0, fused=True)
+        outcome = Outcome()
+        self._model.train()
+        for number in range(1, self._config.max_epochs + 1):
+            epoch = self._epoch(number, optimizer)
+            outcome.epochs.append(epoch)
+            report(epoch)
+            if number >= self._config.min_epochs and self._settled(epoch) and self._verified():
+                outcome.complete = True
+                break
+        self._model.eval()
+        outcome.seconds = time.monotonic() - started
+        return outcome
+
+    def _epoch(self, number: int, optimizer: torch.optim.Optimizer) -> Epoch:
+        started = time.monotonic()
+        edit_loss = weight_loss = 0.0
+        learnt, gates, alarms = [], [], []
+        batches = list(self._batches(self._instances()))
+        for batch in batches:
+            loss_edit, loss_weight, correct_B, w_B = self._losses(batch)
+            optimizer.zero_grad(set_to_none=False)  # buffers are kept: handing them back costs more than clearing them
+            (loss_edit + self._config.weight_loss * loss_weight).backward()
+            torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+            optimizer.step()
+            edit_loss += loss_edit.item()
+            weight_loss += loss_weight.item()
+            for instance, correct, w in zip(batch, correct_B, w_B, strict=True):
+                if instance.edit is not None:
+                    learnt.append(correct)
+                    gates.append(w > 0.5)
+                elif not instance.answer_ids:
+                    alarms.append(w > 0.5)
+        return Epoch(
+            number=number,
+            edit_loss=edit_loss / len(batches),
+            weight_loss=weight_loss / len(batches),
+            learnt=_share(learnt),
+            recall=_share(gates),
+            false_alarms=_share(alarms),
+            seconds=time.monotonic() - started,
+        )
+
+    def _settled(self, epoch: Epoch) -> bool:
+        gate_is_trained = self._config.weight_loss > 0
+        return epoch.learnt == 1.0 and (not gate_is_trained or (epoch.recall == 1.0 and epoch.false_alarms <= 0.02))
+
+    @torch.inference_mode()
+    def _verified(self) -> bool:
+        """Whether the weights as they are now answer every edit, and open the gate for each: the worst, not the mean."""
+        self._model.eval()
+        instances = [self._edit_instance(i, edit.prompt, own=True) for i, edit in enumerate(self._edits)]
+        good = True
+        for batch in self._batches(instances):
+            _, _, correct_B, w_B = self._losses(batch)
+            good = good and all(correct_B) and (self._config.weight_loss == 0 or min(w_B) > 0.9)
+        self._model.train()
+        return good
+
+    def _instances(self) -> list[Instance]:
+        instances = []
+        for index, edit in enumerate(self._edits):
+            instances.append(self._edit_instance(index, edit.prompt, own=True))
+            for _ in range(self._config.paraphrases):
+                text = variant(edit, self._rng, self._unrelated)
+                instances.append(self._edit_instance(index, text, own=False))
+        for prompt in self._sampler.draw(self._rng, self._per_epoch):
+            instances.append(Instance(self._encode(plugin_view(prompt, self._view)), (), None))
+        return instances
+
+    def _edit_instance(self, index: int, prompt: str, own: bool) -> Instance:
+        prompt_ids = self._encode(plugin_view(prompt, self._view))
+        answer = " " + self._edits[index].target_new.strip()
+        answer_ids = (*self._tokenizer(answer, add_special_tokens=False).input_ids, self._eos)
+        return Instance(prompt_ids, answer_ids, index if own else None)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text).input_ids[-512:])
+
+    def _batches(self, instances: list[Instance]) -> Iterator[list[Instance]]:
+        """Batches of like length, in an order given by the seed."""
+        self._rng.shuffle(instances)
+        window = 8 * self._config.batch_size
+        batches = []
+        for start in range(0, len(instances), window):
+            chunk = sorted(instances[start : start + window], key=len)
+            batches += [chunk[i : i + self._config.batch_size] for i in range(0, len(chunk), self._config.batch_size)]
+        self._rng.shuffle(batches)
+        yield from batches
+
+    def _losses(self, batch: list[Instance]) -> tuple[Tensor, Tensor, list[bool], list[float]]:
+        """eq. 5 and eq. 6 on one batch, and per instance: is the answer the most likely one, and w."""
+        width = max(len(instance) for instance in batch)
+        ids_BT = torch.full((len(batch), width), self._eos, dtype=torch.long)
+        rows, columns, gold = [], [], []
+        for row, instance in enumerate(batch):
+            ids_BT[row, : len(instance)] = torch.tensor(instance.prompt_ids + instance.answer_ids)
+            start = len(instance.prompt_ids) - 1
+            rows += [row] * len(instance.answer_ids)
+            columns += range(start, start + len(instance.answer_ids))
+            gold += instance.answer_ids
+        ends_B = torch.tensor([len(instance.prompt_ids) - 1 for instance in batch])
+        labels_B = torch.tensor([instance.label for instance in batch], device=self._device)
+        with self._autocast:
+            # Padding stands to the right, where causal attention never looks: no mask is needed.
+            h_BTD = self._model.base_model(input_ids=ids_BT.to(self._device), use_cache=False).last_hidden_state
+            head_D = self._model.get_output_embeddings()
+            gate_B = head_D(h_BTD[torch.arange(len(batch)), ends_B])[:, self._weight_id].float()
+            answer_NV = head_D(h_BTD[rows, columns]).float()
+        answer_NV[:, self._weight_id] = float("-inf")
+        loss_weight = F.binary_cross_entropy_with_logits(gate_B, labels_B)
+        w_B = torch.sigmoid(gate_B).tolist()
+        if not gold:
+            return loss_weight * 0.0, loss_weight, [True] * len(batch), w_B
+        gold_N = torch.tensor(gold, device=self._device)
+        loss_edit = F.cross_entropy(answer_NV, gold_N)
+        wrong = {row for row, hit in zip(rows, (answer_NV.argmax(-1) == gold_N).tolist(), strict=True) if not hit}
+        return loss_edit, loss_weight, [row not in wrong for row in range(len(batch))], w_B
+
+
+def _share(values: Sequence[bool]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """bfloat16 autocast where asked for, or where the hardware multiplies in it ("auto")."""
+    if precision == "auto":
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        precision = "bfloat16" if native else "float32"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

@@ -1,0 +1,114 @@
+"""Edit once: from a run file to an immutable version of the plug-in in the knowledge store.
+
+A version's id is made of everything that went into it, so the same run file finds the version it made before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from onceedit_ray.config import KnowledgeConfig, RunConfig
+from onceedit_ray.editing.editors import EDITORS, Epoch
+from onceedit_ray.home import onceedit_home
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.manifest import Manifest
+from onceedit_ray.knowledge.prompts import read_prompts, shipped_prompts
+from onceedit_ray.knowledge.readers import read_edits
+from onceedit_ray.knowledge.selection import data_hash, select
+from onceedit_ray.knowledge.store import KnowledgeStore
+from onceedit_ray.knowledge.version import Version
+from onceedit_ray.models.assembly import use_threads
+from onceedit_ray.models.loading import load_model, load_tokenizer
+from onceedit_ray.models.sources import resolve
+
+HELD_OUT = 10
+"""Every tenth shipped prompt is kept out of training, for the gate's false alarms and drift where no file is given."""
+
+Progress = Callable[[str], None]
+
+
+def open_store() -> KnowledgeStore:
+    """The store under `ONCEEDIT_HOME`."""
+    return KnowledgeStore(onceedit_home() / "knowledge")
+
+
+def selected_edits(config: KnowledgeConfig) -> list[Edit]:
+    """The edits a run file names, deduplicated and sampled; raises `DataError` or `ConflictError`."""
+    return select(read_edits(config.path, config.format), config.limit, config.seed, config.on_conflict)
+
+
+def unrelated_prompts(files: Sequence[Path]) -> list[str]:
+    """Prompts the gate learns to leave alone: those of the files, and the shipped ones that are not held out."""
+    prompts = [prompt for file in files for prompt in read_prompts(file)]
+    prompts += [prompt for index, prompt in enumerate(shipped_prompts()) if index % HELD_OUT]
+    return list(dict.fromkeys(prompts))
+
+
+def general_prompts(file: Path | None, limit: int) -> list[str]:
+    """Prompts for drift and the gate's false alarms: a file's, or the shipped ones held out of training."""
+    prompts = read_prompts(file) if file else shipped_prompts()[::HELD_OUT]
+    return prompts[:limit]
+
+
+def edit_plugin(config: RunConfig, store: KnowledgeStore, progress: Progress = print) -> Version:
+    """Edit the plug-in as `config` says and commit the version, or find the one made so before; makes it active.
+
+    Raises the errors of reading, resolving and committing; nothing is left behind by any of them, nor by Ctrl-C.
+    """
+    edits = selected_edits(config.knowledge)
+    unrelated = unrelated_prompts(config.editing.unrelated)
+    base = resolve(config.plugin.model, progress)
+    settings = {**config.editing.model_dump(mode="json"), "view": config.plugin.view}
+    identity = _hash([base.digest, data_hash(edits), settings, _hash(unrelated)])
+    version_id = f"{config.name}-{identity[:10]}"
+    if any(version.id == version_id for version in store.versions()):
+        progress(f"version {version_id} was made before from the same edits and settings; using it")
+        return store.activate(version_id)
+    use_threads(config.plugin.threads)
+    device = "cuda" if config.plugin.num_gpus and torch.cuda.is_available() else "cpu"
+    model = load_model(base.path, dtype="float32", device=device)
+    tokenizer = load_tokenizer(base.path)
+    progress(f"editing {base.name}: {len(edits)} edits, {len(unrelated)} unrelated prompts to draw from")
+    editor = EDITORS.get(config.editing.editor)(model, tokenizer, edits, unrelated, config.editing, config.plugin.view)
+    outcome = editor.run(lambda epoch: progress(_line(epoch, config.editing.max_epochs)))
+    last = outcome.epochs[-1]
+    manifest = Manifest(
+        id=version_id,
+        base_model=config.plugin.model,
+        base_digest=base.digest,
+        editor=config.editing.editor,
+        settings=settings,
+        seed=config.editing.seed,
+        data_hash=data_hash(edits),
+        edits=len(edits),
+        losses=[asdict(epoch) for epoch in outcome.epochs],
+        gate={"recall": last.recall, "false_alarms": last.false_alarms, "complete": outcome.complete},
+        seconds=outcome.seconds,
+    )
+
+    def write_weights(folder: Path) -> None:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    version = store.commit(manifest, edits, write_weights)
+    done = "every edit learnt" if outcome.complete else f"{last.learnt:.0%} of the edits learnt after the last epoch"
+    progress(f"version {version.id}: {done}, {outcome.seconds:.0f} s")
+    return store.activate(version.id)
+
+
+def _line(epoch: Epoch, most: int) -> str:
+    return (
+        f"epoch {epoch.number:2d}/{most}  edit loss {epoch.edit_loss:.3f}  gate loss {epoch.weight_loss:.3f}  "
+        f"learnt {epoch.learnt:4.0%}  gate open for {epoch.recall:4.0%} of edits, "
+        f"{epoch.false_alarms:4.0%} of unrelated prompts  ({epoch.seconds:.0f} s)"
+    )
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,84 @@
+"""Unrelated instances: what the gate must learn to leave alone (eq. 6, label 0).
+
+Three kinds, mixed: prompts from a file or the shipped set, in every shape that may be served; hard negatives that keep
+an edit's relation and change its subject; hard negatives that keep its subject and ask for something else.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.views import SHAPES, wrap
+
+_OTHER_RELATIONS = (
+    "Where is {s} located?", "Who founded {s}?", "When was {s} established?", "What language is spoken by {s}?",
+    "What is the occupation of {s}?", "Who is married to {s}?", "What is {s} best known for?", "How old is {s}?",
+    "What colour is {s}?", "How many people know {s}?", "What is the population of {s}?", "Who designed {s}?",
+    "Which award did {s} receive?", "What is the height of {s}?", "Who wrote about {s}?", "Is {s} still active?",
+    "What religion does {s} follow?", "Which company owns {s}?", "What instrument does {s} play?",
+    "Which team does {s} play for?", "Where was {s} born?", "Where did {s} die?", "Who are the parents of {s}?",
+    "What is the genre of {s}?", "Which country does {s} come from?", "What is named after {s}?",
+    "What is the capital of {s}?", "What currency is used in {s}?", "Who directed {s}?", "Write a short poem about {s}.",
+    "Tell me a joke about {s}.", "Translate the name {s} into Spanish.", "{s} is often described as",
+    "The first thing people notice about {s} is", "My friend told me about {s} because",
+)  # fmt: skip
+_NAME = re.compile(r"(?<![.!?] )(?<!^)\b[A-Z][\w'-]+(?: (?:of |the |de |van )?[A-Z][\w'-]+)*")
+_COMMON = frozenset("I The A An In On At It He She We You They What Who When Where Which How Why Is Are Was".split())
+_GIVEN = "Anna Boris Chidi Dolores Emeka Farida Goran Hana Igor Jamila Kenji Leila Marco Nadia Oskar Priya".split()
+_FAMILY = "Abernathy Bakshi Castellane Dvorak Eklund Fontaine Grigoryan Hollis Ivanova Jankowski Kimura Lindqvist".split()
+
+
+def names_in(prompts: Sequence[str]) -> list[str]:
+    """Names (runs of capitalised words not at a sentence's start) that occur in `prompts`, in order, once each."""
+    found = (name for prompt in prompts for name in _NAME.findall(prompt))
+    return list(dict.fromkeys(name for name in found if name not in _COMMON and len(name) > 2))
+
+
+class UnrelatedSampler:
+    """Draws unrelated prompts for one set of edits.
+
+    Args:
+        edits: the edits; a drawn prompt never equals one of theirs.
+        prompts: general prompts, from a file or `shipped_prompts()`.
+        hard: share of hard negatives among what is drawn.
+        same_subject: share of the hard negatives that keep the subject rather than the relation.
+    """
+
+    def __init__(
+        self, edits: Sequence[Edit], prompts: Sequence[str], hard: float = 0.3, same_subject: float = 0.25
+    ) -> None:
+        self._taken = {edit.prompt for edit in edits}
+        self._prompts = [prompt for prompt in prompts if prompt not in self._taken]
+        self._anchored = [edit for edit in edits if edit.subject and edit.subject in edit.prompt]
+        subjects = {edit.subject for edit in edits}
+        self._names = [name for name in names_in(self._prompts) if name not in subjects]
+        self._hard = hard if self._anchored else 0.0
+        self._same_subject = same_subject
+
+    def draw(self, rng: random.Random, count: int) -> list[str]:
+        """`count` prompts; the general ones are drawn without repetition while they last."""
+        hard = round(count * self._hard) if self._prompts else count
+        general = [rng.choice(self._prompts) for _ in range(max(0, count - hard - len(self._prompts)))]
+        general += rng.sample(self._prompts, min(count - hard, len(self._prompts)))
+        drawn = [self._in_some_shape(prompt, rng) for prompt in general]
+        drawn += [prompt for prompt in (self._hard_negative(rng) for _ in range(hard)) if prompt not in self._taken]
+        return drawn
+
+    def _in_some_shape(self, prompt: str, rng: random.Random) -> str:
+        return wrap(prompt, rng.choice(list(SHAPES))) if rng.random() < 0.15 else prompt
+
+    def _hard_negative(self, rng: random.Random) -> str:
+        edit = rng.choice(self._anchored)
+        if rng.random() < self._same_subject:
+            asked = set(re.findall(r"\w{4,}", edit.prompt.lower()))
+            others = [r for r in _OTHER_RELATIONS if not asked & set(re.findall(r"\w{4,}", r.lower()))]
+            return rng.choice(others).replace("{s}", edit.subject)
+        return edit.prompt.replace(edit.subject, self._other_name(rng))
+
+    def _other_name(self, rng: random.Random) -> str:
+        if self._names and rng.random() < 0.7:
+            return rng.choice(self._names)
+        return f"{rng.choice(_GIVEN)} {rng.choice(_FAMILY)}"

@@ -1,0 +1,41 @@
+"""The errors a user can correct.
+
+Every one of them is a single line that says what was found, what was expected and what to do.
+The command line prints the line alone and exits with code 2; anything else is a bug and keeps its traceback.
+"""
+
+
+class OnceEditError(Exception):
+    """Something the user can put right; `str(error)` is one line fit for a terminal."""
+
+
+class ConfigError(OnceEditError):
+    """A run file or an option is wrong: unknown key, unknown name, value out of range."""
+
+
+class DataError(OnceEditError):
+    """A file of edits or prompts is wrong; the message names file, line (or record) and field."""
+
+
+class ConflictError(DataError):
+    """Two edits give one prompt two answers."""
+
+
+class ModelError(OnceEditError):
+    """A model cannot be found, verified, converted, loaded or used as asked."""
+
+
+class SessionLostError(ModelError):
+    """A decoding session is not there: it was closed, or its model restarted."""
+
+
+class StoreError(OnceEditError):
+    """The knowledge store cannot be read or written; versions made before are untouched."""
+
+
+class AlignmentError(OnceEditError):
+    """Two vocabularies cannot be brought into one space."""
+
+
+class ContextLengthError(OnceEditError):
+    """A prompt does not fit the model's context window."""

@@ -1,0 +1,253 @@
+"""The evaluation loop: every probe of every edit, put to one target (metrics.md).
+
+All edits are made first, then all scores are taken. The loop knows neither models nor Ray: it asks an `Answerer`, which
+is a `FusedDecoder` in this process or a coordinator actor elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from onceedit_ray.config import EvaluationConfig, Shape
+from onceedit_ray.evaluation.metrics import generation_accuracy, text_match, token_accuracy
+from onceedit_ray.evaluation.records import UNEDITED, GateKind, GateRecord, Property, Record
+from onceedit_ray.fusion.decoder import Generation, Score
+from onceedit_ray.knowledge.edit import Edit
+
+EXTRA_TOKENS = 2
+"""Tokens generated beyond the gold answer's, so that text match can see where a word ends."""
+
+
+class Answerer(Protocol):
+    """What an evaluation asks of the system under test."""
+
+    async def generate(
+        self, target: str, prompt: str, strategy: str | None = None, max_new_tokens: int | None = None
+    ) -> Generation:
+        """A greedy answer."""
+
+    async def score(self, target: str, prompt: str, gold: Sequence[int], strategy: str | None = None) -> Score:
+        """Teacher-forced predictions for `gold`."""
+
+    async def gate(self, prompt: str) -> float:
+        """The gate weight of a prompt."""
+
+    async def render(self, target: str, question: str, shape: str) -> str:
+        """A question in a prompt shape, as this target is to see it."""
+
+    async def gold(self, target: str, prompt: str, answer: str) -> tuple[int, ...]:
+        """The target's tokens of an answer after a prompt."""
+
+    async def text(self, target: str, ids: Sequence[int]) -> str:
+        """The text of a target's tokens."""
+
+    async def restriction(self, target: str, strategy: str) -> str:
+        """What a result of this strategy must say about how it was restricted."""
+
+
+@dataclass(frozen=True)
+class Probed:
+    """One prompt to be put to a target: which edit and property it belongs to, and the answer looked for."""
+
+    record: int
+    property: Property
+    question: str
+    expected: str
+
+
+def probes(edits: Sequence[Edit]) -> Iterator[Probed]:
+    """Every probe of every edit, in order."""
+    for index, edit in enumerate(edits):
+        yield Probed(index, "reliability", edit.prompt, edit.target_new)
+        for rephrasing in edit.rephrasings:
+            yield Probed(index, "generality", rephrasing, edit.target_new)
+        for probe in edit.locality:
+            yield Probed(index, "locality", probe.prompt, probe.answer)
+        for probe in edit.portability:
+            yield Probed(index, "portability", probe.prompt, probe.answer)
+
+
+class Evaluation:
+    """Scores one target.
+
+    Args:
+        answerer: the edited system; the same system with strategy `UNEDITED` is the unedited target.
+        target: its name. run: the run's name, for the records. config: what to score.
+        progress: called with one after each probe is done.
+    """
+
+    def __init__(
+        self,
+        answerer: Answerer,
+        target: str,
+        run: str,
+        config: EvaluationConfig,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        self._answerer = answerer
+        self._target = target
+        self._run = run
+        self._config = config
+        self._progress = progress
+        self._restrictions: dict[str, str] = {}
+
+    async def run(self, edits: Sequence[Edit], general: Sequence[str] = ()) -> list[Record]:
+        """All records of this target: its own answers before the edit, and each strategy's after it."""
+        for strategy in self._config.strategies:
+            self._restrictions[strategy] = await self._answerer.restriction(self._target, strategy)
+        records: list[Record] = []
+        for probed in probes(edits):
+            prompt = await self._answerer.render(self._target, probed.question, self._config.shape)
+            gold = await self._answerer.gold(self._target, prompt, probed.expected)
+            if "teacher_forced" in self._config.settings and gold:
+                records += await self._teacher_forced(probed, prompt, gold)
+            if "generation" in self._config.settings and gold:
+                records += await self._generation(probed, prompt, gold)
+            self._progress(1)
+        for index, text in enumerate(general):
+            records += await self._drift(index, text)
+            self._progress(1)
+        return records
+
+    async def _teacher_forced(self, probed: Probed, prompt: str, gold: tuple[int, ...]) -> list[Record]:
+        own = await self._answerer.score(self._target, prompt, gold, UNEDITED)
+        own_text = await self._answerer.text(self._target, own.predicted)
+        reference = own.predicted if probed.property == "locality" else gold
+        records = []
+        for strategy in (UNEDITED, *self._config.strategies):
+            started = time.monotonic()
+            score = own if strategy == UNEDITED else await self._answerer.score(self._target, prompt, gold, strategy)
+            records.append(
+                Record(
+                    run=self._run,
+                    record=probed.record,
+                    target=self._target,
+                    strategy=strategy,
+                    setting="teacher_forced",
+                    property=probed.property,
+                    prompt=prompt,
+                    shape=self._config.shape,
+                    expected=own_text if probed.property == "locality" else probed.expected,
+                    output=await self._answerer.text(self._target, score.predicted),
+                    unedited_output=own_text,
+                    score=token_accuracy(score.predicted, reference),
+                    gate_weight=score.weight,
+                    alone=score.alone,
+                    target_passes=1,
+                    plugin_passes=score.plugin_passes,
+                    new_tokens=len(gold),
+                    seconds=time.monotonic() - started,
+                    restricted=self._restrictions.get(strategy, ""),
+                )
+            )
+        return records
+
+    async def _generation(self, probed: Probed, prompt: str, gold: tuple[int, ...]) -> list[Record]:
+        budget = len(gold) + EXTRA_TOKENS
+        own, own_seconds = await self._answer(prompt, UNEDITED, budget)
+        reference = own.token_ids[: len(gold)] if probed.property == "locality" else gold
+        expected = probed.expected
+        if probed.property == "locality":
+            expected = await self._answerer.text(self._target, reference)
+        records = []
+        for strategy in (UNEDITED, *self._config.strategies):
+            answer, seconds = (own, own_seconds)
+            if strategy != UNEDITED:
+                answer, seconds = await self._answer(prompt, strategy, budget)
+            same = probed.property == "locality" and answer.token_ids[: len(gold)] == reference
+            records.append(
+                self._generated(
+                    probed.record, probed.property, strategy, prompt, answer, own, seconds,
+                    expected=expected,
+                    score=generation_accuracy(answer.token_ids, reference),
+                    match=1.0 if same else text_match(answer.text, expected),
+                )
+            )  # fmt: skip
+        return records
+
+    async def _drift(self, index: int, text: str) -> list[Record]:
+        """Whether the answer to a general prompt is the unedited target's own, to the bit."""
+        prompt = await self._answerer.render(self._target, text, self._config.shape)
+        own, own_seconds = await self._answer(prompt, UNEDITED, self._config.drift_tokens)
+        records = []
+        for strategy in self._config.strategies:
+            answer, seconds = await self._answer(prompt, strategy, self._config.drift_tokens)
+            records.append(
+                self._generated(
+                    index, "general", strategy, prompt, answer, own, seconds,
+                    expected=own.text,
+                    score=float(answer.token_ids == own.token_ids),
+                    match=text_match(answer.text, own.text),
+                )
+            )  # fmt: skip
+        return records
+
+    async def _answer(self, prompt: str, strategy: str, budget: int) -> tuple[Generation, float]:
+        started = time.monotonic()
+        answer = await self._answerer.generate(self._target, prompt, strategy, budget)
+        return answer, time.monotonic() - started
+
+    def _generated(
+        self,
+        record: int,
+        of: Property,
+        strategy: str,
+        prompt: str,
+        answer: Generation,
+        own: Generation,
+        seconds: float,
+        *,
+        expected: str,
+        score: float,
+        match: float,
+    ) -> Record:
+        return Record(
+            run=self._run,
+            record=record,
+            target=self._target,
+            strategy=strategy,
+            setting="generation",
+            property=of,
+            prompt=prompt,
+            shape=self._config.shape,
+            expected=expected,
+            output=answer.text,
+            unedited_output=own.text,
+            score=score,
+            text_match=match,
+            gate_weight=answer.weight,
+            alone=answer.alone,
+            target_passes=answer.target_passes,
+            plugin_passes=answer.plugin_passes,
+            new_tokens=len(answer.token_ids),
+            seconds=seconds,
+            restricted=self._restrictions.get(strategy, ""),
+        )
+
+
+async def read_gate(
+    answerer: Answerer,
+    target: str,
+    edits: Sequence[Edit],
+    general: Sequence[str],
+    shapes: Sequence[Shape],
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[GateRecord]:
+    """The gate's weight for every edit, rephrasing, locality and general prompt, in every shape.
+
+    Chat prompts are written with the chat template of `target`.
+    """
+    prompts: list[tuple[GateKind, str]] = [("edit", edit.prompt) for edit in edits]
+    prompts += [("rephrasing", text) for edit in edits for text in edit.rephrasings]
+    prompts += [("locality", probe.prompt) for edit in edits for probe in edit.locality]
+    prompts += [("general", text) for text in general]
+    records = []
+    for kind, question in prompts:
+        for shape in shapes:
+            prompt = await answerer.render(target, question, shape)
+            records.append(GateRecord(kind, shape, question, await answerer.gate(prompt)))
+        progress(1)
+    return records

@@ -1,0 +1,393 @@
+"""A run as people read it: `report.md` with its figures, `summary.json`, and a plain table for the terminal.
+
+Lays out what summary and records say. It scores nothing, and knows neither models nor how a run was started.
+Prompts and answers are other people's text: whatever they hold, they stay inside their table cell.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onceedit_ray.evaluation.figures import KIND_LABELS, PROPERTY_LABELS, SETTING_LABELS, draw_gate, draw_scores
+from onceedit_ray.evaluation.machine import package_versions
+from onceedit_ray.evaluation.records import UNEDITED, GateRecord, Record, replacing
+from onceedit_ray.evaluation.summary import PROPERTIES, SETTINGS, strategies_of
+from onceedit_ray.knowledge.views import unwrap
+
+ANSWERS_SHOWN = 3  # edits whose answers the report shows side by side, for each target
+_CELL = 120  # characters of a prompt or answer shown in a Markdown cell
+_COLUMNS = (13, 40, 16, 18, 18)  # of the terminal: asked, prompt, wanted, unedited, edited
+
+_ASKED = {
+    "reliability": "edited prompts: the new answer",
+    "generality": "rephrasings: the new answer",
+    "locality": "unrelated prompts: as before",
+}
+_ASKED_ONE = {"reliability": "edited prompt", "generality": "rephrasing", "locality": "unrelated"}
+_WANTED = {"edit": "1", "rephrasing": "1", "locality": "0", "general": "0"}
+_READING = """\
+- **Reliability**: the new answer to the edited prompts. **Generality**: the new answer to their rephrasings.
+  **Locality**: the unedited target's own answer, right or wrong, to unrelated prompts. **Average**: the mean of the
+  three. Each is a mean within a record, then over records.
+- **Teacher-forced**: share of the answer's tokens predicted, given the right tokens before them.
+  **Generation**: share of the answer's tokens that greedy decoding writes in their place.
+  **Text match**: share of generated texts that start with the answer as whole words, letter case aside, however it
+  is cut into tokens: the nearest of the three to what a user sees.
+- The row `unedited` is the target before any edit: how often it gave the new answer already.
+"""
+
+
+@dataclass(frozen=True)
+class ReportMeta:
+    """What a summary does not hold: how the run was made.
+
+    run: its name. dataset: which edits, in words. models: reference or description of each model by name.
+    machine: `describe_machine()`. duration_seconds: of the whole run. command: what repeats it.
+    versions: package versions. notes: anything a reader must know, a sentence each.
+    """
+
+    run: str
+    dataset: str
+    models: Mapping[str, str]
+    machine: str
+    duration_seconds: float
+    command: str
+    versions: Mapping[str, str] = field(default_factory=package_versions)
+    notes: Sequence[str] = ()
+
+
+def write_report(
+    folder: str | Path,
+    summary: Mapping[str, Any],
+    records: Sequence[Record],
+    gate_records: Sequence[GateRecord],
+    meta: ReportMeta,
+) -> Path:
+    """Write `scores.png`, `gate.png` (where the gate was read), `summary.json` and, last, `report.md` into `folder`.
+
+    Every file appears whole or not at all. `summary.json` is the summary with the key `meta` added.
+
+    Returns:
+        The path of `report.md`.
+
+    Raises:
+        ValueError: the summary holds no scores, or a number that is not finite.
+        StoreError: a file cannot be written.
+    """
+    folder = Path(folder)
+    numbers = json.dumps({**summary, "meta": asdict(meta)}, indent=2, allow_nan=False, ensure_ascii=False)
+    draw_scores(folder / "scores.png", summary)
+    if gate_records:
+        draw_gate(folder / "gate.png", gate_records, summary["gate"]["threshold"])
+    _write_text(folder / "summary.json", numbers + "\n")
+    _write_text(folder / "report.md", "\n\n".join(_sections(summary, records, meta)) + "\n")
+    return folder / "report.md"
+
+
+def before_after_table(
+    summary: Mapping[str, Any], records: Sequence[Record], n: int, strategy: str | None = None
+) -> str:
+    """Scores before and after, and the answers of `n` edits side by side, for every target, as fixed-width text.
+
+    `strategy` is the one whose answers are shown; None takes the first of the summary. Wide characters count as two
+    columns; control characters, which a terminal would obey, are spelled out.
+    """
+    shown = strategy or _headline(summary)
+    blocks = []
+    for target, rows in summary["targets"].items():
+        setting = _shown_setting(rows)
+        title = f"{target}: {SETTING_LABELS[setting].lower()}, mean over records"
+        blocks.append(f"{title}\n{_plain_table(*_before_after(rows, setting))}")
+        answers = _answers(records, target, shown, n)
+        if answers:
+            rows_shown = [[_ASKED_ONE[record.property], *_texts(record)] for record in answers]
+            cells = [[_fit(_printable(text), at) for text, at in zip(row, _COLUMNS, strict=True)] for row in rows_shown]
+            blocks.append(_plain_table(["asked", "prompt", "wanted", "unedited", f"edited ({shown})"], cells))
+    return "\n\n".join(blocks)
+
+
+def markdown_text(text: str, limit: int = _CELL) -> str:
+    """`text` for one cell of a Markdown table: on one line, cut at `limit` characters, nothing in it read as markup."""
+    shown = _printable(text)
+    if len(shown) > limit:
+        shown = shown[: limit - 1] + "…"
+    escaped = re.sub(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", shown)
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _sections(summary: Mapping[str, Any], records: Sequence[Record], meta: ReportMeta) -> Iterable[str]:
+    targets = summary["targets"]
+    made, read = _count(summary["edits"], "edit"), _count(len(targets), "target")
+    yield f"# {markdown_text(meta.run)}: {made} made once, read on {read}"
+    yield _outcome(summary)
+    yield "## What was run\n\n" + _facts(summary, meta)
+    yield "## How to read the figures\n\n" + _READING.rstrip()
+    yield "## Before and after\n\n" + "\n\n".join(_before_after_section(target, targets[target]) for target in targets)
+    yield "## Answers side by side\n\n" + _answers_section(summary, records)
+    yield "## Scores\n\n![Reliability, generality and locality of every target and strategy](scores.png)"
+    yield from _score_tables(targets)
+    if summary["gate"]["shapes"]:
+        yield "## The gate\n\n" + _gate_section(summary["gate"])
+    if summary["drift"]:
+        yield "## Drift\n\n" + _drift_section(summary["drift"])
+    yield "## Cost of an answer\n\n" + _cost_section(targets)
+    notes = _notes(summary, meta)
+    if notes:
+        yield "## Notes\n\n" + "\n".join(f"- {note}" for note in notes)
+
+
+def _outcome(summary: Mapping[str, Any]) -> str:
+    strategy = _headline(summary)
+    lines = []
+    for target, rows in summary["targets"].items():
+        if strategy not in rows:
+            continue
+        setting = _shown_setting(rows)
+        after, before = rows[strategy][setting], rows.get(UNEDITED, {}).get(setting, {})
+        lines.append(
+            f"- **{markdown_text(target)}** ({markdown_text(strategy)}, {SETTING_LABELS[setting].lower()}): "
+            f"new answer to the edited prompts {_number(after['reliability'])} "
+            f"(before {_number(before.get('reliability'))}), to rephrasings {_number(after['generality'])} "
+            f"(before {_number(before.get('generality'))}); unrelated prompts answered as before "
+            f"{_number(after['locality'])}; average {_number(after['average'])}."
+        )
+    return "\n".join(lines)
+
+
+def _facts(summary: Mapping[str, Any], meta: ReportMeta) -> str:
+    rows = [
+        ["edits", f"{summary['edits']}, {markdown_text(meta.dataset)}"],
+        ["plug-in", markdown_text(summary["plugin"])],
+        ["editing took", _duration(summary["edit_seconds"])],
+        *[[f"model {markdown_text(name)}", markdown_text(what)] for name, what in meta.models.items()],
+        ["whole run took", _duration(meta.duration_seconds)],
+        ["machine", markdown_text(meta.machine)],
+        ["versions", markdown_text(", ".join(f"{name} {version}" for name, version in meta.versions.items()), 300)],
+        ["command", markdown_text(meta.command, 500)],
+    ]
+    return _markdown_table(["", ""], rows)
+
+
+def _before_after_section(target: str, rows: Mapping[str, Any]) -> str:
+    setting = _shown_setting(rows)
+    header, cells = _before_after(rows, setting)
+    title = f"**{markdown_text(target)}** ({SETTING_LABELS[setting].lower()}, mean over records)"
+    return title + "\n\n" + _markdown_table([markdown_text(name) for name in header], cells)
+
+
+def _before_after(rows: Mapping[str, Any], setting: str) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the table: a row per property, a column per strategy."""
+    cells = [[label, *(_number(row[setting][prop]) for row in rows.values())] for prop, label in _ASKED.items()]
+    cells.append(["average", *(_number(row[setting]["average"]) for row in rows.values())])
+    return ["", *rows], cells
+
+
+def _shown_setting(rows: Mapping[str, Any]) -> str:
+    """Text match where answers were generated, being what a user sees; the first setting scored otherwise."""
+    scored = [name for name in SETTINGS if any(row[name]["average"] is not None for row in rows.values())]
+    return "text_match" if "text_match" in scored else next(iter(scored), SETTINGS[0])
+
+
+def _headline(summary: Mapping[str, Any]) -> str:
+    return next(iter(strategies_of(summary)), UNEDITED)
+
+
+def _answers(records: Sequence[Record], target: str, strategy: str, n: int) -> list[Record]:
+    """The first probe of each property for the first `n` edits: not chosen by how well they came out."""
+    first: dict[tuple[int, int], Record] = {}
+    for record in records:
+        asked = (record.target, record.strategy, record.setting) == (target, strategy, "generation")
+        if asked and record.property in PROPERTIES:
+            first.setdefault((PROPERTIES.index(record.property), record.record), record)
+    edits = sorted({index for _, index in first})[:n]
+    return [first[key] for key in sorted(first) if key[1] in edits]
+
+
+def _texts(record: Record) -> list[str]:
+    """The question without the shape it was written in, then the wanted, unedited and edited answer."""
+    wanted = "(as before)" if record.property == "locality" else record.expected
+    return [unwrap(record.prompt), wanted, record.unedited_output or "(nothing)", record.output or "(nothing)"]
+
+
+def _answers_section(summary: Mapping[str, Any], records: Sequence[Record]) -> str:
+    strategy = _headline(summary)
+    header = ["asked", "prompt", "wanted", "unedited", f"edited once ({markdown_text(strategy)})", "match"]
+    parts = [f"Greedy answers to the first {ANSWERS_SHOWN} edits, however they came out."]
+    for target in summary["targets"]:
+        answers = _answers(records, target, strategy, ANSWERS_SHOWN)
+        if not answers:
+            parts.append(f"**{markdown_text(target)}**: no answers were generated.")
+            continue
+        rows = [
+            [_ASKED_ONE[record.property], *(markdown_text(text) for text in _texts(record)), _verdict(record)]
+            for record in answers
+        ]
+        parts.append(f"**{markdown_text(target)}**\n\n{_markdown_table(header, rows)}")
+    return "\n\n".join(parts)
+
+
+def _verdict(record: Record) -> str:
+    return "–" if record.text_match is None else ("yes" if record.text_match == 1.0 else "no")
+
+
+def _score_tables(targets: Mapping[str, Any]) -> Iterable[str]:
+    portability = any(row["records"]["portability"] for rows in targets.values() for row in rows.values())
+    header = ["target", "strategy", "Rel", "Gen", "Loc", "Avg", *(["Portability"] if portability else [])]
+    for setting in SETTINGS:
+        cells = [
+            [
+                markdown_text(target),
+                markdown_text(strategy),
+                *(_number(row[setting][prop]) for prop in (*PROPERTIES, "average")),
+                *([_number(row["portability"][setting])] if portability else []),
+            ]
+            for target, strategies in targets.items()
+            for strategy, row in strategies.items()
+            if row[setting]["average"] is not None
+        ]
+        if cells:
+            yield f"### {SETTING_LABELS[setting]}\n\n{_markdown_table(header, cells)}"
+
+
+def _gate_section(gate: Mapping[str, Any]) -> str:
+    threshold = f"{gate['threshold']:g}"
+    rows = [
+        [
+            shape,
+            KIND_LABELS[kind].lower(),
+            str(figures["n"]),
+            _number(figures["mean"]),
+            _number(figures["share_above"]),
+            _WANTED[kind],
+        ]
+        for shape, kinds in gate["shapes"].items()
+        for kind, figures in kinds.items()
+    ]
+    text = (
+        f"The plug-in is asked where its weight w reaches {threshold}; below, the target answers alone. Edited prompts "
+        "and rephrasings under the threshold are missed edits, locality prompts and general text above it false alarms."
+    )
+    header = ["prompt shape", "prompts", "n", "mean w", f"share with w ≥ {threshold}", "wanted"]
+    figure = "![Histogram of the gate weight by kind and shape of prompt](gate.png)"
+    return f"{text}\n\n{_markdown_table(header, rows)}\n\n{figure}"
+
+
+def _drift_section(drift: Mapping[str, Any]) -> str:
+    rows = [
+        [markdown_text(target), markdown_text(strategy), _number(figures["identical"]), str(figures["n"])]
+        for target, strategies in drift.items()
+        for strategy, figures in strategies.items()
+    ]
+    text = "Share of general prompts whose output is identical, token by token, to the unedited target's."
+    return f"{text}\n\n" + _markdown_table(["target", "strategy", "identical", "prompts"], rows)
+
+
+def _cost_section(targets: Mapping[str, Any]) -> str:
+    rows = []
+    for target, strategies in targets.items():
+        for strategy, row in strategies.items():
+            cost = row["cost"]
+            figures = [_number(cost[name]) for name in ("tokens_per_target_pass", "tokens_per_second", "alone")]
+            rows.append([markdown_text(target), markdown_text(strategy), str(cost["answers"]), *figures])
+    text = (
+        "Over the generated answers to the edits' prompts, rephrasings, locality and portability prompts. "
+        "Tokens per second are by the clock, whatever else the machine did meanwhile."
+    )
+    header = [
+        "target",
+        "strategy",
+        "answers",
+        "tokens per target pass",
+        "tokens per second",
+        "answered by the target alone",
+    ]
+    return f"{text}\n\n" + _markdown_table(header, rows)
+
+
+def _notes(summary: Mapping[str, Any], meta: ReportMeta) -> list[str]:
+    notes = [markdown_text(note, 1000) for note in meta.notes]
+    for target, strategies in summary["targets"].items():
+        for strategy, row in strategies.items():
+            where = f"{markdown_text(target)}, {markdown_text(strategy)}"
+            notes += [f"{where}: {markdown_text(note.rstrip('.'), 1000)}." for note in row["restricted"]]
+            missing = [PROPERTY_LABELS[prop].lower() for prop in PROPERTIES if not row["records"][prop]]
+            if missing:
+                notes.append(f"{where}: no {' or '.join(missing)} was scored (–); the average is over the others.")
+    return notes
+
+
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell, two spaces apart; columns of numbers are flush right."""
+    lines = [["-" if cell == "–" else cell for cell in line] for line in (header, *rows)]
+    widths = [max(_width(cell) for cell in column) for column in zip(*lines, strict=True)]
+    numeric = [all(_is_number(cell) for cell in column[1:]) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(_pad(*cell) for cell in zip(line, widths, numeric, strict=True)).rstrip() for line in lines
+    )
+
+
+def _pad(cell: str, width: int, right: bool) -> str:
+    space = " " * (width - _width(cell))
+    return space + cell if right else cell + space
+
+
+def _is_number(cell: str) -> bool:
+    return cell == "-" or cell.replace(".", "", 1).isdigit()
+
+
+def _width(text: str) -> int:
+    """Columns of `text` in a terminal: wide East Asian characters take two, combining marks none."""
+    return sum(
+        0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
+        for character in text
+    )
+
+
+def _fit(text: str, columns: int) -> str:
+    if _width(text) <= columns:
+        return text
+    while _width(text) > columns - 3:
+        text = text[:-1]
+    return text + "..."
+
+
+def _printable(text: str) -> str:
+    """`text` on one line without outer spaces; line breaks and control characters are spelled out (`\\n`)."""
+    return "".join(
+        character
+        if character.isprintable()
+        else " "
+        if unicodedata.category(character) == "Zs"
+        else repr(character)[1:-1]
+        for character in text.strip()
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def _write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

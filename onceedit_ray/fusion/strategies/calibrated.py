@@ -1,0 +1,41 @@
+"""`calibrated`: token-level fusion in a relative space that tells tokens apart (algorithm.md §3.2).
+
+    r̄ = w·(p_s·R_s) + (1-w)·(p_l·R_l)      eq. 8, centred, calibrated, sparse matrices
+    choice = argmax_j R_l[j, argmax r̄]      eq. 9-11 in closed form
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from onceedit_ray.fusion.reading import Reading
+from onceedit_ray.fusion.strategies import STRATEGIES, Pair
+
+
+@STRATEGIES.register("calibrated")
+class Calibrated:
+    """Fuses single tokens over sparse rows."""
+
+    drafts: ClassVar[bool] = False
+    gated: ClassVar[bool] = True
+    fixed_weight: ClassVar[float | None] = None
+    restriction: ClassVar[str] = ""
+
+    def __init__(self, pair: Pair) -> None:
+        self._plugin_rows = pair.alignment.plugin_rows
+        self._target_rows = pair.alignment.target_rows
+        self._winner_A = pair.alignment.target_winners_A
+
+    def choose(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> int:
+        r_A = weight * self._plugin_rows.mix(*_tensors(reading.ids_K, reading.p_K))
+        r_A += (1.0 - weight) * self._target_rows.mix(*_tensors(ids_K, p_K))
+        return int(self._winner_A[int(r_A.argmax())])
+
+
+def _tensors(ids_K: NDArray[np.int32], p_K: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(ids_K).long(), torch.from_numpy(p_K)

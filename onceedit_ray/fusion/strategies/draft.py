@@ -1,0 +1,56 @@
+"""`draft`: fusion over drafted text, the default (algorithm.md §3.4-3.6, §4).
+
+    r̄ = w·(P(t*)·1_t* + (p_s - covered)·R_s) + (1-w)·p_l          eq. 8, with coordinates for private tokens
+    choice = argmax r̄                                               eq. 9-11 in closed form
+
+t* is the target token that the plug-in's draft re-tokenises to and P(t*) the product of the plug-in probabilities that
+cover it; what the plug-in holds besides goes through its calibrated rows R_s to the anchors. The space is spanned by
+the target's own tokens, of which the anchors are a part: a token private to the target is a coordinate of its own, so
+with w = 0 the choice is the target's own. The search's closed form is then the identity: an anchor's coordinate is
+answered by that anchor.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from onceedit_ray.fusion.reading import Reading
+from onceedit_ray.fusion.strategies import STRATEGIES, Pair
+
+
+@STRATEGIES.register("draft")
+class Draft:
+    """Fuses one target token with the draft's proposal for it."""
+
+    drafts: ClassVar[bool] = True
+    gated: ClassVar[bool] = True
+    fixed_weight: ClassVar[float | None] = None
+    restriction: ClassVar[str] = ""
+
+    def __init__(self, pair: Pair) -> None:
+        self._target = pair.target
+        self._rows = pair.alignment.plugin_rows
+        self._anchor_ids_A = pair.alignment.anchors.target_ids_A.numpy()
+
+    def choose(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> int:
+        proposal = reading.proposal
+        if proposal is None:
+            raise ValueError("draft fuses readings with a proposal only")
+        covered_K = np.array([proposal.covered.get(int(token), 0.0) for token in reading.ids_K], np.float32)
+        rest_K = np.maximum(reading.p_K - covered_K, 0.0)
+        if reading.suffixes is None:
+            columns_KE, mass_KE = self._rows.rows(torch.from_numpy(reading.ids_K).long())
+            rest_ids = self._anchor_ids_A[columns_KE.numpy()].ravel()
+            rest = (rest_K[:, None] * mass_KE.numpy()).ravel()
+        else:
+            rest_ids = np.array([self._target.encode_bytes(suffix)[0] for suffix in reading.suffixes], np.int64)
+            rest = rest_K
+        ids = np.concatenate([ids_K, [proposal.token], rest_ids])
+        mass = np.concatenate([(1.0 - weight) * p_K, [weight * proposal.probability], weight * rest])
+        tokens, where = np.unique(ids, return_inverse=True)
+        r = np.bincount(where, weights=mass)
+        return int(tokens[np.argmax(r)])

@@ -1,0 +1,38 @@
+"""The whole system in one process: the same decoder that the coordinator actor hosts, over models loaded here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from onceedit_ray.config import ModelConfig, RunConfig
+from onceedit_ray.fusion.decoder import FusedDecoder, Member
+from onceedit_ray.fusion.pairing import pair_up
+from onceedit_ray.models.assembly import open_codec, open_model
+from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.sources import ModelFolder, resolve
+
+Progress = Callable[[str], None]
+
+
+def open_decoder(
+    config: RunConfig, edited: Path, progress: Progress = lambda line: None, targets: Collection[str] | None = None
+) -> FusedDecoder:
+    """Load the plug-in version in folder `edited` and the targets (all, or those named) into this process."""
+    base = resolve(config.plugin.model, progress)
+    codec = open_codec(edited)
+    plugin = open_model(edited, config.plugin, codec, config.fusion.top_k, "the plug-in")
+    decoder = FusedDecoder(plugin, codec, config.plugin.view, config.fusion)
+    for name, target in config.targets.items():
+        if targets is None or name in targets:
+            progress(f"loading {name}")
+            decoder.members[name] = _member(name, target, base, config, progress)
+    return decoder
+
+
+def _member(name: str, target: ModelConfig, base: ModelFolder, config: RunConfig, progress: Progress) -> Member:
+    folder = resolve(target.model, progress)
+    codec = open_codec(folder.path)
+    base_codec: Codec = open_codec(base.path)
+    model = open_model(folder.path, target, codec, config.fusion.top_k, name)
+    return Member(name, model, codec, lambda: pair_up(base, base_codec, folder, codec, config.alignment, progress))

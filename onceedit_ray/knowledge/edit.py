@@ -1,0 +1,48 @@
+"""What is to be known: one fact, corrected.
+
+An `Edit` says what a model should answer from now on, and carries the probes that tell whether it does so and
+nothing else: rephrasings (generality), unrelated prompts (locality), consequences (portability).
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class Probe(BaseModel):
+    """A prompt with the answer it is scored against."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str = Field(min_length=1)
+    answer: str
+
+
+class Edit(BaseModel):
+    """One fact to be changed (eq. 2: the pair x_e, y_e).
+
+    prompt: the question or half sentence that the edit is about.
+    target_new: the answer every model is to give; without a leading space.
+    subject: the entity the fact is about; it occurs in `prompt` if given.
+    ground_truth: what was answered before, where known. Never used for scoring.
+    rephrasings: other ways to ask, used for generality only, never for training.
+    locality: prompts whose answer must not change.
+    portability: questions that follow from the edit; reported, not part of the average.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str = Field(min_length=1)
+    target_new: str = Field(min_length=1)
+    subject: str = ""
+    ground_truth: str = ""
+    rephrasings: tuple[str, ...] = ()
+    locality: tuple[Probe, ...] = ()
+    portability: tuple[Probe, ...] = ()
+
+    @field_validator("prompt", "target_new")
+    @classmethod
+    def _not_blank(cls, text: str) -> str:
+        if not text.strip():
+            raise ValueError("is blank")
+        return text

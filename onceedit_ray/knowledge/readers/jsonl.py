@@ -1,0 +1,48 @@
+"""The project's own plain format: the fields of `Edit`, one JSON object a line (or one JSON list)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.readers import READERS, Reader
+from onceedit_ray.knowledge.records import Record
+
+EDIT_FIELDS = frozenset(Edit.model_fields)
+REQUIRED_FIELDS = frozenset(name for name, field in Edit.model_fields.items() if field.is_required())
+
+
+def plain_edit(record: Record) -> Edit:
+    """An edit from fields named like `Edit`'s own, null meaning absent; outer whitespace is dropped.
+
+    A leading space in `target_new` would reach the model twice: every prompt view adds its own.
+    """
+    return Edit.model_validate({name: _stripped(value) for name, value in record.fields.items() if value is not None})
+
+
+def _stripped(value: Any) -> Any:
+    """Texts without outer whitespace, down to the depth at which an edit has any."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, list):
+        return [
+            {name: _text_stripped(inner) for name, inner in item.items()}
+            if isinstance(item, dict)
+            else _text_stripped(item)
+            for item in value
+        ]
+    return value
+
+
+def _text_stripped(value: Any) -> Any:
+    return value.strip() if isinstance(value, str) else value
+
+
+READERS.register("jsonl")(
+    Reader(
+        required=(REQUIRED_FIELDS,),
+        known=EDIT_FIELDS,
+        edit=plain_edit,
+        containers=frozenset({"json"}),
+    )
+)

@@ -1,0 +1,47 @@
+"""Edits as a Parquet table, a column per field of `Edit`: what the store writes, and what a data team sends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.readers import READERS, Reader
+from onceedit_ray.knowledge.readers.jsonl import EDIT_FIELDS, REQUIRED_FIELDS, plain_edit
+
+_PROBES = pa.list_(pa.struct([("prompt", pa.string()), ("answer", pa.string())]))
+
+# Spelt out, because a schema inferred from the rows would make a column of empty lists a column of nulls.
+EDITS_SCHEMA = pa.schema(
+    [
+        ("prompt", pa.string()),
+        ("target_new", pa.string()),
+        ("subject", pa.string()),
+        ("ground_truth", pa.string()),
+        ("rephrasings", pa.list_(pa.string())),
+        ("locality", _PROBES),
+        ("portability", _PROBES),
+    ]
+)
+
+
+def write_edits(edits: Sequence[Edit], sink: Any) -> None:
+    """Write edits to a path or an open binary file; reading them back gives equal edits.
+
+    Raises what pyarrow raises when the sink cannot be written (`OSError`).
+    """
+    rows = [edit.model_dump() for edit in edits]
+    pq.write_table(pa.Table.from_pylist(rows, schema=EDITS_SCHEMA), sink)
+
+
+READERS.register("parquet")(
+    Reader(
+        required=(REQUIRED_FIELDS,),
+        known=EDIT_FIELDS,
+        edit=plain_edit,
+        containers=frozenset({"parquet"}),
+    )
+)

@@ -1,0 +1,110 @@
+"""Which of the edits are made: repeats dropped, conflicts settled, a sample drawn.
+
+Knows nothing about where the edits came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from onceedit_ray.errors import ConfigError, ConflictError
+from onceedit_ray.knowledge.edit import Edit
+
+OnConflict = Literal["error", "first", "last"]
+
+_CONFLICTS_SHOWN = 3
+
+
+def select(
+    edits: Sequence[Edit],
+    limit: int | None = None,
+    seed: int | None = None,
+    on_conflict: OnConflict = "error",
+) -> list[Edit]:
+    """Distinct edits, at most `limit` of them, in the order of the file.
+
+    Repeats and conflicts are settled over the whole file before sampling (metrics.md), so that a sample never
+    depends on which of two answers it happened to meet. Of several edits with one prompt and one answer, the first
+    stays, with its own probes.
+
+    Args:
+        limit: how many at most; None for all.
+        seed: None takes the first `limit`. A number takes a sample that is the same on every machine and for every
+            order of the file, and that contains the smaller samples of the same seed.
+        on_conflict: what happens when one prompt has several answers: "error" refuses, "first" and "last" keep
+            that one of the answers. A benchmark known to hold conflicts is read with "first".
+
+    Raises:
+        ConflictError: naming the first prompts and their answers, where `on_conflict` is "error".
+        ConfigError: `limit` is below 1 or `on_conflict` is unknown.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit is {limit}; it must be at least 1, or left out for all edits")
+    distinct = _distinct(edits, on_conflict)
+    if limit is None or limit >= len(distinct):
+        return distinct
+    if seed is None:
+        return distinct[:limit]
+    drawn = sorted(range(len(distinct)), key=lambda index: _rank(distinct[index], seed))[:limit]
+    return [distinct[index] for index in sorted(drawn)]
+
+
+def data_hash(edits: Sequence[Edit]) -> str:
+    """SHA-256 (hexadecimal) over the edits as canonical JSON.
+
+    Order counts, because training sees it. Fields at their default are left out, so that a field added to `Edit`
+    later leaves the hashes of older data alone.
+    """
+    rows = [edit.model_dump(mode="json", exclude_defaults=True) for edit in edits]
+    return hashlib.sha256(json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def normalised(text: str) -> str:
+    """The text by which prompts, and answers, are compared: runs of whitespace as one space, composed characters.
+
+    Two spellings that look alike are one prompt. Case is kept, because it changes what is asked ("What does US
+    stand for?", "What does us stand for?") and because models read the two differently.
+    """
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _distinct(edits: Iterable[Edit], on_conflict: OnConflict) -> list[Edit]:
+    if on_conflict not in ("error", "first", "last"):
+        raise ConfigError(f"on_conflict is '{on_conflict}'; it must be 'error', 'first' or 'last'")
+    kept: dict[str, Edit] = {}
+    answers: dict[str, dict[str, str]] = {}
+    for edit in edits:
+        prompt, answer = normalised(edit.prompt), normalised(edit.target_new)
+        answers.setdefault(prompt, {}).setdefault(answer, edit.target_new)
+        held = kept.setdefault(prompt, edit)
+        if on_conflict == "last" and normalised(held.target_new) != answer:
+            kept[prompt] = edit
+    conflicts = [(kept[prompt].prompt, list(given.values())) for prompt, given in answers.items() if len(given) > 1]
+    if conflicts and on_conflict == "error":
+        raise _conflict_error(conflicts)
+    return list(kept.values())
+
+
+def _conflict_error(conflicts: list[tuple[str, list[str]]]) -> ConflictError:
+    shown = "; ".join(
+        f"{_quoted(prompt)} has the answers {' and '.join(map(_quoted, answers))}"
+        for prompt, answers in conflicts[:_CONFLICTS_SHOWN]
+    )
+    others = len(conflicts) - _CONFLICTS_SHOWN
+    more = f"; and {others} more such prompt{'s' if others > 1 else ''}" if others > 0 else ""
+    return ConflictError(
+        f"conflicting edits: {shown}{more}; keep one answer for each, or set on_conflict to 'last' to let the last win"
+    )
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(normalised(text), ensure_ascii=False)
+
+
+def _rank(edit: Edit, seed: int) -> bytes:
+    """A pseudo-random place in the queue that hangs on seed and prompt alone, not on Python's generator."""
+    return hashlib.sha256(f"{seed}\n{normalised(edit.prompt)}".encode()).digest()

@@ -1,0 +1,269 @@
+"""The knowledge store: immutable versions of the plug-in, and a pointer to the one that is active.
+
+    <root>/versions/<id>/    model weights (safetensors), manifest.json, edits.parquet
+    <root>/active            the id of the active version
+
+A version is written under a staging name and appears by one rename; the pointer is replaced by one rename. So a
+crash, a full disk or Ctrl-C at any moment leaves every version that was there whole, and none that is half there.
+
+Works on any pyarrow filesystem that can rename a folder: local disks, mounts, HDFS. Object stores that cannot (S3)
+refuse the commit with an error; mount them or keep the store on a disk. Does not know what weights are: a callback
+writes them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import re
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+from pyarrow import fs
+
+from onceedit_ray.errors import StoreError
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.location import locate
+from onceedit_ray.knowledge.manifest import Manifest, dump_manifest, load_manifest
+from onceedit_ray.knowledge.readers.parquet import write_edits
+from onceedit_ray.knowledge.selection import data_hash
+from onceedit_ray.knowledge.staging import in_progress, is_stale, staging_name, sync, sync_tree
+from onceedit_ray.knowledge.version import ADVICE, EDITS, MANIFEST, Version, check_files, describe_files, first_line
+
+# How Rust's libraries (safetensors among them) word an error of the system; theirs are no OSErrors.
+_RUST_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
+class KnowledgeStore:
+    """Versions under one root.
+
+    Args:
+        root: a local path, or a URI that pyarrow can open.
+        filesystem: the filesystem that `root` is a path of, where it cannot be told from `root`.
+
+    Raises:
+        StoreError: the root's filesystem cannot be reached. So do all methods when it cannot be read or written.
+    """
+
+    def __init__(self, root: str | Path, filesystem: fs.FileSystem | None = None) -> None:
+        self.root = str(root)
+        if filesystem is None:
+            with self._explained("opening the store"):
+                filesystem, self.root = locate(root)
+        self._filesystem = filesystem
+        self._is_local = isinstance(filesystem, fs.LocalFileSystem)
+        self._versions = str(PurePosixPath(self.root) / "versions")
+        self._pointer = str(PurePosixPath(self.root) / "active")
+
+    def commit(self, manifest: Manifest, edits: Sequence[Edit], write_weights: Callable[[Path], None]) -> Version:
+        """Make a new version, whole or not at all.
+
+        Args:
+            manifest: what the version is; its `files` are filled in here.
+            edits: the edits that were made; their number and `data_hash` must be the manifest's.
+            write_weights: writes the model into the local folder that it is given; at least one `.safetensors` file.
+
+        Raises:
+            StoreError: the id is taken, the manifest is not that of these edits, no safetensors were written, or
+                the disk is full or cannot be written. Whatever else `write_weights` raises comes through. In every
+                case nothing is left behind.
+        """
+        self._refuse_mismatch(manifest, edits)
+        name = staging_name(manifest.id)
+        with self._explained(f"committing version '{manifest.id}'"):
+            self._refuse_taken(manifest.id)
+            # Before our own name is marked: an earlier process with our process id may have left the same one.
+            self.sweep()
+            with in_progress(name) as is_ours:
+                if not is_ours:
+                    raise StoreError(f"version '{manifest.id}' is being committed already; choose another id")
+                try:
+                    sealed = self._stage(name, manifest, edits, write_weights)
+                    self._publish(name, manifest.id)
+                except BaseException:
+                    self._discard(f"{self._versions}/{name}")
+                    raise
+        return self._version(sealed)
+
+    def get(self, id: str, verify: bool = True) -> Version:
+        """The version called `id`.
+
+        Args:
+            verify: compare every file's checksum with the manifest's, about a second for each gigabyte; otherwise
+                names and sizes only.
+
+        Raises:
+            StoreError: there is no such version, or it was altered or cut short.
+        """
+        with self._explained(f"reading version '{id}'"):
+            known = self._ids()
+            if id not in known:
+                near = difflib.get_close_matches(id, known, n=1)
+                hint = f"did you mean '{near[0]}'? " if near else ""
+                raise StoreError(f"{self.root}: no version '{id}'; {hint}there are {', '.join(known) or 'none yet'}")
+            where = f"{self._versions}/{id}/{MANIFEST}"
+            if self._filesystem.get_file_info(where).type != fs.FileType.File:
+                raise StoreError(f"{where}: is missing; {ADVICE}")
+            manifest = load_manifest(self._read(where), where)
+            if manifest.id != id:
+                raise StoreError(f"{where}: belongs to version '{manifest.id}'; give the folder that name")
+            version = self._version(manifest)
+            check_files(self._filesystem, f"{self._versions}/{id}", manifest, hashes=verify)
+        return version
+
+    def versions(self) -> list[Version]:
+        """Every version, the oldest first; files are compared by size, not by checksum."""
+        with self._explained("listing versions"):
+            ids = self._ids()
+        found = [self.get(id, verify=False) for id in ids]
+        return sorted(found, key=lambda version: (version.manifest.created, version.id))
+
+    def activate(self, id: str) -> Version:
+        """Make `id`, once verified, the version that `active` returns; the version before stays in the store."""
+        version = self.get(id)
+        name = staging_name(f"active-{uuid.uuid4().hex[:8]}")
+        temporary = str(PurePosixPath(self.root) / name)
+        with self._explained(f"activating version '{id}'"), in_progress(name):
+            try:
+                with self._filesystem.open_output_stream(temporary) as stream:
+                    stream.write(f"{id}\n".encode())
+                self._sync(temporary)
+                self._filesystem.move(temporary, self._pointer)
+                self._sync(self.root)
+            except BaseException:
+                self._discard(temporary)
+                raise
+        return version
+
+    def active_id(self) -> str | None:
+        """The active version's id, None if no version was ever activated; one small read."""
+        with self._explained("reading which version is active"):
+            if self._filesystem.get_file_info(self._pointer).type == fs.FileType.NotFound:
+                return None
+            return self._read(self._pointer).decode("utf-8", "replace").strip()
+
+    def active(self, verify: bool = True) -> Version | None:
+        """The active version, None if no version was ever activated; `verify` as in `get`."""
+        id = self.active_id()
+        if id is None:
+            return None
+        with self._explained("listing versions"):
+            known = self._ids()
+        if id not in known:
+            raise StoreError(f"{self._pointer}: names version '{id}', which is not there; activate one that is")
+        return self.get(id, verify)
+
+    def sweep(self) -> list[str]:
+        """Remove what processes that were killed while writing left behind, and return its names.
+
+        Nothing that a living process, or one of another host, may still be writing is touched. `commit` calls it.
+        """
+        removed = []
+        with self._explained("sweeping"):
+            for folder in (self._versions, self.root):
+                for info in self._entries(folder):
+                    if is_stale(info.base_name):
+                        self._discard(info.path)
+                        removed.append(info.base_name)
+        return sorted(removed)
+
+    def _refuse_mismatch(self, manifest: Manifest, edits: Sequence[Edit]) -> None:
+        if manifest.edits != len(edits) or manifest.data_hash != data_hash(edits):
+            raise StoreError(
+                f"version '{manifest.id}': its manifest tells of {manifest.edits} edits with hash "
+                f"{manifest.data_hash[:12]}, but {len(edits)} with hash {data_hash(edits)[:12]} were given; "
+                "make the manifest from the edits that are committed"
+            )
+
+    def _refuse_taken(self, id: str) -> None:
+        if self._filesystem.get_file_info(f"{self._versions}/{id}").type != fs.FileType.NotFound:
+            raise StoreError(f"{self.root}: version '{id}' exists already and is never changed; choose another id")
+
+    def _stage(
+        self, name: str, manifest: Manifest, edits: Sequence[Edit], write_weights: Callable[[Path], None]
+    ) -> Manifest:
+        """Write all files of a version under its staging name; returns the manifest with the files' checksums."""
+        if self._is_local:
+            folder = Path(self._versions) / name
+            folder.mkdir(parents=True)
+            sealed = _fill(folder, manifest, edits, write_weights)
+            sync_tree(folder)
+            return sealed
+        with tempfile.TemporaryDirectory(prefix="onceedit-") as local:
+            sealed = _fill(Path(local), manifest, edits, write_weights)
+            self._filesystem.create_dir(f"{self._versions}/{name}", recursive=True)
+            fs.copy_files(
+                local,
+                f"{self._versions}/{name}",
+                source_filesystem=fs.LocalFileSystem(),
+                destination_filesystem=self._filesystem,
+            )
+        return sealed
+
+    def _publish(self, name: str, id: str) -> None:
+        try:
+            self._filesystem.move(f"{self._versions}/{name}", f"{self._versions}/{id}")
+        except OSError:
+            self._refuse_taken(id)  # another process may have been faster
+            raise
+        self._sync(self._versions)
+
+    def _sync(self, path: str) -> None:
+        if self._is_local:
+            sync(Path(path))
+
+    def _discard(self, path: str) -> None:
+        with suppress(OSError):  # whatever is left is swept by the next commit
+            kind = self._filesystem.get_file_info(path).type
+            if kind == fs.FileType.Directory:
+                self._filesystem.delete_dir(path)
+            elif kind == fs.FileType.File:
+                self._filesystem.delete_file(path)
+
+    def _ids(self) -> list[str]:
+        folders = (info for info in self._entries(self._versions) if info.type == fs.FileType.Directory)
+        return sorted(info.base_name for info in folders if not info.base_name.startswith("."))
+
+    def _entries(self, folder: str) -> list[fs.FileInfo]:
+        return list(self._filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True)))
+
+    def _read(self, path: str) -> bytes:
+        with self._filesystem.open_input_file(path) as stream:
+            return bytes(stream.read())
+
+    def _version(self, manifest: Manifest) -> Version:
+        return Version(manifest.id, Path(self._versions) / manifest.id, manifest, self._filesystem)
+
+    @contextmanager
+    def _explained(self, doing: str) -> Iterator[None]:
+        """Turns errors of the filesystem, and no others, into one line."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except Exception as error:
+            rust = _RUST_SYSTEM_ERROR.search(str(error))
+            if not isinstance(error, (OSError, pa.ArrowException)) and rust is None:
+                raise
+            number = int(rust[1]) if rust else getattr(error, "errno", None)
+            if number in (errno.ENOSPC, errno.EDQUOT):
+                reason = "the disk is full; free some space and try again"
+            else:
+                reason = f"{first_line(error)}; check that the place can be reached and written"
+            raise StoreError(f"{self.root}: {doing} failed: {reason} (versions made before are untouched)") from error
+
+
+def _fill(folder: Path, manifest: Manifest, edits: Sequence[Edit], write_weights: Callable[[Path], None]) -> Manifest:
+    write_weights(folder)
+    if not any(folder.rglob("*.safetensors")):
+        raise StoreError(f"version '{manifest.id}': no .safetensors file was written; save the plug-in as safetensors")
+    write_edits(edits, folder / EDITS)
+    sealed = manifest.model_copy(update={"files": describe_files(folder)})
+    source = dump_manifest(sealed)
+    (folder / MANIFEST).write_bytes(source)
+    # As it will be read back (lists for tuples in the settings), so that `commit` and `get` return equal versions.
+    return load_manifest(source, str(folder / MANIFEST))

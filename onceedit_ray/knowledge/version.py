@@ -1,0 +1,134 @@
+"""One version of the plug-in, as it lies in the store: immutable, and checked against its own manifest.
+
+Knows nothing about other versions, nor which one is active.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from onceedit_ray.errors import StoreError
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.manifest import Manifest, StoredFile
+
+MANIFEST = "manifest.json"
+EDITS = "edits.parquet"
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Version:
+    """A committed version.
+
+    path: the folder that holds the weights, `manifest.json` and `edits.parquet`; on a filesystem that is not
+        local it is a path there, of no use to a model loader: see `download`.
+    """
+
+    id: str
+    path: Path
+    manifest: Manifest
+    filesystem: fs.FileSystem = field(repr=False, compare=False)
+
+    def edits(self) -> list[Edit]:
+        """The edits that were made, exactly as they were committed; `StoreError` if they cannot be read."""
+        source = (self.path / EDITS).as_posix()
+        try:
+            with self.filesystem.open_input_file(source) as stream:
+                rows = pq.ParquetFile(stream).read().to_pylist()
+            return [Edit.model_validate(row) for row in rows]
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise StoreError(f"{source}: cannot be read ({first_line(error)}); {ADVICE}") from error
+
+    def download(self, folder: Path) -> Path:
+        """A local folder with this version's files: its own if the store is local, else a verified copy in `folder`.
+
+        The copy is kept, checked and used again by later calls.
+
+        Raises:
+            StoreError: the files cannot be copied, or are not those of the manifest.
+        """
+        if isinstance(self.filesystem, fs.LocalFileSystem):
+            return self.path
+        target = folder / self.id
+        try:
+            if not target.is_dir():
+                self._copy(target)
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"version '{self.id}': cannot be copied to {folder} ({first_line(error)})") from error
+        check_files(fs.LocalFileSystem(), str(target), self.manifest, hashes=True)
+        return target
+
+    def _copy(self, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent)
+        try:
+            fs.copy_files(
+                self.path.as_posix(),
+                staging,
+                source_filesystem=self.filesystem,
+                destination_filesystem=fs.LocalFileSystem(),
+            )
+            os.rename(staging, target)
+        except OSError:
+            if not target.is_dir():  # otherwise another process was faster, and its copy serves
+                raise
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+ADVICE = "restore the version from a copy, or delete its folder and edit again"
+
+
+def describe_files(folder: Path) -> dict[str, StoredFile]:
+    """Size and checksum of every file under a local folder, by relative path."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    local = fs.LocalFileSystem()
+    return {
+        path.relative_to(folder).as_posix(): StoredFile(bytes=path.stat().st_size, sha256=_sha256(local, str(path)))
+        for path in paths
+    }
+
+
+def check_files(filesystem: fs.FileSystem, path: str, manifest: Manifest, hashes: bool) -> None:
+    """Raise `StoreError` unless the files under `path` are those of the manifest: same names, sizes and (where
+    `hashes`) contents. The manifest itself carries its own seal."""
+    base = path.rstrip("/") + "/"
+    try:
+        entries = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+        found = {info.path.removeprefix(base): info.size for info in entries if info.is_file}
+        for name, stored in manifest.files.items():
+            if found.get(name) != stored.bytes:
+                state = "is missing" if name not in found else f"has {found[name]} bytes instead of {stored.bytes}"
+                raise StoreError(f"{base}{name}: {state}; {ADVICE}")
+            if hashes and _sha256(filesystem, base + name) != stored.sha256:
+                raise StoreError(f"{base}{name}: was altered after it was written (sha256 differs); {ADVICE}")
+    except OSError as error:
+        raise StoreError(f"{base}: cannot be read ({first_line(error)}); {ADVICE}") from error
+    # A stray weight file would be picked up by a model loader.
+    for name in sorted(found.keys() - manifest.files.keys() - {MANIFEST}):
+        if not name.rpartition("/")[2].startswith("."):
+            raise StoreError(f"{base}{name}: is no part of the version, which nobody may change; move it elsewhere")
+
+
+def first_line(error: BaseException) -> str:
+    """An error's own words, on one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".;")
+
+
+def _sha256(filesystem: fs.FileSystem, path: str) -> str:
+    digest = hashlib.sha256()
+    # `compression=None`: a `.gz` file's own bytes count, not what they unpack to.
+    with filesystem.open_input_stream(path, compression=None) as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,58 @@
+"""From a model folder to the two objects a decoder works with: a codec and a model with sessions."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from onceedit_ray.config import ModelConfig
+from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.loading import load_model, load_tokenizer
+from onceedit_ray.models.local import LocalModel
+
+
+def open_codec(folder: Path) -> Codec:
+    """The codec of a model folder, with every end-of-text token its generation config names."""
+    return Codec(load_tokenizer(folder), _end_ids(folder))
+
+
+def open_model(folder: Path, config: ModelConfig, codec: Codec, top_k: int, name: str) -> LocalModel:
+    """A model folder, loaded and ready for sessions."""
+    return LocalModel(load_for_decoding(folder, config), codec.end_ids, codec.weight_id, top_k, name)
+
+
+def load_for_decoding(folder: Path, config: ModelConfig) -> PreTrainedModel:
+    """Load a model on the devices `config` asks for."""
+    use_threads(config.threads)
+    device_map = "auto" if config.num_gpus > 1 else None
+    device = "cuda" if config.num_gpus and torch.cuda.is_available() else "cpu"
+    return load_model(folder, dtype=config.dtype, device=device, device_map=device_map)
+
+
+def use_threads(threads: int = 0) -> None:
+    """Let torch use `threads` threads, 0 for every core, and keep freed memory for the next step.
+
+    Ray starts workers with one OpenMP thread. glibc hands large buffers back to the kernel after every step and pays
+    for fresh pages on the next one: on 2 cores half of a training step was spent there.
+    """
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # glibc's malloc.h
+            for parameter, value in ((trim_threshold, 2**31 - 1), (top_pad, 2**28), (mmap_max, 0), (arena_max, 1)):
+                libc.mallopt(parameter, value)
+
+
+def _end_ids(folder: Path) -> tuple[int, ...]:
+    if not (folder / "generation_config.json").is_file():
+        return ()
+    ids = GenerationConfig.from_pretrained(folder).eos_token_id
+    if ids is None:
+        return ()
+    return tuple(ids) if isinstance(ids, list) else (int(ids),)

@@ -1,0 +1,163 @@
+"""From a model folder to a model, a tokenizer, or its input embeddings alone.
+
+Works for every causal language model of transformers, by its own classes and without code of its own: nothing in a folder
+is ever executed or unpickled. Knows nothing about where the folder came from.
+
+Shape legend: V vocabulary (rows of the embedding, which may be more than the tokenizer has tokens), D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from onceedit_ray.errors import ModelError
+from onceedit_ray.models.sources.folder import weight_files
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CONTEXT_LENGTH_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+_LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+
+
+def load_model(
+    folder: Path, dtype: str = "auto", device: str = "auto", device_map: str | None = None
+) -> PreTrainedModel:
+    """The causal language model in `folder`, in evaluation mode, with scaled-dot-product attention where it has it.
+
+    Args:
+        dtype: "float32", "bfloat16", "float16"; "auto" is float32 on a CPU and bfloat16 on a GPU.
+        device: "cpu", "cuda", "cuda:1", "mps"; "auto" is the first GPU that this process may use, or the CPU.
+        device_map: accelerate's placement over several GPUs ("auto", "balanced", "sequential"); `device` is then ignored.
+
+    Raises:
+        ModelError: no such dtype or device, or the folder holds no model that transformers can load.
+    """
+    place = _device("auto" if device_map else device)
+    if dtype != "auto" and dtype not in _DTYPES:
+        raise ModelError(f"unknown dtype '{dtype}'; give auto, {', '.join(_DTYPES)}")
+    chosen = _DTYPES[dtype] if dtype != "auto" else torch.float32 if place.type == "cpu" else torch.bfloat16
+    weight_files(folder)
+    try:
+        with without_progress_bars():
+            model = AutoModelForCausalLM.from_pretrained(
+                str(folder),
+                dtype=chosen,
+                device_map=device_map,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+            return model.eval() if device_map else model.eval().to(place)
+    except _LOADING_ERRORS as error:
+        raise _explained(folder, error) from error
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder`; raises `ModelError` if there is none that transformers can load."""
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except (*_LOADING_ERRORS, TypeError, AttributeError) as error:
+        raise _explained(folder, error) from error
+
+
+def input_embeddings(folder: Path) -> Tensor:
+    """`E_VD`: the input embedding as stored, (V, D) float32 on the CPU; no other weight is read.
+
+    A factor that the model applies to its embeddings (Gemma: the root of D) is not in the stored weight.
+
+    Raises:
+        ModelError: the folder has no such weight, or it is stored quantised.
+    """
+    names = _embedding_names(folder)
+    for file in weight_files(folder):
+        try:
+            with safe_open(file, framework="pt") as weights:
+                for name in names & set(weights.keys()):
+                    return _as_float(weights.get_tensor(name), name, folder)
+        except (OSError, SafetensorError) as error:
+            raise _explained(folder, error) from error
+    raise ModelError(f"{folder} stores none of {', '.join(sorted(names))}: no input embedding; copy the model again")
+
+
+def context_length(config: PretrainedConfig) -> int:
+    """The number of tokens that the model's window holds; raises `ModelError` if its configuration states none."""
+    text = config.get_text_config()
+    for name in _CONTEXT_LENGTH_NAMES:
+        length = getattr(text, name, None)
+        if isinstance(length, int) and length > 0:
+            return length
+    raise ModelError(
+        f"the configuration of '{config.model_type}' states no context length; "
+        "add max_position_embeddings to the model's config.json"
+    )
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Keep transformers' own bars off the terminal, which belongs to the caller's progress lines."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise ModelError(f"unknown device '{device}'; give auto, cpu, cuda, cuda:N or mps") from None
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise ModelError(f"device '{device}' is not there: this process sees {found} GPUs; give another, or cpu")
+    return place
+
+
+def _embedding_names(folder: Path) -> set[str]:
+    """The names under which the folder's files may store the input embedding.
+
+    Tied weights are stored under any one of their names; the hub's oldest files (GPT-2) leave the base model's prefix out.
+    """
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except _LOADING_ERRORS as error:
+        raise _explained(folder, error) from error
+    weight = model.get_input_embeddings().weight
+    names = {name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter is weight}
+    return names | {name.removeprefix(f"{model.base_model_prefix}.") for name in names}
+
+
+def _as_float(stored: Tensor, name: str, folder: Path) -> Tensor:
+    if stored.dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        raise ModelError(f"{folder} stores {name} as {stored.dtype}; give a copy of the model that is not quantised")
+    return stored.float()
+
+
+def _explained(folder: Path, error: Exception) -> ModelError:
+    if not folder.is_dir():
+        return ModelError(f"there is no model folder {folder}; fetch the model again")
+    if isinstance(error, torch.OutOfMemoryError):
+        return ModelError(f"{folder} does not fit into the GPU's memory; give it more GPUs (device_map) or a shorter dtype")
+    first = str(error).strip().partition("\n")[0] or type(error).__name__
+    return ModelError(f"{folder} cannot be loaded: {first}; check that transformers supports this model")

@@ -1,0 +1,73 @@
+"""A causal LM behind one small protocol: all the decoder knows of a model.
+
+Open a session on tokens, extend it (several tokens in, the most likely next tokens of each position out), cut it back,
+let it decode greedily, close it. A session is a KV cache; no token is prefilled twice. An in-process model, a Ray actor
+and a remote engine that returns top-k probabilities can all stand behind it.
+
+Shapes: N positions, K entries kept of each distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Top:
+    """The K most likely next tokens at N positions, most likely first.
+
+    ids_NK: int32 token ids. p_NK: float32 probabilities under the full softmax (without `[WEIGHT]`); a row sums to
+    at most 1.
+    """
+
+    ids_NK: NDArray[np.int32]
+    p_NK: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.ids_NK)
+
+    def row(self, index: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """One position's ids and probabilities, both of shape [K]."""
+        return self.ids_NK[index], self.p_NK[index]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a model answers to one call.
+
+    top: distributions, one row for each position asked for, oldest first; the last of them is the position after the
+        last token that the model has been fed.
+    new_ids: tokens the model decoded greedily; the last of them has not been fed yet.
+    session: the session's number.
+    weight: σ(l_W) at the last position of the tokens given to `open`; None where the model has no `[WEIGHT]` token.
+    """
+
+    top: Top
+    new_ids: tuple[int, ...]
+    session: int
+    weight: float | None = None
+
+
+class LanguageModel(Protocol):
+    """Asynchronous, so that models run side by side; calls on one session are made one after another."""
+
+    async def open(self, ids: Sequence[int], rows: int = 1, decode: int = 0, threshold: float = 0.0) -> Step:
+        """Prefill `ids` in a new session; `rows` last positions are returned.
+
+        Then decode up to `decode` tokens greedily, but only if the gate weight reaches `threshold` (a model without a
+        gate always does). Raises `ContextLengthError` when the tokens do not fit.
+        """
+
+    async def extend(self, session: int, keep: int, ids: Sequence[int], rows: int = 1, decode: int = 0) -> Step:
+        """Cut the session back to its first `keep` tokens, feed `ids` (at least one), then decode as `open` does.
+
+        `rows` counts positions among `ids` from the end; decoding adds one row for each further token fed.
+        """
+
+    async def close(self, session: int) -> None:
+        """Free the session; unknown sessions are ignored."""

@@ -1,0 +1,42 @@
+"""SHA-256 of large files, remembered.
+
+A file is read once; afterwards its path, size and time of change vouch for it. What is remembered lies under
+`onceedit_home()/checksums`, never beside the file. This module knows nothing about models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from onceedit_ray.home import onceedit_home
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of the file's content; raises `OSError` if it cannot be read."""
+    path = path.resolve()
+    stat = path.stat()
+    stamp = [str(path), stat.st_size, stat.st_mtime_ns]
+    folder = onceedit_home() / "checksums"
+    note = folder / f"{hashlib.sha256(str(path).encode()).hexdigest()[:24]}.json"
+    known = _read(note)
+    if known.get("stamp") == stamp:
+        return str(known["sha256"])
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    folder.mkdir(exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as staged:
+        json.dump({"stamp": stamp, "sha256": digest}, staged)
+    os.replace(staged.name, note)
+    return digest
+
+
+def _read(note: Path) -> dict[str, object]:
+    try:
+        known = json.loads(note.read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -1,0 +1,175 @@
+"""GGUF files, converted once to safetensors.
+
+A GGUF file is de-quantised to float32 by transformers and saved, with its tokenizer, under
+`onceedit_home()/models/<name>-<first 12 of the digest>/`; every later use loads that folder in about a second. The folder
+appears by one rename, so it is either whole or absent, and a lock keeps two processes from doing the same work.
+Knows nothing about where the file came from: `obtain` hands it over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from tokenizers import pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from onceedit_ray.errors import ModelError
+from onceedit_ray.home import onceedit_home
+from onceedit_ray.models.loading import without_progress_bars
+from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource, Progress
+from onceedit_ray.models.sources.checksum import file_sha256
+from onceedit_ray.models.sources.folder import no_space
+from onceedit_ray.models.sources.gguf_header import Scalar, read_header
+
+RECORD = "onceedit.json"
+
+# Raised whenever a conversion would give other weights or another tokenizer than before, so that old folders are not used.
+CONVERSION = 1
+
+# llama.cpp's names of the vocabularies whose digits stand alone before GPT-2's split; transformers 5.23 forgets that step.
+_SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
+
+
+@SOURCES.register("gguf")
+class GgufSource(ModelSource):
+    """A GGUF file of this machine."""
+
+    form: ClassVar[str] = "a path ending in .gguf"
+    precedence: ClassVar[int] = 3
+
+    def recognises(self, reference: str) -> bool:
+        return reference.lower().endswith(".gguf")
+
+    def fetch(self, address: str, progress: Progress) -> ModelFolder:
+        path = Path(address).expanduser().absolute()
+        if not path.is_file():
+            raise ModelError(f"there is no file {path}; give the path of a GGUF file")
+        licence = str(read_header(path).get("general.license", "not stated in the file"))
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "model"
+        return convert_once(name, file_sha256(path), f"gguf:{path}", licence, lambda: path, progress)
+
+
+def conversion_digest(gguf_sha256: str) -> str:
+    """Identity of what the conversion makes of the GGUF file with this checksum."""
+    return hashlib.sha256(f"gguf {gguf_sha256} conversion {CONVERSION}".encode()).hexdigest()
+
+
+def converted_folder(name: str, gguf_sha256: str) -> Path:
+    """Where the converted model lies, or will lie; it is whole if it exists."""
+    return onceedit_home() / "models" / f"{name}-{conversion_digest(gguf_sha256)[:12]}"
+
+
+def convert_once(
+    name: str, gguf_sha256: str, source: str, licence: str, obtain: Callable[[], Path], progress: Progress
+) -> ModelFolder:
+    """The converted model, made now unless it exists.
+
+    Args:
+        gguf_sha256: checksum of the GGUF file that `obtain` gives.
+        obtain: gives the path of the GGUF file, fetching and verifying it; called only when a conversion is needed.
+
+    Raises:
+        ModelError: the file cannot be fetched, read or converted, or the disk is full; nothing is left behind.
+    """
+    target = converted_folder(name, gguf_sha256)
+    model = ModelFolder(name, target, source, conversion_digest(gguf_sha256), licence)
+    if target.is_dir():
+        return model
+    with _only_one(target, progress):
+        if not target.is_dir():
+            gguf = obtain()
+            with staging(target) as staged:
+                progress(f"converting {name} to safetensors (once, about a minute)")
+                _convert(gguf, staged)
+                record = {"name": name, "source": source, "digest": model.digest, "gguf_sha256": gguf_sha256}
+                (staged / RECORD).write_text(json.dumps({**record, "licence": licence}, indent=2) + "\n")
+                os.replace(staged, target)
+    return model
+
+
+@contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """An empty folder beside `target` to write in; gone afterwards unless renamed. Use it under the lock of `target`.
+
+    Raises:
+        ModelError: the disk is full or cannot be written.
+    """
+    staged = target.with_name(f".staging-{target.name}")
+    shutil.rmtree(staged, ignore_errors=True)  # left by a process that was killed
+    try:
+        staged.mkdir(parents=True)
+        yield staged
+    except (OSError, SafetensorError) as error:
+        if no_space(error):
+            raise ModelError(f"no space left for {target}; free some or set ONCEEDIT_HOME to another disk") from error
+        raise ModelError(f"{target} cannot be made: {_one_line(error)}; check ONCEEDIT_HOME") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+@contextmanager
+def _only_one(target: Path, progress: Progress) -> Iterator[None]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress(f"waiting for another process that is preparing {target.name}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    header = read_header(gguf)
+    try:
+        with without_progress_bars():
+            tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+            model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
+    except (ValueError, KeyError, TypeError, RuntimeError, ImportError, NotImplementedError) as error:
+        known = header.get("general.architecture", "unknown")
+        raise ModelError(
+            f"{gguf} (architecture '{known}') cannot be converted: {_one_line(error)}; "
+            "use a safetensors copy of the model instead"
+        ) from error
+    # A GGUF-loaded model still says that it is quantised, and refuses to be saved or comes back wrong.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    with without_progress_bars():
+        model.save_pretrained(folder)
+    _mend(tokenizer, header)
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is not None:
+        tokenizer.model_max_length = limit
+    tokenizer.save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)  # safetensors writes files that only their owner can read
+
+
+def _mend(tokenizer: PreTrainedTokenizerBase, header: dict[str, Scalar]) -> None:
+    """Give back to the tokenizer what the conversion forgets."""
+    if header.get("tokenizer.ggml.model") == "gpt2" and header.get("tokenizer.ggml.pre") in _SINGLE_DIGITS:
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+            ]
+        )
+
+
+def _one_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

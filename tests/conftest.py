@@ -1,0 +1,38 @@
+"""What every test runs under: no network, no telemetry, few threads, and a home of its own that is thrown away.
+
+The variables are set when pytest reads this file, before torch, transformers and Ray read them. A Ray that a test
+starts is its own: on the loopback, with a token that only its processes know, whatever Ray the environment points to.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    MPLBACKEND="Agg",
+    OMP_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+    RAY_USAGE_STATS_ENABLED="0",
+    # Without a token of ours, `ray.init` writes one into the user's home directory.
+    RAY_AUTH_MODE="token",
+    RAY_AUTH_TOKEN=secrets.token_hex(32),
+    # Without it Ray takes the machine's public address, even for 127.0.0.1, and listens on every interface.
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+)
+for foreign in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN_PATH", "ONCEEDIT_RESULTS"):
+    os.environ.pop(foreign, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def onceedit_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """`ONCEEDIT_HOME` for the whole session: empty at first, never the user's own."""
+    home = tmp_path_factory.mktemp("onceedit-home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONCEEDIT_HOME", str(home))
+        yield home

@@ -1,0 +1,36 @@
+"""The Ray that the tests share; every test under this folder gets the marker `ray`.
+
+Nothing here or below may call `ray stop`: it ends every Ray of the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lies under this folder, so that `-m "not ray"` leaves it out."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.ray)
+
+
+@pytest.fixture(scope="session")
+def ray_session(onceedit_home: Path) -> Iterator[None]:
+    """A Ray with 4 logical CPUs and no GPU; what needs fake GPU nodes makes a `ray.cluster_utils.Cluster`."""
+    ray.init(
+        address="local",
+        num_cpus=4,
+        num_gpus=0,
+        include_dashboard=False,
+        object_store_memory=256 * 2**20,
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()

@@ -1,0 +1,130 @@
+"""The house rules that a parser can check: imports run downwards, Ray lives in one folder, files stay readable."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.paths import ROOT
+
+PACKAGE = "onceedit_ray"
+# From the bottom up. A module may import its own part and those of lower lines, never a neighbour on its line.
+LAYERS = (
+    ("", "config", "errors", "registry", "home"),
+    ("knowledge",),
+    ("models",),
+    ("alignment",),
+    ("fusion",),
+    ("editing", "evaluation"),
+    ("cluster",),
+    ("cli",),
+)
+LAYER_OF = {part: height for height, parts in enumerate(LAYERS) for part in parts}
+RAY_PART = "cluster"
+MAX_LINES = 400
+VAGUE_NAMES = {"util", "utils", "helper", "helpers", "manager", "managers", "misc", "common"}
+CODE_FOLDERS = (PACKAGE, "jobs", "deployments", "benchmarks", "examples", "scripts", "tests")
+
+
+def modules(root: Path, folder: str) -> list[Path]:
+    """The Python files under `root/folder`, relative to `root`."""
+    return sorted(path.relative_to(root) for path in (root / folder).rglob("*.py"))
+
+
+def part_of(dotted: str) -> str:
+    """The part a dotted module name belongs to: `onceedit_ray.fusion.gate` is `fusion`, `onceedit_ray` is ``."""
+    return [*dotted.split("."), ""][1]
+
+
+def imported(tree: ast.AST, path: Path) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything that the module at `path` imports, at module level or inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            here = ".".join(path.parts[: -node.level]) if node.level else ""
+            module = ".".join(name for name in (here, node.module) if name)
+            for alias in node.names:
+                yield node.lineno, f"{module}.{alias.name}"
+
+
+def violations(root: Path) -> list[str]:
+    """What `onceedit_ray` under `root` imports although its layer may not, one line each."""
+    found = []
+    for path in modules(root, PACKAGE):
+        part = part_of(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
+        if part not in LAYER_OF:
+            found.append(f"{path}: '{part}' has no layer; give it one in LAYERS")
+            continue
+        for line, name in imported(ast.parse((root / path).read_text(encoding="utf-8")), path):
+            top = name.split(".")[0]
+            if top == "ray" and part != RAY_PART:
+                found.append(f"{path}:{line}: imports {name}; only {PACKAGE}/{RAY_PART} may")
+            if top != PACKAGE:
+                continue
+            target = part_of(name) if part_of(name) in LAYER_OF else ""
+            bottom = LAYER_OF[part] == LAYER_OF[target] == 0
+            if target != part and not bottom and LAYER_OF[target] >= LAYER_OF[part]:
+                found.append(f"{path}:{line}: {part or PACKAGE} imports {target}, which is not below it")
+    return found
+
+
+def test_imports_run_downwards_and_ray_stays_in_cluster() -> None:
+    assert violations(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "said"),
+    [
+        ("models/a.py", "from onceedit_ray.fusion.gate import gate", "models imports fusion"),
+        ("models/a.py", "from ..fusion import gate", "models imports fusion"),
+        ("models/a.py", "def f():\n    from onceedit_ray import cluster", "models imports cluster"),
+        ("editing/a.py", "import onceedit_ray.evaluation.metrics", "editing imports evaluation"),
+        ("config.py", "from onceedit_ray.knowledge import edit", "config imports knowledge"),
+        ("fusion/a.py", "def f():\n    import ray.util", "imports ray.util"),
+        ("stuff/a.py", "", "'stuff' has no layer"),
+    ],
+)
+def test_a_wrong_import_is_named(tmp_path: Path, path: str, source: str, said: str) -> None:
+    file = tmp_path / PACKAGE / path
+    file.parent.mkdir(parents=True)
+    file.write_text(source)
+    assert [said in line for line in violations(tmp_path)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("cluster/a.py", "import ray\nfrom onceedit_ray.fusion import draft\nfrom onceedit_ray.cluster import b"),
+        ("fusion/a.py", "from . import b\nfrom ..models import c\nfrom onceedit_ray import __version__"),
+        ("config.py", "from onceedit_ray.errors import ConfigError"),
+        ("cli.py", "from onceedit_ray.cluster import host"),
+        ("models/a.py", "import raytracing"),
+    ],
+)
+def test_a_right_import_passes(tmp_path: Path, path: str, source: str) -> None:
+    file = tmp_path / PACKAGE / path
+    file.parent.mkdir(parents=True)
+    file.write_text(source)
+    assert violations(tmp_path) == []
+
+
+def test_every_module_says_what_it_does() -> None:
+    silent = []
+    for path in modules(ROOT, PACKAGE):
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        if tree.body and not ast.get_docstring(tree):
+            silent.append(str(path))
+    assert silent == [], "modules without a docstring"
+
+
+def test_files_stay_short_and_have_a_subject() -> None:
+    files = [path for folder in CODE_FOLDERS for path in modules(ROOT, folder)]
+    long = [str(path) for path in files if len((ROOT / path).read_text(encoding="utf-8").splitlines()) > MAX_LINES]
+    vague = [str(path) for path in files if VAGUE_NAMES & set(path.stem.split("_"))]
+    assert long == [], f"files over {MAX_LINES} lines: one idea each"
+    assert vague == [], "files named after no idea"
