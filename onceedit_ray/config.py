@@ -86,7 +86,7 @@ class EditingConfig(_Strict):
     editor: str = "onceedit"
     learning_rate: float = Field(1e-4, gt=0)
     batch_size: int = Field(16, ge=1)
-    max_epochs: int = Field(24, ge=1)
+    max_epochs: int = Field(20, ge=1)
     min_epochs: int = Field(4, ge=1)
     weight_loss: float = Field(0.6, ge=0.0)
     unrelated: tuple[Path, ...] = ()

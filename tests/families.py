@@ -1,10 +1,11 @@
 """Small random models of six families, each with its own kind of tokenizer, built in a second or two.
 
-What differs between real models differs here: where spaces go in a vocabulary (`▁` with or without a space put before the
-text, or GPT-2's `Ġ`), how digits and unknown characters are split, which start and end tokens there are, tied and untied,
-padded and scaled embeddings, sliding windows. Tokenizers are trained on the text below; weights are random but seeded.
+What differs between real models differs here: where spaces go in a vocabulary (`▁` with or without a space put before
+the text, or GPT-2's `Ġ`), how digits and unknown characters are split, which start and end tokens there are, tied and
+untied, padded and scaled embeddings, sliding windows. Tokenizers are trained on the text below; weights are random but
+seeded.
 
-    folder = build_family("llama", tmp_path / "llama")     # an ordinary folder for AutoModelForCausalLM and AutoTokenizer
+    folder = build_family("llama", tmp_path / "llama")  # an ordinary folder for AutoModelForCausalLM, AutoTokenizer
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from transformers import (
 
 from onceedit_ray.models.loading import without_progress_bars
 
+Bpe = tuple[dict[str, int], list[tuple[str, str]]]
 Family = tuple[PreTrainedTokenizerBase, PretrainedConfig]
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -53,9 +55,6 @@ SPREAD = 0.2
 def build_family(name: str, folder: Path, seed: int = 0) -> Path:
     """Write a random model of the family `name` (one of `FAMILIES`) and its tokenizer into `folder`; returns it."""
     tokenizer, config = _BUILDERS[name]()
-    config.bos_token_id = tokenizer.bos_token_id
-    config.eos_token_id = tokenizer.eos_token_id
-    config.pad_token_id = tokenizer.pad_token_id
     with torch.random.fork_rng(), without_progress_bars():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config)
@@ -67,7 +66,7 @@ def build_family(name: str, folder: Path, seed: int = 0) -> Path:
 def _llama() -> Family:
     """SentencePiece with a space put before the text; newlines and rare characters as bytes; untied embeddings."""
     vocab, merges = _sentencepiece(["<unk>", "<s>", "</s>"], size=620, text=SENTENCES)
-    tokenizer = LlamaTokenizer(vocab=vocab, merges=merges)
+    tokenizer = LlamaTokenizer(vocab=vocab, merges=merges, add_bos_token=True)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=48,
@@ -77,6 +76,7 @@ def _llama() -> Family:
         num_key_value_heads=2,
         max_position_embeddings=256,
         initializer_range=SPREAD,
+        **_special_ids(tokenizer),
     )
     return tokenizer, config
 
@@ -89,7 +89,11 @@ def _mistral() -> Family:
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", vocab["<s>"])])
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>", clean_up_tokenization_spaces=False
+        tokenizer_object=backend,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        clean_up_tokenization_spaces=False,
     )
     config = MistralConfig(
         vocab_size=len(tokenizer),
@@ -102,6 +106,7 @@ def _mistral() -> Family:
         max_position_embeddings=256,
         sliding_window=None,
         initializer_range=SPREAD,
+        **_special_ids(tokenizer),
     )
     return tokenizer, config
 
@@ -119,6 +124,7 @@ def _gptj() -> Family:
         n_head=4,
         rotary_dim=8,
         initializer_range=SPREAD,
+        **_special_ids(tokenizer),
     )
     return tokenizer, config
 
@@ -128,7 +134,13 @@ def _gpt2() -> Family:
     vocab, merges = _byte_level(["<|endoftext|>"], GPT2_SPLIT, size=700, text=SENTENCES)
     tokenizer = GPT2Tokenizer(vocab=vocab, merges=merges)
     config = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=256, n_embd=48, n_layer=2, n_head=4, initializer_range=SPREAD
+        vocab_size=len(tokenizer),
+        n_positions=256,
+        n_embd=48,
+        n_layer=2,
+        n_head=4,
+        initializer_range=SPREAD,
+        **_special_ids(tokenizer),
     )
     return tokenizer, config
 
@@ -152,15 +164,16 @@ def _qwen2() -> Family:
         max_position_embeddings=256,
         tie_word_embeddings=True,
         initializer_range=SPREAD,
+        **_special_ids(tokenizer),
     )
     return tokenizer, config
 
 
 def _gemma3() -> Family:
-    """SentencePiece without a space before the text, newlines as tokens, scaled tied embeddings, a sliding-window layer."""
+    """SentencePiece without a space before the text, newlines as tokens, scaled tied embeddings, a sliding window."""
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     vocab, merges = _sentencepiece([*special, "\n", "\n\n"], size=760, text=SENTENCES[2:])
-    tokenizer = GemmaTokenizer(vocab=vocab, merges=merges)
+    tokenizer = GemmaTokenizer(vocab=vocab, merges=merges, add_bos_token=True)
     tokenizer.add_tokens(["\n", "\n\n"])
     config = Gemma3TextConfig(
         vocab_size=len(tokenizer),
@@ -174,7 +187,8 @@ def _gemma3() -> Family:
         max_position_embeddings=256,
         sliding_window=16,
         layer_types=["sliding_attention", "full_attention"],
-        initializer_range=SPREAD,
+        initializer_range=SPREAD / 2,  # its embeddings are scaled up: at SPREAD it would only repeat the last token
+        **_special_ids(tokenizer),
     )
     return tokenizer, config
 
@@ -190,14 +204,23 @@ _BUILDERS: dict[str, Callable[[], Family]] = {
 FAMILIES = list(_BUILDERS)
 
 
-def _sentencepiece(first: list[str], size: int, text: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
+    return {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def _sentencepiece(first: list[str], size: int, text: list[str]) -> Bpe:
     """A vocabulary of `size` in SentencePiece's order: `first`, the 256 bytes, then pieces; and the merges."""
-    splitter = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=True)
+    words = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=True)
+    splitter = pre_tokenizers.Sequence([words, pre_tokenizers.Digits(individual_digits=True)])
     pieces, merges = _train(splitter, size - len(first) - len(BYTES), [], text)
     return {token: index for index, token in enumerate([*first, *BYTES, *pieces])}, merges
 
 
-def _byte_level(first: list[str], split: str, size: int, text: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def _byte_level(first: list[str], split: str, size: int, text: list[str]) -> Bpe:
     """A vocabulary of `size` over the byte alphabet, `first` included, and the merges."""
     splitter = pre_tokenizers.Sequence(
         [

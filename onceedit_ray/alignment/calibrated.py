@@ -26,8 +26,6 @@ _SAMPLE = 512
 _STEEPEST = float(1 << 20)
 # Candidates beyond `keep` that the bfloat16 pass proposes, so that its rounding cannot lose an entry that counts.
 _MARGIN = 16
-# Anchor vectors gathered at once for exact scoring: few enough to stay in the cache.
-_GATHERED = 1024
 # Above every cosine: keeps an anchor in its own row whatever rounding or duplicates do.
 _FIRST = 2.0
 
@@ -145,12 +143,7 @@ class _NearestAnchors:
         return C_BK.clamp_(max=1.0), proposed_BM.gather(1, at_BK)
 
     def _score(self, rows_BD: Tensor, columns_BM: Tensor) -> Tensor:
-        candidates = columns_BM.shape[1]
-        parts = max(1, _GATHERED // candidates)
-        scores = [
-            (self._anchors_AD.index_select(0, some.flatten()).view(-1, candidates, rows.shape[1]) * rows[:, None]).sum(
-                -1
-            )
-            for rows, some in zip(rows_BD.split(parts), columns_BM.split(parts), strict=True)
-        ]
-        return torch.cat(scores)
+        # Row by row: what one row needs fits the cache, and where other processes compete for the cores, waiting for
+        # torch's threads at every small operation costs far more than this loop.
+        pairs = zip(rows_BD, columns_BM, strict=True)
+        return torch.stack([torch.mv(self._anchors_AD.index_select(0, columns_M), row_D) for row_D, columns_M in pairs])

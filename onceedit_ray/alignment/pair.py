@@ -73,19 +73,20 @@ class Alignment:
     @cached_property
     def plugin_rows(self) -> SparseRows:
         """The plug-in's calibrated matrix."""
-        return self._sparse_rows(self._plugin, self.anchors.plugin_ids_A)
+        return self._sparse_rows(self._plugin_calibrated)
 
     @cached_property
     def target_rows(self) -> SparseRows:
         """The target's calibrated matrix."""
-        return self._sparse_rows(self._target, self.anchors.target_ids_A)
+        return self._sparse_rows(self._target_calibrated)
 
     @cached_property
     def target_winners_A(self) -> Tensor:
-        """Closed form of the search over the target's calibrated matrix: a target token for each anchor, int64."""
-        rows = self.target_rows
-        tokens_N = _token_ids(self._target.vocab)
-        return rows.column_winners(tokens_N[tokens_N < len(rows)])[0]
+        """Closed form of the search over the target's calibrated matrix: a target token for each anchor, int64.
+
+        Rows beyond the vocabulary, with which some models pad their embeddings, cannot win.
+        """
+        return self._target_calibrated.tensors["winner_A"]
 
     @cached_property
     def plugin_literal(self) -> LiteralMatrix:
@@ -99,10 +100,7 @@ class Alignment:
 
     @cached_property
     def literal_winners_A(self) -> Tensor:
-        """Closed form of the search over the target's literal matrix: a target token for each anchor, int64.
-
-        Rows beyond the vocabulary, with which some models pad their embeddings, cannot win.
-        """
+        """Closed form of the search over the target's literal matrix: a target token for each anchor, int64."""
         self._need("literal")
         side, ids_A = self._target, self.anchors.target_ids_A
         tokens_N = _token_ids(side.vocab)
@@ -126,19 +124,32 @@ class Alignment:
         if "literal" in self._parts:
             _ = self.plugin_literal, self.target_literal, self.literal_winners_A
 
-    def _sparse_rows(self, side: Side, ids_A: Tensor) -> SparseRows:
+    @cached_property
+    def _plugin_calibrated(self) -> Entry:
+        return self._calibrated(self._plugin, self.anchors.plugin_ids_A)
+
+    @cached_property
+    def _target_calibrated(self) -> Entry:
+        return self._calibrated(self._target, self.anchors.target_ids_A)
+
+    def _calibrated(self, side: Side, ids_A: Tensor) -> Entry:
         self._need("calibrated")
+        tokens_N = _token_ids(side.vocab)
         settings = {"keep": self._keep, "own_mass": self._own_mass}
-        key = cache_key("calibrated rows", side.digest, {"anchors": ids_A}, settings)
+        key = cache_key("calibrated", side.digest, {"anchors": ids_A, "rows": tokens_N}, settings)
 
         def build() -> Entry:
             on_block = self._lines(side, "calibrated rows")
             rows = build_sparse(side.embeddings(), ids_A, self._keep, self._own_mass, on_block=on_block)
-            return Entry({"columns_VK": rows.columns_VK, "mass_VK": rows.mass_VK}, {"multiplier": rows.multiplier})
+            winner_A, _ = rows.column_winners(tokens_N[tokens_N < len(rows)])
+            tensors = {"columns_VK": rows.columns_VK, "mass_VK": rows.mass_VK, "winner_A": winner_A}
+            return Entry(tensors, {"multiplier": rows.multiplier})
 
-        entry = load_or_build(key, build, self._about(side, "calibrated rows"))
+        return load_or_build(key, build, self._about(side, "calibrated rows and column winners"))
+
+    def _sparse_rows(self, entry: Entry) -> SparseRows:
         tensors = entry.tensors
-        return SparseRows(tensors["columns_VK"], tensors["mass_VK"], len(ids_A), entry.values["multiplier"])
+        return SparseRows(tensors["columns_VK"], tensors["mass_VK"], len(self.anchors), entry.values["multiplier"])
 
     def _literal(self, side: Side, ids_A: Tensor) -> LiteralMatrix:
         self._need("literal")

@@ -43,11 +43,10 @@ def selected_edits(config: KnowledgeConfig) -> list[Edit]:
     return select(read_edits(config.path, config.format), config.limit, config.seed, config.on_conflict)
 
 
-def unrelated_prompts(files: Sequence[Path]) -> list[str]:
-    """Prompts the gate learns to leave alone: those of the files, and the shipped ones that are not held out."""
-    prompts = [prompt for file in files for prompt in read_prompts(file)]
-    prompts += [prompt for index, prompt in enumerate(shipped_prompts()) if index % HELD_OUT]
-    return list(dict.fromkeys(prompts))
+def unrelated_prompts(files: Sequence[Path]) -> list[list[str]]:
+    """Prompts the gate learns to leave alone, by origin: those of each file, and the shipped ones not held out."""
+    pools = [read_prompts(file) for file in files]
+    return [*pools, [prompt for index, prompt in enumerate(shipped_prompts()) if index % HELD_OUT]]
 
 
 def general_prompts(file: Path | None, limit: int) -> list[str]:
@@ -74,7 +73,7 @@ def edit_plugin(config: RunConfig, store: KnowledgeStore, progress: Progress = p
     device = "cuda" if config.plugin.num_gpus and torch.cuda.is_available() else "cpu"
     model = load_model(base.path, dtype="float32", device=device)
     tokenizer = load_tokenizer(base.path)
-    progress(f"editing {base.name}: {len(edits)} edits, {len(unrelated)} unrelated prompts to draw from")
+    progress(f"editing {base.name}: {len(edits)} edits, {sum(map(len, unrelated))} unrelated prompts to draw from")
     editor = EDITORS.get(config.editing.editor)(model, tokenizer, edits, unrelated, config.editing, config.plugin.view)
     outcome = editor.run(lambda epoch: progress(_line(epoch, config.editing.max_epochs)))
     last = outcome.epochs[-1]

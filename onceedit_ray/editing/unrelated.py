@@ -42,27 +42,31 @@ class UnrelatedSampler:
 
     Args:
         edits: the edits; a drawn prompt never equals one of theirs.
-        prompts: general prompts, from a file or `shipped_prompts()`.
+        pools: prompts by origin (a file, the shipped ones); each origin gives the same share, whatever its size.
         hard: share of hard negatives among what is drawn.
         same_subject: share of the hard negatives that keep the subject rather than the relation.
     """
 
     def __init__(
-        self, edits: Sequence[Edit], prompts: Sequence[str], hard: float = 0.3, same_subject: float = 0.25
+        self, edits: Sequence[Edit], pools: Sequence[Sequence[str]], hard: float = 0.3, same_subject: float = 0.25
     ) -> None:
         self._taken = {edit.prompt for edit in edits}
-        self._prompts = [prompt for prompt in prompts if prompt not in self._taken]
+        untaken = ([prompt for prompt in pool if prompt not in self._taken] for pool in pools)
+        self._pools = [pool for pool in untaken if pool]
         self._anchored = [edit for edit in edits if edit.subject and edit.subject in edit.prompt]
         subjects = {edit.subject for edit in edits}
-        self._names = [name for name in names_in(self._prompts) if name not in subjects]
+        self._names = [name for name in names_in([prompt for pool in self._pools for prompt in pool]) if name not in subjects]
         self._hard = hard if self._anchored else 0.0
         self._same_subject = same_subject
 
     def draw(self, rng: random.Random, count: int) -> list[str]:
-        """`count` prompts; the general ones are drawn without repetition while they last."""
-        hard = round(count * self._hard) if self._prompts else count
-        general = [rng.choice(self._prompts) for _ in range(max(0, count - hard - len(self._prompts)))]
-        general += rng.sample(self._prompts, min(count - hard, len(self._prompts)))
+        """`count` prompts; those of one pool are drawn without repetition while they last."""
+        hard = round(count * self._hard) if self._pools else count
+        general = []
+        for index, pool in enumerate(self._pools):
+            share = (count - hard + index) // len(self._pools)
+            general += rng.sample(pool, min(share, len(pool)))
+            general += [rng.choice(pool) for _ in range(share - len(pool))]
         drawn = [self._in_some_shape(prompt, rng) for prompt in general]
         drawn += [prompt for prompt in (self._hard_negative(rng) for _ in range(hard)) if prompt not in self._taken]
         return drawn

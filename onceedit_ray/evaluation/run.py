@@ -46,22 +46,28 @@ async def evaluate_targets(
     general: Sequence[str],
     progress: Progress,
 ) -> tuple[list[Record], list[GateRecord]]:
-    """Score every target, all at once, and read the gate in every shape."""
+    """Score every target and read the gate in every shape; all at once where every model has a GPU of its own."""
     drift = general[: config.evaluation.drift_limit]
     questions = sum(1 for _ in probes(edits)) + len(drift)
 
-    async def one(target: str) -> list[Record]:
-        counter = Counter(f"evaluating {target}", questions, progress)
-        return await Evaluation(answerer, target, config.name, config.evaluation, counter).run(edits, drift)
+    on_gpus = all(model.num_gpus for model in (config.plugin, *config.targets.values()))
+    turns = asyncio.Semaphore(len(config.targets) + 1 if on_gpus else 1)  # models that share cores slow each other down
+
+    async def scored(target: str) -> list[Record]:
+        async with turns:
+            counter = Counter(f"evaluating {target}", questions, progress)
+            return await Evaluation(answerer, target, config.name, config.evaluation, counter).run(edits, drift)
 
     prompts = sum(1 + len(edit.rephrasings) + len(edit.locality) for edit in edits) + len(general)
-    counter = Counter("reading the gate", prompts, progress)
     first = next(iter(config.targets))
-    *records, gate = await asyncio.gather(
-        *(one(target) for target in config.targets),
-        read_gate(answerer, first, edits, general, config.evaluation.gate_shapes, counter),
-    )
-    return [record for of_target in records for record in of_target], gate
+
+    async def gate() -> list[GateRecord]:
+        async with turns:
+            counter = Counter("reading the gate", prompts, progress)
+            return await read_gate(answerer, first, edits, general, config.evaluation.gate_shapes, counter)
+
+    readings, records = await asyncio.gather(gate(), asyncio.gather(*(scored(target) for target in config.targets)))
+    return [record for of_target in records for record in of_target], readings
 
 
 @dataclass(frozen=True)

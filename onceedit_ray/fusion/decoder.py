@@ -12,17 +12,18 @@ same object runs in one process and inside the coordinator actor.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from onceedit_ray.config import FusionConfig
-from onceedit_ray.errors import ConfigError
+from onceedit_ray.errors import ConfigError, OnceEditError
 from onceedit_ray.fusion.drafter import Drafter
 from onceedit_ray.fusion.reading import Reading
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair, Strategy
 from onceedit_ray.knowledge.views import plugin_view, unwrap
 from onceedit_ray.models.codec import Codec
-from onceedit_ray.models.protocol import LanguageModel
+from onceedit_ray.models.protocol import LanguageModel, Row, Step
 
 UNEDITED = "unedited"
 """The strategy's name for a target that is asked alone, as it was before any edit."""
@@ -103,11 +104,8 @@ class FusedDecoder:
         """w of a prompt in any shape; prompts that are one question in different shapes share one reading."""
         question = unwrap(prompt)
         if question not in self._weights:
-            drafter = self._drafter(prompt, drafts=False)
-            try:
+            async with contextlib.aclosing(self._drafter(prompt, drafts=False)) as drafter:
                 weight = await drafter.open(threshold=NEVER)
-            finally:
-                await drafter.close()
             if len(self._weights) >= 4096:
                 self._weights.clear()
             self._weights[question] = weight
@@ -147,49 +145,36 @@ class FusedDecoder:
             return await self._alone(member, prompt_ids, budget, None)
         chosen = await self._strategy(member, name)
         drafter = self._drafter(prompt, chosen.drafts)
-        opening = asyncio.ensure_future(member.model.open(prompt_ids, rows=1))
-        try:
+        async with _opening(member.model, prompt_ids, rows=1) as opening, contextlib.aclosing(drafter):
             weight = await drafter.open(self._config.threshold if chosen.gated else 0.0)
             first = await opening
-            try:
-                if chosen.gated and weight < self._config.threshold:
-                    return await self._alone(member, prompt_ids, budget, weight, first.session, int(first.top.ids_NK[0, 0]))
-                weight = weight if chosen.fixed_weight is None else chosen.fixed_weight
-                rounds = _Rounds(member, chosen, drafter, weight, self._config.draft_tokens > 0)
-                return await rounds.run(first, len(prompt_ids), budget)
-            finally:
-                await member.model.close(first.session)
-        finally:
-            if not opening.done():
-                opening.cancel()
-            await drafter.close()
+            if chosen.gated and weight < self._config.threshold:
+                return await self._alone(member, prompt_ids, budget, weight, first)
+            used = weight if chosen.fixed_weight is None else chosen.fixed_weight
+            rounds = _Rounds(member, chosen, drafter, used, self._config.draft_tokens > 0)
+            return await rounds.run(first, len(prompt_ids), budget)
 
     async def score(self, target: str, prompt: str, gold: Sequence[int], strategy: str | None = None) -> Score:
         """Teacher-forced predictions for the `gold` tokens after `prompt` (metrics.md)."""
         member = self.member(target)
         ids = member.codec.encode_prompt(prompt) + list(gold[:-1])
         name = strategy or self._config.strategy
-        forced = asyncio.ensure_future(member.model.open(ids, rows=len(gold)))
-        if name == UNEDITED:
-            step = await forced
-            await member.model.close(step.session)
-            return Score(tuple(int(token) for token in step.top.ids_NK[:, 0]), None, True, 0)
-        chosen = await self._strategy(member, name)
-        drafter = self._drafter(prompt, chosen.drafts)
-        try:
-            weight = await drafter.open(self._config.threshold if chosen.gated else 0.0)
-            step = await forced
-            await member.model.close(step.session)
-            if chosen.gated and weight < self._config.threshold:
-                return Score(tuple(int(t) for t in step.top.ids_NK[:, 0]), weight, True, drafter.passes)
-            used = weight if chosen.fixed_weight is None else chosen.fixed_weight
-            predicted = []
-            for position in range(len(gold)):
-                reading = await _read(drafter, chosen, member.codec, gold[:position])
-                predicted.append(chosen.choose(reading, *step.top.row(position), used))
-            return Score(tuple(predicted), weight, False, drafter.passes)
-        finally:
-            await drafter.close()
+        async with _opening(member.model, ids, rows=len(gold)) as opening:
+            if name == UNEDITED:
+                step = await opening
+                return Score(tuple(int(token) for token in step.top.ids_NK[:, 0]), None, True, 0)
+            chosen = await self._strategy(member, name)
+            async with contextlib.aclosing(self._drafter(prompt, chosen.drafts)) as drafter:
+                weight = await drafter.open(self._config.threshold if chosen.gated else 0.0)
+                top = (await opening).top
+                if chosen.gated and weight < self._config.threshold:
+                    return Score(tuple(int(token) for token in top.ids_NK[:, 0]), weight, True, drafter.passes)
+                used = weight if chosen.fixed_weight is None else chosen.fixed_weight
+                predicted = []
+                for position in range(len(gold)):
+                    reading = await _read(drafter, chosen, member.codec, gold[:position])
+                    predicted.append(chosen.choose(reading, *top.row(position), used))
+                return Score(tuple(predicted), weight, False, drafter.passes)
 
     async def _strategy(self, member: Member, name: str) -> Strategy:
         """The strategy, built in a thread if this is its first use: an alignment takes a while."""
@@ -206,26 +191,21 @@ class FusedDecoder:
         )
 
     async def _alone(
-        self,
-        member: Member,
-        prompt_ids: list[int],
-        budget: int,
-        weight: float | None,
-        session: int | None = None,
-        first: int | None = None,
+        self, member: Member, prompt_ids: list[int], budget: int, weight: float | None, first: Step | None = None
     ) -> Generation:
-        """The target's own greedy answer: prefill, then a token at a time, as `transformers` generates."""
-        plugin_passes = 0 if weight is None else 1
-        if session is None or first is None:
+        """The target's own greedy answer: prefill, then a token at a time, as `transformers` generates.
+
+        first: the prefill, where it was made beside the gate's.
+        """
+        if first is None:
             step = await member.model.open(prompt_ids, rows=0, decode=budget)
             await member.model.close(step.session)
-            ids = step.new_ids
-        elif first in member.codec.end_ids or budget == 1:
-            ids = (first,)
-        else:
-            step = await member.model.extend(session, len(prompt_ids), [first], rows=0, decode=budget - 1)
-            ids = (first, *step.new_ids)
-        return _generation(member, ids, weight, True, len(ids), plugin_passes)
+            return _generation(member, step.new_ids, None, True, len(step.new_ids), 0)
+        ids: tuple[int, ...] = (int(first.top.ids_NK[0, 0]),)
+        if ids[0] not in member.codec.end_ids and budget > 1:
+            step = await member.model.extend(first.session, len(prompt_ids), ids, rows=0, decode=budget - 1)
+            ids += step.new_ids
+        return _generation(member, ids, weight, True, len(ids), 1)
 
 
 @dataclass
@@ -239,9 +219,11 @@ class _Rounds:
     speculative: bool
     _emitted: list[int] = field(default_factory=list)
 
-    async def run(self, first, prompt_tokens: int, budget: int) -> Generation:  # type: ignore[no-untyped-def]
+    async def run(self, first: Step, prompt_tokens: int, budget: int) -> Generation:
         """Rounds until the end of text or `budget` tokens; `first` is the target's prefill."""
-        fed, pending, row, passes = prompt_tokens, [], first.top.row(0), 1
+        fed, passes = prompt_tokens, 1
+        pending: list[int] = []
+        row: Row | None = first.top.row(0)
         while len(self._emitted) < budget and not self._ended():
             readings = await self._readings(budget - len(self._emitted))
             proposed = [r.proposal.token for r in readings if r.proposal] if self.speculative else []
@@ -270,7 +252,7 @@ class _Rounds:
             readings.append(await self.drafter.read(offset, codec))
         return readings
 
-    def _accept(self, readings: list[Reading], rows: list, proposed: list[int]) -> int:
+    def _accept(self, readings: list[Reading], rows: list[Row], proposed: list[int]) -> int:
         """Fuse position after position while the choice is the drafted token; how many drafted ones were kept."""
         for position, (reading, row) in enumerate(zip(readings, rows, strict=False)):
             self._emitted.append(self.strategy.choose(reading, *row, self.weight))
@@ -282,6 +264,17 @@ class _Rounds:
 
     def _ended(self) -> bool:
         return bool(self._emitted) and self._emitted[-1] in self.member.codec.end_ids
+
+
+@contextlib.asynccontextmanager
+async def _opening(model: LanguageModel, ids: Sequence[int], rows: int) -> AsyncIterator[asyncio.Future[Step]]:
+    """A session that is prefilled while the block runs, and closed after it however the block ends."""
+    opening = asyncio.ensure_future(model.open(ids, rows=rows))
+    try:
+        yield opening
+    finally:
+        with contextlib.suppress(OnceEditError):
+            await model.close((await opening).session)
 
 
 def answer_lead(prompt: str) -> bytes:

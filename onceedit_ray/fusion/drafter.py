@@ -19,7 +19,7 @@ import numpy as np
 from onceedit_ray.errors import ContextLengthError, ModelError
 from onceedit_ray.fusion.reading import Proposal, Reading
 from onceedit_ray.models.codec import Codec, common_prefix
-from onceedit_ray.models.protocol import LanguageModel, Step, Top
+from onceedit_ray.models.protocol import LanguageModel, Row, Step
 
 LOOKAHEAD = 4
 """Plug-in tokens looked at to re-tokenise one position; fewer only where the draft ends."""
@@ -48,7 +48,7 @@ class Drafter:
     _session: int | None = None
     _fed: int = 0
     _tokens: list[int] = field(default_factory=list)
-    _rows: list[Top] = field(default_factory=list)
+    _rows: list[Row] = field(default_factory=list)
 
     async def open(self, threshold: float) -> float:
         """Prefill the question; the gate weight w = σ(l_W(x)). Drafts at once if w reaches `threshold`."""
@@ -62,7 +62,7 @@ class Drafter:
             await self._restart(self.lead)
         return self.weight
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Free the plug-in's session."""
         if self._session is not None:
             await self.model.close(self._session)
@@ -81,7 +81,7 @@ class Drafter:
         tokens = list(self.codec.encode_bytes(self.lead + answer))
         if tokens != self._tokens[: len(tokens)] or len(self._rows) <= len(tokens):
             await self._rewrite(tokens, decode=0)
-        ids_K, p_K = self._rows[len(tokens)].row(0)
+        ids_K, p_K = self._rows[len(tokens)]
         return Reading(ids_K, p_K)
 
     async def read(self, offset: int, target: Codec) -> Reading:
@@ -130,7 +130,7 @@ class Drafter:
 
     def _take(self, step: Step) -> None:
         """Append what a call gave: one row for each position, and the tokens drafted after them."""
-        self._rows += [Top(step.top.ids_NK[i : i + 1], step.top.p_NK[i : i + 1]) for i in range(len(step.top))]
+        self._rows += [step.top.row(i) for i in range(len(step.top))]
         self._fed += max(len(step.new_ids) - 1, 0)
         self._tokens += step.new_ids
         self.passes += 1 + max(len(step.new_ids) - 1, 0)
@@ -171,7 +171,7 @@ class Drafter:
 
     def _given(self, index: int, written: bytes) -> tuple[np.ndarray, np.ndarray, tuple[bytes, ...] | None]:
         """The distribution at token `index`, given that the token begins with the bytes already written of it."""
-        ids_K, p_K = self._rows[index].row(0)
+        ids_K, p_K = self._rows[index]
         if not written:
             return ids_K, p_K, None
         surfaces = [self.codec.surface(token) for token in ids_K]
@@ -203,7 +203,7 @@ class Drafter:
             if not wanted:
                 break
             at, inside = at + 1, 0
-            ids_K, p_K = self._rows[at].row(0)
+            ids_K, p_K = self._rows[at]
         if at > index:  # a longer path: the first token gives no more than what reaches the end of it
             covered = {self._tokens[index]: probability}
         return Proposal(token, probability, covered)

@@ -33,7 +33,7 @@ def gradient_search(R_CA: Tensor, aim_A: Tensor, start_C: Tensor, steps: int = S
     for _ in range(steps):
         with torch.enable_grad():
             r_A = torch.softmax(x_C, -1) @ R_CA
-            loss = torch.nn.functional.kl_div(r_A.clamp_min(1e-12).log(), aim_A, reduction="mean")
+            loss = -(aim_A * r_A.clamp_min(1e-12).log()).mean()  # KL(aim, r) up to a constant
             (gradient,) = torch.autograd.grad(loss, x_C)
         x_C.grad = gradient
         optimizer.step()

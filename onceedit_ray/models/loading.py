@@ -1,7 +1,7 @@
 """From a model folder to a model, a tokenizer, or its input embeddings alone.
 
-Works for every causal language model of transformers, by its own classes and without code of its own: nothing in a folder
-is ever executed or unpickled. Knows nothing about where the folder came from.
+Works for every causal language model of transformers, by its own classes and without code of its own: nothing in a
+folder is ever executed or unpickled. Knows nothing about where the folder came from.
 
 Shape legend: V vocabulary (rows of the embedding, which may be more than the tokenizer has tokens), D hidden size.
 """
@@ -27,7 +27,7 @@ from transformers import (
 from transformers.utils import logging
 
 from onceedit_ray.errors import ModelError
-from onceedit_ray.models.sources.folder import weight_files
+from onceedit_ray.models.sources.folder import one_line, weight_files
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CONTEXT_LENGTH_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
@@ -42,7 +42,7 @@ def load_model(
     Args:
         dtype: "float32", "bfloat16", "float16"; "auto" is float32 on a CPU and bfloat16 on a GPU.
         device: "cpu", "cuda", "cuda:1", "mps"; "auto" is the first GPU that this process may use, or the CPU.
-        device_map: accelerate's placement over several GPUs ("auto", "balanced", "sequential"); `device` is then ignored.
+        device_map: accelerate's placement over several GPUs ("auto", "balanced", "sequential") instead of `device`.
 
     Raises:
         ModelError: no such dtype or device, or the folder holds no model that transformers can load.
@@ -135,7 +135,7 @@ def _device(device: str) -> torch.device:
 def _embedding_names(folder: Path) -> set[str]:
     """The names under which the folder's files may store the input embedding.
 
-    Tied weights are stored under any one of their names; the hub's oldest files (GPT-2) leave the base model's prefix out.
+    Tied weights are stored under any one of their names; the hub's oldest files (GPT-2) leave out the base prefix.
     """
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
@@ -158,6 +158,5 @@ def _explained(folder: Path, error: Exception) -> ModelError:
     if not folder.is_dir():
         return ModelError(f"there is no model folder {folder}; fetch the model again")
     if isinstance(error, torch.OutOfMemoryError):
-        return ModelError(f"{folder} does not fit into the GPU's memory; give it more GPUs (device_map) or a shorter dtype")
-    first = str(error).strip().partition("\n")[0] or type(error).__name__
-    return ModelError(f"{folder} cannot be loaded: {first}; check that transformers supports this model")
+        return ModelError(f"{folder} does not fit into the GPU's memory; give it more GPUs or a shorter dtype")
+    return ModelError(f"{folder} cannot be loaded: {one_line(error)}; check that transformers supports this model")

@@ -16,6 +16,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+Row = tuple[NDArray[np.int32], NDArray[np.float32]]
+"""One position's most likely tokens and their probabilities, both [K]."""
+
 
 @dataclass(frozen=True)
 class Top:
@@ -31,8 +34,8 @@ class Top:
     def __len__(self) -> int:
         return len(self.ids_NK)
 
-    def row(self, index: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """One position's ids and probabilities, both of shape [K]."""
+    def row(self, index: int) -> Row:
+        """One position's ids and probabilities."""
         return self.ids_NK[index], self.p_NK[index]
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.paths import ROOT, SHARED, needs_shared
 
 from onceedit_ray.errors import DataError
 from onceedit_ray.knowledge.prompts import read_prompts, shipped_prompts
 from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.knowledge.selection import normalised
+from tests.paths import ROOT, SHARED, needs_shared
 
 
 def test_zsre_gives_questions_and_locality_questions_once_each(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.paths import SHARED, needs_shared
 
 from onceedit_ray.errors import ConfigError, DataError
 from onceedit_ray.knowledge.edit import Edit, Probe
 from onceedit_ray.knowledge.readers import READERS, read_edits
 from onceedit_ray.knowledge.readers.parquet import EDITS_SCHEMA, write_edits
+from tests.paths import ROOT, SHARED, needs_shared
 
 EDIT = Edit(
     prompt="Who leads Acme?",
@@ -303,3 +303,24 @@ def test_real_files_are_read_whole(name: str, records: int, probed: bool) -> Non
     assert all(edit.rephrasings and edit.locality and edit.subject in edit.prompt for edit in edits)
     assert all(bool(edit.portability) == probed for edit in edits)
     assert not any("nq question" in probe.prompt or "{}" in edit.prompt for edit in edits for probe in edit.locality)
+
+
+def test_the_examples_are_ready_to_be_scored() -> None:
+    edits = read_edits(ROOT / "examples" / "edits.jsonl")
+    assert len({edit.prompt for edit in edits}) == len(edits) >= 12
+    questions = [edit for edit in edits if edit.prompt.endswith("?")]
+    assert 0.3 < len(questions) / len(edits) < 0.7
+    for edit in edits:
+        assert edit.subject and edit.subject in edit.prompt
+        assert edit.ground_truth not in ("", edit.target_new)
+        assert len(edit.target_new.split()) <= 4
+        assert len(edit.rephrasings) >= 2 and len(edit.locality) >= 2
+        assert not any(edit.subject in probe.prompt for probe in edit.locality[2:])
+    asked = [prompt for edit in edits for prompt in (edit.prompt, *edit.rephrasings)]
+    kept = [probe.prompt for edit in edits for probe in edit.locality]
+    assert len(set(asked + kept)) == len(asked + kept)
+
+
+def test_a_line_separator_inside_a_text_is_no_line_end(tmp_path: Path) -> None:
+    (tmp_path / "e.jsonl").write_text('{"prompt": "one\u2028line", "target_new": "a"}\n{}\n', encoding="utf-8")
+    assert "line 2" in complaint(tmp_path / "e.jsonl")

@@ -120,6 +120,15 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["records.parquet"]
 
 
+def test_a_reader_of_the_old_file_keeps_it(tmp_path: Path) -> None:
+    path = tmp_path / "records.parquet"
+    write_records(path, [RECORD])
+    with path.open("rb") as reader:
+        write_records(path, [BARE])
+        assert records_from(pq.read_table(reader)) == [RECORD]
+    assert records_from(read_records(path)) == [BARE]
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot write .*records\.parquet"):

@@ -68,6 +68,8 @@ RECORDS = [
     record(1, "reliability", 0.7, setting="teacher_forced"),
     record(0, "general", 1.0, 1.0, alone=True),
     record(1, "general", 0.0, 0.0),
+    record(2, "general", 1.0, setting="teacher_forced"),  # drift is about generated output
+    record(0, "general", 1.0, 1.0, strategy="unedited"),  # the reference has no drift of its own
     record(0, "reliability", 0.25, 0.0, strategy="unedited", output=" old 0"),
     record(1, "reliability", 0.0, 0.0, strategy="unedited", output=" old 1"),
 ]
@@ -77,6 +79,16 @@ GATE = [
     GateRecord("general", "raw", "c", 0.0),
     GateRecord("general", "qa", "c", 0.75),
 ]
+
+
+RESTRICTED = record(0, "reliability", 1.0, 1.0, strategy="deepen", restricted="512 candidates.")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of one whole run."""
+    records = [*RECORDS, RESTRICTED]
+    return write_report(tmp_path_factory.mktemp("results"), summary_of(records), records, GATE, META).parent
 
 
 def summary_of(records: list[Record]) -> dict[str, Any]:
@@ -148,28 +160,18 @@ def test_a_time_that_is_no_number_is_refused() -> None:
         summarise([], [], 0.5, "smol", 0, float("nan"))
 
 
-def test_the_folder_holds_report_summary_and_figures(tmp_path: Path) -> None:
-    restricted = [record(0, "reliability", 1.0, 1.0, strategy="deepen", restricted="512 candidates.")]
-    summary = summary_of(RECORDS + restricted)
-    report = write_report(tmp_path, summary, RECORDS + restricted, GATE, META)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
-        "gate.png",
-        "report.md",
-        "scores.png",
-        "summary.json",
-    ]
+def test_the_folder_holds_report_summary_and_figures(folder: Path) -> None:
+    assert {entry.name for entry in folder.iterdir()} == {"gate.png", "report.md", "scores.png", "summary.json"}
     for name in ("scores.png", "gate.png"):
-        assert (tmp_path / name).read_bytes().startswith(PNG)
-        assert f"({name})" in report.read_text(encoding="utf-8")
-    written = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+        assert (folder / name).read_bytes().startswith(PNG)
+        assert f"({name})" in (folder / "report.md").read_text(encoding="utf-8")
+    written = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     assert written.pop("meta")["command"] == "make demo"
-    assert written == summary
+    assert written == summary_of([*RECORDS, RESTRICTED])
 
 
-def test_the_report_says_what_was_found(tmp_path: Path) -> None:
-    restricted = [record(0, "reliability", 1.0, 1.0, strategy="deepen", restricted="512 candidates.")]
-    report = write_report(tmp_path, summary_of(RECORDS + restricted), RECORDS + restricted, GATE, META)
-    lines = report.read_text(encoding="utf-8").splitlines()
+def test_the_report_says_what_was_found(folder: Path) -> None:
+    lines = (folder / "report.md").read_text(encoding="utf-8").splitlines()
     assert "| gemma | draft | 0.750 | 0.500 | 1.000 | 0.750 | 0.250 |" in lines
     assert "| edited prompts: the new answer | 0.000 | 0.500 | 1.000 |" in lines
     assert "| raw | edited prompts | 2 | 0.750 | 0.500 | 1 |" in lines
@@ -235,6 +237,12 @@ def test_the_terminal_table_is_aligned_and_plain() -> None:
     assert "reliability 0?" in text and "locality 1?" in text
     assert "generality 1?" in text and "generality 2?" not in text
     assert before_after_table(summary_of(records), records, n=1).count("reliability") == 1
+
+
+def test_wide_characters_take_two_columns() -> None:
+    records = [record(0, "reliability", 1.0, 1.0, expected="東京"), record(1, "reliability", 1.0, 1.0, expected="Rome")]
+    wide, narrow = before_after_table(summary_of(records), records, n=2).splitlines()[-2:]
+    assert wide.index("old 0") + 2 == narrow.index("old 1")
 
 
 def test_without_generation_the_terminal_shows_teacher_forced_scores() -> None:

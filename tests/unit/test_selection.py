@@ -8,16 +8,16 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.paths import SHARED, needs_shared
 
 from onceedit_ray.errors import ConfigError, ConflictError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.knowledge.selection import OnConflict, data_hash, select
+from tests.paths import SHARED, needs_shared
 
 
 def edit(prompt: str, answer: str = "a", **more: str) -> Edit:
-    return Edit(prompt=prompt, target_new=answer, **more)  # type: ignore[arg-type]
+    return Edit(prompt=prompt, target_new=answer, **more)
 
 
 def prompts(edits: list[Edit]) -> list[str]:

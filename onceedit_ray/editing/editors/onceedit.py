@@ -13,6 +13,7 @@ Shapes: B instances, T positions, D width, V vocabulary without `[WEIGHT]`, N an
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.config import EditingConfig
@@ -31,6 +33,9 @@ from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.views import plugin_view
 from onceedit_ray.models.weight_token import add_weight_token
+
+
+WARM_UP_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class OnceEdit:
         model: any causal LM with an output embedding; trained whole, weights stay float32.
         tokenizer: its tokenizer; `[WEIGHT]` is added to both.
         edits: what to learn, all at once (batch editing).
-        unrelated: prompts the gate must leave alone.
+        unrelated: prompts the gate must leave alone, by origin.
         config: settings of §3.1.
         view: the plug-in's prompt view.
     """
@@ -67,7 +72,7 @@ class OnceEdit:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         edits: Sequence[Edit],
-        unrelated: Sequence[str],
+        unrelated: Sequence[Sequence[str]],
         config: EditingConfig,
         view: str = "short",
     ) -> None:
@@ -76,11 +81,13 @@ class OnceEdit:
         self._edits = list(edits)
         self._config = config
         self._view = view
-        self._unrelated = list(unrelated)
+        self._context = [prompt for pool in unrelated for prompt in pool]
         self._sampler = UnrelatedSampler(edits, unrelated, hard=config.hard_negatives)
         self._per_epoch = config.unrelated_per_epoch or max(64, min(4 * len(edits), 2 * len(edits) + 256))
         torch.manual_seed(config.seed)
         self._weight_id = add_weight_token(model, tokenizer)
+        instances = len(edits) * (1 + config.paraphrases) + self._per_epoch
+        self._steps_per_epoch = math.ceil(instances / config.batch_size)
         self._eos = tokenizer.eos_token_id
         if self._eos is None:
             raise ModelError("the plug-in's tokenizer has no end-of-text token; set eos_token in its tokenizer_config")
@@ -92,10 +99,11 @@ class OnceEdit:
         """Train until every edit is learnt and the gate separates, or `max_epochs`; calls `report` after each epoch."""
         started = time.monotonic()
         optimizer = torch.optim.AdamW(self._model.parameters(), lr=self._config.learning_rate, weight_decay=0.0, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         outcome = Outcome()
         self._model.train()
         for number in range(1, self._config.max_epochs + 1):
-            epoch = self._epoch(number, optimizer)
+            epoch = self._epoch(number, optimizer, schedule)
             outcome.epochs.append(epoch)
             report(epoch)
             if number >= self._config.min_epochs and self._settled(epoch) and self._verified():
@@ -105,7 +113,13 @@ class OnceEdit:
         outcome.seconds = time.monotonic() - started
         return outcome
 
-    def _epoch(self, number: int, optimizer: torch.optim.Optimizer) -> Epoch:
+    def _rate(self, step: int) -> float:
+        """A short warm-up, then a cosine down to a tenth at `max_epochs`: the last edits settle at low rates."""
+        epochs = step / self._steps_per_epoch
+        warm = min(1.0, (step + 1) / WARM_UP_STEPS)
+        return warm * (0.55 + 0.45 * math.cos(math.pi * min(1.0, epochs / self._config.max_epochs)))
+
+    def _epoch(self, number: int, optimizer: torch.optim.Optimizer, schedule: LambdaLR) -> Epoch:
         started = time.monotonic()
         edit_loss = weight_loss = 0.0
         learnt, gates, alarms = [], [], []
@@ -116,6 +130,7 @@ class OnceEdit:
             (loss_edit + self._config.weight_loss * loss_weight).backward()
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
             optimizer.step()
+            schedule.step()
             edit_loss += loss_edit.item()
             weight_loss += loss_weight.item()
             for instance, correct, w in zip(batch, correct_B, w_B, strict=True):
@@ -155,7 +170,7 @@ class OnceEdit:
         for index, edit in enumerate(self._edits):
             instances.append(self._edit_instance(index, edit.prompt, own=True))
             for _ in range(self._config.paraphrases):
-                text = variant(edit, self._rng, self._unrelated)
+                text = variant(edit, self._rng, self._context)
                 instances.append(self._edit_instance(index, text, own=False))
         for prompt in self._sampler.draw(self._rng, self._per_epoch):
             instances.append(Instance(self._encode(plugin_view(prompt, self._view)), (), None))
@@ -185,7 +200,9 @@ class OnceEdit:
         """eq. 5 and eq. 6 on one batch, and per instance: is the answer the most likely one, and w."""
         width = max(len(instance) for instance in batch)
         ids_BT = torch.full((len(batch), width), self._eos, dtype=torch.long)
-        rows, columns, gold = [], [], []
+        rows: list[int] = []
+        columns: list[int] = []
+        gold: list[int] = []
         for row, instance in enumerate(batch):
             ids_BT[row, : len(instance)] = torch.tensor(instance.prompt_ids + instance.answer_ids)
             start = len(instance.prompt_ids) - 1

@@ -1,8 +1,8 @@
 """Where models come from: one string names a model, `resolve` turns it into a folder that can be loaded.
 
-A reference is `scheme:address` (`wheel:`, `local:`, `gguf:`, `hub:`) or, without a scheme, whatever the sources recognise,
-in this order: a catalogue name, a folder, a path ending in `.gguf`, `org/name`. A source is one class in one file of this
-package, entered into `SOURCES`. This module knows nothing about where a source keeps or gets its files.
+A reference is `scheme:address` (`wheel:`, `local:`, `gguf:`, `hub:`) or, without a scheme, whatever the sources
+recognise, in this order: a catalogue name, a folder, a path ending in `.gguf`, `org/name`. A source is one class in one
+file of this package, entered into `SOURCES`. This module knows nothing about where a source keeps or gets its files.
 """
 
 from __future__ import annotations

@@ -59,7 +59,9 @@ def check_folder(path: Path) -> None:
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{shard} is damaged or cut short ({error}); copy or download it again") from None
     if not any(all((path / name).is_file() for name in names) for names in TOKENIZERS):
-        raise ModelError(f"{path} has no tokenizer: expected tokenizer.json, tokenizer.model or vocab.json with merges.txt")
+        raise ModelError(
+            f"{path} has no tokenizer: no tokenizer.json, no tokenizer.model, no vocab.json with merges.txt"
+        )
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -98,3 +100,8 @@ def folder_digest(path: Path) -> str:
 def no_space(error: BaseException) -> bool:
     """Whether `error`, from whichever library, says that a disk is full."""
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+
+
+def one_line(error: BaseException) -> str:
+    """What `error` says first, without a closing full stop, to be quoted inside a message of our own."""
+    return (str(error).strip().partition("\n")[0] or type(error).__name__).removesuffix(".")

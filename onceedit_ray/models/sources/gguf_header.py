@@ -1,7 +1,7 @@
 """The facts at the head of a GGUF file: its scalar metadata, and whether its tensors are all there.
 
-Reads the header only: a fraction of a second where the `gguf` package's reader takes ten for a large vocabulary. Knows
-nothing about models. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian.
+Reads the header only: a fraction of a second where the `gguf` package's reader takes ten for a large vocabulary.
+Knows nothing about models. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (2 and 3, little-endian).
 """
 
 from __future__ import annotations

@@ -14,25 +14,17 @@ from pathlib import Path
 from typing import ClassVar
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (
-    CachedRepoTreeNotFoundError,
-    GatedRepoError,
-    HFValidationError,
-    HTTPError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-    XetDownloadError,
-)
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import ModelInfo
 
 from onceedit_ray.errors import ModelError
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource, Progress
-from onceedit_ray.models.sources.folder import INDEX, SINGLE, check_folder, no_space
+from onceedit_ray.models.sources.folder import INDEX, SINGLE, check_folder, no_space, one_line
 
 _REFERENCE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
-# Folders hold other formats of the same weights; "consolidated" is Mistral's own layout, which transformers does not read.
+# Folders hold other formats of the same weights; "consolidated" is Mistral's own, which transformers does not read.
 _UNWANTED = ["*/*", "consolidated*"]
 
 
@@ -61,11 +53,12 @@ class HubSource(ModelSource):
                     local_files_only=licence is None,
                 )
             )
-        except (HTTPError, HFValidationError, OSError, CachedRepoTreeNotFoundError, XetDownloadError) as error:
+        except Exception as error:  # the hub client lets through whatever its HTTP and transfer libraries raise
             raise _explained(repo, error) from error
         check_folder(path)
-        digest = hashlib.sha256(f"hub {repo} {path.name}".encode()).hexdigest()
-        return ModelFolder(repo, path, f"hub:{repo}@{path.name}", digest, licence or f"see https://huggingface.co/{repo}")
+        source = f"hub:{repo}@{path.name}"
+        digest = hashlib.sha256(source.encode()).hexdigest()
+        return ModelFolder(repo, path, source, digest, licence or f"see https://huggingface.co/{repo}")
 
 
 def _announce(repo: str, revision: str | None, progress: Progress) -> str | None:
@@ -74,7 +67,7 @@ def _announce(repo: str, revision: str | None, progress: Progress) -> str | None
         info = HfApi().model_info(repo, revision=revision, files_metadata=True)
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise _explained(repo, error) from error
-    except (HTTPError, OSError):
+    except Exception:  # no network, a proxy, offline mode: what is on this machine may still do
         return None
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     if SINGLE not in sizes and INDEX not in sizes:
@@ -89,7 +82,8 @@ def _announce(repo: str, revision: str | None, progress: Progress) -> str | None
 
 
 def _licence(info: ModelInfo) -> str:
-    return str((info.card_data or {}).get("license") or f"see https://huggingface.co/{info.id}")
+    stated = info.card_data.get("license") if info.card_data else None
+    return str(stated or f"see https://huggingface.co/{info.id}")
 
 
 def _cache() -> Path | None:
@@ -107,6 +101,6 @@ def _explained(repo: str, error: Exception) -> ModelError:
     if no_space(error):
         return ModelError(f"no space left for {repo}; free some or set ONCEEDIT_HOME to another disk")
     return ModelError(
-        f"{repo} is neither a folder nor downloaded, and the hub cannot be reached; go online, "
+        f"{repo} is neither a folder nor downloaded, and the hub cannot be reached ({one_line(error)}); go online, "
         "give a local folder or a .gguf file, or use a catalogue model ('onceedit models list')"
     )

