@@ -1,4 +1,7 @@
-"""Edit once, then evaluate every target: `ray job submit --working-dir . -- python jobs/edit_and_eval.py --config FILE`."""
+"""Edit once, then evaluate every target.
+
+`ray job submit --working-dir . -- python jobs/edit_and_eval.py --config FILE`
+"""
 
 from __future__ import annotations
 

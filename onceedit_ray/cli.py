@@ -87,6 +87,7 @@ def _edit(options: argparse.Namespace) -> None:
 def _generate(options: argparse.Namespace) -> None:
     from onceedit_ray.editing.run import open_store
     from onceedit_ray.fusion.system import open_decoder
+
     config = load_config(options.config)
     if options.model != "all" and options.model not in config.targets:
         known = ", ".join(config.targets)

@@ -50,9 +50,7 @@ class Registry(Generic[T]):
         except KeyError:
             near = difflib.get_close_matches(name, self._entries, n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
-            raise ConfigError(
-                f"unknown {self.kind} '{name}': {hint}known are {', '.join(self.names())}"
-            ) from None
+            raise ConfigError(f"unknown {self.kind} '{name}': {hint}known are {', '.join(self.names())}") from None
 
     def names(self) -> list[str]:
         """All names, sorted."""

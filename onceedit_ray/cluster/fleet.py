@@ -1,7 +1,7 @@
 """All actors of one system: the plug-in, the targets, the coordinator.
 
-Life: `Fleet.start` reserves, loads and connects; `add_target` takes in one more LLM at run time; `stop` gives everything
-back. The driver talks to the coordinator alone, through the same methods that a decoder in one process has.
+Life: `Fleet.start` reserves, loads and connects; `add_target` takes in one more LLM at run time; `stop` gives
+everything back. The driver talks to the coordinator alone, through the same methods that a decoder in one process has.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ class Fleet:
     groups: list[PlacementGroup] = field(default_factory=list)
 
     @classmethod
-    def start(
-        cls, config: RunConfig, edited: Path, progress: Callable[[str], None] = lambda line: None
-    ) -> Fleet:
+    def start(cls, config: RunConfig, edited: Path, progress: Callable[[str], None] = lambda line: None) -> Fleet:
         """Start every actor `config` names, with the plug-in version in folder `edited`.
 
         Raises `ConfigError` where the cluster has no room, `ModelError` where a model cannot be had.

@@ -28,7 +28,9 @@ _OTHER_RELATIONS = (
 _NAME = re.compile(r"(?<![.!?] )(?<!^)\b[A-Z][\w'-]+(?: (?:of |the |de |van )?[A-Z][\w'-]+)*")
 _COMMON = frozenset("I The A An In On At It He She We You They What Who When Where Which How Why Is Are Was".split())
 _GIVEN = "Anna Boris Chidi Dolores Emeka Farida Goran Hana Igor Jamila Kenji Leila Marco Nadia Oskar Priya".split()
-_FAMILY = "Abernathy Bakshi Castellane Dvorak Eklund Fontaine Grigoryan Hollis Ivanova Jankowski Kimura Lindqvist".split()
+_FAMILY = (
+    "Abernathy Bakshi Castellane Dvorak Eklund Fontaine Grigoryan Hollis Ivanova Jankowski Kimura Lindqvist".split()
+)
 
 
 def names_in(prompts: Sequence[str]) -> list[str]:
@@ -55,7 +57,9 @@ class UnrelatedSampler:
         self._pools = [pool for pool in untaken if pool]
         self._anchored = [edit for edit in edits if edit.subject and edit.subject in edit.prompt]
         subjects = {edit.subject for edit in edits}
-        self._names = [name for name in names_in([prompt for pool in self._pools for prompt in pool]) if name not in subjects]
+        self._names = [
+            name for name in names_in([prompt for pool in self._pools for prompt in pool]) if name not in subjects
+        ]
         self._hard = hard if self._anchored else 0.0
         self._same_subject = same_subject
 

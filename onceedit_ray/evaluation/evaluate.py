@@ -171,7 +171,7 @@ class Evaluation:
     async def _drift(self, index: int, text: str) -> list[Record]:
         """Whether the answer to a general prompt is the unedited target's own, to the bit."""
         prompt = await self._answerer.render(self._target, text, self._config.shape)
-        own, own_seconds = await self._answer(prompt, UNEDITED, self._config.drift_tokens)
+        own, _ = await self._answer(prompt, UNEDITED, self._config.drift_tokens)
         records = []
         for strategy in self._config.strategies:
             answer, seconds = await self._answer(prompt, strategy, self._config.drift_tokens)

@@ -235,10 +235,10 @@ class _Rounds:
                 passes += 1
             accepted = self._accept(readings, rows, proposed)
             fed += len(pending) + accepted
-            pending, row = (self._emitted[-1:], None) if accepted < len(proposed) or not proposed else ([], rows[accepted])
-        return _generation(
-            self.member, tuple(self._emitted), self.drafter.weight, False, passes, self.drafter.passes
-        )
+            pending, row = (
+                (self._emitted[-1:], None) if accepted < len(proposed) or not proposed else ([], rows[accepted])
+            )
+        return _generation(self.member, tuple(self._emitted), self.drafter.weight, False, passes, self.drafter.passes)
 
     async def _readings(self, left: int) -> list[Reading]:
         """What the plug-in says at the next positions, as far as its draft reaches."""

@@ -19,7 +19,9 @@ LEARNING_RATE = 0.15
 """DEEPEN's released settings: AdamW, cosine schedule over 10 steps down to a quarter of the rate."""
 
 
-def gradient_search(R_CA: Tensor, aim_A: Tensor, start_C: Tensor, steps: int = STEPS, rate: float = LEARNING_RATE) -> Tensor:
+def gradient_search(
+    R_CA: Tensor, aim_A: Tensor, start_C: Tensor, steps: int = STEPS, rate: float = LEARNING_RATE
+) -> Tensor:
     """The search as DEEPEN runs it: logits over candidates after `steps` descents.
 
     Args:

@@ -111,7 +111,9 @@ class Codec:
                     at += length
                     break
             else:
-                raise ModelError(f"the vocabulary has no token for the byte 0x{data[at]:02x}; the text cannot be written")
+                raise ModelError(
+                    f"the vocabulary has no token for the byte 0x{data[at]:02x}; the text cannot be written"
+                )
         return tuple(ids)
 
     @cached_property

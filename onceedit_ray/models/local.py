@@ -123,7 +123,9 @@ class LocalModel:
             if rows:
                 tops.append(self._top(logits_NV))
         empty = Top(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32))
-        joined = Top(np.concatenate([t.ids_NK for t in tops]), np.concatenate([t.p_NK for t in tops])) if tops else empty
+        joined = (
+            Top(np.concatenate([t.ids_NK for t in tops]), np.concatenate([t.p_NK for t in tops])) if tops else empty
+        )
         return Step(joined, tuple(new_ids), number, weight)
 
     def _feed(self, session: _Session, ids: list[int], rows: int) -> Tensor:
@@ -165,3 +167,9 @@ class LocalModel:
         top_NK = logits_NV.topk(min(self._top_k, logits_NV.shape[1]), dim=-1)
         p_NK = torch.exp(top_NK.values - logits_NV.logsumexp(-1, keepdim=True))
         return Top(top_NK.indices.int().cpu().numpy(), p_NK.cpu().numpy())
+
+
+def _joined(tops: Sequence[Top]) -> Top:
+    if not tops:
+        return Top(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32))
+    return Top(np.concatenate([top.ids_NK for top in tops]), np.concatenate([top.p_NK for top in tops]))

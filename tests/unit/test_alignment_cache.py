@@ -231,7 +231,7 @@ def test_a_part_left_out_says_so(plugin, target):
 
 def test_models_without_common_tokens_are_named(plugin):
     other = Model("other", ["▁x", "▁y"], 4, seed=2)
-    with pytest.raises(AlignmentError, match="small and other: .*none in common"):
+    with pytest.raises(AlignmentError, match=r"small and other: .*none in common"):
         build_alignment(plugin.side(), other.side())
 
 

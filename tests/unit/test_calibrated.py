@@ -47,7 +47,7 @@ def test_calibration_does_not_depend_on_the_common_direction(E_VD):
 
 def test_calibration_of_equal_embeddings_is_refused():
     with pytest.raises(AlignmentError, match="share their embedding"):
-        calibrate(torch.ones(10, 3))
+        calibrate(torch.eye(3).repeat(4, 1))
     with pytest.raises(AlignmentError, match="outside"):
         calibrate(torch.eye(3), own_mass=1.0)
 

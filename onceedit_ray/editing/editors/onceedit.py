@@ -34,7 +34,6 @@ from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.views import plugin_view
 from onceedit_ray.models.weight_token import add_weight_token
 
-
 WARM_UP_STEPS = 10
 
 
@@ -98,7 +97,9 @@ class OnceEdit:
     def run(self, report: Callable[[Epoch], None] = lambda epoch: None) -> Outcome:
         """Train until every edit is learnt and the gate separates, or `max_epochs`; calls `report` after each epoch."""
         started = time.monotonic()
-        optimizer = torch.optim.AdamW(self._model.parameters(), lr=self._config.learning_rate, weight_decay=0.0, fused=True)
+        optimizer = torch.optim.AdamW(
+            self._model.parameters(), lr=self._config.learning_rate, weight_decay=0.0, fused=True
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         outcome = Outcome()
         self._model.train()
@@ -155,7 +156,7 @@ class OnceEdit:
 
     @torch.inference_mode()
     def _verified(self) -> bool:
-        """Whether the weights as they are now answer every edit, and open the gate for each: the worst, not the mean."""
+        """Whether the weights as they are now answer every edit and open the gate for it: the worst one counts."""
         self._model.eval()
         instances = [self._edit_instance(i, edit.prompt, own=True) for i, edit in enumerate(self._edits)]
         good = True

@@ -41,9 +41,7 @@ class Strategy(Protocol):
     fixed_weight: ClassVar[float | None]
     restriction: ClassVar[str]
 
-    def choose(
-        self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float
-    ) -> int:
+    def choose(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> int:
         """The target token that comes next.
 
         Args:

@@ -1,7 +1,7 @@
 """`calibrated`: token-level fusion in a relative space that tells tokens apart (algorithm.md §3.2).
 
-    r̄ = w·(p_s·R_s) + (1-w)·(p_l·R_l)      eq. 8, centred, calibrated, sparse matrices
-    choice = argmax_j R_l[j, argmax r̄]      eq. 9-11 in closed form
+r̄ = w·(p_s·R_s) + (1-w)·(p_l·R_l)      eq. 8, centred, calibrated, sparse matrices
+choice = argmax_j R_l[j, argmax r̄]      eq. 9-11 in closed form
 """
 
 from __future__ import annotations
