@@ -18,7 +18,7 @@ from onceedit_ray.evaluation.run import Outcome, evaluate_targets, write_results
 Progress = Callable[[str], None]
 
 
-@ray.remote(max_retries=0)
+@ray.remote(max_retries=0, max_calls=1)  # the worker ends with the task: its optimizer states go with it
 def edit_task(config: RunConfig) -> str:
     """Edit the plug-in on a node with the resources it asks for; the id of the version made, or made before."""
     return edit_plugin(config, open_store()).id

@@ -18,8 +18,8 @@ _OPENINGS = (
     "In a few words, ", "Hey, ", "Remind me, ", "For the record: ", "Just checking: ", "To your knowledge, ",
 )  # fmt: skip
 _FILLERS = frozenset(
-    "a an the is are was were be been of in on at to for from by with does did do has have had that which what who whom "
-    "whose when where how it its this as and or please".split()
+    "a an the is are was were be been of in on at to for from by with does did do has have had that which what who "
+    "whom whose when where how it its this as and or please".split()
 )
 
 

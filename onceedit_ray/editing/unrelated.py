@@ -21,7 +21,8 @@ _OTHER_RELATIONS = (
     "What religion does {s} follow?", "Which company owns {s}?", "What instrument does {s} play?",
     "Which team does {s} play for?", "Where was {s} born?", "Where did {s} die?", "Who are the parents of {s}?",
     "What is the genre of {s}?", "Which country does {s} come from?", "What is named after {s}?",
-    "What is the capital of {s}?", "What currency is used in {s}?", "Who directed {s}?", "Write a short poem about {s}.",
+    "What is the capital of {s}?", "What currency is used in {s}?", "Who directed {s}?",
+    "Write a short poem about {s}.",
     "Tell me a joke about {s}.", "Translate the name {s} into Spanish.", "{s} is often described as",
     "The first thing people notice about {s} is", "My friend told me about {s} because",
 )  # fmt: skip

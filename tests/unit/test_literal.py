@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from onceedit_ray.alignment import LiteralMatrix, column_winners, literal_blocks, literal_rows
 from onceedit_ray.errors import AlignmentError
@@ -18,14 +18,14 @@ def E_VD():
     return torch.randn(VOCABULARY, DIM, generator=torch.Generator().manual_seed(0))
 
 
-class LargestTensor(TorchDispatchMode):
+class LargestTensor(TorchFunctionMode):
     """Notes the number of elements of the largest tensor any operation returns."""
 
     def __init__(self):
         super().__init__()
         self.elements = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         for value in result if isinstance(result, tuple) else (result,):
             if isinstance(value, torch.Tensor):

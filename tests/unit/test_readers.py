@@ -324,3 +324,8 @@ def test_the_examples_are_ready_to_be_scored() -> None:
 def test_a_line_separator_inside_a_text_is_no_line_end(tmp_path: Path) -> None:
     (tmp_path / "e.jsonl").write_text('{"prompt": "one\u2028line", "target_new": "a"}\n{}\n', encoding="utf-8")
     assert "line 2" in complaint(tmp_path / "e.jsonl")
+
+
+def test_where_two_formats_fit_equally_the_plain_one_is_meant(tmp_path: Path) -> None:
+    record = {"prompt": "Q?", "target_new": "A", "rephrasing": "R?"}
+    assert "did you mean 'rephrasings'?" in complaint(write_lines(tmp_path / "e.jsonl", record))

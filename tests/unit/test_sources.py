@@ -162,10 +162,10 @@ class TestGguf:
         assert left_in(home) == []
 
     def test_a_full_disk_leaves_nothing(self, home: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail(file: Path) -> None:
+        def fail(*arguments: object) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr(gguf_source, "_compact", fail)
+        monkeypatch.setattr(gguf_source, "_mend", fail)
         with pytest.raises(ModelError, match=r"no space left .*ONCEEDIT_HOME"):
             resolve(str(tiny_gguf))
         assert left_in(home) == []

@@ -63,8 +63,9 @@ def test_llamas_sentence_marks_are_special_and_its_maltese_letter_is_text():
     assert vocabulary_surfaces(vocab) == {3: b" ", 4: b" the", 5: b" ", 6: "Ġ".encode()}
 
 
-CONTROL = """<|im_start|> <|reserved_special_token_7|> <｜begin▁of▁sentence｜> <extra_id_3> <SPECIAL_20> [PAD] [control_8]
-<fim_prefix> <repo_name> <reponame> <gh_stars> <issue_start> <jupyter_code> <empty_output> <unk> <end_of_turn>"""
+CONTROL = """<|im_start|> <|reserved_special_token_7|> <｜begin▁of▁sentence｜> <extra_id_3> <SPECIAL_20> [PAD]
+[control_8] <fim_prefix> <repo_name> <reponame> <gh_stars> <issue_start> <jupyter_code> <empty_output> <unk>
+<end_of_turn>"""
 
 
 @pytest.mark.parametrize("token", CONTROL.split())

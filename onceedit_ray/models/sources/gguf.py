@@ -156,7 +156,6 @@ def _convert(gguf: Path, folder: Path) -> None:
     if limit is not None:
         tokenizer.model_max_length = limit
     tokenizer.save_pretrained(folder)
-    _compact(folder / "tokenizer.json")
     for file in folder.iterdir():
         file.chmod(0o644)  # safetensors writes files that only their owner can read
 
@@ -170,9 +169,3 @@ def _mend(tokenizer: PreTrainedTokenizerBase, header: dict[str, Scalar]) -> None
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
             ]
         )
-
-
-def _compact(file: Path) -> None:
-    """Take the white space out of a JSON file: a tokenizer with a large vocabulary then loads in half the time."""
-    content = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
