@@ -6,9 +6,11 @@ import os
 import sys
 from pathlib import Path
 
+from onceedit_ray.errors import StoreError
+
 
 def onceedit_home() -> Path:
-    """`ONCEEDIT_HOME`, or the platform's user cache; created on first use."""
+    """`ONCEEDIT_HOME`, or the platform's user cache; created on first use, `StoreError` if it cannot be."""
     configured = os.environ.get("ONCEEDIT_HOME")
     if configured:
         home = Path(configured).expanduser()
@@ -19,5 +21,8 @@ def onceedit_home() -> Path:
     else:
         home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "onceedit"
     home = home.absolute()
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{home} cannot be made ({error.strerror}); set ONCEEDIT_HOME to a folder you own") from None
     return home

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from onceedit_ray.alignment import SparseRows
 from onceedit_ray.fusion.strategies import Pair
 from tests.small_system import full_logits
 
@@ -80,9 +82,11 @@ class PlainDraft:
         """t*, P(t*), and where the plug-in's remaining mass goes among the target's tokens."""
         codec, target = self.pair.plugin, self.pair.target
         draft = self._draft_covering(answer)
-        index, inside = self._position(draft, len(answer))
-        while len(draft) < index + LOOKAHEAD and not self._ended(draft):
+        while (place := self._place(draft, len(answer))) is None or (
+            len(draft) < place[0] + LOOKAHEAD and not self._ended(draft)
+        ):
             draft = self._longer(draft)
+        index, inside = place
         p_NS = self.plugin.p_NV([*self.plugin_ids, *draft], len(draft) + 1)
         p_S = self._given_written(p_NS[index].double(), codec.surface(draft[index])[:inside])
         window = draft[index : index + LOOKAHEAD]
@@ -141,10 +145,7 @@ class PlainDraft:
                 left = self.pair.plugin.surface(token)[inside:]
                 r_L[self.pair.target.encode_bytes(left)[0]] += rest_S[token]
             return r_L
-        rows = self.pair.alignment.plugin_rows
-        R_SA = torch.zeros(len(rest_S), rows.anchors, dtype=torch.float64)
-        R_SA[: len(rows)].scatter_(1, rows.columns_VK.long(), rows.mass_VK.double())
-        r_L[self.pair.alignment.anchors.target_ids_A] = rest_S @ R_SA
+        r_L[self.pair.alignment.anchors.target_ids_A] = rest_S @ _dense(self.pair.alignment.plugin_rows, len(rest_S))
         return r_L
 
     def _draft_covering(self, answer: bytes) -> list[int]:
@@ -157,19 +158,26 @@ class PlainDraft:
             draft = self._begun = list(self.pair.plugin.encode_bytes(answer))
         return draft
 
-    def _position(self, draft: list[int], offset: int) -> tuple[int, int]:
-        """The token of the draft that byte `offset` lies in, and how many of its bytes come before."""
+    def _place(self, draft: list[int], offset: int) -> tuple[int, int] | None:
+        """The token of the draft that byte `offset` lies in, and how many of its bytes come before; None beyond it."""
         start = 0
         for index, token in enumerate(draft):
-            if offset < start + len(self.pair.plugin.surface(token)) or token in self.pair.plugin.end_ids:
+            length = len(self.pair.plugin.surface(token))
+            if offset < start + length or token in self.pair.plugin.end_ids:
                 return index, offset - start
-            start += len(self.pair.plugin.surface(token))
-        longer = self._longer(draft)
-        draft[:] = longer
-        return self._position(draft, offset)
+            start += length
+        return None
 
     def _longer(self, draft: list[int]) -> list[int]:
         return [*draft, self.plugin.greedy([*self.plugin_ids, *draft])]
 
     def _ended(self, draft: list[int]) -> bool:
         return bool(draft) and draft[-1] in self.pair.plugin.end_ids
+
+
+@lru_cache(maxsize=16)
+def _dense(rows: SparseRows, size: int) -> Tensor:
+    """R_SA in full, with rows of zeros for tokens that the alignment does not know (`[WEIGHT]`)."""
+    R_SA = torch.zeros(size, rows.anchors, dtype=torch.float64)
+    R_SA[: len(rows)].scatter_(1, rows.columns_VK.long(), rows.mass_VK.double())
+    return R_SA

