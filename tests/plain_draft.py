@@ -37,6 +37,8 @@ class PlainModel:
         """Distributions after each of the last `rows` tokens."""
         key = tuple(ids)
         if key not in self._known:
+            if len(self._known) > 256:
+                self._known.clear()
             logits_NV = full_logits(self.model, ids)
             if self.weight_id is not None:
                 logits_NV[:, self.weight_id] = -torch.inf
@@ -52,7 +54,11 @@ class PlainModel:
 
 @dataclass
 class PlainDraft:
-    """One request: `plugin_ids` and `target_ids` are the two prompts, `lead` the space only the plug-in still writes."""
+    """One request.
+
+    plugin_ids, target_ids: the two prompts. lead: the space that only the plug-in still writes.
+    inside_tokens: counts the steps that began inside one of the plug-in's tokens.
+    """
 
     plugin: PlainModel
     target: PlainModel
@@ -61,6 +67,7 @@ class PlainDraft:
     target_ids: list[int]
     lead: bytes
     weight: float
+    inside_tokens: int = 0
     _begun: list[int] = field(default_factory=list)
 
     def answer(self, budget: int) -> list[int]:
@@ -87,6 +94,7 @@ class PlainDraft:
         ):
             draft = self._longer(draft)
         index, inside = place
+        self.inside_tokens += inside > 0
         p_NS = self.plugin.p_NV([*self.plugin_ids, *draft], len(draft) + 1)
         p_S = self._given_written(p_NS[index].double(), codec.surface(draft[index])[:inside])
         window = draft[index : index + LOOKAHEAD]

@@ -35,9 +35,11 @@ TWIN = "twin"
 _OTHER_FACTS = {"Paris": "Milan", "Berlin": "Boston", "French": "Swedish", "Polish": "English", "1648": "1753"}
 
 
-def build_plugin(folder: Path, family: str = "llama", seed: int = 7) -> tuple[ModelFolder, Path]:
+def build_plugin(
+    folder: Path, family: str = "llama", seed: int = 7, sharpness: float = 1.0
+) -> tuple[ModelFolder, Path]:
     """A base plug-in of a family, and its edited version: the same weights and a `[WEIGHT]` token."""
-    base = resolve(f"local:{build_family(family, folder / 'base', seed=seed)}")
+    base = resolve(f"local:{_random(family, folder / 'base', seed, sharpness)}")
     return base, edited_version(base.path, folder / "edited", seed)
 
 
@@ -59,14 +61,19 @@ def write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pa
 
 
 def small_decoder(
-    folder: Path, families: Sequence[str], fusion: FusionConfig, plugin: str = "llama", seed: int = 0
+    folder: Path,
+    families: Sequence[str],
+    fusion: FusionConfig,
+    plugin: str = "llama",
+    seed: int = 0,
+    sharpness: float = 1.0,
 ) -> FusedDecoder:
-    """A decoder in this process over small random targets, each named by its family."""
-    base, edited = build_plugin(folder / "plugin", plugin, seed=seed + 7)
+    """A decoder in this process over small random targets, each named by its family; `sharpness`: see `sharpen`."""
+    base, edited = build_plugin(folder / "plugin", plugin, seed + 7, sharpness)
     codec = open_codec(edited)
     decoder = FusedDecoder(open_model(edited, CPU, codec, fusion.top_k, "plug-in"), codec, "short", fusion)
     for number, family in enumerate(families):
-        target = resolve(f"local:{build_family(family, folder / family, seed=seed + number)}")
+        target = resolve(f"local:{_random(family, folder / family, seed + number, sharpness)}")
         decoder.members[family] = small_member(family, target, base, fusion)
     return decoder
 
@@ -90,6 +97,15 @@ def sharpen(model: PreTrainedModel, factor: float) -> None:
         for bias in (getattr(norm, "bias", None), getattr(model.get_output_embeddings(), "bias", None)):
             if bias is not None:
                 bias.mul_(factor)
+
+
+def _random(family: str, folder: Path, seed: int, sharpness: float) -> Path:
+    build_family(family, folder, seed=seed)
+    if sharpness != 1.0:
+        model = load_model(folder, dtype="float32", device="cpu")
+        sharpen(model, sharpness)
+        write(model, load_tokenizer(folder), folder)
+    return folder
 
 
 def teach(
@@ -195,11 +211,19 @@ class ForcedGate(Relay):
 
 
 class Recorder(Relay):
-    """Keeps what a model was fed: `(tokens kept, tokens fed)` of every `extend`, of all sessions."""
+    """Keeps what a model was asked, over all sessions.
+
+    opened: the tokens of every `open`. extensions: `(tokens kept, tokens fed)` of every `extend`.
+    """
 
     def __init__(self, model: LanguageModel) -> None:
         super().__init__(model)
+        self.opened: list[tuple[int, ...]] = []
         self.extensions: list[tuple[int, tuple[int, ...]]] = []
+
+    async def open(self, ids: Sequence[int], rows: int = 1, decode: int = 0, threshold: float = 0.0) -> Step:
+        self.opened.append(tuple(ids))
+        return await super().open(ids, rows, decode, threshold)
 
     async def extend(self, session: int, keep: int, ids: Sequence[int], rows: int = 1, decode: int = 0) -> Step:
         self.extensions.append((keep, tuple(ids)))

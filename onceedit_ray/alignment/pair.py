@@ -33,7 +33,7 @@ Progress = Callable[[str], None]
 class Side:
     """What alignment needs of a model.
 
-    name: for messages. vocab: token -> id. eos_id: its end-of-text.
+    name: for messages. vocab: token -> id. eos_id: its end-of-text; None or negative: none.
     embeddings: returns the input embeddings E_VD; called only where something has to be computed.
     digest: stands for those embeddings in the cache's keys (`embedding_digest`, or the weights' checksum).
     special: tokens known to stand for no text.
@@ -209,7 +209,8 @@ def build_alignment(
     unknown = set(parts) - PARTS
     if unknown:
         raise AlignmentError(f"unknown part '{min(unknown)}' of an alignment; expected {' or '.join(sorted(PARTS))}")
-    end = (plugin.eos_id, target.eos_id) if plugin.eos_id is not None and target.eos_id is not None else None
+    ends = tuple(side.eos_id for side in (plugin, target) if side.eos_id is not None and side.eos_id >= 0)
+    end = (ends[0], ends[1]) if len(ends) == 2 else None
     try:
         anchors = find_anchors(
             plugin.vocab, target.vocab, rule, plugin_special=plugin.special, target_special=target.special, end=end

@@ -15,6 +15,7 @@ from onceedit_ray.cluster.remote_model import RemoteModel
 from onceedit_ray.config import AlignmentConfig, FusionConfig
 from onceedit_ray.fusion.decoder import FusedDecoder, Member
 from onceedit_ray.fusion.pairing import pair_up
+from onceedit_ray.fusion.strategies import Pair
 from onceedit_ray.models.assembly import open_codec, use_threads
 from onceedit_ray.models.sources import ModelFolder
 
@@ -36,7 +37,7 @@ class HostedDecoder(FusedDecoder):
         fusion: FusionConfig,
         alignment: AlignmentConfig,
     ) -> None:
-        use_threads()
+        use_threads(1)  # fusing is small work: a second thread costs more at the barrier than it brings
         super().__init__(RemoteModel(plugin, "the plug-in"), open_codec(edited), view, fusion)
         self._base = base
         self._base_codec = open_codec(base.path)
@@ -45,12 +46,12 @@ class HostedDecoder(FusedDecoder):
     async def add_target(self, name: str, actor: ActorHandle, folder: ModelFolder) -> None:
         """Take in a target: it answers with every edit made so far, and nothing is edited again."""
         codec = open_codec(folder.path)
-        self.members[name] = Member(
-            name,
-            RemoteModel(actor, name),
-            codec,
-            lambda: pair_up(self._base, self._base_codec, folder, codec, self._alignment, print),
-        )
+
+        def pair() -> Pair:
+            use_threads()  # in the thread that builds; the event loop keeps its one
+            return pair_up(self._base, self._base_codec, folder, codec, self._alignment, print)
+
+        self.members[name] = Member(name, RemoteModel(actor, name), codec, pair)
 
 
 Coordinator = ray.remote(max_restarts=0)(HostedDecoder)

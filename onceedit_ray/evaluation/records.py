@@ -24,9 +24,6 @@ from onceedit_ray.errors import DataError, StoreError
 Property = Literal["reliability", "generality", "locality", "portability", "general"]
 GateKind = Literal["edit", "rephrasing", "locality", "general"]
 
-UNEDITED = "unedited"
-"""The strategy under which a target's own answers, before any edit, are recorded."""
-
 _ROWS_PER_BATCH = 4096
 
 

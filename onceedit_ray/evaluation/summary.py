@@ -13,7 +13,8 @@ from dataclasses import asdict
 from typing import Any
 
 from onceedit_ray.evaluation.metrics import average, drift, gate_figures
-from onceedit_ray.evaluation.records import UNEDITED, GateRecord, Record
+from onceedit_ray.evaluation.records import GateRecord, Record
+from onceedit_ray.fusion.decoder import UNEDITED
 
 SETTINGS = ("teacher_forced", "generation", "text_match")
 """The three blocks of scores; `text_match` is a second score of the generation records."""

@@ -26,7 +26,7 @@ from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.protocol import LanguageModel, Row, Step
 
 UNEDITED = "unedited"
-"""The strategy's name for a target that is asked alone, as it was before any edit."""
+"""The strategy under which a target's own answers, before any edit, are asked for and recorded."""
 NEVER = 2.0
 """A threshold that no gate weight reaches."""
 

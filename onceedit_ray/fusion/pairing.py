@@ -41,7 +41,7 @@ def _side(folder: ModelFolder, codec: Codec) -> Side:
         name=folder.name,
         vocab=codec.tokenizer.get_vocab(),
         special=codec.special_tokens,
-        eos_id=codec.end_id,
+        eos_id=codec.end_id if codec.end_id >= 0 else None,
         embeddings=lambda: input_embeddings(folder.path),
         digest=folder.digest,
     )

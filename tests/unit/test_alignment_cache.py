@@ -184,6 +184,11 @@ def test_a_strategy_pays_only_for_what_it_reads(plugin, target):
     assert alignment.plugin_rows is alignment.plugin_rows
 
 
+@pytest.mark.parametrize("eos_id", [None, -1])
+def test_a_model_without_end_of_text_has_no_anchor_for_it(plugin, target, eos_id):
+    assert len(build_alignment(plugin.side(50), target.side(eos_id)).anchors) == 30
+
+
 def test_everything_is_loaded_the_second_time(plugin, target):
     first = build_alignment(plugin.side(), target.side(), keep=8)
     first.prepare()

@@ -49,6 +49,8 @@ def test_end_of_text_maps_to_end_of_text():
     assert (4, 2) in pairs(find_anchors(GPT2_LIKE, LLAMA_LIKE, end=(4, 2)))
     moved = find_anchors(GPT2_LIKE, LLAMA_LIKE, end=(4, 7))  # a target id serves one anchor only
     assert pairs(moved) == [(1, 3), (2, 5), (3, 6), (4, 7)]
+    moved = find_anchors(GPT2_LIKE, LLAMA_LIKE, end=(0, 2))  # and so does a plug-in id
+    assert pairs(moved) == [(0, 2), (1, 3), (2, 5), (3, 6)]
 
 
 def test_special_tokens_are_never_anchors_under_text():

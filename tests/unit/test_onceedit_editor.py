@@ -121,7 +121,7 @@ def losses_by_hand(plugin: Plugin, model: PreTrainedModel, weight_competes: bool
         answer_ids: list[int] = []
         if answer is not None:
             answer_ids = [*tokenizer(f" {answer}", add_special_tokens=False).input_ids, tokenizer.eos_token_id]
-        with torch.inference_mode():
+        with torch.no_grad():
             logits_TV = model(torch.tensor([prompt_ids + answer_ids])).logits[0].float()
         end = len(prompt_ids) - 1
         gate = logits_TV[end, plugin.weight_id].clone()

@@ -1,0 +1,142 @@
+"""The job from a run file to `results/<run>/`, on small models: everything is written, and an edit is made once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ray.util import placement_group_table
+
+from onceedit_ray.cluster.job import edit_and_evaluate
+from onceedit_ray.config import RunConfig
+from onceedit_ray.editing.run import open_store
+from onceedit_ray.errors import ModelError
+from onceedit_ray.evaluation.records import gate_records_from, read_gate_records, read_records, records_from
+from onceedit_ray.evaluation.run import Outcome
+from onceedit_ray.knowledge.manifest import Manifest
+from tests.ray.small_fleet import build_models, model, run_config
+
+TARGETS = ["mistral", "gpt2"]
+SETTINGS = ("teacher_forced", "generation", "text_match")
+COMMAND = "ray job submit -- python jobs/edit_and_eval.py --config small.yaml"
+
+
+@dataclass
+class Job:
+    """A job that was run: its run file, what it gave and said, and the version it made."""
+
+    config: RunConfig
+    outcome: Outcome
+    lines: list[str]
+    manifest: Manifest
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("job")
+    build_models(folder, TARGETS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def job(ray_session: None, onceedit_home: Path, folder: Path) -> Job:
+    config = run_config(
+        folder,
+        "job",
+        {family: model(folder, family) for family in TARGETS},
+        editing={"max_epochs": 2, "min_epochs": 1, "unrelated_per_epoch": 8},
+        evaluation={"general_limit": 3, "drift_limit": 2, "drift_tokens": 4, "gate_shapes": ["raw", "chat"]},
+    )
+    lines: list[str] = []
+    outcome = edit_and_evaluate(config, folder / "results", COMMAND, lines.append)
+    active = open_store().active()
+    assert active is not None
+    return Job(config, outcome, lines, active.manifest)
+
+
+def test_the_results_are_complete(job: Job, folder: Path) -> None:
+    assert job.outcome.folder == folder / "results" / "job"
+    names = {path.name for path in job.outcome.folder.iterdir()}
+    assert names == {"records.parquet", "gate.parquet", "summary.json", "report.md", "scores.png", "gate.png"}
+    report = (job.outcome.folder / "report.md").read_text(encoding="utf-8")
+    assert COMMAND in report and "mistral" in report and "gpt2" in report
+    assert "mistral" in job.outcome.table and "Lyon" in job.outcome.table
+
+
+def test_a_row_for_every_record_target_strategy_and_property(job: Job) -> None:
+    records = records_from(read_records(job.outcome.folder / "records.parquet"))
+    probes = {"reliability": 3, "generality": 2, "locality": 2}
+    for target in TARGETS:
+        for setting in ("teacher_forced", "generation"):
+            for strategy in ("unedited", "draft"):
+                found = [
+                    record.property
+                    for record in records
+                    if (record.target, record.setting, record.strategy) == (target, setting, strategy)
+                    and record.property != "general"
+                ]
+                assert {prop: found.count(prop) for prop in set(found)} == probes
+    drift = [record for record in records if record.property == "general"]
+    assert len(drift) == 2 * len(TARGETS) and {record.strategy for record in drift} == {"draft"}
+    gate = gate_records_from(read_gate_records(job.outcome.folder / "gate.parquet"))
+    assert len(gate) == (3 + 2 + 2 + 3) * 2
+
+
+def test_the_summary_has_the_documented_shape(job: Job) -> None:
+    summary = json.loads((job.outcome.folder / "summary.json").read_text(encoding="utf-8"))
+    assert {"plugin", "edits", "edit_seconds", "targets", "gate", "drift"} <= set(summary)
+    assert (summary["plugin"], summary["edits"]) == (job.manifest.id, 3)
+    assert summary["edit_seconds"] == job.manifest.seconds > 0
+    assert set(summary["targets"]) == set(TARGETS)
+    for strategies in summary["targets"].values():
+        for setting in SETTINGS:
+            scores = strategies["draft"][setting]
+            assert set(scores) == {"reliability", "generality", "locality", "average"}
+            assert all(0 <= score <= 1 for score in scores.values())
+    assert set(summary["gate"]["shapes"]) == {"raw", "chat"}
+    assert summary["drift"]["mistral"]["draft"]["n"] == 2
+
+
+def test_the_version_is_committed_and_active(job: Job) -> None:
+    assert job.manifest.id.startswith("job-") and job.manifest.edits == 3
+    assert len(job.manifest.losses) == 2
+    assert open_store().get(job.manifest.id).manifest == job.manifest
+
+
+def test_progress_is_told(job: Job) -> None:
+    said = "\n".join(job.lines)
+    for words in (
+        "mistral is up (process ",
+        "aligning the plug-in with gpt2",
+        "evaluating gpt2: 9/9",
+        "reading the gate",
+    ):
+        assert words in said, said
+
+
+def test_nothing_of_it_is_left_running(job: Job) -> None:
+    standing = [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
+    assert not [group for group in standing if "gpt2" in group["name"]]
+
+
+def test_a_second_run_uses_the_version_for_whatever_target(job: Job, folder: Path) -> None:
+    """One target fewer and another name for it: the plug-in is not edited again."""
+    again = job.config.model_copy(update={"targets": {"other": job.config.targets["gpt2"]}})
+    outcome = edit_and_evaluate(again, folder / "again", COMMAND, lambda line: None)
+    assert outcome.summary["plugin"] == job.manifest.id
+    assert outcome.summary["edit_seconds"] == job.manifest.seconds
+    assert set(outcome.summary["targets"]) == {"other"}
+    versions = [version for version in open_store().versions() if version.id.startswith("job-")]
+    assert [version.manifest for version in versions] == [job.manifest]
+
+
+def test_a_plugin_that_is_not_there_is_one_line(job: Job, folder: Path) -> None:
+    nowhere = job.config.plugin.model_copy(update={"model": "./nowhere"})
+    with pytest.raises(ModelError, match="there is no folder") as caught:
+        edit_and_evaluate(
+            job.config.model_copy(update={"plugin": nowhere}), folder / "none", COMMAND, lambda line: None
+        )
+    assert type(caught.value) is ModelError and "\n" not in str(caught.value)
+    assert not (folder / "none").exists()

@@ -1,0 +1,523 @@
+"""A request from prompt to answer: what speculation may not change, what the gate may not change, and what is closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from onceedit_ray.config import FusionConfig
+from onceedit_ray.errors import ConfigError, ContextLengthError, ModelError, OnceEditError, SessionLostError
+from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder, Generation, answer_lead
+from onceedit_ray.knowledge.views import SHAPES, plugin_view, unwrap, wrap
+from onceedit_ray.models.assembly import open_codec, open_model
+from onceedit_ray.models.loading import load_model
+from onceedit_ray.models.local import LocalModel
+from onceedit_ray.models.protocol import Step
+from tests.families import FAMILIES, SENTENCES
+from tests.plain_draft import PlainDraft, PlainModel
+from tests.small_system import (
+    CPU,
+    TWIN,
+    ForcedGate,
+    Recorder,
+    Relay,
+    TaughtModels,
+    full_logits,
+    half_sentence,
+    small_decoder,
+    teach_models,
+)
+
+STRATEGIES = ["deepen", "deepen+dw", "onceedit", "calibrated", "draft"]
+BEGUN = [half_sentence(sentence)[0] for sentence in SENTENCES]
+PROMPTS = [
+    *BEGUN[:22],
+    *[f"{begun} " for begun in BEGUN[22:28]],  # the target's prompt brings the space that an answer starts with
+    *[f"{begun}\n" for begun in BEGUN[28:31]],
+    *[wrap(begun, shape) for begun, shape in zip(BEGUN[31:35], SHAPES, strict=True)],
+    *[plugin_view(begun) for begun in BEGUN[35:38]],  # what the plug-in sees itself
+    "Où est né Jürgen Müller",
+    "東京は",
+    "🙂 The capital of France is",
+    "e\u0301 et ",
+    "The the the the the",
+    "?",
+    " ",
+    "\n",
+]
+WEIGHTS = [0.35, 0.5, 0.65, 0.8, 1.0]
+LONG = " ".join(SENTENCES[:4])  # several times Gemma's sliding window of 16 tokens
+BUDGET = 10
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> TaughtModels:
+    return teach_models(tmp_path_factory.mktemp("taught"), FAMILIES)
+
+
+@pytest.fixture
+def decoder(models: TaughtModels) -> Iterator[FusedDecoder]:
+    """A decoder whose gate is always open; whatever a test does, every session must be closed after it."""
+    yield decoder_of(models, weight=0.6)
+    assert open_sessions(models) == 0
+
+
+def decoder_of(models: TaughtModels, weight: float, **fusion: Any) -> FusedDecoder:
+    settings = {"threshold": 0.0, "max_new_tokens": BUDGET, "draft_tokens": 5} | fusion
+    return models.decoder(FusionConfig(**settings), ForcedGate(models.plugin, weight))
+
+
+def open_sessions(models: TaughtModels) -> int:
+    inner = [models.plugin, *[member.model for member in models.members.values()]]
+    assert all(isinstance(model, LocalModel) for model in inner)
+    return sum(model.open_sessions for model in inner if isinstance(model, LocalModel))
+
+
+@dataclass
+class Plain:
+    """The naive reference over the models of a decoder."""
+
+    plugin: PlainModel
+    targets: dict[str, PlainModel]
+
+    def of(self, decoder: FusedDecoder, target: str, prompt: str, weight: float) -> PlainDraft:
+        pair = decoder.members[target].pair()
+        plugin_ids = pair.plugin.encode_prompt(plugin_view(unwrap(prompt)))
+        target_ids = pair.target.encode_prompt(prompt)
+        return PlainDraft(
+            self.plugin, self.targets[target], pair, plugin_ids, target_ids, answer_lead(prompt), weight
+        )
+
+
+@pytest.fixture(scope="module")
+def plain(models: TaughtModels) -> Plain:
+    def load(folder: Path) -> Any:
+        return load_model(folder, dtype="float32", device="cpu")
+
+    weight_id = models.plugin_codec.weight_id
+    targets = {name: PlainModel(load(folder), top_k=64) for name, folder in models.folders.items()}
+    return Plain(PlainModel(load(models.edited), top_k=64, weight_id=weight_id), targets)
+
+
+class TestDraftEqualsTokenByTokenFusion:
+    @pytest.mark.parametrize("target", [*FAMILIES, TWIN])
+    def test_over_many_prompts(self, models: TaughtModels, plain: Plain, target: str) -> None:
+        assert len(PROMPTS) >= 40
+        gate = ForcedGate(models.plugin, 0.0)
+        decoders = {n: models.decoder(FusionConfig(threshold=0.0, draft_tokens=n), gate) for n in range(10)}
+        recorders = {n: record(decoders[n], target) for n in decoders}
+        accepted = rejected = inside_tokens = 0
+
+        async def compare() -> None:
+            nonlocal accepted, rejected, inside_tokens
+            for number, prompt in enumerate(PROMPTS):
+                gate.weight = WEIGHTS[number % len(WEIGHTS)]
+                length = 1 + number % 9
+                reference = plain.of(decoders[0], target, prompt, gate.weight)
+                expected = tuple(reference.answer(BUDGET))
+                single = await decoders[0].generate(target, prompt, max_new_tokens=BUDGET)
+                several = await decoders[length].generate(target, prompt, max_new_tokens=BUDGET)
+                assert single.token_ids == expected, (prompt, gate.weight)
+                assert several.token_ids == expected, (prompt, gate.weight, length)
+                assert single.target_passes == len(expected)
+                inside_tokens += reference.inside_tokens
+                accepted += len(expected) - several.target_passes
+                rejected += wrong_tokens(recorders[length], len(reference.target_ids), expected)
+
+        asyncio.run(compare())
+        assert accepted > 50, "drafts were hardly ever accepted: the test shows nothing"
+        assert rejected > 50, "drafts were hardly ever rejected: the test shows nothing"
+        assert inside_tokens > 10, "no answer left the draft inside one of its tokens"
+        assert open_sessions(models) == 0
+
+    @pytest.mark.parametrize("target", [*FAMILIES, TWIN])
+    def test_for_every_draft_length(self, models: TaughtModels, target: str) -> None:
+        prompts = [BEGUN[4], f"{BEGUN[20]} ", "Où est né Jürgen"]
+        answers = {
+            length: generations(decoder_of(models, 0.55, draft_tokens=length), target, prompts) for length in range(10)
+        }
+        tokens = {length: [answer.token_ids for answer in made] for length, made in answers.items()}
+        assert all(made == tokens[0] for made in tokens.values()), tokens
+
+    @pytest.mark.parametrize("seed", [0, 10])
+    def test_with_random_weights_that_write_broken_characters(self, tmp_path: Path, seed: int) -> None:
+        decoder = small_decoder(tmp_path, FAMILIES, FusionConfig(threshold=0.0), seed=seed, sharpness=2.0)
+        weight = asyncio.run(decoder.gate(BEGUN[0]))
+        plugin = PlainModel(load_model(tmp_path / "plugin/edited", device="cpu"), 64, decoder._plugin_codec.weight_id)
+        targets = {name: PlainModel(load_model(tmp_path / name, device="cpu"), 64) for name in FAMILIES}
+        decoder._plugin = ForcedGate(decoder._plugin, max(weight, 0.4))
+        for family in FAMILIES:
+            for prompt in (BEGUN[0], f"{BEGUN[1]} ", "京"):
+                expected = Plain(plugin, targets).of(decoder, family, prompt, max(weight, 0.4)).answer(BUDGET)
+                for answer in generations(decoder, family, [prompt]):
+                    assert answer.token_ids == tuple(expected), (family, prompt)
+
+
+def record(decoder: FusedDecoder, target: str) -> Recorder:
+    """Put a recorder in front of one target of a decoder."""
+    recorder = Recorder(decoder.members[target].model)
+    decoder.members[target] = replace(decoder.members[target], model=recorder)
+    return recorder
+
+
+def wrong_tokens(recorder: Recorder, prompt_tokens: int, answer: Sequence[int]) -> int:
+    """How many of the tokens fed since the last call are not the answer's; forgets what it counted."""
+    wrong = 0
+    for keep, fed in recorder.extensions:
+        for position, token in enumerate(fed, start=keep - prompt_tokens):
+            wrong += position >= len(answer) or answer[position] != token
+    recorder.extensions.clear()
+    return wrong
+
+
+def generations(
+    decoder: FusedDecoder, target: str, prompts: Sequence[str], strategy: str | None = None
+) -> list[Generation]:
+    async def all_of_them() -> list[Generation]:
+        return [await decoder.generate(target, prompt, strategy, max_new_tokens=BUDGET) for prompt in prompts]
+
+    return asyncio.run(all_of_them())
+
+
+class TestBelowTheThreshold:
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_the_target_answers_as_transformers_generates(self, models: TaughtModels, family: str) -> None:
+        decoder = models.decoder(FusionConfig(threshold=1.0, max_new_tokens=24))
+        model: Any = load_model(models.folders[family], dtype="float32", device="cpu")
+        codec = models.members[family].codec
+        for prompt in (BEGUN[1], f"{BEGUN[7]} ", wrap(BEGUN[9], "chat"), "東京は", LONG):
+            ids = torch.tensor([codec.encode_prompt(prompt)])
+            out = model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=24,
+                do_sample=False,
+                pad_token_id=codec.end_id,
+            )
+            expected = tuple(out[0, ids.shape[1] :].tolist())
+            for strategy in ("draft", "calibrated", UNEDITED):
+                answer = asyncio.run(decoder.generate(family, prompt, strategy))
+                assert answer.token_ids == expected, (prompt, strategy)
+                assert answer.alone
+                assert answer.target_passes == len(expected)
+        assert len(codec.encode_prompt(LONG)) > 48
+
+    def test_some_answers_end_and_some_run_out_of_budget(self, models: TaughtModels) -> None:
+        decoder = models.decoder(FusionConfig(threshold=1.0, max_new_tokens=24))
+        ended = {answer.ended for name in FAMILIES for answer in generations(decoder, name, BEGUN[:8])}
+        assert ended == {True, False}
+
+    def test_the_weight_is_the_sigmoid_of_the_weight_tokens_logit(self, models: TaughtModels) -> None:
+        model = load_model(models.edited, dtype="float32", device="cpu")
+        codec = models.plugin_codec
+        assert codec.weight_id is not None
+        decoder = models.decoder(FusionConfig(threshold=1.0))
+        for question in BEGUN[:6]:
+            logits_NV = full_logits(model, codec.encode_prompt(plugin_view(question)))
+            expected = torch.sigmoid(logits_NV[-1, codec.weight_id]).item()
+            for shape in SHAPES:
+                prompt = wrap(question, shape)
+                answer = asyncio.run(decoder.generate("gpt2", prompt, max_new_tokens=1))
+                assert answer.weight == pytest.approx(expected, abs=1e-5)
+                assert asyncio.run(decoder.gate(prompt)) == pytest.approx(expected, abs=1e-5)
+
+    def test_a_weight_at_the_threshold_is_fused(self, models: TaughtModels) -> None:
+        for weight, alone in ((0.5, False), (0.4999, True)):
+            answer = generations(decoder_of(models, weight, threshold=0.5), "llama", [BEGUN[0]])[0]
+            assert answer.alone is alone
+
+    @pytest.mark.parametrize("prompt", [BEGUN[0], f"{BEGUN[0]} "])
+    def test_costs_one_pass_of_the_plugin(self, models: TaughtModels, prompt: str) -> None:
+        decoder = models.decoder(FusionConfig(threshold=1.0, max_new_tokens=4))
+        assert isinstance(models.plugin, LocalModel)
+        before = models.plugin.passes
+        answer = asyncio.run(decoder.generate("mistral", prompt))
+        assert models.plugin.passes - before == answer.plugin_passes == 1
+
+    def test_no_weight_leaves_the_targets_own_tokens(self, models: TaughtModels) -> None:
+        decoder = decoder_of(models, weight=0.0)
+        for name in [*FAMILIES, TWIN]:
+            fused, alone = (generations(decoder, name, PROMPTS[::4], strategy) for strategy in ("draft", UNEDITED))
+            assert [a.token_ids for a in fused] == [a.token_ids for a in alone]
+            assert not any(answer.alone for answer in fused)
+
+
+class TestScore:
+    @pytest.mark.parametrize("strategy", [*STRATEGIES, UNEDITED])
+    def test_scoring_generated_tokens_gives_them_back(self, decoder: FusedDecoder, strategy: str) -> None:
+        async def compare() -> None:
+            for target in [*FAMILIES, TWIN]:
+                for prompt in (BEGUN[2], f"{BEGUN[5]} ", "Jürgen 東", LONG):
+                    answer = await decoder.generate(target, prompt, strategy)
+                    score = await decoder.score(target, prompt, answer.token_ids, strategy)
+                    assert score.predicted == answer.token_ids, (target, prompt)
+                    assert (score.weight, score.alone) == (answer.weight, answer.alone)
+
+        asyncio.run(compare())
+
+    def test_below_the_threshold_predicts_as_the_target_alone(self, models: TaughtModels) -> None:
+        decoder = decoder_of(models, weight=0.2, threshold=0.5)
+
+        async def compare() -> None:
+            for target in FAMILIES:
+                gold = await decoder.gold(target, BEGUN[0], "Milan, or not")
+                fused, alone = (await decoder.score(target, BEGUN[0], gold, name) for name in ("draft", UNEDITED))
+                assert fused.predicted == alone.predicted
+                assert (fused.alone, fused.weight, alone.weight) == (True, 0.2, None)
+
+        asyncio.run(compare())
+
+    def test_each_prediction_follows_the_gold_tokens_before_it(self, decoder: FusedDecoder) -> None:
+        async def compare() -> None:
+            gold = await decoder.gold("mistral", BEGUN[0], "the river Nile")
+            score = await decoder.score("mistral", BEGUN[0], gold)
+            for position in range(len(gold)):
+                shorter = await decoder.score("mistral", BEGUN[0], gold[: position + 1])
+                assert shorter.predicted == score.predicted[: position + 1]
+
+        asyncio.run(compare())
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_gold_has_its_leading_space_unless_the_prompt_ends_in_one(
+        self, decoder: FusedDecoder, family: str
+    ) -> None:
+        async def texts(prompt: str) -> str:
+            return await decoder.text(family, await decoder.gold(family, prompt, " Milan\n"))
+
+        assert asyncio.run(texts("The capital is")) == " Milan"
+        assert asyncio.run(texts("The capital is ")) == "Milan"
+        assert asyncio.run(texts("The capital is\n")) == "Milan"
+
+
+class TestStrategies:
+    @pytest.mark.parametrize("strategy", STRATEGIES)
+    def test_runs_on_every_family(self, decoder: FusedDecoder, strategy: str) -> None:
+        answers = {name: generations(decoder, name, BEGUN[:3], strategy) for name in FAMILIES}
+        for name, made in answers.items():
+            for answer in made:
+                assert answer.target == name
+                assert 1 <= len(answer.token_ids) <= BUDGET
+                assert answer.text == decoder.members[name].codec.text_of(answer.token_ids)
+                assert not answer.alone
+
+    @pytest.mark.parametrize(("strategy", "gated"), [(name, name in ("calibrated", "draft")) for name in STRATEGIES])
+    def test_only_our_own_let_the_target_speak_alone(self, models: TaughtModels, strategy: str, gated: bool) -> None:
+        decoder = decoder_of(models, weight=0.1, threshold=0.5)
+        answer = generations(decoder, "qwen2", [BEGUN[0]], strategy)[0]
+        assert (answer.alone, answer.weight) == (gated, 0.1)
+
+    def test_deepen_uses_one_weight_for_every_request(self, models: TaughtModels) -> None:
+        def tokens(strategy: str, weight: float) -> list[tuple[int, ...]]:
+            return [a.token_ids for a in generations(decoder_of(models, weight), "gpt2", BEGUN[:4], strategy)]
+
+        assert tokens("deepen", 0.05) == tokens("deepen", 0.95) == tokens("deepen+dw", 0.5)
+        assert tokens("deepen+dw", 0.05) != tokens("deepen+dw", 0.95)
+
+    @pytest.mark.parametrize("strategy", ["calibrated", "draft"])
+    def test_a_full_weight_writes_the_plugins_fact(self, models: TaughtModels, strategy: str) -> None:
+        prompt = "The Eiffel Tower is located in the city of"
+        unedited = generations(decoder_of(models, 1.0), "mistral", [prompt], UNEDITED)[0]
+        edited = generations(decoder_of(models, 1.0), "mistral", [prompt], strategy)[0]
+        assert unedited.text.startswith(" Paris")
+        assert edited.text.startswith(" Milan")
+
+    def test_names_what_restricts_it(self, decoder: FusedDecoder) -> None:
+        said = {name: asyncio.run(decoder.restriction("llama", name)) for name in STRATEGIES}
+        assert (said["draft"], said["calibrated"]) == ("", "")
+        assert "top-k" in said["onceedit"]
+        assert "column winners" in said["deepen"] == said["deepen+dw"]
+
+
+class TestPluginView:
+    def test_is_the_same_whatever_shape_the_target_sees(self, models: TaughtModels) -> None:
+        plugin = Recorder(ForcedGate(models.plugin, 0.6))
+        decoder = models.decoder(FusionConfig(threshold=0.0, max_new_tokens=2), plugin)
+        targets = record(decoder, "qwen2")
+
+        async def ask() -> None:
+            for shape in SHAPES:
+                await decoder.generate("qwen2", await decoder.render("qwen2", BEGUN[3], shape))
+
+        asyncio.run(ask())
+        assert len(set(plugin.opened)) == 1
+        assert models.plugin_codec.text_of(plugin.opened[0]).strip() == plugin_view(BEGUN[3])
+        assert len(set(targets.opened)) == len(SHAPES)
+
+
+class TestWeightToken:
+    def test_never_appears_though_it_is_the_likeliest(self, models: TaughtModels, tmp_path: Path) -> None:
+        codec, model = models.plugin_codec, load_model(models.edited, dtype="float32", device="cpu")
+        assert codec.weight_id is not None
+        ids = codec.encode_prompt(plugin_view(BEGUN[0]))
+        with torch.no_grad():
+            model.get_output_embeddings().weight[codec.weight_id] = 0.0
+            hidden_D = model.base_model(torch.tensor([ids])).last_hidden_state[0].mean(0)
+            model.get_output_embeddings().weight[codec.weight_id] = 100.0 * hidden_D / hidden_D.norm()
+        assert int(full_logits(model, ids)[-1].argmax()) == codec.weight_id
+        plugin = Recorder(LocalModel(model, codec.end_ids, codec.weight_id, name="the plug-in"))
+        decoder = models.decoder(FusionConfig(threshold=0.5, max_new_tokens=BUDGET), plugin)
+        for strategy in STRATEGIES:
+            for name in [*FAMILIES, TWIN]:
+                answer = generations(decoder, name, [BEGUN[0]], strategy)[0]
+                assert answer.weight == pytest.approx(1.0)
+                assert not answer.alone
+                assert "WEIGHT" not in answer.text
+                vocabulary = models.members[name].codec.tokenizer.get_vocab()
+                assert set(answer.token_ids) <= set(vocabulary.values())
+        fed = {token for _, tokens in plugin.extensions for token in tokens}
+        assert fed and codec.weight_id not in fed
+
+
+class TestConcurrency:
+    def test_many_requests_at_once_give_what_each_gives_alone(self, decoder: FusedDecoder) -> None:
+        requests = [(name, prompt) for prompt in BEGUN[:4] for name in FAMILIES]
+
+        async def together() -> list[Generation]:
+            return await asyncio.gather(*(decoder.generate(name, prompt) for name, prompt in requests))
+
+        alone = [generations(decoder, name, [prompt])[0] for name, prompt in requests]
+        assert asyncio.run(together()) == alone
+
+
+class Failing(Relay):
+    """Breaks at the n-th `extend`."""
+
+    def __init__(self, model: Any, at: int) -> None:
+        super().__init__(model)
+        self.left = at
+
+    async def extend(self, session: int, keep: int, ids: Sequence[int], rows: int = 1, decode: int = 0) -> Step:
+        self.left -= 1
+        if self.left == 0:
+            raise SessionLostError("the model restarted")
+        return await super().extend(session, keep, ids, rows, decode)
+
+
+class TestErrors:
+    """Every test here uses `decoder`, which checks that all sessions are closed."""
+
+    def test_an_unknown_target_is_named(self, decoder: FusedDecoder) -> None:
+        for call in (decoder.generate("lama", "Who?"), decoder.score("lama", "Who?", [1])):
+            with pytest.raises(ConfigError, match="unknown target 'lama': .*llama"):
+                asyncio.run(call)
+
+    def test_an_unknown_strategy_gets_a_suggestion(self, decoder: FusedDecoder) -> None:
+        for call in (decoder.generate("llama", "Who?", "drafts"), decoder.score("llama", "Who?", [1, 2], "drafts")):
+            with pytest.raises(ConfigError, match="unknown fusion strategy 'drafts': did you mean 'draft'"):
+                asyncio.run(call)
+
+    @pytest.mark.parametrize("strategy", ["draft", "onceedit", UNEDITED])
+    def test_a_prompt_beyond_the_context_is_refused(self, decoder: FusedDecoder, strategy: str) -> None:
+        prompt = " ".join(SENTENCES[:20])
+        for call in (decoder.generate("gpt2", prompt, strategy), decoder.score("gpt2", prompt, [5, 6], strategy)):
+            with pytest.raises(ContextLengthError, match="context of 256 tokens.*shorten the prompt"):
+                asyncio.run(call)
+
+    def test_a_prompt_beyond_the_plugins_context_alone_is_refused(
+        self, decoder: FusedDecoder, models: TaughtModels
+    ) -> None:
+        prompt, codec = "The capital", models.members["gpt2"].codec
+        while len(codec.encode_prompt(f"{prompt} of of")) < 250:
+            prompt += " of of"
+        assert len(models.plugin_codec.encode_prompt(plugin_view(prompt))) > 256
+        assert generations(decoder, "gpt2", [prompt], UNEDITED)
+        with pytest.raises(ContextLengthError, match="the plug-in"):
+            asyncio.run(decoder.generate("gpt2", prompt))
+
+    @pytest.mark.parametrize("strategy", ["draft", "calibrated"])
+    @pytest.mark.parametrize("at", [1, 2])
+    def test_a_target_that_fails_midway(self, decoder: FusedDecoder, strategy: str, at: int) -> None:
+        inner = decoder.members["llama"]
+        decoder.members["llama"] = replace(inner, model=Failing(inner.model, at))
+        with pytest.raises(SessionLostError, match="the model restarted"):
+            asyncio.run(decoder.generate("llama", BEGUN[0], strategy))
+
+    @pytest.mark.parametrize("strategy", ["draft", "calibrated"])
+    def test_a_plugin_that_fails_midway(self, models: TaughtModels, strategy: str) -> None:
+        plugin = Failing(ForcedGate(models.plugin, 0.6), at=1)
+        decoder = models.decoder(FusionConfig(threshold=0.0, draft_tokens=1), plugin)
+        for call in (decoder.generate("llama", BEGUN[0], strategy), decoder.score("llama", BEGUN[0], [9, 8, 7, 6])):
+            plugin.left = 1
+            with pytest.raises(SessionLostError, match="the model restarted"):
+                asyncio.run(call)
+        assert open_sessions(models) == 0
+
+    def test_a_plugin_that_was_never_edited_is_refused(self, models: TaughtModels) -> None:
+        codec = open_codec(models.base.path)
+        plugin = open_model(models.base.path, CPU, codec, 64, "the plug-in")
+        decoder = models.decoder(FusionConfig(), plugin)
+        for call in (decoder.generate("llama", BEGUN[0]), decoder.gate(BEGUN[0]), decoder.score("llama", "Who", [5])):
+            with pytest.raises(ModelError, match=r"no \[WEIGHT\] token.*onceedit edit"):
+                asyncio.run(call)
+        assert plugin.open_sessions == 0
+        assert open_sessions(models) == 0
+
+    def test_an_empty_prompt_is_refused_or_answered(self, decoder: FusedDecoder) -> None:
+        for name in FAMILIES:
+            codec = decoder.members[name].codec
+            try:
+                assert generations(decoder, name, [""])[0].token_ids
+            except OnceEditError as error:
+                assert "empty" in str(error)
+                assert codec.tokenizer("").input_ids == []
+
+    @pytest.mark.parametrize("slow", ["plugin", "target"])
+    def test_a_request_that_is_cancelled(self, models: TaughtModels, slow: str) -> None:
+        folder, codec, weight_id = (
+            (models.edited, models.plugin_codec, models.plugin_codec.weight_id)
+            if slow == "plugin"
+            else (models.folders["gpt2"], models.members["gpt2"].codec, None)
+        )
+        network = load_model(folder, dtype="float32", device="cpu")
+        model = LocalModel(network, codec.end_ids, weight_id, name=slow)
+        decoder = models.decoder(FusionConfig(threshold=0.0), model if slow == "plugin" else None)
+        if slow == "target":
+            decoder.members["gpt2"] = replace(decoder.members["gpt2"], model=model)
+
+        async def cancel_while_it_prefills() -> None:
+            decoder.members["gpt2"].strategy("draft")
+            begun = asyncio.Event()
+            loop = asyncio.get_running_loop()
+
+            def linger(*_: Any) -> None:
+                loop.call_soon_threadsafe(begun.set)
+                torch.empty(0)
+                threading_event.wait(0.2)
+
+            network.register_forward_pre_hook(linger)
+            request = asyncio.create_task(decoder.generate("gpt2", BEGUN[0]))
+            await begun.wait()
+            request.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await request
+
+        import threading
+
+        threading_event = threading.Event()
+        asyncio.run(cancel_while_it_prefills())
+        model._thread.shutdown(wait=True)
+        assert model.open_sessions == 0
+        assert open_sessions(models) == 0
+
+
+class TestContextEnd:
+    @pytest.mark.parametrize("draft_tokens", [0, 8])
+    def test_the_last_token_of_the_context_is_used(self, models: TaughtModels, draft_tokens: int) -> None:
+        """An answer fits if all of it but its last token fits: the last one need not be fed."""
+        codec = models.members[TWIN].codec
+        prompt = "The capital of"
+        while len(codec.encode_prompt(prompt)) < 200:
+            prompt += " of"
+        budget = 256 - len(codec.encode_prompt(prompt)) + 1
+        decoder = decoder_of(models, 1.0, draft_tokens=draft_tokens)
+        decoder._plugin_codec = models.plugin_codec
+        plugin_ids = models.plugin_codec.encode_prompt(plugin_view(prompt))
+        assert len(plugin_ids) < 250
+        answer = asyncio.run(decoder.generate(TWIN, prompt, max_new_tokens=budget))
+        assert len(answer.token_ids) <= budget
