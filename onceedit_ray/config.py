@@ -92,7 +92,7 @@ class EditingConfig(_Strict):
     unrelated: tuple[Path, ...] = ()
     unrelated_per_epoch: int | None = Field(None, ge=1)
     hard_negatives: float = Field(0.3, ge=0.0, le=1.0)
-    paraphrases: int = Field(1, ge=0)
+    paraphrases: int = Field(2, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = 0
 
@@ -131,6 +131,7 @@ class EvaluationConfig(_Strict):
     """What is scored (metrics.md).
 
     strategies: fusion strategies compared; the first is the one shown in the before/after table.
+    portability: whether consequences of the edits are asked for too; they are no part of the average.
     shape: the prompt shape the targets are asked in.
     general: file of general prompts for gate and drift; None uses shipped prompts that were held out of training.
     general_limit: how many of them. drift_limit: how many of those are generated for drift.
@@ -138,6 +139,7 @@ class EvaluationConfig(_Strict):
 
     strategies: tuple[str, ...] = ("draft",)
     settings: tuple[Setting, ...] = ("teacher_forced", "generation")
+    portability: bool = True
     shape: Shape = "raw"
     gate_shapes: tuple[Shape, ...] = get_args(Shape)
     general: Path | None = None

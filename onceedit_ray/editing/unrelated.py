@@ -13,19 +13,52 @@ from collections.abc import Sequence
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.views import SHAPES, wrap
 
-_OTHER_RELATIONS = (
-    "Where is {s} located?", "Who founded {s}?", "When was {s} established?", "What language is spoken by {s}?",
-    "What is the occupation of {s}?", "Who is married to {s}?", "What is {s} best known for?", "How old is {s}?",
-    "What colour is {s}?", "How many people know {s}?", "What is the population of {s}?", "Who designed {s}?",
-    "Which award did {s} receive?", "What is the height of {s}?", "Who wrote about {s}?", "Is {s} still active?",
-    "What religion does {s} follow?", "Which company owns {s}?", "What instrument does {s} play?",
-    "Which team does {s} play for?", "Where was {s} born?", "Where did {s} die?", "Who are the parents of {s}?",
-    "What is the genre of {s}?", "Which country does {s} come from?", "What is named after {s}?",
-    "What is the capital of {s}?", "What currency is used in {s}?", "Who directed {s}?",
-    "Write a short poem about {s}.",
-    "Tell me a joke about {s}.", "Translate the name {s} into Spanish.", "{s} is often described as",
-    "The first thing people notice about {s} is", "My friend told me about {s} because",
-)  # fmt: skip
+# What may be asked of a subject beside the edit, by kind; `_ASKS` tells which kinds an edit's own prompt asks for.
+_OTHER_RELATIONS = {
+    "time": (
+        "When was {s} established?", "How old is {s}?", "In which year did {s} end?", "When did {s} become famous?",
+    ),
+    "person": (
+        "Who founded {s}?", "Who is married to {s}?", "Who designed {s}?", "Who wrote about {s}?",
+        "Who are the parents of {s}?", "Who directed {s}?",
+    ),
+    "place": (
+        "Where is {s} located?", "Where was {s} born?", "Where did {s} die?", "What is the capital of {s}?",
+        "Which country does {s} come from?",
+    ),
+    "organisation": ("Which award did {s} receive?", "Which company owns {s}?", "Which team does {s} play for?"),
+    "trait": (
+        "What language is spoken by {s}?", "What is the occupation of {s}?", "What colour is {s}?",
+        "What religion does {s} follow?", "What instrument does {s} play?", "What is the genre of {s}?",
+        "What currency is used in {s}?",
+    ),
+    "figure": ("What is the population of {s}?", "What is the height of {s}?", "How many people know {s}?"),
+    "task": (
+        "Write a short poem about {s}.", "Tell me a joke about {s}.", "Translate the name {s} into Spanish.",
+        "{s} is often described as", "The first thing people notice about {s} is", "Is {s} still active?",
+        "My friend told me about {s} because", "What is {s} best known for?", "What is named after {s}?",
+    ),
+}  # fmt: skip
+_ASKS = {
+    "time": r"when|years?|dates?|time|day|month|century|inception|since|age|old",
+    "person": (
+        r"who|whom|whose|person|name|mother|father|parents?|spouse|wife|husband|child|sibling|brother|sister|man|woman"
+        r"|artist|architect|designer|author|writer|director|founder|creator|composer|performer|by"
+    ),
+    "place": (
+        r"where|country|city|town|place|capital|located|location|river|lake|ocean|continent|constellation|born|died"
+        r"|birthplace|state|region|airport|headquarters?|from|in"
+    ),
+    "organisation": (
+        r"company|manufactur\w*|publish\w*|team|club|league|network|label|award|university|school|party|owner"
+        r"|organi[sz]ation|aire?[ds]?|channel|brand|develop\w*|produc\w*|work(?:s|ed)?|employ\w*|play(?:s|ed)?|by"
+    ),
+    "trait": (
+        r"language|tongue|occupation|profession|job|religion|instrument|genre|currency|colou?r|sex|gender|material"
+        r"|family|species|type|kind|speaks?|plays?|sport|position|voice"
+    ),
+    "figure": r"population|height|many|much|number|length|size|area",
+}
 _NAME = re.compile(r"(?<![.!?] )(?<!^)\b[A-Z][\w'-]+(?: (?:of |the |de |van )?[A-Z][\w'-]+)*")
 _COMMON = frozenset("I The A An In On At It He She We You They What Who When Where Which How Why Is Are Was".split())
 _GIVEN = "Anna Boris Chidi Dolores Emeka Farida Goran Hana Igor Jamila Kenji Leila Marco Nadia Oskar Priya".split()
@@ -51,7 +84,7 @@ class UnrelatedSampler:
     """
 
     def __init__(
-        self, edits: Sequence[Edit], pools: Sequence[Sequence[str]], hard: float = 0.3, same_subject: float = 0.25
+        self, edits: Sequence[Edit], pools: Sequence[Sequence[str]], hard: float = 0.3, same_subject: float = 0.2
     ) -> None:
         self._taken = {edit.prompt for edit in edits}
         untaken = ([prompt for prompt in pool if prompt not in self._taken] for pool in pools)
@@ -82,12 +115,21 @@ class UnrelatedSampler:
     def _hard_negative(self, rng: random.Random) -> str:
         edit = rng.choice(self._anchored)
         if rng.random() < self._same_subject:
-            asked = set(re.findall(r"\w{4,}", edit.prompt.lower()))
-            others = [r for r in _OTHER_RELATIONS if not asked & set(re.findall(r"\w{4,}", r.lower()))]
-            return rng.choice(others).replace("{s}", edit.subject)
+            return rng.choice(_other_relations(edit)).replace("{s}", edit.subject)
         return edit.prompt.replace(edit.subject, self._other_name(rng))
 
     def _other_name(self, rng: random.Random) -> str:
         if self._names and rng.random() < 0.7:
             return rng.choice(self._names)
         return f"{rng.choice(_GIVEN)} {rng.choice(_FAMILY)}"
+
+
+def _other_relations(edit: Edit) -> list[str]:
+    """Questions about the subject that cannot be rephrasings of the edit: of kinds its prompt does not ask for."""
+    asked = edit.prompt.replace(edit.subject, " ").lower()
+    kinds = {kind for kind, words in _ASKS.items() if re.search(rf"\b(?:{words})\b", asked)}
+    if re.search(r"\d", edit.target_new):
+        kinds |= {"time", "figure"}
+    if not kinds:  # nothing is known of what is asked for, so only what no fact is asked by will do
+        kinds = set(_ASKS)
+    return [question for kind, of_kind in _OTHER_RELATIONS.items() if kind not in kinds for question in of_kind]

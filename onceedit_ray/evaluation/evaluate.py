@@ -58,7 +58,7 @@ class Probed:
     expected: str
 
 
-def probes(edits: Sequence[Edit]) -> Iterator[Probed]:
+def probes(edits: Sequence[Edit], portability: bool = True) -> Iterator[Probed]:
     """Every probe of every edit, in order."""
     for index, edit in enumerate(edits):
         yield Probed(index, "reliability", edit.prompt, edit.target_new)
@@ -66,7 +66,7 @@ def probes(edits: Sequence[Edit]) -> Iterator[Probed]:
             yield Probed(index, "generality", rephrasing, edit.target_new)
         for probe in edit.locality:
             yield Probed(index, "locality", probe.prompt, probe.answer)
-        for probe in edit.portability:
+        for probe in edit.portability if portability else ():
             yield Probed(index, "portability", probe.prompt, probe.answer)
 
 
@@ -99,7 +99,7 @@ class Evaluation:
         for strategy in self._config.strategies:
             self._restrictions[strategy] = await self._answerer.restriction(self._target, strategy)
         records: list[Record] = []
-        for probed in probes(edits):
+        for probed in probes(edits, self._config.portability):
             prompt = await self._answerer.render(self._target, probed.question, self._config.shape)
             gold = await self._answerer.gold(self._target, prompt, probed.expected)
             if "teacher_forced" in self._config.settings and gold:

@@ -48,7 +48,7 @@ async def evaluate_targets(
 ) -> tuple[list[Record], list[GateRecord]]:
     """Score every target and read the gate in every shape; all at once where every model has a GPU of its own."""
     drift = general[: config.evaluation.drift_limit]
-    questions = sum(1 for _ in probes(edits)) + len(drift)
+    questions = sum(1 for _ in probes(edits, config.evaluation.portability)) + len(drift)
 
     on_gpus = all(model.num_gpus for model in (config.plugin, *config.targets.values()))
     turns = asyncio.Semaphore(len(config.targets) + 1 if on_gpus else 1)  # models that share cores slow each other down

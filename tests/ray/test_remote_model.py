@@ -1,0 +1,195 @@
+"""Sessions over an actor that dies, on an actor of this process: every way of dying at the speed of a function call.
+
+`test_fleet.py` kills real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+
+from onceedit_ray.cluster import remote_model
+from onceedit_ray.cluster.actors import HostedModel
+from onceedit_ray.cluster.remote_model import RemoteModel
+from onceedit_ray.errors import ContextLengthError, ModelError
+from onceedit_ray.models.protocol import LanguageModel, Step
+from tests.families import build_family
+from tests.ray.small_fleet import model
+
+TOP_K = 8
+
+
+class Method:
+    """`actor.method`, of which Ray offers `remote`."""
+
+    def __init__(self, call: Callable[..., Awaitable[Any]]) -> None:
+        self._call = call
+
+    def remote(self, *args: object) -> Awaitable[Any]:
+        return asyncio.ensure_future(self._call(*args))
+
+
+class Mortal:
+    """An actor's handle. `die` loses all sessions; calls fail until it is back, forever if it is gone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._away = 0
+        self.gone = False
+        self._live()
+        self.open, self.extend = Method(self._calls("open")), Method(self._calls("extend"))
+        self.close = Method(self._calls("close"))
+
+    def _live(self) -> None:
+        self.hosted = HostedModel("mortal", self._folder / "mistral", model(self._folder, "mistral"), TOP_K)
+
+    def die(self, away: int = 1) -> None:
+        """Restart; the next `away` calls come too early."""
+        self._live()
+        self._away = away
+
+    def _calls(self, method: str) -> Callable[..., Awaitable[Any]]:
+        async def call(*args: object) -> Any:
+            if self.gone:
+                raise ActorDiedError
+            if self._away and method != "close":  # nobody waits for a close
+                self._away -= 1
+                raise ActorUnavailableError("restarting", None)
+            return await getattr(self.hosted, method)(*args)
+
+        return call
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mortal")
+    build_family("mistral", folder / "mistral")
+    return folder
+
+
+@pytest.fixture
+def actor(folder: Path) -> Mortal:
+    return Mortal(folder)
+
+
+@pytest.fixture
+def alive(folder: Path) -> HostedModel:
+    """The model that does not die, for what is expected."""
+    return Mortal(folder).hosted
+
+
+def same(steps: list[Step], expected: list[Step]) -> bool:
+    return len(steps) == len(expected) and all(
+        step.new_ids == wanted.new_ids
+        and np.array_equal(step.top.ids_NK, wanted.top.ids_NK)
+        and np.allclose(step.top.p_NK, wanted.top.p_NK, atol=1e-5)
+        for step, wanted in zip(steps, expected, strict=True)
+    )
+
+
+async def conversation(model: LanguageModel, deaths: dict[int, Callable[[], None]]) -> list[Step]:
+    """Every kind of call on one session; before call number n, `deaths[n]`."""
+    steps: list[Step] = []
+    session = 0
+    calls: list[Callable[[], Awaitable[Step]]] = [
+        lambda: model.open([5, 300, 301, 9], rows=2, decode=4),
+        lambda: model.extend(session, 4, [20, 21], rows=2, decode=3),
+        lambda: model.extend(session, 8, [22], rows=1),
+        lambda: model.extend(session, 2, [23, 24, 25], rows=3, decode=2),
+        lambda: model.extend(session, 6, [26], rows=0, decode=5),
+    ]
+    for number, call in enumerate(calls):
+        deaths.get(number, lambda: None)()
+        steps.append(await call())
+        session = steps[0].session
+    await model.close(session)
+    return steps
+
+
+@pytest.mark.parametrize("deaths", [(0,), (1,), (2,), (3,), (4,), (1, 2, 3, 4)])
+@pytest.mark.parametrize("away", [0, 1])
+def test_a_death_between_two_calls_is_not_seen(
+    deaths: tuple[int, ...], away: int, actor: Mortal, alive: HostedModel
+) -> None:
+    """Whether the next call comes while the actor is away, or only finds that its session is not there."""
+    remote = RemoteModel(actor, "mortal")
+    steps = asyncio.run(conversation(remote, {number: lambda: actor.die(away) for number in deaths}))
+    assert same(steps, asyncio.run(conversation(alive, {})))
+
+
+def test_sessions_are_not_taken_for_each_other(actor: Mortal, alive: HostedModel) -> None:
+    """A restarted actor must not answer to the numbers of its life before, which now name other sessions."""
+
+    async def talk(model: LanguageModel, die: Callable[[], None]) -> list[Step]:
+        opened = [await model.open([5, 300 + index], decode=2) for index in range(6)]
+        die()
+        found = [await model.extend(step.session, 2, [30], decode=3) for step in opened[::-1]]
+        await model.close(opened[5].session)
+        die()
+        found += [await model.extend(step.session, 3, [31], decode=3) for step in opened[:5]]
+        await model.close(opened[0].session)
+        return found + [await model.extend(step.session, 4, [32], decode=3) for step in opened[1:5]]
+
+    steps = asyncio.run(talk(RemoteModel(actor, "mortal"), actor.die))
+    assert same(steps, asyncio.run(talk(alive, lambda: None)))
+
+
+def test_a_closed_session_is_freed_and_a_dead_one_is_no_trouble(actor: Mortal) -> None:
+    async def talk() -> None:
+        remote = RemoteModel(actor, "mortal")
+        opened = [await remote.open([5, 6, 7]) for _ in range(2)]
+        await remote.close(opened[0].session)
+        await remote.close(opened[0].session)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert actor.hosted.open_sessions == 1
+        actor.die(away=0)
+        await remote.close(opened[1].session)
+
+    asyncio.run(talk())
+
+
+def test_the_models_own_errors_come_through_and_cost_no_session(actor: Mortal) -> None:
+    async def talk() -> None:
+        remote = RemoteModel(actor, "mortal")
+        step = await remote.open([5, 6, 7])
+        with pytest.raises(ContextLengthError, match="256 tokens of mortal"):
+            await remote.extend(step.session, 3, [8] * 300)
+        assert (await remote.extend(step.session, 3, [8], decode=2)).new_ids
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize("call", ["open", "extend"])
+def test_an_actor_that_stays_away_is_given_up(call: str, actor: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_model, "RESTART_SECONDS", 0.2)
+
+    async def talk() -> None:
+        remote = RemoteModel(actor, "mortal")
+        step = await remote.open([5, 6, 7])
+        actor.die(away=100)
+        await (remote.open([5, 6]) if call == "open" else remote.extend(step.session, 3, [8]))
+
+    with pytest.raises(ModelError, match="mortal did not come back"):
+        asyncio.run(talk())
+
+
+@pytest.mark.parametrize("call", ["open", "extend"])
+def test_an_actor_that_is_gone_for_good_is_one_line(call: str, actor: Mortal) -> None:
+    """Out of restarts: Ray says so at once, and in another class of error."""
+
+    async def talk() -> None:
+        remote = RemoteModel(actor, "mortal")
+        step = await remote.open([5, 6, 7])
+        actor.gone = True
+        await (remote.open([5, 6]) if call == "open" else remote.extend(step.session, 3, [8]))
+
+    with pytest.raises(ModelError, match="mortal") as caught:
+        asyncio.run(talk())
+    assert "\n" not in str(caught.value)
