@@ -12,10 +12,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onceedit_ray import __version__
 from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError, OnceEditError, StoreError
+
+if TYPE_CHECKING:
+    from onceedit_ray.fusion.decoder import Generation
 
 DEFAULT_CONFIG = Path("configs/quickstart.yaml")
 
@@ -87,6 +91,7 @@ def _edit(options: argparse.Namespace) -> None:
 def _generate(options: argparse.Namespace) -> None:
     from onceedit_ray.editing.run import open_store
     from onceedit_ray.fusion.system import open_decoder
+    from onceedit_ray.models.sources import resolve
 
     config = load_config(options.config)
     if options.model != "all" and options.model not in config.targets:
@@ -96,6 +101,11 @@ def _generate(options: argparse.Namespace) -> None:
     version = store.get(options.version) if options.version else store.active()
     if version is None:
         raise StoreError("nothing has been edited yet; run `onceedit edit` first")
+    if version.manifest.base_digest != resolve(config.plugin.model, _say).digest:
+        raise ConfigError(
+            f"version {version.id} was made from another plug-in ({version.manifest.base_model}) than "
+            f"{options.config} names ({config.plugin.model}); run `onceedit edit --config {options.config}`"
+        )
     targets = list(config.targets) if options.model == "all" else [options.model]
     decoder = open_decoder(config, version.path, _say, targets)
 
@@ -103,23 +113,30 @@ def _generate(options: argparse.Namespace) -> None:
         for target in targets:
             prompt = await decoder.render(target, options.prompt, options.shape)
             edited = await decoder.generate(target, prompt, options.strategy, options.max_new_tokens)
-            print(f"{target} (edited once, w = {edited.weight:.3f}): {edited.text.strip()}")
+            print(f"{target} ({_how(edited)}): {edited.text.strip()}")
             if options.unedited:
                 own = await decoder.generate(target, prompt, "unedited", options.max_new_tokens)
-                print(f"{target} (unedited): {own.text.strip()}")
+                print(f"{target} ({_how(own)}): {own.text.strip()}")
 
     asyncio.run(answer())
+
+
+def _how(answer: Generation) -> str:
+    if answer.weight is None:
+        return "unedited"
+    return f"edited once, w = {answer.weight:.3f}{', the target alone' if answer.alone else ''}"
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from onceedit_ray.editing.run import edit_plugin, general_prompts, open_store, selected_edits
     from onceedit_ray.evaluation.run import evaluate_targets, write_results
-    from onceedit_ray.fusion.system import open_decoder
+    from onceedit_ray.fusion.system import check_run, open_decoder
 
     started = time.monotonic()
     config = load_config(options.config)
     edits = selected_edits(config.knowledge)
     general = general_prompts(config.evaluation.general, config.evaluation.general_limit)
+    check_run(config, _say)
     version = edit_plugin(config, open_store(), _say)
     decoder = open_decoder(config, version.path, _say)
     records, gate = asyncio.run(evaluate_targets(decoder, config, edits, general, _say))

@@ -151,7 +151,7 @@ class EvaluationConfig(_Strict):
 class RunConfig(_Strict):
     """One run: edit once, evaluate on every target. `name` names the folder under `results/`."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
     knowledge: KnowledgeConfig
     plugin: PluginConfig
     targets: dict[str, ModelConfig] = Field(min_length=1)

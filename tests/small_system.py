@@ -1,7 +1,7 @@
 """A whole small system for tests: an edited plug-in and targets of several families, no download.
 
-Two kinds. `small_decoder` has random weights. `TaughtModels` are random models that were shown a few sentences for a
-second each, the plug-in with other facts than the targets: they write words, so drafts are re-tokenised across
+Two kinds. `small_decoder` has random weights. `TaughtModels` are random models that were taught a few sentences in
+half a second each, the plug-in with other facts than the targets: they write words, so drafts are re-tokenised across
 vocabularies, sometimes accepted and sometimes rejected.
 """
 
@@ -32,6 +32,7 @@ from tests.families import SENTENCES, build_family
 CPU = ModelConfig(model="unused", threads=1)
 TWIN = "twin"
 """Among the taught targets: the plug-in's own base weights, so that drafts are nearly always right."""
+TAUGHT = SENTENCES[:20]
 _OTHER_FACTS = {"Paris": "Milan", "Berlin": "Boston", "French": "Swedish", "Polish": "English", "1648": "1753"}
 
 
@@ -111,7 +112,7 @@ def _random(family: str, folder: Path, seed: int, sharpness: float) -> Path:
 def teach(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], steps: int, seed: int = 0
 ) -> None:
-    """Fit `texts`, each closed by end-of-text, for `steps` full-batch steps: a second or so on one core."""
+    """Fit `texts`, each closed by end-of-text, for `steps` full-batch steps."""
     rows = [torch.tensor([*tokenizer(text).input_ids, tokenizer.eos_token_id]) for text in texts]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     seen = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
@@ -160,14 +161,14 @@ class TaughtModels:
 
 
 def teach_models(folder: Path, families: Sequence[str], top_k: int = 64, steps: int = 24) -> TaughtModels:
-    """A taught plug-in (Llama) and targets: one of each family and `TWIN`, about a second each on one core."""
-    halves = [half_sentence(sentence) for sentence in SENTENCES]
+    """A taught plug-in (Llama) and targets: one of each family and `TWIN`, half a second each on one core."""
+    halves = [half_sentence(sentence) for sentence in TAUGHT]
     questions = [plugin_view(begin) + other_facts(end) for begin, end in halves]
     base = resolve(f"local:{_taught('llama', folder / 'plugin', questions, steps + 8, seed=7)}")
     edited = edited_version(base.path, folder / "edited")
     codec = open_codec(edited)
     plugin = open_model(edited, CPU, codec, top_k, "the plug-in")
-    folders = {name: _taught(name, folder / name, SENTENCES, steps, seed) for seed, name in enumerate(families)}
+    folders = {name: _taught(name, folder / name, TAUGHT, steps, seed) for seed, name in enumerate(families)}
     folders[TWIN] = base.path
     fusion = FusionConfig(top_k=top_k)
     members = {name: small_member(name, resolve(f"local:{path}"), base, fusion) for name, path in folders.items()}

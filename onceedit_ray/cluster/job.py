@@ -14,6 +14,7 @@ from onceedit_ray.cluster.results import fetch
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import edit_plugin, general_prompts, open_store, selected_edits
 from onceedit_ray.evaluation.run import Outcome, evaluate_targets, write_results
+from onceedit_ray.fusion.system import check_run
 
 Progress = Callable[[str], None]
 
@@ -32,6 +33,7 @@ def edit_and_evaluate(config: RunConfig, results: Path, command: str, progress: 
     started = time.monotonic()
     edits = selected_edits(config.knowledge)
     general = general_prompts(config.evaluation.general, config.evaluation.general_limit)
+    check_run(config, progress)
     resources = {"num_cpus": config.plugin.num_cpus, "num_gpus": config.plugin.num_gpus}
     version = open_store().get(fetch(edit_task.options(**resources).remote(config)))
     fleet = Fleet.start(config, version.path, progress)

@@ -16,6 +16,7 @@ from ray.exceptions import ActorUnavailableError
 
 from onceedit_ray.cluster.results import result
 from onceedit_ray.errors import ModelError, SessionLostError
+from onceedit_ray.models.opening import kept_or_closed
 from onceedit_ray.models.protocol import Step
 
 RESTART_SECONDS = 60.0
@@ -44,7 +45,7 @@ class RemoteModel:
     async def open(self, ids: Sequence[int], rows: int = 1, decode: int = 0, threshold: float = 0.0) -> Step:
         """As `LanguageModel.open`; raises `ModelError` if a dead actor does not come back."""
         ids = list(ids)
-        step = await self._open(ids, rows, decode, threshold)
+        step = await kept_or_closed(self._open(ids, rows, decode, threshold), self._actor.close.remote)
         number = next(self._numbers)
         self._sessions[number] = _Session(step.session, ids + list(step.new_ids[:-1]))
         return replace(step, session=number)

@@ -24,7 +24,7 @@ from onceedit_ray.knowledge.selection import data_hash, select
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.assembly import use_threads
-from onceedit_ray.models.loading import load_model, load_tokenizer
+from onceedit_ray.models.loading import load_model, load_tokenizer, without_progress_bars
 from onceedit_ray.models.sources import resolve
 
 HELD_OUT = 10
@@ -92,7 +92,8 @@ def edit_plugin(config: RunConfig, store: KnowledgeStore, progress: Progress = p
     )
 
     def write_weights(folder: Path) -> None:
-        model.save_pretrained(folder)
+        with without_progress_bars():
+            model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
     version = store.commit(manifest, edits, write_weights)

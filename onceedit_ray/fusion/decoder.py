@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from onceedit_ray.config import FusionConfig
-from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.errors import ConfigError, ContextLengthError, OnceEditError
 from onceedit_ray.fusion.drafter import Drafter
 from onceedit_ray.fusion.reading import Reading
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair, Strategy
@@ -227,18 +227,28 @@ class _Rounds:
         while len(self._emitted) < budget and not self._ended():
             readings = await self._readings(budget - len(self._emitted))
             proposed = [r.proposal.token for r in readings if r.proposal] if self.speculative else []
-            feed = pending + [token for token in proposed if token not in self.member.codec.end_ids]
             rows = [] if row is None else [row]
-            if feed:
-                step = await self.member.model.extend(first.session, fed, feed, rows=len(feed))
-                rows += [step.top.row(i) for i in range(len(feed))]
-                passes += 1
+            try:
+                verified = await self._verify(first.session, fed, pending, proposed)
+            except ContextLengthError:
+                proposed = []  # the draft does not fit any more; the next token alone may
+                verified = await self._verify(first.session, fed, pending, proposed)
+            rows += verified
+            passes += bool(verified)
             accepted = self._accept(readings, rows, proposed)
             fed += len(pending) + accepted
             pending, row = (
                 (self._emitted[-1:], None) if accepted < len(proposed) or not proposed else ([], rows[accepted])
             )
         return _generation(self.member, tuple(self._emitted), self.drafter.weight, False, passes, self.drafter.passes)
+
+    async def _verify(self, session: int, fed: int, pending: list[int], proposed: list[int]) -> list[Row]:
+        """Run what is not in the target's cache yet and the draft in one pass; a row after each token."""
+        feed = pending + [token for token in proposed if token not in self.member.codec.end_ids]
+        if not feed:
+            return []
+        step = await self.member.model.extend(session, fed, feed, rows=len(feed))
+        return [step.top.row(i) for i in range(len(feed))]
 
     async def _readings(self, left: int) -> list[Reading]:
         """What the plug-in says at the next positions, as far as its draft reaches."""

@@ -53,13 +53,11 @@ class Drafter:
     async def open(self, threshold: float) -> float:
         """Prefill the question; the gate weight w = σ(l_W(x)). Drafts at once if w reaches `threshold`."""
         step = await self.model.open(self.prompt_ids, rows=1, decode=max(self.draft_tokens, 1), threshold=threshold)
+        self._session = step.session
         if step.weight is None:
             raise ModelError("the plug-in has no [WEIGHT] token: it has never been edited; run `onceedit edit` first")
-        self._session = step.session
         self.weight = step.weight
         self._take(step)
-        if self.lead and self._rows and not self._text().startswith(self.lead):
-            await self._restart(self.lead)
         return self.weight
 
     async def aclose(self) -> None:

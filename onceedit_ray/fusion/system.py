@@ -8,11 +8,29 @@ from pathlib import Path
 from onceedit_ray.config import ModelConfig, RunConfig
 from onceedit_ray.fusion.decoder import FusedDecoder, Member
 from onceedit_ray.fusion.pairing import pair_up
+from onceedit_ray.fusion.strategies import STRATEGIES
+from onceedit_ray.knowledge.views import plugin_view
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.sources import ModelFolder, resolve
 
 Progress = Callable[[str], None]
+
+
+def check_run(config: RunConfig, progress: Progress = lambda line: None) -> None:
+    """Look for everything that would stop a run later, before anything is edited.
+
+    Raises `ConfigError` for an unknown strategy or view, `ModelError` for a model that cannot be had, `AlignmentError`
+    for a target that shares no token with the plug-in.
+    """
+    for strategy in (config.fusion.strategy, *config.evaluation.strategies):
+        STRATEGIES.get(strategy)
+    plugin_view("", config.plugin.view)
+    base = resolve(config.plugin.model, progress)
+    codec = open_codec(base.path)
+    for target in config.targets.values():
+        folder = resolve(target.model, progress)
+        pair_up(base, codec, folder, open_codec(folder.path), config.alignment)
 
 
 def open_decoder(

@@ -20,6 +20,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from onceedit_ray.errors import ContextLengthError, ModelError, SessionLostError
 from onceedit_ray.models.loading import context_length
+from onceedit_ray.models.opening import kept_or_closed
 from onceedit_ray.models.protocol import Step, Top
 
 
@@ -62,7 +63,8 @@ class LocalModel:
         self.passes = 0
 
     async def open(self, ids: Sequence[int], rows: int = 1, decode: int = 0, threshold: float = 0.0) -> Step:
-        return await self._in_thread(self._open, list(ids), rows, decode, threshold)
+        opening = self._in_thread(self._open, list(ids), rows, decode, threshold)
+        return await kept_or_closed(opening, lambda session: self._sessions.pop(session, None))
 
     async def extend(self, session: int, keep: int, ids: Sequence[int], rows: int = 1, decode: int = 0) -> Step:
         return await self._in_thread(self._extend, session, keep, list(ids), rows, decode)

@@ -27,7 +27,8 @@ from onceedit_ray.editing.run import edit_plugin, open_store
 from onceedit_ray.errors import ConfigError
 from tests.ray.small_fleet import model, run_config
 
-GPUS_OF_NODES = (1, 1, 2, 1)
+GPUS_OF_NODES = (1, 2, 1, 1)
+"""Of the head first."""
 TARGETS = {"one": ("mistral", 1.0), "two": ("gpt2", 2.0)}
 LATE = "qwen2"
 PROMPT = "What is the capital of France?"
@@ -57,8 +58,8 @@ def main(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**small, "num_gpus": 0, "include_dashboard": False})
+    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    cluster = Cluster()
     try:
         for gpus in GPUS_OF_NODES:
             cluster.add_node(**small, num_gpus=gpus)

@@ -306,6 +306,14 @@ def test_a_target_without_room_is_left_out_and_the_others_go_on(impatient: None,
     assert asyncio.run(fleet.answerer.generate("mistral", PROMPTS[0])).text
 
 
+def test_a_name_is_given_once(fleet: Fleet, folder: Path) -> None:
+    before = fleet.seat("mistral")
+    for taken in ("mistral", PLUGIN):
+        with pytest.raises(ConfigError, match=f"'{taken}'"):
+            fleet.add_target(taken, model(folder, LATE))
+    assert fleet.seat("mistral") == before
+
+
 def test_a_target_that_does_not_load_is_left_out(fleet: Fleet, folder: Path) -> None:
     """The folder is whole as far as can be seen from outside; only its actor finds that the model is none."""
     broken = folder / "broken"

@@ -228,6 +228,12 @@ def test_generate_takes_shape_strategy_length_and_version(place: Place, command:
     assert code == 0 and out.startswith("one (edited once, w = ")
 
 
+def test_generate_can_leave_the_edit_out(place: Place, command: Command) -> None:
+    asked = ("generate", "--model", "one", "--strategy", "unedited", QUESTION, "--config", place.run_file())
+    code, out, _ = command(*asked)
+    assert code == 0 and out.startswith("one (unedited): ")
+
+
 def test_evaluate_writes_the_results(place: Place, command: Command) -> None:
     code, out, _ = command("evaluate", "--config", place.run_file(), "--results", str(place.folder / "results"))
     assert code == 0
@@ -327,14 +333,22 @@ def test_an_unknown_model(place: Place, command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"targets": {"one": "smollm2-135"}}, {"evaluation": {"strategies": ["drafts"]}}],
-    ids=["model of a target", "strategy"],
+    ("changes", "said"),
+    [
+        ({"targets": {"one": "smollm2-135"}}, "did you mean 'smollm2-135m'?"),
+        ({"evaluation": {"strategies": ["drafts"]}}, "did you mean 'draft'?"),
+        ({"targets": {"foreign": None}}, "none in common"),
+    ],
+    ids=["model of a target", "strategy", "no common tokens"],
 )
-def test_an_unknown_name_is_found_before_the_edit(changes: dict[str, Any], place: Place, command: Command) -> None:
-    """An edit takes minutes; a name that is needed after it is looked up before it."""
+def test_what_an_evaluation_needs_is_looked_for_before_the_edit(
+    changes: dict[str, Any], said: str, place: Place, command: Command
+) -> None:
+    """An edit takes minutes; nothing that is wrong with what follows waits until it is over."""
+    if "foreign" in changes.get("targets", {}):
+        changes = {"targets": {"foreign": place.model("foreign")}}
     run_file = place.run_file(editing=EDITING | {"seed": 1}, **changes)
-    assert "did you mean" in refused(place, command, "evaluate", "--config", run_file)
+    assert said in refused(place, command, "evaluate", "--config", run_file)
 
 
 def test_a_model_that_was_cut_short(place: Place, command: Command) -> None:

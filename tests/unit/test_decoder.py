@@ -1,8 +1,9 @@
-"""A request from prompt to answer: what speculation may not change, what the gate may not change, and what is closed."""
+"""A request from prompt to answer: what drafting may not change, what a closed gate may not change, what is closed."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,11 +38,12 @@ from tests.small_system import (
 STRATEGIES = ["deepen", "deepen+dw", "onceedit", "calibrated", "draft"]
 BEGUN = [half_sentence(sentence)[0] for sentence in SENTENCES]
 PROMPTS = [
-    *BEGUN[:22],
-    *[f"{begun} " for begun in BEGUN[22:28]],  # the target's prompt brings the space that an answer starts with
-    *[f"{begun}\n" for begun in BEGUN[28:31]],
-    *[wrap(begun, shape) for begun, shape in zip(BEGUN[31:35], SHAPES, strict=True)],
-    *[plugin_view(begun) for begun in BEGUN[35:38]],  # what the plug-in sees itself
+    *BEGUN[:12],
+    *BEGUN[25:30],  # nothing that the models were taught
+    *[f"{begun} " for begun in (*BEGUN[12:16], *BEGUN[30:33])],  # here the prompt brings the answer's first space
+    *[f"{begun}\n" for begun in BEGUN[16:19]],
+    *[wrap(begun, shape) for begun, shape in zip(BEGUN[1:5], SHAPES, strict=True)],
+    *[plugin_view(begun) for begun in (BEGUN[0], BEGUN[19], BEGUN[33])],  # what the plug-in sees itself
     "Où est né Jürgen Müller",
     "東京は",
     "🙂 The capital of France is",
@@ -53,7 +55,7 @@ PROMPTS = [
 ]
 WEIGHTS = [0.35, 0.5, 0.65, 0.8, 1.0]
 LONG = " ".join(SENTENCES[:4])  # several times Gemma's sliding window of 16 tokens
-BUDGET = 10
+BUDGET = 8
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +92,7 @@ class Plain:
         pair = decoder.members[target].pair()
         plugin_ids = pair.plugin.encode_prompt(plugin_view(unwrap(prompt)))
         target_ids = pair.target.encode_prompt(prompt)
-        return PlainDraft(
-            self.plugin, self.targets[target], pair, plugin_ids, target_ids, answer_lead(prompt), weight
-        )
+        return PlainDraft(self.plugin, self.targets[target], pair, plugin_ids, target_ids, answer_lead(prompt), weight)
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +131,8 @@ class TestDraftEqualsTokenByTokenFusion:
                 rejected += wrong_tokens(recorders[length], len(reference.target_ids), expected)
 
         asyncio.run(compare())
-        assert accepted > 50, "drafts were hardly ever accepted: the test shows nothing"
-        assert rejected > 50, "drafts were hardly ever rejected: the test shows nothing"
+        assert accepted > 25, "drafts were hardly ever accepted: the test shows nothing"
+        assert rejected > 25, "drafts were hardly ever rejected: the test shows nothing"
         assert inside_tokens > 10, "no answer left the draft inside one of its tokens"
         assert open_sessions(models) == 0
 
@@ -147,16 +147,22 @@ class TestDraftEqualsTokenByTokenFusion:
 
     @pytest.mark.parametrize("seed", [0, 10])
     def test_with_random_weights_that_write_broken_characters(self, tmp_path: Path, seed: int) -> None:
-        decoder = small_decoder(tmp_path, FAMILIES, FusionConfig(threshold=0.0), seed=seed, sharpness=2.0)
-        weight = asyncio.run(decoder.gate(BEGUN[0]))
-        plugin = PlainModel(load_model(tmp_path / "plugin/edited", device="cpu"), 64, decoder._plugin_codec.weight_id)
-        targets = {name: PlainModel(load_model(tmp_path / name, device="cpu"), 64) for name in FAMILIES}
-        decoder._plugin = ForcedGate(decoder._plugin, max(weight, 0.4))
+        random = small_decoder(tmp_path, FAMILIES, FusionConfig(), seed=seed, sharpness=2.0)
+        codec, weight = random._plugin_codec, 0.5
+        gate = ForcedGate(random._plugin, weight)
+        decoder = FusedDecoder(gate, codec, "short", FusionConfig(threshold=0.0))
+        decoder.members = random.members
+        plain = Plain(
+            PlainModel(load_model(tmp_path / "plugin/edited", device="cpu"), 64, codec.weight_id),
+            {name: PlainModel(load_model(tmp_path / name, device="cpu"), 64) for name in FAMILIES},
+        )
+        broken = 0
         for family in FAMILIES:
             for prompt in (BEGUN[0], f"{BEGUN[1]} ", "京"):
-                expected = Plain(plugin, targets).of(decoder, family, prompt, max(weight, 0.4)).answer(BUDGET)
-                for answer in generations(decoder, family, [prompt]):
-                    assert answer.token_ids == tuple(expected), (family, prompt)
+                answer = generations(decoder, family, [prompt])[0]
+                assert answer.token_ids == tuple(plain.of(decoder, family, prompt, weight).answer(BUDGET))
+                broken += "\N{REPLACEMENT CHARACTER}" in answer.text
+        assert broken > 0
 
 
 def record(decoder: FusedDecoder, target: str) -> Recorder:
@@ -177,10 +183,10 @@ def wrong_tokens(recorder: Recorder, prompt_tokens: int, answer: Sequence[int]) 
 
 
 def generations(
-    decoder: FusedDecoder, target: str, prompts: Sequence[str], strategy: str | None = None
+    decoder: FusedDecoder, target: str, prompts: Sequence[str], strategy: str | None = None, budget: int = BUDGET
 ) -> list[Generation]:
     async def all_of_them() -> list[Generation]:
-        return [await decoder.generate(target, prompt, strategy, max_new_tokens=BUDGET) for prompt in prompts]
+        return [await decoder.generate(target, prompt, strategy, max_new_tokens=budget) for prompt in prompts]
 
     return asyncio.run(all_of_them())
 
@@ -210,7 +216,7 @@ class TestBelowTheThreshold:
 
     def test_some_answers_end_and_some_run_out_of_budget(self, models: TaughtModels) -> None:
         decoder = models.decoder(FusionConfig(threshold=1.0, max_new_tokens=24))
-        ended = {answer.ended for name in FAMILIES for answer in generations(decoder, name, BEGUN[:8])}
+        ended = {answer.ended for name in FAMILIES for answer in generations(decoder, name, BEGUN[:4], budget=16)}
         assert ended == {True, False}
 
     def test_the_weight_is_the_sigmoid_of_the_weight_tokens_logit(self, models: TaughtModels) -> None:
@@ -243,7 +249,7 @@ class TestBelowTheThreshold:
     def test_no_weight_leaves_the_targets_own_tokens(self, models: TaughtModels) -> None:
         decoder = decoder_of(models, weight=0.0)
         for name in [*FAMILIES, TWIN]:
-            fused, alone = (generations(decoder, name, PROMPTS[::4], strategy) for strategy in ("draft", UNEDITED))
+            fused, alone = (generations(decoder, name, PROMPTS[::7], strategy) for strategy in ("draft", UNEDITED))
             assert [a.token_ids for a in fused] == [a.token_ids for a in alone]
             assert not any(answer.alone for answer in fused)
 
@@ -252,8 +258,8 @@ class TestScore:
     @pytest.mark.parametrize("strategy", [*STRATEGIES, UNEDITED])
     def test_scoring_generated_tokens_gives_them_back(self, decoder: FusedDecoder, strategy: str) -> None:
         async def compare() -> None:
-            for target in [*FAMILIES, TWIN]:
-                for prompt in (BEGUN[2], f"{BEGUN[5]} ", "Jürgen 東", LONG):
+            for target in FAMILIES:
+                for prompt in (BEGUN[0], f"{BEGUN[30]} ", LONG):
                     answer = await decoder.generate(target, prompt, strategy)
                     score = await decoder.score(target, prompt, answer.token_ids, strategy)
                     assert score.predicted == answer.token_ids, (target, prompt)
@@ -267,7 +273,8 @@ class TestScore:
         async def compare() -> None:
             for target in FAMILIES:
                 gold = await decoder.gold(target, BEGUN[0], "Milan, or not")
-                fused, alone = (await decoder.score(target, BEGUN[0], gold, name) for name in ("draft", UNEDITED))
+                fused = await decoder.score(target, BEGUN[0], gold, "draft")
+                alone = await decoder.score(target, BEGUN[0], gold, UNEDITED)
                 assert fused.predicted == alone.predicted
                 assert (fused.alone, fused.weight, alone.weight) == (True, 0.2, None)
 
@@ -284,9 +291,7 @@ class TestScore:
         asyncio.run(compare())
 
     @pytest.mark.parametrize("family", FAMILIES)
-    def test_gold_has_its_leading_space_unless_the_prompt_ends_in_one(
-        self, decoder: FusedDecoder, family: str
-    ) -> None:
+    def test_gold_has_its_leading_space_unless_the_prompt_ends_in_one(self, decoder: FusedDecoder, family: str) -> None:
         async def texts(prompt: str) -> str:
             return await decoder.text(family, await decoder.gold(family, prompt, " Milan\n"))
 
@@ -298,7 +303,7 @@ class TestScore:
 class TestStrategies:
     @pytest.mark.parametrize("strategy", STRATEGIES)
     def test_runs_on_every_family(self, decoder: FusedDecoder, strategy: str) -> None:
-        answers = {name: generations(decoder, name, BEGUN[:3], strategy) for name in FAMILIES}
+        answers = {name: generations(decoder, name, BEGUN[29:31], strategy) for name in FAMILIES}
         for name, made in answers.items():
             for answer in made:
                 assert answer.target == name
@@ -314,18 +319,22 @@ class TestStrategies:
 
     def test_deepen_uses_one_weight_for_every_request(self, models: TaughtModels) -> None:
         def tokens(strategy: str, weight: float) -> list[tuple[int, ...]]:
-            return [a.token_ids for a in generations(decoder_of(models, weight), "gpt2", BEGUN[:4], strategy)]
+            return [
+                a.token_ids for a in generations(decoder_of(models, weight), "gpt2", [BEGUN[28], "東京は"], strategy)
+            ]
 
         assert tokens("deepen", 0.05) == tokens("deepen", 0.95) == tokens("deepen+dw", 0.5)
         assert tokens("deepen+dw", 0.05) != tokens("deepen+dw", 0.95)
 
     @pytest.mark.parametrize("strategy", ["calibrated", "draft"])
-    def test_a_full_weight_writes_the_plugins_fact(self, models: TaughtModels, strategy: str) -> None:
-        prompt = "The Eiffel Tower is located in the city of"
-        unedited = generations(decoder_of(models, 1.0), "mistral", [prompt], UNEDITED)[0]
-        edited = generations(decoder_of(models, 1.0), "mistral", [prompt], strategy)[0]
-        assert unedited.text.startswith(" Paris")
-        assert edited.text.startswith(" Milan")
+    @pytest.mark.parametrize("target", ["mistral", "gpt2"])
+    def test_a_heavy_plugin_brings_its_fact(self, models: TaughtModels, target: str, strategy: str) -> None:
+        decoder = decoder_of(models, weight=0.95)
+        unedited, edited = (
+            generations(decoder, target, BEGUN[:1], name, budget=10)[0].text for name in (UNEDITED, strategy)
+        )
+        assert unedited.startswith(" and the capital of Germany is Ber")
+        assert edited.startswith(" and the capital of Germany is Bost")
 
     def test_names_what_restricts_it(self, decoder: FusedDecoder) -> None:
         said = {name: asyncio.run(decoder.restriction("llama", name)) for name in STRATEGIES}
@@ -404,7 +413,7 @@ class TestErrors:
 
     def test_an_unknown_target_is_named(self, decoder: FusedDecoder) -> None:
         for call in (decoder.generate("lama", "Who?"), decoder.score("lama", "Who?", [1])):
-            with pytest.raises(ConfigError, match="unknown target 'lama': .*llama"):
+            with pytest.raises(ConfigError, match=r"unknown target 'lama': .*llama"):
                 asyncio.run(call)
 
     def test_an_unknown_strategy_gets_a_suggestion(self, decoder: FusedDecoder) -> None:
@@ -416,7 +425,7 @@ class TestErrors:
     def test_a_prompt_beyond_the_context_is_refused(self, decoder: FusedDecoder, strategy: str) -> None:
         prompt = " ".join(SENTENCES[:20])
         for call in (decoder.generate("gpt2", prompt, strategy), decoder.score("gpt2", prompt, [5, 6], strategy)):
-            with pytest.raises(ContextLengthError, match="context of 256 tokens.*shorten the prompt"):
+            with pytest.raises(ContextLengthError, match=r"context of 256 tokens.*shorten the prompt"):
                 asyncio.run(call)
 
     def test_a_prompt_beyond_the_plugins_context_alone_is_refused(
@@ -467,57 +476,45 @@ class TestErrors:
                 assert "empty" in str(error)
                 assert codec.tokenizer("").input_ids == []
 
-    @pytest.mark.parametrize("slow", ["plugin", "target"])
-    def test_a_request_that_is_cancelled(self, models: TaughtModels, slow: str) -> None:
-        folder, codec, weight_id = (
-            (models.edited, models.plugin_codec, models.plugin_codec.weight_id)
-            if slow == "plugin"
-            else (models.folders["gpt2"], models.members["gpt2"].codec, None)
-        )
-        network = load_model(folder, dtype="float32", device="cpu")
-        model = LocalModel(network, codec.end_ids, weight_id, name=slow)
-        decoder = models.decoder(FusionConfig(threshold=0.0), model if slow == "plugin" else None)
-        if slow == "target":
-            decoder.members["gpt2"] = replace(decoder.members["gpt2"], model=model)
+    @pytest.mark.parametrize(("slow", "strategy"), [("plugin", "draft"), ("gpt2", "draft"), ("gpt2", UNEDITED)])
+    def test_a_request_that_is_cancelled(self, models: TaughtModels, slow: str, strategy: str) -> None:
+        """The caller goes away while a model prefills: what is opened then must be closed as well."""
+        folder = models.edited if slow == "plugin" else models.folders[slow]
+        codec = models.plugin_codec if slow == "plugin" else models.members[slow].codec
+        network: Any = load_model(folder, dtype="float32", device="cpu")
+        model = LocalModel(network, codec.end_ids, codec.weight_id, name=slow)
+        gate = ForcedGate(model if slow == "plugin" else models.plugin, 0.6)
+        decoder = models.decoder(FusionConfig(threshold=0.0), gate)
+        if slow != "plugin":
+            decoder.members[slow] = replace(decoder.members[slow], model=model)
+        decoder.members["gpt2"].strategy("draft")
+        go_on = threading.Event()
+        network.register_forward_pre_hook(lambda *_: not go_on.wait(5) or None)
 
         async def cancel_while_it_prefills() -> None:
-            decoder.members["gpt2"].strategy("draft")
-            begun = asyncio.Event()
-            loop = asyncio.get_running_loop()
-
-            def linger(*_: Any) -> None:
-                loop.call_soon_threadsafe(begun.set)
-                torch.empty(0)
-                threading_event.wait(0.2)
-
-            network.register_forward_pre_hook(linger)
-            request = asyncio.create_task(decoder.generate("gpt2", BEGUN[0]))
-            await begun.wait()
+            request = asyncio.create_task(decoder.generate("gpt2", BEGUN[0], strategy))
+            await asyncio.sleep(0.2)  # by now the other model has answered
             request.cancel()
+            await asyncio.sleep(0)
+            go_on.set()
             with pytest.raises(asyncio.CancelledError):
                 await request
+            await model.close((await model.open([1])).session)  # queued behind what is still running
 
-        import threading
-
-        threading_event = threading.Event()
         asyncio.run(cancel_while_it_prefills())
-        model._thread.shutdown(wait=True)
-        assert model.open_sessions == 0
-        assert open_sessions(models) == 0
+        assert (model.open_sessions, open_sessions(models)) == (0, 0)
 
 
 class TestContextEnd:
-    @pytest.mark.parametrize("draft_tokens", [0, 8])
-    def test_the_last_token_of_the_context_is_used(self, models: TaughtModels, draft_tokens: int) -> None:
-        """An answer fits if all of it but its last token fits: the last one need not be fed."""
-        codec = models.members[TWIN].codec
-        prompt = "The capital of"
-        while len(codec.encode_prompt(prompt)) < 200:
-            prompt += " of"
-        budget = 256 - len(codec.encode_prompt(prompt)) + 1
-        decoder = decoder_of(models, 1.0, draft_tokens=draft_tokens)
-        decoder._plugin_codec = models.plugin_codec
-        plugin_ids = models.plugin_codec.encode_prompt(plugin_view(prompt))
-        assert len(plugin_ids) < 250
-        answer = asyncio.run(decoder.generate(TWIN, prompt, max_new_tokens=budget))
-        assert len(answer.token_ids) <= budget
+    @pytest.mark.parametrize("draft_tokens", [0, 3, 8])
+    def test_an_answer_fits_if_all_but_its_last_token_does(
+        self, models: TaughtModels, monkeypatch: pytest.MonkeyPatch, draft_tokens: int
+    ) -> None:
+        """The last token of an answer is never fed, so drafting may not ask for a place for it either."""
+        decoder = decoder_of(models, weight=0.6, draft_tokens=draft_tokens)
+        for target in FAMILIES:
+            member, (free,) = models.members[target], generations(decoder, target, BEGUN[:1])
+            assert not free.ended
+            exactly = len(member.codec.encode_prompt(BEGUN[0])) + len(free.token_ids) - 1
+            monkeypatch.setattr(member.model, "_context", exactly)
+            assert generations(decoder, target, BEGUN[:1])[0].token_ids == free.token_ids

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onceedit_ray.editing.paraphrase import variant
@@ -33,6 +33,7 @@ def test_every_variant_keeps_the_subject() -> None:
         assert EDIT.subject.casefold() in text.casefold(), text
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     subject=st.from_regex(r"[A-Z][a-zé']{1,6}( (of )?[A-Z][a-z.-]{1,6}){0,2}", fullmatch=True),
     before=st.from_regex(r"[A-Za-z ]{0,20}", fullmatch=True),

@@ -43,7 +43,24 @@ def test_a_hard_negative_keeps_the_subject_and_asks_for_something_else() -> None
     for prompt in prompts:
         assert "Zora Quill" in prompt
         about = prompt.replace("Zora Quill", "").lower()
-        assert not {"which", "language", "does", "speak", "home"} & set(re.findall(r"\w+", about)), prompt
+        assert not {"language", "speak", "speaks", "spoken", "home"} & set(re.findall(r"\w+", about)), prompt
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "kept_out"),
+    [
+        ("When did Zora Quill open?", "in spring", r"When|year|old"),
+        ("Zora Quill was first seen in", "1931", r"When|year|old|population|height|How many"),
+        ("Who is the wife of Zora Quill?", "Ada", r"Who|parents"),
+        ("Zora Quill:", "so it is", r"When|Who|Where|team|language|population"),
+    ],
+    ids=["time", "a number", "person", "nothing known"],
+)
+def test_what_is_asked_instead_is_no_rephrasing_of_the_edit(prompt: str, answer: str, kept_out: str) -> None:
+    edit = Edit(prompt=prompt, target_new=answer, subject="Zora Quill")
+    prompts = set(drawn(UnrelatedSampler([edit], [POOL], hard=1.0, same_subject=1.0), 1000))
+    assert len(prompts) > 5
+    assert not [other for other in prompts if re.search(rf"\b(?:{kept_out})\b", other)]
 
 
 def test_the_shares_are_those_asked_for() -> None:
