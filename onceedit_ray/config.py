@@ -20,6 +20,10 @@ Shape = Literal["raw", "qa", "template", "chat"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+RESERVED_NAMES = ("plug-in", "all")
+"""What no target may be called: the plug-in's own name, and the one that means every target."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -159,6 +163,14 @@ class RunConfig(_Strict):
     alignment: AlignmentConfig = AlignmentConfig()
     fusion: FusionConfig = FusionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @field_validator("targets")
+    @classmethod
+    def _usable_names(cls, targets: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
+        for name in targets:
+            if name in RESERVED_NAMES:
+                raise ValueError(f"a target cannot be called '{name}'")
+        return targets
 
     @model_validator(mode="before")
     @classmethod

@@ -9,6 +9,7 @@ from pathlib import Path
 import ray
 
 from onceedit_ray.config import ModelConfig
+from onceedit_ray.errors import OnceEditError
 from onceedit_ray.models.assembly import load_for_decoding, open_codec
 from onceedit_ray.models.local import LocalModel
 
@@ -33,11 +34,17 @@ class HostedModel(LocalModel):
     """
 
     def __init__(self, name: str, folder: Path, config: ModelConfig, top_k: int) -> None:
-        codec = open_codec(folder)
-        super().__init__(load_for_decoding(folder, config), codec.end_ids, codec.weight_id, top_k, name)
+        self._failure: OnceEditError | None = None
+        try:
+            codec = open_codec(folder)
+            super().__init__(load_for_decoding(folder, config), codec.end_ids, codec.weight_id, top_k, name)
+        except OnceEditError as error:
+            self._failure = error  # raised by `seat`: what an actor's constructor raises arrives as a traceback
 
     async def seat(self) -> Seat:
-        """Where this actor runs."""
+        """Where this actor runs; raises what went wrong while it was loading."""
+        if self._failure is not None:
+            raise self._failure
         context = ray.get_runtime_context()
         gpu_ids = tuple(str(gpu) for gpu in context.get_accelerator_ids().get("GPU", []))
         return Seat(context.get_node_id(), gpu_ids, os.environ.get("CUDA_VISIBLE_DEVICES", ""), os.getpid())

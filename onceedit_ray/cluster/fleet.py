@@ -20,55 +20,88 @@ from onceedit_ray.cluster.coordinator import Coordinator
 from onceedit_ray.cluster.placement import actor_options, reserve
 from onceedit_ray.cluster.results import fetch, result
 from onceedit_ray.config import ModelConfig, RunConfig
+from onceedit_ray.errors import ConfigError
 from onceedit_ray.fusion.decoder import Generation, Score
-from onceedit_ray.models.sources import resolve
+from onceedit_ray.models.sources import ModelFolder, resolve
 
 PLUGIN = "plug-in"
+
+Progress = Callable[[str], None]
 
 
 @dataclass
 class Fleet:
     """A running system; make one with `Fleet.start`."""
 
-    coordinator: ActorHandle
     top_k: int
+    coordinator: Any = None  # an actor handle, once started
     actors: dict[str, ActorHandle] = field(default_factory=dict)
-    groups: list[PlacementGroup] = field(default_factory=list)
+    groups: dict[str, PlacementGroup] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, config: RunConfig, edited: Path, progress: Callable[[str], None] = lambda line: None) -> Fleet:
+    def start(cls, config: RunConfig, edited: Path, progress: Progress = lambda line: None) -> Fleet:
         """Start every actor `config` names, with the plug-in version in folder `edited`.
 
         Raises `ConfigError` where the cluster has no room, `ModelError` where a model cannot be had.
         """
         base = resolve(config.plugin.model, progress)
-        group, plugin = _place(PLUGIN, edited, config.plugin, config.fusion.top_k)
-        coordinator = Coordinator.options(num_cpus=0.1).remote(
-            plugin, base, edited, config.plugin.view, config.fusion, config.alignment
-        )
-        fleet = cls(coordinator, config.fusion.top_k, {PLUGIN: plugin}, [group])
-        fleet.add_targets(config.targets, progress)
+        models = {PLUGIN: config.plugin, **config.targets}
+        folders = {name: resolve(target.model, progress) for name, target in config.targets.items()}
+        fleet = cls(config.fusion.top_k)
+        try:
+            fleet._reserve(models)
+            plugin = fleet._load(PLUGIN, edited, config.plugin)
+            fleet.coordinator = Coordinator.options(num_cpus=0.1).remote(
+                plugin, base, edited, config.plugin.view, config.fusion, config.alignment
+            )
+            fleet._join(folders, config.targets, progress)
+        except BaseException:
+            fleet.stop()
+            raise
         return fleet
 
-    def add_target(self, name: str, config: ModelConfig, progress: Callable[[str], None] = lambda line: None) -> None:
-        """Take in one more LLM: an actor and an alignment. It answers with all edits made so far; no edit is run."""
-        self.add_targets({name: config}, progress)
+    def add_target(self, name: str, config: ModelConfig, progress: Progress = lambda line: None) -> None:
+        """Take in one more LLM: an actor and an alignment. It answers with all edits made so far; no edit is run.
 
-    def add_targets(self, configs: Mapping[str, ModelConfig], progress: Callable[[str], None]) -> None:
-        """Take in several, loaded in parallel."""
-        joining = []
-        for name, config in configs.items():
-            folder = resolve(config.model, progress)
-            group, actor = _place(name, folder.path, config, self.top_k)
-            self.groups.append(group)
-            self.actors[name] = actor
-            joining.append(self.coordinator.add_target.remote(name, actor, folder))
-        fetch(joining)
-        for name in configs:
+        Raises `ConfigError` where the name is taken or the cluster has no room, `ModelError` where the model cannot be
+        had or loaded; the fleet is then what it was.
+        """
+        if name in self.actors:
+            raise ConfigError(f"there is a model called '{name}' already; choose another name for {config.model}")
+        folder = resolve(config.model, progress)
+        try:
+            self._reserve({name: config})
+            self._join({name: folder}, {name: config}, progress)
+        except BaseException:
+            self._remove(name)
+            raise
+
+    def _reserve(self, models: Mapping[str, ModelConfig]) -> None:
+        """Reserve room for each, the largest first: a small one could take a GPU of the only node that fits a large."""
+        for name in sorted(models, key=lambda name: -models[name].num_gpus):
+            self.groups[name] = reserve(name, models[name])
+
+    def _load(self, name: str, folder: Path, config: ModelConfig) -> ActorHandle:
+        options = actor_options(self.groups[name], config)
+        self.actors[name] = ModelActor.options(**options).remote(name, folder, config, self.top_k)
+        return self.actors[name]
+
+    def _join(self, folders: Mapping[str, ModelFolder], configs: Mapping[str, ModelConfig], progress: Progress) -> None:
+        """Load targets in parallel, then let the coordinator take them in."""
+        for name, folder in folders.items():
+            self._load(name, folder.path, configs[name])
+        for name, folder in folders.items():
             seat = self.seat(name)
+            fetch(self.coordinator.add_target.remote(name, self.actors[name], folder))
             progress(f"{name} is up (process {seat.process}, GPUs {', '.join(seat.gpu_ids) or 'none'})")
 
-    def prepare(self, strategies: Sequence[str], progress: Callable[[str], None] = lambda line: None) -> None:
+    def _remove(self, name: str) -> None:
+        if name in self.actors:
+            ray.kill(self.actors.pop(name))
+        if name in self.groups:
+            remove_placement_group(self.groups.pop(name))
+
+    def prepare(self, strategies: Sequence[str], progress: Progress = lambda line: None) -> None:
         """Build or load the alignments that `strategies` need, on every target, before anything is timed."""
         for name in self.actors:
             if name != PLUGIN:
@@ -86,10 +119,10 @@ class Fleet:
 
     def stop(self) -> None:
         """End all actors and free their reservations."""
-        for actor in (self.coordinator, *self.actors.values()):
-            ray.kill(actor)
-        for group in self.groups:
-            remove_placement_group(group)
+        if self.coordinator is not None:
+            ray.kill(self.coordinator)
+        for name in list(self.groups):
+            self._remove(name)
 
 
 class RemoteDecoder:
@@ -130,8 +163,3 @@ class RemoteDecoder:
 
     async def _ask(self, method: str, *args: object) -> Any:
         return await result(getattr(self._coordinator, method).remote(*args))
-
-
-def _place(name: str, folder: Path, config: ModelConfig, top_k: int) -> tuple[PlacementGroup, ActorHandle]:
-    group = reserve(name, config)
-    return group, ModelActor.options(**actor_options(group, config)).remote(name, folder, config, top_k)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ray.actor import ActorHandle
-from ray.exceptions import ActorUnavailableError
+from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from onceedit_ray.cluster.results import result
 from onceedit_ray.errors import ModelError, SessionLostError
@@ -56,6 +56,8 @@ class RemoteModel:
         held = known.ids[:keep] + list(ids)
         try:
             step = await result(self._actor.extend.remote(known.number, keep, list(ids), rows, decode))
+        except ActorDiedError:
+            raise self._gone() from None
         except (ActorUnavailableError, SessionLostError):
             step = await self._open(held, rows, decode, 0.0)
             known.number = step.session
@@ -74,8 +76,13 @@ class RemoteModel:
         while True:
             try:
                 return await result(self._actor.open.remote(ids, rows, decode, threshold))
+            except ActorDiedError:
+                raise self._gone() from None
             except ActorUnavailableError:
                 if clock.time() > deadline:
                     seconds = f"{RESTART_SECONDS:.0f} s"
                     raise ModelError(f"{self._name} did not come back within {seconds}; see its log") from None
                 await asyncio.sleep(0.5)
+
+    def _gone(self) -> ModelError:
+        return ModelError(f"{self._name} died and has no restarts left; see its log, then add it again")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class LocalModel:
         self._context = context_length(model.config)
         self._sliding = getattr(model.config.get_text_config(), "sliding_window", None) or None
         self._sessions: dict[int, _Session] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(time.time_ns())  # never those of this model's life before a restart
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self.passes = 0
 

@@ -5,6 +5,7 @@ Nothing here or below may call `ray stop`: it ends every Ray of the machine.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 import ray
 
 HERE = Path(__file__).parent
+
+# Ray's workers give way to everything else (nice 15): beside a busy process their imports would take minutes.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import ray
+import yaml
 from ray.util import placement_group_table
 
+from jobs.edit_and_eval import main
 from onceedit_ray.cluster.job import edit_and_evaluate
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import open_store
@@ -140,3 +144,35 @@ def test_a_plugin_that_is_not_there_is_one_line(job: Job, folder: Path) -> None:
         )
     assert type(caught.value) is ModelError and "\n" not in str(caught.value)
     assert not (folder / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"fusoin": {}}, "did you mean 'fusion'?"),
+        ({"knowledge": {"path": "missing.jsonl"}}, "missing.jsonl: no such file"),
+        ({"targets": {"one": {"model": "smollm2-135"}}}, "did you mean 'smollm2-135m'?"),
+    ],
+    ids=["typo", "no data", "unknown model"],
+)
+def test_bad_input_exits_with_2_and_one_line_before_any_work(
+    changes: dict[str, object],
+    said: str,
+    job: Job,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_file = tmp_path / "run.yaml"
+    values = {**job.config.model_dump(mode="json"), "editing": {"seed": 99}, **changes}
+    run_file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    versions = len(open_store().versions())
+    monkeypatch.setattr(ray, "init", lambda **_: None)  # the session's own Ray is there already
+    monkeypatch.setattr(
+        sys, "argv", ["edit_and_eval.py", "--config", str(run_file), "--results", str(tmp_path / "none")]
+    )
+    capsys.readouterr()
+    assert main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and said in line
+    assert not (tmp_path / "none").exists() and len(open_store().versions()) == versions

