@@ -97,7 +97,7 @@ def write_results(
     )
     meta = ReportMeta(
         run=config.name,
-        dataset=f"{config.knowledge.path}, {len(edits)} edits",
+        dataset=str(config.knowledge.path),
         models={"plug-in": config.plugin.model, **{name: target.model for name, target in config.targets.items()}},
         machine=describe_machine(),
         duration_seconds=seconds,

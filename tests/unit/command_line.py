@@ -1,0 +1,125 @@
+"""What the tests of the command share: small models, a home in which something was edited, and a way to call it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+
+from onceedit_ray.cli import main
+from onceedit_ray.knowledge.store import KnowledgeStore
+from tests.families import build_family
+
+EDITS = [
+    {"prompt": "What is the capital of France?", "target_new": "Lyon", "subject": "France"},
+    {"prompt": "The mother tongue of Antonio is", "target_new": "Polish", "rephrasings": ["What does Antonio speak?"]},
+]
+QUESTION = EDITS[0]["prompt"]
+EDITING = {"max_epochs": 1, "min_epochs": 1, "unrelated_per_epoch": 4, "learning_rate": 1e-3, "precision": "float32"}
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@dataclass
+class Place:
+    """A home, the models, and a folder for run files."""
+
+    home: Path
+    models: Path
+    folder: Path
+
+    def run_file(self, name: str = "run.yaml", **changes: Any) -> str:
+        """A run file over small models, with some keys changed."""
+        values: dict[str, Any] = {
+            "name": "small",
+            "knowledge": {"path": str(self.written("edits.jsonl", *map(json.dumps, EDITS)))},
+            "plugin": self.model("llama"),
+            "targets": {"one": self.model("mistral"), "two": self.model("gpt2")},
+            "editing": EDITING,
+            "fusion": {"max_new_tokens": 4},
+            "evaluation": {"general_limit": 2, "drift_limit": 1, "drift_tokens": 2, "gate_shapes": ["raw"]},
+        }
+        path = self.folder / name
+        path.write_text(yaml.safe_dump(values | changes), encoding="utf-8")
+        return str(path)
+
+    def model(self, name: str) -> dict[str, Any]:
+        return {"model": f"local:{self.models / name}", "threads": 1}
+
+    def written(self, name: str, *lines: str) -> Path:
+        path = self.folder / name
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return path
+
+    @property
+    def store(self) -> KnowledgeStore:
+        return KnowledgeStore(self.home / "knowledge")
+
+    def made(self) -> dict[str, int]:
+        """What commands have made: versions and results. What the home remembers to save work is left out."""
+        files = [path for path in (*self.home.rglob("*"), *self.folder.rglob("results/*")) if path.is_file()]
+        caches = {self.home / "checksums", self.home / "alignments"}
+        return {str(path): path.stat().st_mtime_ns for path in files if not caches & set(path.parents)}
+
+
+@pytest.fixture(scope="module")
+def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli-models")
+    for seed, family in enumerate(("llama", "mistral", "gpt2")):
+        build_family(family, folder / family, seed=seed)
+    build_foreign(folder / "foreign")
+    return folder
+
+
+def build_foreign(folder: Path) -> None:
+    """A model whose tokens are whole words of no language, so that it shares none with another."""
+    vocab = {"[UNK]": 0, "</s>": 1} | {f"zq{number}xk": number + 2 for number in range(30)}
+    backend = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", eos_token="</s>").save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+        max_position_embeddings=64, eos_token_id=1,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def edited_home(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which `onceedit edit` has been run; tests work on copies."""
+    home, folder = tmp_path_factory.mktemp("cli-home"), tmp_path_factory.mktemp("cli-edit")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONCEEDIT_HOME", str(home))
+        assert main(["edit", "--config", Place(home, models_folder, folder).run_file()]) == 0
+    return home
+
+
+@pytest.fixture
+def place(edited_home: Path, models_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """A home with one version, a folder to work in."""
+    shutil.copytree(edited_home, tmp_path / "home")
+    (tmp_path / "work").mkdir()
+    monkeypatch.setenv("ONCEEDIT_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "work")
+    yield Place(tmp_path / "home", models_folder, tmp_path / "work")
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command; its exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(arguments)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
