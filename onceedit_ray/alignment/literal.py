@@ -20,6 +20,7 @@ from onceedit_ray.errors import AlignmentError
 MULTIPLIER = 100.0
 # Entries of one block: large enough for the matrix product, small enough to stay near the caches (128 MiB).
 BLOCK_ENTRIES = 1 << 25
+KEPT_ROWS = 2048
 
 
 class LiteralMatrix:
@@ -37,13 +38,27 @@ class LiteralMatrix:
         self._anchors_AD = normalize(E_VD[anchor_ids_A.to(E_VD.device)].float(), dim=1)
         self._multiplier = multiplier
         self._l2 = l2
+        self._recent: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self._E_VD)
 
     def rows(self, row_ids_N: Tensor) -> Tensor:
-        """R_NA, float32, on the embeddings' device; every row sums to 1."""
-        return self._softmax(self._E_VD[row_ids_N.to(self._E_VD.device)])
+        """R_NA, float32, on the embeddings' device; every row sums to 1.
+
+        The rows read last are kept: the strategies ask for the same tokens' rows again and again.
+        """
+        ids = row_ids_N.tolist()
+        missing = [row for row in dict.fromkeys(ids) if row not in self._recent]
+        if missing:
+            at = torch.tensor(missing, device=self._E_VD.device)
+            self._recent.update(
+                (row, R_A.clone()) for row, R_A in zip(missing, self._softmax(self._E_VD[at]), strict=True)
+            )
+        R_NA = torch.stack([self._recent[row] for row in ids]) if ids else self._softmax(self._E_VD[:0])
+        while len(self._recent) > KEPT_ROWS:
+            del self._recent[next(iter(self._recent))]
+        return R_NA
 
     def blocks(self, row_ids_N: Tensor | None = None, block: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """`(row_ids_B, R_BA)` over the rows asked for (all, in order, by default), `block` rows at a time.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from onceedit_ray.config import ModelConfig
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.models.assembly import load_for_decoding, open_codec
 from onceedit_ray.models.local import LocalModel
+from onceedit_ray.models.protocol import Step
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,12 @@ class HostedModel(LocalModel):
             super().__init__(load_for_decoding(folder, config), codec.end_ids, codec.weight_id, top_k, name)
         except OnceEditError as error:
             self._failure = error  # raised by `seat`: what an actor's constructor raises arrives as a traceback
+
+    async def open(self, ids: Sequence[int], rows: int = 1, decode: int = 0, threshold: float = 0.0) -> Step:
+        """As `LocalModel.open`; raises what went wrong where a restarted actor could not load its model again."""
+        if self._failure is not None:
+            raise self._failure
+        return await super().open(ids, rows, decode, threshold)
 
     async def seat(self) -> Seat:
         """Where this actor runs; raises what went wrong while it was loading."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import ray
@@ -23,7 +24,7 @@ def reserve(name: str, config: ModelConfig, wait: float = WAIT_SECONDS) -> Place
     bundle = {"CPU": config.num_cpus}
     if config.num_gpus:
         bundle["GPU"] = config.num_gpus
-    group = placement_group([bundle], strategy="STRICT_PACK", name=f"onceedit:{name}")
+    group = placement_group([bundle], strategy="STRICT_PACK", name=f"onceedit:{name}:{uuid.uuid4().hex[:8]}")
     if not group.wait(wait):
         remove_placement_group(group)
         free = {key: value for key, value in ray.available_resources().items() if key in ("CPU", "GPU")}

@@ -19,7 +19,7 @@ from onceedit_ray.errors import ModelError, SessionLostError
 from onceedit_ray.models.opening import kept_or_closed
 from onceedit_ray.models.protocol import Step
 
-RESTART_SECONDS = 60.0
+RESTART_SECONDS = 600.0
 """How long a dead actor is waited for. Ray restarts one in about two seconds, plus the time to load its weights."""
 
 

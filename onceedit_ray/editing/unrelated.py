@@ -99,7 +99,7 @@ class UnrelatedSampler:
 
     def draw(self, rng: random.Random, count: int) -> list[str]:
         """`count` prompts; those of one pool are drawn without repetition while they last."""
-        hard = round(count * self._hard) if self._pools else count
+        hard = round(count * self._hard) if self._pools else count * bool(self._anchored)
         general = []
         for index, pool in enumerate(self._pools):
             share = (count - hard + index) // len(self._pools)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import ray
 from ray.util import placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
 from onceedit_ray.cluster import fleet as fleet_module
 from onceedit_ray.cluster.fleet import PLUGIN, Fleet
@@ -296,10 +297,14 @@ def test_without_room_nothing_is_reserved(ray_session: None) -> None:
 def test_two_systems_may_call_a_model_the_same(ray_session: None) -> None:
     """Two versions of a plug-in side by side, or a new fleet while the old one is being stopped."""
     before = groups()
-    both = [reserve("same", ModelConfig(model="m", num_cpus=0.1), wait=30) for _ in range(2)]
-    assert len(groups()) == len(before) + 2
-    for group in both:
-        remove_placement_group(group)
+    both: list[PlacementGroup] = []
+    try:
+        for _ in range(2):
+            both.append(reserve("same", ModelConfig(model="m", num_cpus=0.1), wait=30))
+        assert len(groups()) == len(before) + 2
+    finally:
+        for group in both:
+            remove_placement_group(group)
     assert groups() == before
 
 
