@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +20,15 @@ BEGUN = [half_sentence(sentence)[0] for sentence in SENTENCES]
 BUDGET = 8
 
 
-@pytest.fixture(scope="module")
+@functools.cache
+def taught(folder: Path) -> TaughtModels:
+    """Once for all the files that use the fixture."""
+    return teach_models(folder, FAMILIES)
+
+
+@pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> TaughtModels:
-    return teach_models(tmp_path_factory.mktemp("taught"), FAMILIES)
+    return taught(tmp_path_factory.getbasetemp() / "taught")
 
 
 @pytest.fixture

@@ -122,19 +122,21 @@ class TestDraftEqualsTokenByTokenFusion:
         tokens = {length: [answer.token_ids for answer in made] for length, made in answers.items()}
         assert all(made == tokens[0] for made in tokens.values()), tokens
 
-    @pytest.mark.parametrize("seed", [0, 10])
-    def test_with_random_weights_that_write_broken_characters(self, tmp_path: Path, seed: int) -> None:
-        random = small_decoder(tmp_path, FAMILIES, FusionConfig(), seed=seed, sharpness=2.0)
+    @pytest.mark.parametrize(("seed", "families"), [(0, FAMILIES[::2]), (10, FAMILIES[1::2])])
+    def test_with_random_weights_that_write_broken_characters(
+        self, tmp_path: Path, seed: int, families: list[str]
+    ) -> None:
+        random = small_decoder(tmp_path, families, FusionConfig(), seed=seed, sharpness=2.0)
         codec, weight = random._plugin_codec, 0.5
         gate = ForcedGate(random._plugin, weight)
         decoder = FusedDecoder(gate, codec, "short", FusionConfig(threshold=0.0))
         decoder.members = random.members
         plain = Plain(
             PlainModel(load_model(tmp_path / "plugin/edited", device="cpu"), 64, codec.weight_id),
-            {name: PlainModel(load_model(tmp_path / name, device="cpu"), 64) for name in FAMILIES},
+            {name: PlainModel(load_model(tmp_path / name, device="cpu"), 64) for name in families},
         )
         broken = 0
-        for family in FAMILIES:
+        for family in families:
             for prompt in (BEGUN[0], f"{BEGUN[1]} ", "京"):
                 answer = generations(decoder, family, [prompt])[0]
                 assert answer.token_ids == tuple(plain.of(decoder, family, prompt, weight).answer(BUDGET))
