@@ -104,6 +104,7 @@ class LocalModel:
             raise SessionLostError(f"{self._name} has no session {number}; open one again") from None
         if not ids or not 0 <= keep <= len(session.ids):
             raise ValueError(f"keep {keep} of {len(session.ids)} tokens and feed {len(ids)}: impossible")
+        self._check_room(keep + len(ids))  # before anything is cut: a refused call leaves the session as it was
         kept = session.ids[:keep]
         if keep < session.floor:
             session.cache, session.ids, session.floor = self._new_cache(), [], 0
@@ -133,16 +134,18 @@ class LocalModel:
 
     def _feed(self, session: _Session, ids: list[int], rows: int) -> Tensor:
         """Run `ids` through the model; the logits of the last `rows` positions, [N, V]."""
-        total = len(session.ids) + len(ids)
-        if total > self._context:
-            raise ContextLengthError(
-                f"{total} tokens do not fit the context of {self._context} tokens of {self._name}; shorten the prompt"
-            )
+        self._check_room(len(session.ids) + len(ids))
         ids_1N = torch.tensor([ids], device=self._model.device)
         out = self._model(ids_1N, past_key_values=session.cache, use_cache=True, logits_to_keep=rows)
         session.ids += ids
         self.passes += 1
         return out.logits[0, -rows:]
+
+    def _check_room(self, tokens: int) -> None:
+        if tokens > self._context:
+            raise ContextLengthError(
+                f"{tokens} tokens do not fit the context of {self._context} tokens of {self._name}; shorten the prompt"
+            )
 
     def _cut(self, session: _Session, keep: int) -> None:
         surplus = len(session.ids) - keep
@@ -167,7 +170,8 @@ class LocalModel:
         if self._weight_id is not None:
             logits_NV = logits_NV.clone()
             logits_NV[:, self._weight_id] = -torch.inf
-        top_NK = logits_NV.topk(min(self._top_k, logits_NV.shape[1]), dim=-1)
+        real = logits_NV.shape[1] - (self._weight_id is not None)
+        top_NK = logits_NV.topk(min(self._top_k, real), dim=-1)
         p_NK = torch.exp(top_NK.values - logits_NV.logsumexp(-1, keepdim=True))
         return Top(top_NK.indices.int().cpu().numpy(), p_NK.cpu().numpy())
 
