@@ -1,0 +1,91 @@
+"""The methods OnceEdit is compared with: editors that change one target model each.
+
+A baseline is one file here and one registry entry: a class that takes its settings. It edits a transformers decoder in
+place and returns an `EditedModel`, which can be undone exactly, saved and loaded again. What it needs beside the edits
+(statistics of a corpus, a trained hyper-network) is made by `prepare` and cached on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from onceedit_ray.editing.edited_model import EditedModel
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.registry import Registry
+
+Progress = Callable[[str], None]
+
+
+class BaselineSettings(BaseModel):
+    """What every method's settings share: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a method may learn from beside the edits.
+
+    corpus: texts for statistics. training: edits of the dataset's training part, with rephrasings and locality probes,
+    disjoint from what is edited. unrelated: prompts that are about no edit.
+    cache: a folder for what is made once per model; digest: names the model's weights there.
+    """
+
+    corpus: Sequence[str]
+    training: Sequence[Edit]
+    unrelated: Sequence[str]
+    cache: Path
+    digest: str
+
+
+class Baseline(Protocol):
+    """A method with its settings.
+
+    paper: its reference, with a URL. Settings: its typed settings. presets: published settings by the model's
+    `config.model_type`; "default" for all others.
+    """
+
+    paper: ClassVar[str]
+    Settings: ClassVar[type[BaselineSettings]]
+    presets: ClassVar[Mapping[str, BaselineSettings]]
+
+    def __init__(self, settings: BaselineSettings) -> None:
+        """Hold the settings; no work is done."""
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Raise `ModelError` where the model's shape cannot be edited this way, before any work."""
+
+    def prepare(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, material: Material, progress: Progress
+    ) -> None:
+        """Make, or read from the cache, what the method needs besides the edits. The model is left as it was."""
+
+    def edit(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        edits: Sequence[Edit],
+        progress: Progress,
+    ) -> EditedModel:
+        """Make all `edits`, in the method's own way (at once, or one after another)."""
+
+    def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
+        """Put an edit that `EditedModel.save` wrote onto the unedited `model`."""
+
+
+BASELINES: Registry[Callable[[BaselineSettings], Baseline]] = Registry("baseline", __name__)
+
+
+def preset(name: str, model: PreTrainedModel) -> BaselineSettings:
+    """The published settings of a method for this model's family, or the method's default ones."""
+    method: Baseline = BASELINES.get(name)  # type: ignore[assignment]
+    presets = method.presets
+    return presets.get(model.config.model_type, presets["default"])

@@ -1,0 +1,137 @@
+"""A model that an editor has changed, and the way back.
+
+Two kinds of change: parameters that were given new values, and modules that were put around others. Both are kept
+apart from the original, so a change can be undone to the bit, saved by itself and put on again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from onceedit_ray.errors import ModelError
+
+_PARAMETERS = "parameters.safetensors"
+_MODULES = "modules.safetensors"
+_MANIFEST = "edit.json"
+
+
+class Question:
+    """What modules inside an edited model may know of the request: `prompt_tokens`, or None between requests.
+
+    A codebook, for one, looks at the prompt's last position and leaves the answer's positions alone.
+    """
+
+    def __init__(self) -> None:
+        self.prompt_tokens: int | None = None
+
+
+class EditedModel:
+    """A model in place, with its changes.
+
+    Args:
+        model: the model; it is changed in place and `undo` changes it back.
+        editor: the name of the editor. settings: what it was run with, JSON-able.
+    """
+
+    def __init__(self, model: PreTrainedModel, editor: str, settings: dict[str, Any]) -> None:
+        self.model = model
+        self.editor = editor
+        self.settings = settings
+        self.question = Question()
+        self._originals: dict[str, Tensor] = {}
+        self._wrapped: dict[str, nn.Module] = {}
+
+    @torch.no_grad()
+    def set_parameter(self, name: str, value: Tensor) -> None:
+        """Give the parameter `name` new values; the first call for a name keeps the original ones."""
+        parameter = self.model.get_parameter(name)
+        if name not in self._originals:
+            self._originals[name] = parameter.detach().clone()
+        parameter.copy_(value)
+
+    def keep_parameter(self, name: str) -> nn.Parameter:
+        """The parameter `name`, after its values were kept: an optimiser may now change it in place."""
+        parameter = self.model.get_parameter(name)
+        self._originals.setdefault(name, parameter.detach().clone())
+        return parameter
+
+    def original(self, name: str) -> Tensor:
+        """The values of a parameter before any edit."""
+        return self._originals.get(name, self.model.get_parameter(name).detach())
+
+    def wrap(self, path: str, module: nn.Module) -> None:
+        """Put `module` in the place of the submodule at `path`; a place can be taken once."""
+        if path in self._wrapped:
+            raise ModelError(f"{path} has been wrapped already; undo the edit first")
+        self._wrapped[path] = self.model.get_submodule(path)
+        self.model.set_submodule(path, module)
+
+    def undo(self) -> None:
+        """Bring the model back to what it was, bit for bit."""
+        for path, module in self._wrapped.items():
+            self.model.set_submodule(path, module)
+        self._wrapped.clear()
+        with torch.no_grad():
+            for name, value in self._originals.items():
+                self.model.get_parameter(name).copy_(value)
+        self._originals.clear()
+
+    @contextlib.contextmanager
+    def asked(self, prompt_tokens: int) -> Iterator[None]:
+        """While the block runs, modules inside know where the prompt ends."""
+        self.question.prompt_tokens = prompt_tokens
+        try:
+            yield
+        finally:
+            self.question.prompt_tokens = None
+
+    def save(self, folder: Path) -> None:
+        """Write the changes alone: changed parameters, states of the modules put in, and what made them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        parameters = {name: self.model.get_parameter(name).detach().cpu().contiguous() for name in self._originals}
+        modules = {
+            f"{path}:{key}": value.detach().cpu().contiguous()
+            for path in self._wrapped
+            for key, value in self._added_state(path).items()
+        }
+        save_file(parameters, folder / _PARAMETERS)
+        save_file(modules, folder / _MODULES)
+        manifest = {"editor": self.editor, "settings": self.settings, "wrapped": sorted(self._wrapped)}
+        (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+    def restore_parameters(self, folder: Path) -> None:
+        """Put saved parameters on again."""
+        for name, value in load_file(folder / _PARAMETERS).items():
+            self.set_parameter(name, value)
+
+    def _added_state(self, path: str) -> dict[str, Tensor]:
+        """The state of a wrapper without that of the module it wraps (by convention its child `inner`)."""
+        state = self.model.get_submodule(path).state_dict()
+        return {key: value for key, value in state.items() if not key.startswith("inner.")}
+
+
+def read_edit(folder: Path) -> dict[str, Any]:
+    """The manifest of a saved edit: `editor`, `settings`, `wrapped`; raises `ModelError` where there is none."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        raise ModelError(f"{folder} holds no saved edit; make one with `EditedModel.save`") from None
+    return manifest
+
+
+def saved_modules(folder: Path) -> dict[str, dict[str, Tensor]]:
+    """The states of the modules that a saved edit puts in, by the path they go to."""
+    states: dict[str, dict[str, Tensor]] = {}
+    for key, value in load_file(folder / _MODULES).items():
+        path, name = key.split(":", 1)
+        states.setdefault(path, {})[name] = value
+    return states
