@@ -167,10 +167,11 @@ def test_sweep_spares_the_living(held: KnowledgeStore, tmp_path: Path) -> None:
 def commit_until(ended_by: signal.Signals, root: Path, meanwhile: Callable[[], None]) -> None:
     """A process of its own commits version "two" and is ended by a signal while it writes the weights."""
     script = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from tests.unit.versions import EDITS, manifest, weights
 from onceedit_ray.knowledge.store import KnowledgeStore
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with it ignored
 def write(folder):
     weights(folder)
     print("writing", flush=True)
