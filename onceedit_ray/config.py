@@ -118,13 +118,15 @@ class FusionConfig(_Strict):
     """How one answer is decoded (§3.2).
 
     strategy: a name in the strategies' registry.
-    threshold: gate weight from which the plug-in is asked at all; below it the target speaks alone.
+    screen: "subject" asks the gate only about questions that mention an edited subject, "none" about every one.
+    threshold: gate weight from which answers are fused; below it the target speaks alone.
     top_k: entries of each distribution that travel between models.
-    draft_tokens: plug-in tokens drafted in one round; 0 fuses token by token.
+    draft_tokens: plug-in tokens drafted in the first round, more while drafts are kept; 0 fuses token by token.
     max_new_tokens: tokens of the target generated at most.
     """
 
     strategy: str = "draft"
+    screen: Literal["subject", "none"] = "subject"
     threshold: float = Field(0.5, ge=0.0, le=1.0)
     top_k: int = Field(64, ge=1)
     draft_tokens: int = Field(8, ge=0)

@@ -18,13 +18,14 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.config import AlignmentConfig, FusionConfig, ModelConfig
-from onceedit_ray.fusion.decoder import FusedDecoder, Member
+from onceedit_ray.fusion.decoder import FusedDecoder, Member, Plugin
 from onceedit_ray.fusion.pairing import pair_up
 from onceedit_ray.knowledge.views import plugin_view
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.loading import load_model, load_tokenizer, without_progress_bars
 from onceedit_ray.models.protocol import LanguageModel, Step
+from onceedit_ray.models.sampling import GREEDY, Sampling
 from onceedit_ray.models.sources import ModelFolder, resolve
 from onceedit_ray.models.weight_token import add_weight_token
 from tests.families import SENTENCES, build_family
@@ -72,7 +73,7 @@ def small_decoder(
     """A decoder in this process over small random targets, each named by its family; `sharpness`: see `sharpen`."""
     base, edited = build_plugin(folder / "plugin", plugin, seed + 7, sharpness)
     codec = open_codec(edited)
-    decoder = FusedDecoder(open_model(edited, CPU, codec, fusion.top_k, "plug-in"), codec, "short", fusion)
+    decoder = FusedDecoder(Plugin(open_model(edited, CPU, codec, fusion.top_k, "plug-in"), codec, "short"), fusion)
     for number, family in enumerate(families):
         target = resolve(f"local:{_random(family, folder / family, seed + number, sharpness)}")
         decoder.members[family] = small_member(family, target, base, fusion)
@@ -155,7 +156,7 @@ class TaughtModels:
 
     def decoder(self, fusion: FusionConfig, plugin: LanguageModel | None = None) -> FusedDecoder:
         """A decoder over these models; `plugin` stands in for the plug-in (a `ForcedGate`, a spy)."""
-        decoder = FusedDecoder(plugin or self.plugin, self.plugin_codec, "short", fusion)
+        decoder = FusedDecoder(Plugin(plugin or self.plugin, self.plugin_codec, "short"), fusion)
         decoder.members = dict(self.members)
         return decoder
 
@@ -188,11 +189,14 @@ class Relay:
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
 
-    async def open(self, ids: Sequence[int], rows: int = 1, decode: int = 0, threshold: float = 0.0) -> Step:
-        return await self.model.open(ids, rows, decode, threshold)
+    async def open(self, ids: Sequence[int], *args: Any, **options: Any) -> Step:
+        return await self.model.open(ids, *args, **options)
 
-    async def extend(self, session: int, keep: int, ids: Sequence[int], rows: int = 1, decode: int = 0) -> Step:
-        return await self.model.extend(session, keep, ids, rows, decode)
+    async def extend(self, session: int, keep: int, ids: Sequence[int], *args: Any, **options: Any) -> Step:
+        return await self.model.extend(session, keep, ids, *args, **options)
+
+    async def fork(self, session: int) -> int:
+        return await self.model.fork(session)
 
     async def close(self, session: int) -> None:
         await self.model.close(session)
@@ -205,7 +209,9 @@ class ForcedGate(Relay):
         super().__init__(model)
         self.weight = weight
 
-    async def open(self, ids: Sequence[int], rows: int = 1, decode: int = 0, threshold: float = 0.0) -> Step:
+    async def open(
+        self, ids: Sequence[int], rows: int = 1, decode: int = 0, threshold: float = 0.0, sampling: Sampling = GREEDY
+    ) -> Step:
         if self.weight is not None and self.weight < threshold:
             decode = 0
         return dataclasses.replace(await self.model.open(ids, rows, decode), weight=self.weight)
@@ -221,14 +227,19 @@ class Recorder(Relay):
         super().__init__(model)
         self.opened: list[tuple[int, ...]] = []
         self.extensions: list[tuple[int, tuple[int, ...]]] = []
+        self.forks = 0
 
-    async def open(self, ids: Sequence[int], rows: int = 1, decode: int = 0, threshold: float = 0.0) -> Step:
+    async def open(self, ids: Sequence[int], *args: Any, **options: Any) -> Step:
         self.opened.append(tuple(ids))
-        return await super().open(ids, rows, decode, threshold)
+        return await super().open(ids, *args, **options)
 
-    async def extend(self, session: int, keep: int, ids: Sequence[int], rows: int = 1, decode: int = 0) -> Step:
+    async def extend(self, session: int, keep: int, ids: Sequence[int], *args: Any, **options: Any) -> Step:
         self.extensions.append((keep, tuple(ids)))
-        return await super().extend(session, keep, ids, rows, decode)
+        return await super().extend(session, keep, ids, *args, **options)
+
+    async def fork(self, session: int) -> int:
+        self.forks += 1
+        return await super().fork(session)
 
 
 def full_logits(model: Any, ids: Sequence[int]) -> Tensor:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import psutil
 import ray
 
 from onceedit_ray.config import ModelConfig
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.models.assembly import load_for_decoding, open_codec
 from onceedit_ray.models.local import LocalModel
-from onceedit_ray.models.protocol import Step
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,18 @@ class Seat:
     gpu_ids: tuple[str, ...]
     visible_devices: str
     process: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """passes, tokens: forward passes, and tokens fed in them. sessions: open ones. cache_bytes, resident_bytes: memory
+    of the keys and values, and of the process."""
+
+    passes: int
+    tokens: int
+    sessions: int
+    cache_bytes: int
+    resident_bytes: int
 
 
 class HostedModel(LocalModel):
@@ -43,11 +57,20 @@ class HostedModel(LocalModel):
         except OnceEditError as error:
             self._failure = error  # raised by `seat`: what an actor's constructor raises arrives as a traceback
 
-    async def open(self, ids: Sequence[int], rows: int = 1, decode: int = 0, threshold: float = 0.0) -> Step:
-        """As `LocalModel.open`; raises what went wrong where a restarted actor could not load its model again."""
+    async def serve(self, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
+        """Several calls of the protocol at once, each a method and its arguments; errors stand in place of answers.
+
+        Raises what went wrong where a restarted actor could not load its model again.
+        """
         if self._failure is not None:
             raise self._failure
-        return await super().open(ids, rows, decode, threshold)
+        return await asyncio.gather(
+            *(getattr(self, method)(*arguments) for method, arguments in calls), return_exceptions=True
+        )
+
+    async def load(self) -> Load:
+        """What this actor holds and has done."""
+        return Load(self.passes, self.tokens, self.open_sessions, self.cache_bytes, psutil.Process().memory_info().rss)
 
     async def seat(self) -> Seat:
         """Where this actor runs; raises what went wrong while it was loading."""

@@ -13,9 +13,10 @@ from ray.actor import ActorHandle
 
 from onceedit_ray.cluster.remote_model import RemoteModel
 from onceedit_ray.config import AlignmentConfig, FusionConfig
-from onceedit_ray.fusion.decoder import FusedDecoder, Member
+from onceedit_ray.fusion.decoder import FusedDecoder, Member, Plugin
 from onceedit_ray.fusion.pairing import pair_up
 from onceedit_ray.fusion.strategies import Pair
+from onceedit_ray.fusion.system import open_screen
 from onceedit_ray.models.assembly import open_codec, use_threads
 from onceedit_ray.models.sources import ModelFolder
 
@@ -38,20 +39,24 @@ class HostedDecoder(FusedDecoder):
         alignment: AlignmentConfig,
     ) -> None:
         use_threads(1)  # fusing is small work: a second thread costs more at the barrier than it brings
-        super().__init__(RemoteModel(plugin, "the plug-in"), open_codec(edited), view, fusion)
+        model = RemoteModel(plugin, "the plug-in")
+        super().__init__(Plugin(model, open_codec(edited), view, open_screen(edited, fusion), edited.name), fusion)
         self._base = base
         self._base_codec = open_codec(base.path)
         self._alignment = alignment
 
-    async def add_target(self, name: str, actor: ActorHandle, folder: ModelFolder) -> None:
-        """Take in a target: it answers with every edit made so far, and nothing is edited again."""
+    async def add_target(self, name: str, actor: ActorHandle, folder: ModelFolder, beside: bool) -> None:
+        """Take in a target: it answers with every edit made so far, and nothing is edited again.
+
+        beside: whether it has hardware of its own.
+        """
         codec = open_codec(folder.path)
 
         def pair() -> Pair:
             use_threads()  # in the thread that builds; the event loop keeps its one
             return pair_up(self._base, self._base_codec, folder, codec, self._alignment, print)
 
-        self.members[name] = Member(name, RemoteModel(actor, name), codec, pair)
+        self.members[name] = Member(name, RemoteModel(actor, name), codec, pair, beside)
 
 
 Coordinator = ray.remote(max_restarts=0)(HostedDecoder)

@@ -92,7 +92,7 @@ class Fleet:
             self._load(name, folder.path, configs[name])
         for name, folder in folders.items():
             seat = self.seat(name)
-            fetch(self.coordinator.add_target.remote(name, self.actors[name], folder))
+            fetch(self.coordinator.add_target.remote(name, self.actors[name], folder, configs[name].num_gpus > 0))
             progress(f"{name} is up (process {seat.process}, GPUs {', '.join(seat.gpu_ids) or 'none'})")
 
     def _remove(self, name: str) -> None:

@@ -1,7 +1,8 @@
 """`LanguageModel` over an actor, with recovery: a session outlives the actor's restart.
 
-An actor that dies takes its KV caches with it. The tokens of every session are known here, so after the restart the
-session is prefilled again and the call goes on; the caller sees the same tokens.
+What is asked in one turn of the event loop travels in one actor call, so a round of many requests costs one call per
+model. An actor that dies takes its KV caches with it. The tokens of every session are known here, so after the restart
+the session is prefilled again and the call goes on; the caller sees the same tokens.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, ActorUnavailableError
@@ -18,6 +20,7 @@ from onceedit_ray.cluster.results import result
 from onceedit_ray.errors import ModelError, SessionLostError
 from onceedit_ray.models.opening import kept_or_closed
 from onceedit_ray.models.protocol import Step
+from onceedit_ray.models.sampling import GREEDY, Sampling
 
 RESTART_SECONDS = 600.0
 """How long a dead actor is waited for. Ray restarts one in about two seconds, plus the time to load its weights."""
@@ -27,6 +30,16 @@ RESTART_SECONDS = 600.0
 class _Session:
     number: int  # the actor's own number for it
     ids: list[int]
+
+
+@dataclass
+class _Call:
+    """A call that waits to travel: the method, its arguments, and who waits. `length`: tokens it decodes at most."""
+
+    method: str
+    arguments: tuple[Any, ...]
+    length: int
+    answer: asyncio.Future[Any]
 
 
 class RemoteModel:
@@ -41,28 +54,54 @@ class RemoteModel:
         self._name = name
         self._sessions: dict[int, _Session] = {}
         self._numbers = itertools.count(1)
+        self._leaving: list[_Call] = []
+        self._travelling: set[asyncio.Task[None]] = set()
 
-    async def open(self, ids: Sequence[int], rows: int = 1, decode: int = 0, threshold: float = 0.0) -> Step:
+    async def open(
+        self,
+        ids: Sequence[int],
+        rows: int = 1,
+        decode: int = 0,
+        threshold: float = 0.0,
+        sampling: Sampling = GREEDY,
+    ) -> Step:
         """As `LanguageModel.open`; raises `ModelError` if a dead actor does not come back."""
         ids = list(ids)
-        step = await kept_or_closed(self._open(ids, rows, decode, threshold), self._actor.close.remote)
-        number = next(self._numbers)
-        self._sessions[number] = _Session(step.session, ids + list(step.new_ids[:-1]))
-        return replace(step, session=number)
+        step = await kept_or_closed(self._open(ids, rows, decode, threshold, sampling), self._actor.close.remote)
+        return replace(step, session=self._known(step.session, ids + list(step.new_ids[:-1])))
 
-    async def extend(self, session: int, keep: int, ids: Sequence[int], rows: int = 1, decode: int = 0) -> Step:
+    async def extend(
+        self,
+        session: int,
+        keep: int,
+        ids: Sequence[int],
+        rows: int = 1,
+        decode: int = 0,
+        sampling: Sampling = GREEDY,
+    ) -> Step:
         """As `LanguageModel.extend`; a session the actor lost is prefilled again first."""
         known = self._sessions[session]
         held = known.ids[:keep] + list(ids)
         try:
-            step = await result(self._actor.extend.remote(known.number, keep, list(ids), rows, decode))
+            step = await self._ask("extend", (known.number, keep, list(ids), rows, decode, sampling), decode)
         except ActorDiedError:
             raise self._gone() from None
         except (ActorUnavailableError, SessionLostError):
-            step = await self._open(held, rows, decode, 0.0)
+            step = await self._open(held, rows, decode, 0.0, sampling)
             known.number = step.session
         known.ids = held + list(step.new_ids[:-1])
         return replace(step, session=session)
+
+    async def fork(self, session: int) -> int:
+        """As `LanguageModel.fork`; a session the actor lost is prefilled again."""
+        known = self._sessions[session]
+        try:
+            number = await self._ask("fork", (known.number,), 0)
+        except ActorDiedError:
+            raise self._gone() from None
+        except (ActorUnavailableError, SessionLostError):
+            number = (await self._open(known.ids, 0, 0, 0.0, GREEDY)).session
+        return self._known(number, known.ids)
 
     async def close(self, session: int) -> None:
         """As `LanguageModel.close`; does not wait."""
@@ -70,12 +109,18 @@ class RemoteModel:
         if known is not None:
             self._actor.close.remote(known.number)
 
-    async def _open(self, ids: list[int], rows: int, decode: int, threshold: float) -> Step:
+    def _known(self, number: int, ids: Sequence[int]) -> int:
+        session = next(self._numbers)
+        self._sessions[session] = _Session(number, list(ids))
+        return session
+
+    async def _open(self, ids: list[int], rows: int, decode: int, threshold: float, sampling: Sampling) -> Step:
         clock = asyncio.get_running_loop()
         deadline = clock.time() + RESTART_SECONDS
         while True:
             try:
-                return await result(self._actor.open.remote(ids, rows, decode, threshold))
+                step: Step = await self._ask("open", (ids, rows, decode, threshold, sampling), decode)
+                return step
             except ActorDiedError:
                 raise self._gone() from None
             except ActorUnavailableError:
@@ -86,3 +131,34 @@ class RemoteModel:
 
     def _gone(self) -> ModelError:
         return ModelError(f"{self._name} died and has no restarts left; see its log, then add it again")
+
+    # --- travelling together -----------------------------------------------------------------------------------------
+
+    async def _ask(self, method: str, arguments: tuple[Any, ...], length: int) -> Any:
+        """Call the actor, together with whatever else is asked in this turn of the event loop."""
+        loop = asyncio.get_running_loop()
+        call = _Call(method, arguments, length, loop.create_future())
+        self._leaving.append(call)
+        loop.call_soon(self._depart)
+        return await call.answer
+
+    def _depart(self) -> None:
+        """Send what waits, one actor call for each length: none waits for a longer one's decoding."""
+        leaving, self._leaving = self._leaving, []
+        for length in {call.length for call in leaving}:
+            calls = [call for call in leaving if call.length == length]
+            journey = asyncio.ensure_future(self._travel(calls))
+            self._travelling.add(journey)
+            journey.add_done_callback(self._travelling.discard)
+
+    async def _travel(self, calls: Sequence[_Call]) -> None:
+        try:
+            answers = await result(self._actor.serve.remote([(call.method, call.arguments) for call in calls]))
+        except Exception as error:
+            answers = [error] * len(calls)
+        for call, answer in zip(calls, answers, strict=True):
+            if not call.answer.done():
+                if isinstance(answer, Exception):
+                    call.answer.set_exception(answer)
+                else:
+                    call.answer.set_result(answer)

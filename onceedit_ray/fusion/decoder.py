@@ -1,44 +1,54 @@
-"""One request, decoded: gate, draft, re-tokenise, verify, fuse, accept (algorithm.md §4).
+"""Requests, decoded: screen, gate, draft, re-tokenise, verify, fuse, accept (algorithm.md §4).
 
-    prompt → gate (one plug-in prefill, beside the target's)
+    prompt → screen: no edited subject in it: the target alone, the plug-in is not asked
+           → gate (one plug-in prefill, beside the target's where each has hardware of its own)
            → below the threshold: the target alone, bit-identical
            → above: the plug-in drafts, the target checks a whole draft in one pass, each position is fused,
              and tokens are kept while the fused choice is the drafted one
 
-Greedy output is by construction that of token-by-token fusion. The decoder knows models by their protocol alone; the
-same object runs in one process and inside the coordinator actor.
+Requests for one question share one drafter while they run, so asking every target drafts once. The decoder knows
+models by their protocol alone; the same object runs in one process and inside the coordinator actor.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onceedit_ray.config import FusionConfig
-from onceedit_ray.errors import ConfigError, ContextLengthError, OnceEditError
-from onceedit_ray.fusion.drafter import Drafter
-from onceedit_ray.fusion.reading import Reading
+from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.fusion.answering import Answering, read
+from onceedit_ray.fusion.drafter import Drafter, DraftReader
+from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair, Strategy
 from onceedit_ray.knowledge.views import plugin_view, unwrap
 from onceedit_ray.models.codec import Codec
-from onceedit_ray.models.protocol import LanguageModel, Row, Step
+from onceedit_ray.models.protocol import LanguageModel
+from onceedit_ray.models.sampling import GREEDY, Sampling
 
 UNEDITED = "unedited"
 """The strategy under which a target's own answers, before any edit, are asked for and recorded."""
 NEVER = 2.0
 """A threshold that no gate weight reaches."""
+FIRST_STRIDE = 4
+"""Tokens of the second piece of a streamed answer."""
+REMEMBERED_WEIGHTS = 4096
 
 
 @dataclass
 class Member:
-    """A target as the decoder sees it; `pair` is called once, when a strategy first needs the alignment."""
+    """A target as the decoder sees it; `pair` is called once, when a strategy first needs the alignment.
+
+    beside: whether it has hardware of its own, so that its prefill runs beside the plug-in's and not instead of it.
+    """
 
     name: str
     model: LanguageModel
     codec: Codec
     pair: Callable[[], Pair]
+    beside: bool = True
     _strategies: dict[str, Strategy] = field(default_factory=dict)
 
     def strategy(self, name: str) -> Strategy:
@@ -48,12 +58,38 @@ class Member:
         return self._strategies[name]
 
 
+@dataclass
+class Plugin:
+    """An edited plug-in as the decoder sees it.
+
+    view: its prompt view. screen: which questions are worth its while; None asks it about everything. version: its id.
+    """
+
+    model: LanguageModel
+    codec: Codec
+    view: str
+    screen: Screen | None = None
+    version: str = ""
+    weights: dict[str, float] = field(default_factory=dict)
+    drafters: dict[tuple[str, bool], _Shared] = field(default_factory=dict)
+
+
+@dataclass
+class _Shared:
+    """A drafter in use: how many requests hold it, and its opening, which gives the gate weight."""
+
+    drafter: Drafter
+    opening: asyncio.Task[float]
+    holders: int = 0
+
+
 @dataclass(frozen=True)
 class Generation:
     """An answer.
 
-    token_ids: the target's tokens, its end-of-text included where it came. weight: the gate's w; None if unedited.
-    alone: the target spoke alone. target_passes, plugin_passes: forward passes of each model.
+    token_ids: the target's tokens, its end-of-text included where it came. weight: the gate's w, 0 where the screen
+    found no edited subject; None if unedited. alone: the target spoke alone. target_passes, plugin_passes: forward
+    passes for this answer; requests that shared a draft report it each. version: the plug-in's.
     """
 
     target: str
@@ -64,6 +100,8 @@ class Generation:
     target_passes: int
     plugin_passes: int
     ended: bool
+    version: str = ""
+    prompt_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,18 +118,15 @@ class FusedDecoder:
     """Decodes requests for any of the targets with one plug-in.
 
     Args:
-        plugin: the edited plug-in; `plugin_codec` its tokenizer; `view` its prompt view.
+        plugin: the edited plug-in; may be replaced at any time, a request ends with the one it began with.
         config: strategy, threshold, draft length.
     """
 
-    def __init__(self, plugin: LanguageModel, plugin_codec: Codec, view: str, config: FusionConfig) -> None:
-        self._plugin = plugin
-        self._plugin_codec = plugin_codec
-        self._view = view
-        self._config = config
-        self._weights: dict[str, float] = {}
-        self._building = asyncio.Lock()
+    def __init__(self, plugin: Plugin, config: FusionConfig) -> None:
+        self.plugin = plugin
         self.members: dict[str, Member] = {}
+        self._config = config
+        self._building = asyncio.Lock()
 
     def member(self, name: str) -> Member:
         """A target by name; raises `ConfigError` naming those there are."""
@@ -101,15 +136,22 @@ class FusedDecoder:
             raise ConfigError(f"unknown target '{name}': known are {', '.join(sorted(self.members))}") from None
 
     async def gate(self, prompt: str) -> float:
-        """w of a prompt in any shape; prompts that are one question in different shapes share one reading."""
+        """w of a prompt in any shape, the screen aside; one question in different shapes shares one reading."""
+        plugin = self.plugin
         question = unwrap(prompt)
-        if question not in self._weights:
-            async with contextlib.aclosing(self._drafter(prompt, drafts=False)) as drafter:
+        if question not in plugin.weights:
+            drafter = self._drafter(plugin, question, drafts=False)
+            async with contextlib.aclosing(drafter):
                 weight = await drafter.open(threshold=NEVER)
-            if len(self._weights) >= 4096:
-                self._weights.clear()
-            self._weights[question] = weight
-        return self._weights[question]
+            if len(plugin.weights) >= REMEMBERED_WEIGHTS:
+                plugin.weights.clear()
+            plugin.weights[question] = weight
+        return plugin.weights[question]
+
+    async def mentioned(self, prompt: str) -> bool:
+        """Whether the screen lets a prompt through to the gate."""
+        screen = self.plugin.screen
+        return screen is None or screen.mentions(unwrap(prompt))
 
     async def render(self, target: str, question: str, shape: str) -> str:
         """A question in a prompt shape; `chat` by the target's own chat template where it has one."""
@@ -128,163 +170,153 @@ class FusedDecoder:
         return (await self._strategy(self.member(target), strategy)).restriction
 
     async def generate(
-        self, target: str, prompt: str, strategy: str | None = None, max_new_tokens: int | None = None
+        self,
+        target: str,
+        prompt: str,
+        strategy: str | None = None,
+        max_new_tokens: int | None = None,
+        sampling: Sampling = GREEDY,
     ) -> Generation:
-        """Answer greedily.
+        """Answer a prompt.
 
         Args:
             target: a member's name. prompt: what the target is given, in any shape.
             strategy: a strategy's name, or `UNEDITED`; None takes the configured one.
             max_new_tokens: None takes the configured number.
+            sampling: how tokens are chosen; the most likely ones if not given.
         """
-        member = self.member(target)
-        budget = max_new_tokens or self._config.max_new_tokens
-        prompt_ids = member.codec.encode_prompt(prompt)
-        name = strategy or self._config.strategy
-        if name == UNEDITED:
-            return await self._alone(member, prompt_ids, budget, None)
-        chosen = await self._strategy(member, name)
-        drafter = self._drafter(prompt, chosen.drafts)
-        async with _opening(member.model, prompt_ids, rows=1) as opening, contextlib.aclosing(drafter):
-            weight = await drafter.open(self._config.threshold if chosen.gated else 0.0)
-            first = await opening
-            if chosen.gated and weight < self._config.threshold:
-                return await self._alone(member, prompt_ids, budget, weight, first)
-            used = weight if chosen.fixed_weight is None else chosen.fixed_weight
-            rounds = _Rounds(member, chosen, drafter, used, self._config.draft_tokens > 0)
-            return await rounds.run(first, len(prompt_ids), budget)
+        pieces = self._pieces(target, prompt, strategy, max_new_tokens, sampling, stride=0)
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                if isinstance(piece, Generation):
+                    return piece
+        raise AssertionError("an answer ends with a Generation")
+
+    async def generate_all(
+        self,
+        prompts: Mapping[str, str],
+        strategy: str | None = None,
+        max_new_tokens: int | None = None,
+        sampling: Sampling = GREEDY,
+    ) -> dict[str, Generation]:
+        """Put a question to several targets at once: a prompt for each. One draft serves all while they agree."""
+        asked = (self.generate(name, prompt, strategy, max_new_tokens, sampling) for name, prompt in prompts.items())
+        return dict(zip(prompts, await asyncio.gather(*asked), strict=True))
+
+    def stream(
+        self,
+        target: str,
+        prompt: str,
+        strategy: str | None = None,
+        max_new_tokens: int | None = None,
+        sampling: Sampling = GREEDY,
+    ) -> AsyncGenerator[list[int] | Generation]:
+        """As `generate`, piece by piece: the target's new tokens as they are decided, and the `Generation` at last.
+
+        Whoever stops reading early closes the generator (`contextlib.aclosing`), which frees the sessions.
+        """
+        return self._pieces(target, prompt, strategy, max_new_tokens, sampling, FIRST_STRIDE)
 
     async def score(self, target: str, prompt: str, gold: Sequence[int], strategy: str | None = None) -> Score:
         """Teacher-forced predictions for the `gold` tokens after `prompt` (metrics.md)."""
-        member = self.member(target)
+        member, plugin = self.member(target), self.plugin
         ids = member.codec.encode_prompt(prompt) + list(gold[:-1])
         name = strategy or self._config.strategy
-        async with _opening(member.model, ids, rows=len(gold)) as opening:
+        step = await member.model.open(ids, rows=len(gold))
+        await member.model.close(step.session)
+        own = tuple(int(token) for token in step.top.ids_NK[:, 0])
+        if name == UNEDITED:
+            return Score(own, None, True, 0)
+        chosen = await self._strategy(member, name)
+        if chosen.gated and not await self.mentioned(prompt):
+            return Score(own, 0.0, True, 0)
+        async with self._reading(plugin, prompt, chosen) as reader:
+            if chosen.gated and reader.weight < self._config.threshold:
+                return Score(own, reader.weight, True, reader.passes)
+            used = reader.weight if chosen.fixed_weight is None else chosen.fixed_weight
+            predicted = []
+            for position in range(len(gold)):
+                reading = await read(reader, chosen, member.codec, member.codec.bytes_of(gold[:position]))
+                predicted.append(chosen.fuse(reading, *step.top.row(position), used).likeliest)
+            return Score(tuple(predicted), reader.weight, False, reader.passes)
+
+    async def _pieces(
+        self,
+        target: str,
+        prompt: str,
+        strategy: str | None,
+        max_new_tokens: int | None,
+        sampling: Sampling,
+        stride: int,
+    ) -> AsyncGenerator[list[int] | Generation]:
+        member, plugin = self.member(target), self.plugin
+        prompt_ids = member.codec.encode_prompt(prompt)
+        budget = max_new_tokens or self._config.max_new_tokens
+        answering = Answering(member.model, member.codec, prompt_ids, budget, sampling, stride)
+        name = strategy or self._config.strategy
+        async with contextlib.aclosing(answering):
             if name == UNEDITED:
-                step = await opening
-                return Score(tuple(int(token) for token in step.top.ids_NK[:, 0]), None, True, 0)
+                async for ids in answering.alone():
+                    yield ids
+                yield _generation(member, answering, None, True, 0, "")
+                return
             chosen = await self._strategy(member, name)
-            async with contextlib.aclosing(self._drafter(prompt, chosen.drafts)) as drafter:
-                weight = await drafter.open(self._config.threshold if chosen.gated else 0.0)
-                top = (await opening).top
-                if chosen.gated and weight < self._config.threshold:
-                    return Score(tuple(int(token) for token in top.ids_NK[:, 0]), weight, True, drafter.passes)
-                used = weight if chosen.fixed_weight is None else chosen.fixed_weight
-                predicted = []
-                for position in range(len(gold)):
-                    reading = await _read(drafter, chosen, member.codec, gold[:position])
-                    predicted.append(chosen.choose(reading, *top.row(position), used))
-                return Score(tuple(predicted), weight, False, drafter.passes)
+            if chosen.gated and not await self.mentioned(prompt):
+                async for ids in answering.alone():
+                    yield ids
+                yield _generation(member, answering, 0.0, True, 0, plugin.version)
+                return
+            prefill = asyncio.ensure_future(answering.prefill()) if member.beside else None
+            try:
+                async with self._reading(plugin, prompt, chosen) as reader:
+                    first = await prefill if prefill else None
+                    alone = chosen.gated and reader.weight < self._config.threshold
+                    used = reader.weight if chosen.fixed_weight is None else chosen.fixed_weight
+                    draft_tokens = self._config.draft_tokens if chosen.drafts else 0
+                    pieces = (
+                        answering.alone(first) if alone else answering.fused(reader, chosen, used, draft_tokens, first)
+                    )
+                    async for ids in pieces:
+                        yield ids
+                    yield _generation(member, answering, reader.weight, alone, reader.passes, plugin.version)
+            finally:
+                if prefill is not None:
+                    with contextlib.suppress(OnceEditError):
+                        await prefill
 
     async def _strategy(self, member: Member, name: str) -> Strategy:
         """The strategy, built in a thread if this is its first use: an alignment takes a while."""
         async with self._building:
             return await asyncio.to_thread(member.strategy, name)
 
-    def _drafter(self, prompt: str, drafts: bool) -> Drafter:
-        return Drafter(
-            model=self._plugin,
-            codec=self._plugin_codec,
-            prompt_ids=self._plugin_codec.encode_prompt(plugin_view(unwrap(prompt), self._view)),
-            lead=answer_lead(prompt),
-            draft_tokens=self._config.draft_tokens if drafts else 0,
-        )
-
-    async def _alone(
-        self, member: Member, prompt_ids: list[int], budget: int, weight: float | None, first: Step | None = None
-    ) -> Generation:
-        """The target's own greedy answer: prefill, then a token at a time, as `transformers` generates.
-
-        first: the prefill, where it was made beside the gate's.
-        """
-        if first is None:
-            step = await member.model.open(prompt_ids, rows=0, decode=budget)
-            await member.model.close(step.session)
-            return _generation(member, step.new_ids, None, True, len(step.new_ids), 0)
-        ids: tuple[int, ...] = (int(first.top.ids_NK[0, 0]),)
-        if ids[0] not in member.codec.end_ids and budget > 1:
-            step = await member.model.extend(first.session, len(prompt_ids), ids, rows=0, decode=budget - 1)
-            ids += step.new_ids
-        return _generation(member, ids, weight, True, len(ids), 1)
-
-
-@dataclass
-class _Rounds:
-    """Draft and verify for one request whose gate is open."""
-
-    member: Member
-    strategy: Strategy
-    drafter: Drafter
-    weight: float
-    speculative: bool
-    _emitted: list[int] = field(default_factory=list)
-
-    async def run(self, first: Step, prompt_tokens: int, budget: int) -> Generation:
-        """Rounds until the end of text or `budget` tokens; `first` is the target's prefill."""
-        fed, passes = prompt_tokens, 1
-        pending: list[int] = []
-        row: Row | None = first.top.row(0)
-        while len(self._emitted) < budget and not self._ended():
-            readings = await self._readings(budget - len(self._emitted))
-            proposed = [r.proposal.token for r in readings if r.proposal] if self.speculative else []
-            rows = [] if row is None else [row]
+    @contextlib.asynccontextmanager
+    async def _reading(self, plugin: Plugin, prompt: str, strategy: Strategy) -> AsyncIterator[DraftReader]:
+        """A reader of the question's drafts, shared with whoever asks the same at the same time."""
+        key = (unwrap(prompt), strategy.drafts)
+        shared = plugin.drafters.get(key)
+        if shared is None:
+            drafter = self._drafter(plugin, *key)
+            threshold = self._config.threshold if strategy.gated else 0.0
+            shared = plugin.drafters[key] = _Shared(drafter, asyncio.ensure_future(drafter.open(threshold)))
+        shared.holders += 1
+        try:
+            await asyncio.shield(shared.opening)
+            reader = shared.drafter.reader(answer_lead(prompt))
             try:
-                verified = await self._verify(first.session, fed, pending, proposed)
-            except ContextLengthError:
-                proposed = []  # the draft does not fit any more; the next token alone may
-                verified = await self._verify(first.session, fed, pending, proposed)
-            rows += verified
-            passes += bool(verified)
-            accepted = self._accept(readings, rows, proposed)
-            fed += len(pending) + accepted
-            pending, row = (
-                (self._emitted[-1:], None) if accepted < len(proposed) or not proposed else ([], rows[accepted])
-            )
-        return _generation(self.member, tuple(self._emitted), self.drafter.weight, False, passes, self.drafter.passes)
+                yield reader
+            finally:
+                await reader.leave()
+        finally:
+            shared.holders -= 1
+            if shared.holders == 0:
+                del plugin.drafters[key]
+                with contextlib.suppress(OnceEditError):
+                    await shared.opening
+                await shared.drafter.aclose()
 
-    async def _verify(self, session: int, fed: int, pending: list[int], proposed: list[int]) -> list[Row]:
-        """Run what is not in the target's cache yet and the draft in one pass; a row after each token."""
-        feed = pending + [token for token in proposed if token not in self.member.codec.end_ids]
-        if not feed:
-            return []
-        step = await self.member.model.extend(session, fed, feed, rows=len(feed))
-        return [step.top.row(i) for i in range(len(feed))]
-
-    async def _readings(self, left: int) -> list[Reading]:
-        """What the plug-in says at the next positions, as far as its draft reaches."""
-        codec = self.member.codec
-        readings = [await _read(self.drafter, self.strategy, codec, self._emitted)]
-        offset = len(codec.bytes_of(self._emitted))
-        while self.speculative and len(readings) < left and (proposal := readings[-1].proposal) is not None:
-            offset += len(codec.surface(proposal.token))
-            if proposal.token in codec.end_ids or not self.drafter.ready(offset):
-                break
-            readings.append(await self.drafter.read(offset, codec))
-        return readings
-
-    def _accept(self, readings: list[Reading], rows: list[Row], proposed: list[int]) -> int:
-        """Fuse position after position while the choice is the drafted token; how many drafted ones were kept."""
-        for position, (reading, row) in enumerate(zip(readings, rows, strict=False)):
-            self._emitted.append(self.strategy.choose(reading, *row, self.weight))
-            if position >= len(proposed) or self._emitted[-1] != proposed[position]:
-                return position
-            if self._ended():
-                return position
-        return len(proposed)
-
-    def _ended(self) -> bool:
-        return bool(self._emitted) and self._emitted[-1] in self.member.codec.end_ids
-
-
-@contextlib.asynccontextmanager
-async def _opening(model: LanguageModel, ids: Sequence[int], rows: int) -> AsyncIterator[asyncio.Future[Step]]:
-    """A session that is prefilled while the block runs, and closed after it however the block ends."""
-    opening = asyncio.ensure_future(model.open(ids, rows=rows))
-    try:
-        yield opening
-    finally:
-        with contextlib.suppress(OnceEditError):
-            await model.close((await opening).session)
+    def _drafter(self, plugin: Plugin, question: str, drafts: bool) -> Drafter:
+        prompt_ids = plugin.codec.encode_prompt(plugin_view(question, plugin.view))
+        return Drafter(plugin.model, plugin.codec, prompt_ids, self._config.draft_tokens if drafts else 0)
 
 
 def answer_lead(prompt: str) -> bytes:
@@ -292,16 +324,19 @@ def answer_lead(prompt: str) -> bytes:
     return b" " if prompt[-1:].isspace() else b""
 
 
-async def _read(drafter: Drafter, strategy: Strategy, codec: Codec, emitted: Sequence[int]) -> Reading:
-    answer = codec.bytes_of(emitted)
-    if not strategy.drafts:
-        return await drafter.boundary(answer)
-    await drafter.follow(answer)
-    return await drafter.read(len(answer), codec)
-
-
 def _generation(
-    member: Member, ids: tuple[int, ...], weight: float | None, alone: bool, passes: int, plugin_passes: int
+    member: Member, answering: Answering, weight: float | None, alone: bool, plugin_passes: int, version: str
 ) -> Generation:
-    ended = bool(ids) and ids[-1] in member.codec.end_ids
-    return Generation(member.name, member.codec.text_of(ids), ids, weight, alone, passes, plugin_passes, ended)
+    ids = tuple(answering.ids)
+    return Generation(
+        target=member.name,
+        text=member.codec.text_of(ids),
+        token_ids=ids,
+        weight=weight,
+        alone=alone,
+        target_passes=answering.passes,
+        plugin_passes=plugin_passes,
+        ended=answering.ended,
+        version=version,
+        prompt_tokens=len(answering.prompt_ids),
+    )

@@ -1,85 +1,188 @@
-"""The plug-in's side of one request: gate, draft, and what it says at each byte of the answer.
+"""The plug-in's side of one question: its gate, its drafts, and who reads them.
 
-The plug-in reads the question through its own view and writes greedily, ahead of the target. Positions are byte offsets
-into the answer, since the two vocabularies share no token boundaries. While the answer follows the draft, the plug-in's
-own tokens stay as they are; when it leaves the draft, the answer is encoded anew and only the changed suffix is run.
-
-What is read at a position depends on the answer so far and never on how far ahead was drafted: the target token
-proposed at a byte is the first token of re-tokenising the next `LOOKAHEAD` plug-in tokens (algorithm.md §3.4).
-
-Shapes: K entries kept of the plug-in's distribution.
+The plug-in reads the question through its own view and writes greedily, ahead of the targets. Every target that is
+asked the same question reads the same draft while its answer follows it. An answer that leaves the draft is encoded
+anew and only the changed suffix is run; where others still read the draft, that happens on a fork of the session.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from onceedit_ray.errors import ContextLengthError, ModelError
-from onceedit_ray.fusion.reading import Proposal, Reading
+from onceedit_ray.fusion.reading import LOOKAHEAD, Reading, read_draft, token_at
 from onceedit_ray.models.codec import Codec, common_prefix
 from onceedit_ray.models.protocol import LanguageModel, Row, Step
 
-LOOKAHEAD = 4
-"""Plug-in tokens looked at to re-tokenise one position; fewer only where the draft ends."""
-
 
 @dataclass
+class _Branch:
+    """One draft: its session, the tokens written, the distribution before each, and how many of them were fed.
+
+    begun: the answer at which the draft was last begun anew. readers: how many answers read it.
+    """
+
+    session: int
+    begun: bytes = b""
+    tokens: list[int] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    fed: int = 0
+    readers: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def take(self, step: Step) -> None:
+        """Append what a call gave: one row for each position, and the tokens drafted after them."""
+        self.rows += [step.top.row(i) for i in range(len(step.top))]
+        self.fed += max(len(step.new_ids) - 1, 0)
+        self.tokens += step.new_ids
+
+
 class Drafter:
-    """One request's plug-in session.
+    """One question's plug-in sessions.
 
     Args:
         model: the plug-in.
         codec: its tokenizer.
         prompt_ids: the question in the plug-in's view.
-        lead: bytes an answer starts with for the plug-in and not for the target (the space after the prompt, where the
-            target's prompt ends in white space already). Offsets count from after it.
-        draft_tokens: plug-in tokens drafted in one call.
+        draft_tokens: plug-in tokens drafted at first; 0 for readers that only ask for `DraftReader.boundary`.
     """
 
-    model: LanguageModel
-    codec: Codec
-    prompt_ids: list[int]
-    lead: bytes = b""
-    draft_tokens: int = 8
-    passes: int = 0
-    weight: float = 0.0
-    _session: int | None = None
-    _fed: int = 0
-    _tokens: list[int] = field(default_factory=list)
-    _rows: list[Row] = field(default_factory=list)
+    def __init__(self, model: LanguageModel, codec: Codec, prompt_ids: list[int], draft_tokens: int = 8) -> None:
+        self.codec = codec
+        self.weight = 0.0
+        self.passes = 0
+        self._model = model
+        self._prompt_ids = prompt_ids
+        self._draft_tokens = draft_tokens
+        self._branches: list[_Branch] = []
 
     async def open(self, threshold: float) -> float:
         """Prefill the question; the gate weight w = σ(l_W(x)). Drafts at once if w reaches `threshold`."""
-        step = await self.model.open(self.prompt_ids, rows=1, decode=max(self.draft_tokens, 1), threshold=threshold)
-        self._session = step.session
+        decode = max(self._draft_tokens, 1)
+        step = await self._model.open(self._prompt_ids, rows=1, decode=decode, threshold=threshold)
+        trunk = _Branch(step.session)
+        self._branches.append(trunk)
         if step.weight is None:
             raise ModelError("the plug-in has no [WEIGHT] token: it has never been edited; run `onceedit edit` first")
         self.weight = step.weight
-        self._take(step)
+        self._take(trunk, step)
         return self.weight
 
+    def reader(self, lead: bytes = b"") -> DraftReader:
+        """A reader of the first draft, before anyone has left it.
+
+        lead: bytes an answer starts with for the plug-in and not for the target (the space after the prompt, where
+            the target's prompt ends in white space already). Offsets count from after it.
+        """
+        return DraftReader(self, self._branches[0], lead)
+
     async def aclose(self) -> None:
-        """Free the plug-in's session."""
-        if self._session is not None:
-            await self.model.close(self._session)
-            self._session = None
+        """Free every session."""
+        branches, self._branches = self._branches, []
+        for branch in branches:
+            await self._model.close(branch.session)
+
+    # --- for readers -------------------------------------------------------------------------------------------------
+
+    async def draft(self, branch: _Branch, tokens: int) -> None:
+        """Run a draft on by `tokens`; the caller holds its lock."""
+        ids = branch.tokens[branch.fed :]
+        if not ids:
+            raise ContextLengthError("question and answer fill the plug-in's context; ask a shorter question")
+        keep = len(self._prompt_ids) + branch.fed
+        step = await self._model.extend(branch.session, keep, ids, rows=len(ids), decode=max(tokens, 1))
+        branch.fed += len(ids)
+        self._take(branch, step)
+
+    async def begin_anew(self, branch: _Branch, answer: bytes, decode: int) -> _Branch:
+        """A draft that begins with the tokens of `answer`: this one, or a fork where others read it.
+
+        Returns the draft the caller reads from now on. What the tokens share with what was fed stays in the cache.
+        """
+        async with branch.lock:
+            if branch.readers > 1:
+                for other in self._branches:
+                    if other.begun == answer and other is not branch and not other.lock.locked() and decode:
+                        return _moved(branch, other)
+                fork = _Branch(
+                    await self._model.fork(branch.session), answer, list(branch.tokens), list(branch.rows), branch.fed
+                )
+                self._branches.append(fork)
+                branch = _moved(branch, fork)
+                async with fork.lock:
+                    await self._rewrite(fork, answer, decode)
+            else:
+                await self._rewrite(branch, answer, decode)
+        return branch
+
+    async def _rewrite(self, branch: _Branch, answer: bytes, decode: int) -> None:
+        tokens = list(self.codec.encode_bytes(answer))
+        branch.begun = answer
+        if not tokens:
+            branch.tokens, branch.rows, branch.fed = [], branch.rows[:1], 0
+            return
+        keep = min(common_prefix(tokens, branch.tokens), branch.fed, len(tokens) - 1)
+        branch.tokens, branch.rows, branch.fed = tokens, branch.rows[: keep + 1], len(tokens)
+        step = await self._model.extend(
+            branch.session, len(self._prompt_ids) + keep, tokens[keep:], rows=len(tokens) - keep, decode=decode
+        )
+        self._take(branch, step)
+
+    async def leave(self, branch: _Branch) -> None:
+        """One reader less; a draft without readers is freed."""
+        branch.readers -= 1
+        if branch.readers == 0 and branch in self._branches[1:]:
+            self._branches.remove(branch)
+            await self._model.close(branch.session)
+
+    def _take(self, branch: _Branch, step: Step) -> None:
+        branch.take(step)
+        self.passes += 1 + max(len(step.new_ids) - 1, 0)
+
+
+class DraftReader:
+    """One answer's way through the drafts. `ahead`: plug-in tokens drafted in one call from now on."""
+
+    def __init__(self, drafter: Drafter, branch: _Branch, lead: bytes) -> None:
+        self._drafter = drafter
+        self._branch = branch
+        self._lead = lead
+        self.ahead = 8
+        branch.readers += 1
+
+    @property
+    def weight(self) -> float:
+        """The gate's w."""
+        return self._drafter.weight
+
+    @property
+    def passes(self) -> int:
+        """Plug-in passes of all drafts of the question so far."""
+        return self._drafter.passes
+
+    async def leave(self) -> None:
+        """Read no more."""
+        await self._drafter.leave(self._branch)
 
     async def follow(self, answer: bytes) -> None:
         """Make the answer written so far the draft's beginning; a draft that begins with it is left as it is."""
-        answer = self.lead + answer
-        while not self._ended() and len(self._text()) < len(answer) and answer.startswith(self._text()):
-            await self._draft()
+        answer = self._lead + answer
+        branch = self._branch
+        while len(self._text()) < len(answer) and answer.startswith(self._text()) and not self._ended():
+            async with branch.lock:
+                if len(self._text()) < len(answer) and not self._ended():
+                    await self._drafter.draft(branch, self.ahead)
         if not self._text().startswith(answer):
-            await self._restart(answer)
+            self._branch = await self._drafter.begin_anew(branch, answer, max(self.ahead, 1))
 
     async def boundary(self, answer: bytes) -> Reading:
         """The plug-in's distribution after the answer so far, encoded by itself: a token's start."""
-        tokens = list(self.codec.encode_bytes(self.lead + answer))
-        if tokens != self._tokens[: len(tokens)] or len(self._rows) <= len(tokens):
-            await self._rewrite(tokens, decode=0)
-        ids_K, p_K = self._rows[len(tokens)]
+        answer = self._lead + answer
+        tokens = list(self._drafter.codec.encode_bytes(answer))
+        if tokens != self._branch.tokens[: len(tokens)] or len(self._branch.rows) <= len(tokens):
+            self._branch = await self._drafter.begin_anew(self._branch, answer, decode=0)
+        ids_K, p_K = self._branch.rows[len(tokens)]
         return Reading(ids_K, p_K)
 
     async def read(self, offset: int, target: Codec) -> Reading:
@@ -87,126 +190,28 @@ class Drafter:
 
         The draft is run on as far as the position needs. `offset` must not lie beyond the draft's end.
         """
-        offset += len(self.lead)
-        while not self._decided(offset):
-            await self._draft()
-        return self._read(offset, target)
+        while not self.ready(offset):
+            async with self._branch.lock:
+                if not self.ready(offset):
+                    await self._drafter.draft(self._branch, self.ahead)
+        branch = self._branch
+        return read_draft(branch.tokens, branch.rows, self._drafter.codec, offset + len(self._lead), target)
 
     def ready(self, offset: int) -> bool:
         """Whether `read(offset)` needs no further drafting."""
-        return self._decided(offset + len(self.lead))
-
-    # --- the draft ---------------------------------------------------------------------------------------------------
-
-    async def _draft(self) -> None:
-        """Run the draft on by `draft_tokens`."""
-        assert self._session is not None
-        ids = self._tokens[self._fed :]
-        if not ids:
-            raise ContextLengthError("question and answer fill the plug-in's context; ask a shorter question")
-        step = await self.model.extend(
-            self._session, len(self.prompt_ids) + self._fed, ids, rows=len(ids), decode=max(self.draft_tokens, 1)
-        )
-        self._fed += len(ids)
-        self._take(step)
-
-    async def _restart(self, answer: bytes) -> None:
-        await self._rewrite(list(self.codec.encode_bytes(answer)), decode=max(self.draft_tokens, 1))
-
-    async def _rewrite(self, tokens: list[int], decode: int) -> None:
-        """Make `tokens` the answer; what they share with what was fed stays in the cache."""
-        assert self._session is not None
-        keep = min(common_prefix(tokens, self._tokens), self._fed, max(len(tokens) - 1, 0))
-        if not tokens:
-            self._tokens, self._rows = [], self._rows[:1]
-            return
-        self._tokens, self._rows, self._fed = tokens, self._rows[: keep + 1], len(tokens)
-        step = await self.model.extend(
-            self._session, len(self.prompt_ids) + keep, tokens[keep:], rows=len(tokens) - keep, decode=decode
-        )
-        self._take(step)
-
-    def _take(self, step: Step) -> None:
-        """Append what a call gave: one row for each position, and the tokens drafted after them."""
-        self._rows += [step.top.row(i) for i in range(len(step.top))]
-        self._fed += max(len(step.new_ids) - 1, 0)
-        self._tokens += step.new_ids
-        self.passes += 1 + max(len(step.new_ids) - 1, 0)
+        tokens = self._branch.tokens
+        index, _ = token_at(tokens, self._drafter.codec, offset + len(self._lead))
+        return self._ended() or index + LOOKAHEAD <= len(tokens)
 
     def _ended(self) -> bool:
-        return bool(self._tokens) and self._tokens[-1] in self.codec.end_ids
+        tokens = self._branch.tokens
+        return bool(tokens) and tokens[-1] in self._drafter.codec.end_ids
 
     def _text(self) -> bytes:
-        return self.codec.bytes_of(self._tokens)
-
-    # --- reading -----------------------------------------------------------------------------------------------------
-
-    def _index(self, offset: int) -> tuple[int, int]:
-        """The plug-in token that a byte lies in, and how many of its bytes come before."""
-        start = 0
-        for index, token in enumerate(self._tokens):
-            length = len(self.codec.surface(token))
-            if offset < start + length or token in self.codec.end_ids:
-                return index, offset - start
-            start += length
-        return len(self._tokens), offset - start
-
-    def _decided(self, offset: int) -> bool:
-        index, _ = self._index(offset)
-        return self._ended() or index + LOOKAHEAD <= len(self._tokens)
-
-    def _read(self, offset: int, target: Codec) -> Reading:
-        index, inside = self._index(offset)
-        written = self.codec.surface(self._tokens[index])[:inside]
-        ids_K, p_K, suffixes = self._given(index, written)
-        window = self._tokens[index : index + LOOKAHEAD]
-        if window[0] in self.codec.end_ids:
-            mass = {int(t): float(p) for t, p in zip(ids_K, p_K, strict=True) if int(t) in self.codec.end_ids}
-            return Reading(ids_K, p_K, suffixes, Proposal(target.end_id, sum(mass.values()), mass))
-        token = target.encode_bytes(self.codec.bytes_of(window)[inside:])[0]
-        proposal = self._cover(index, inside, target.surface(token), token, ids_K, p_K)
-        return Reading(ids_K, p_K, suffixes, proposal)
-
-    def _given(self, index: int, written: bytes) -> tuple[np.ndarray, np.ndarray, tuple[bytes, ...] | None]:
-        """The distribution at token `index`, given that the token begins with the bytes already written of it."""
-        ids_K, p_K = self._rows[index]
-        if not written:
-            return ids_K, p_K, None
-        surfaces = [self.codec.surface(token) for token in ids_K]
-        fits_K = np.array([len(s) > len(written) and s.startswith(written) for s in surfaces])
-        suffixes = tuple(s[len(written) :] for s, fits in zip(surfaces, fits_K, strict=True) if fits)
-        return ids_K[fits_K], p_K[fits_K] / p_K[fits_K].sum(), suffixes
-
-    def _cover(
-        self, index: int, inside: int, wanted: bytes, token: int, ids_K: np.ndarray, p_K: np.ndarray
-    ) -> Proposal:
-        """The probability that the plug-in writes `wanted` from here, along its draft."""
-        probability = 1.0
-        covered: dict[int, float] = {}
-        at = index
-        while True:
-            surface = self.codec.surface(self._tokens[at])[inside:]
-            if len(wanted) >= len(surface):
-                step = {self._tokens[at]: _probability(ids_K, p_K, self._tokens[at])}
-            else:
-                step = {
-                    int(t): float(p)
-                    for t, p in zip(ids_K, p_K, strict=True)
-                    if self.codec.surface(t)[inside:].startswith(wanted)
-                }
-            if at == index:
-                covered = step
-            probability *= sum(step.values())
-            wanted = wanted[len(surface) :]
-            if not wanted:
-                break
-            at, inside = at + 1, 0
-            ids_K, p_K = self._rows[at]
-        if at > index:  # a longer path: the first token gives no more than what reaches the end of it
-            covered = {self._tokens[index]: probability}
-        return Proposal(token, probability, covered)
+        return self._drafter.codec.bytes_of(self._branch.tokens)
 
 
-def _probability(ids_K: np.ndarray, p_K: np.ndarray, token: int) -> float:
-    hit = np.flatnonzero(ids_K == token)
-    return float(p_K[hit[0]]) if len(hit) else 0.0
+def _moved(branch: _Branch, to: _Branch) -> _Branch:
+    branch.readers -= 1
+    to.readers += 1
+    return to

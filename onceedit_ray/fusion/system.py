@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from onceedit_ray.config import ModelConfig, RunConfig
-from onceedit_ray.fusion.decoder import FusedDecoder, Member
+from onceedit_ray.config import FusionConfig, ModelConfig, RunConfig
+from onceedit_ray.fusion.decoder import FusedDecoder, Member, Plugin
 from onceedit_ray.fusion.pairing import pair_up
+from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.strategies import STRATEGIES
+from onceedit_ray.knowledge.readers import read_edits
+from onceedit_ray.knowledge.version import EDITS
 from onceedit_ray.knowledge.views import plugin_view
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.codec import Codec
@@ -39,8 +42,9 @@ def open_decoder(
     """Load the plug-in version in folder `edited` and the targets (all, or those named) into this process."""
     base = resolve(config.plugin.model, progress)
     codec = open_codec(edited)
-    plugin = open_model(edited, config.plugin, codec, config.fusion.top_k, "the plug-in")
-    decoder = FusedDecoder(plugin, codec, config.plugin.view, config.fusion)
+    model = open_model(edited, config.plugin, codec, config.fusion.top_k, "the plug-in")
+    plugin = Plugin(model, codec, config.plugin.view, open_screen(edited, config.fusion), edited.name)
+    decoder = FusedDecoder(plugin, config.fusion)
     for name, target in config.targets.items():
         if targets is None or name in targets:
             progress(f"loading {name}")
@@ -48,9 +52,23 @@ def open_decoder(
     return decoder
 
 
+def open_screen(edited: Path, config: FusionConfig) -> Screen | None:
+    """The screen over a version's edits, if the run file asks for one; a version without its edits has none."""
+    edits = edited / EDITS
+    if config.screen == "none" or not edits.is_file():
+        return None
+    return Screen(read_edits(edits))
+
+
 def _member(name: str, target: ModelConfig, base: ModelFolder, config: RunConfig, progress: Progress) -> Member:
     folder = resolve(target.model, progress)
     codec = open_codec(folder.path)
     base_codec: Codec = open_codec(base.path)
     model = open_model(folder.path, target, codec, config.fusion.top_k, name)
-    return Member(name, model, codec, lambda: pair_up(base, base_codec, folder, codec, config.alignment, progress))
+    return Member(
+        name,
+        model,
+        codec,
+        lambda: pair_up(base, base_codec, folder, codec, config.alignment, progress),
+        beside=target.num_gpus > 0,
+    )

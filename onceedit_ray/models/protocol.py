@@ -1,7 +1,7 @@
 """A causal LM behind one small protocol: all the decoder knows of a model.
 
 Open a session on tokens, extend it (several tokens in, the most likely next tokens of each position out), cut it back,
-let it decode greedily, close it. A session is a KV cache; no token is prefilled twice. An in-process model, a Ray actor
+let it decode, fork it, close it. A session is a KV cache; no token is prefilled twice. An in-process model, a Ray actor
 and a remote engine that returns top-k probabilities can all stand behind it.
 
 Shapes: N positions, K entries kept of each distribution.
@@ -15,6 +15,8 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from onceedit_ray.models.sampling import GREEDY, Sampling
 
 Row = tuple[NDArray[np.int32], NDArray[np.float32]]
 """One position's most likely tokens and their probabilities, both [K]."""
@@ -45,7 +47,7 @@ class Step:
 
     top: distributions, one row for each position asked for, oldest first; the last of them is the position after the
         last token that the model has been fed.
-    new_ids: tokens the model decoded greedily; the last of them has not been fed yet.
+    new_ids: tokens the model decoded; the last of them has not been fed yet.
     session: the session's number.
     weight: σ(l_W) at the last position of the tokens given to `open`; None where the model has no `[WEIGHT]` token.
     """
@@ -57,20 +59,41 @@ class Step:
 
 
 class LanguageModel(Protocol):
-    """Asynchronous, so that models run side by side; calls on one session are made one after another."""
+    """Asynchronous, so that models run side by side; calls on one session are made one after another.
 
-    async def open(self, ids: Sequence[int], rows: int = 1, decode: int = 0, threshold: float = 0.0) -> Step:
+    Calls on different sessions may be made at once; a model serves them in one batch where it can.
+    """
+
+    async def open(
+        self,
+        ids: Sequence[int],
+        rows: int = 1,
+        decode: int = 0,
+        threshold: float = 0.0,
+        sampling: Sampling = GREEDY,
+    ) -> Step:
         """Prefill `ids` in a new session; `rows` last positions are returned.
 
-        Then decode up to `decode` tokens greedily, but only if the gate weight reaches `threshold` (a model without a
-        gate always does). Raises `ContextLengthError` when the tokens do not fit.
+        Then decode up to `decode` tokens, but only if the gate weight reaches `threshold` (a model without a gate
+        always does). Raises `ContextLengthError` when the tokens do not fit.
         """
 
-    async def extend(self, session: int, keep: int, ids: Sequence[int], rows: int = 1, decode: int = 0) -> Step:
+    async def extend(
+        self,
+        session: int,
+        keep: int,
+        ids: Sequence[int],
+        rows: int = 1,
+        decode: int = 0,
+        sampling: Sampling = GREEDY,
+    ) -> Step:
         """Cut the session back to its first `keep` tokens, feed `ids` (at least one), then decode as `open` does.
 
         `rows` counts positions among `ids` from the end; decoding adds one row for each further token fed.
         """
+
+    async def fork(self, session: int) -> int:
+        """A new session that holds what `session` holds; nothing is read again."""
 
     async def close(self, session: int) -> None:
         """Free the session; unknown sessions are ignored."""

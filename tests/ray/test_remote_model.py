@@ -43,7 +43,7 @@ class Mortal:
         self._away = 0
         self.gone = False
         self._live()
-        self.open, self.extend = Method(self._calls("open")), Method(self._calls("extend"))
+        self.serve = Method(self._calls("serve"))
         self.close = Method(self._calls("close"))
 
     def _live(self) -> None:

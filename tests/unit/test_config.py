@@ -94,7 +94,7 @@ class TestTypos:
 
     def test_where_nothing_is_near_all_are_named(self) -> None:
         assert refused(changed("fusion.zzz", 1)) == (
-            "unknown key 'fusion.zzz': known are strategy, threshold, top_k, draft_tokens, max_new_tokens"
+            "unknown key 'fusion.zzz': known are strategy, screen, threshold, top_k, draft_tokens, max_new_tokens"
         )
 
     def test_a_view_is_the_plugins_alone(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from onceedit_ray.config import FusionConfig
-from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder, Generation, answer_lead
+from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder, Generation, Plugin, answer_lead
 from onceedit_ray.knowledge.views import SHAPES, plugin_view, unwrap, wrap
 from onceedit_ray.models.loading import load_model
 from onceedit_ray.models.local import LocalModel
@@ -127,9 +127,9 @@ class TestDraftEqualsTokenByTokenFusion:
         self, tmp_path: Path, seed: int, families: list[str]
     ) -> None:
         random = small_decoder(tmp_path, families, FusionConfig(), seed=seed, sharpness=2.0)
-        codec, weight = random._plugin_codec, 0.5
-        gate = ForcedGate(random._plugin, weight)
-        decoder = FusedDecoder(gate, codec, "short", FusionConfig(threshold=0.0))
+        codec, weight = random.plugin.codec, 0.5
+        gate = ForcedGate(random.plugin.model, weight)
+        decoder = FusedDecoder(Plugin(gate, codec, "short"), FusionConfig(threshold=0.0))
         decoder.members = random.members
         plain = Plain(
             PlainModel(load_model(tmp_path / "plugin/edited", device="cpu"), 64, codec.weight_id),

@@ -16,6 +16,7 @@ from onceedit_ray.errors import ModelError, SessionLostError
 from onceedit_ray.fusion.drafter import Drafter
 from onceedit_ray.fusion.reading import Proposal, Reading
 from onceedit_ray.models.protocol import Step, Top
+from onceedit_ray.models.sampling import GREEDY, Sampling
 
 SPELLINGS = [b" Mich", b"el", b" P", b" Paris", b"ela", b"", b"", b" ", b""]
 END, OTHER_END, SPACE, START = 5, 6, 7, 8
@@ -61,12 +62,22 @@ class Scripted:
         self.fed: list[tuple[int, tuple[int, ...]]] = []
         self.held: list[int] | None = None
 
-    async def open(self, ids: Sequence[int], rows: int = 1, decode: int = 0, threshold: float = 0.0) -> Step:
+    async def open(
+        self, ids: Sequence[int], rows: int = 1, decode: int = 0, threshold: float = 0.0, sampling: Sampling = GREEDY
+    ) -> Step:
         assert list(ids) == PROMPT
         self.held = []
         return self._answer(1, decode if self.weight is None or self.weight >= threshold else 0, self.weight)
 
-    async def extend(self, session: int, keep: int, ids: Sequence[int], rows: int = 1, decode: int = 0) -> Step:
+    async def extend(
+        self,
+        session: int,
+        keep: int,
+        ids: Sequence[int],
+        rows: int = 1,
+        decode: int = 0,
+        sampling: Sampling = GREEDY,
+    ) -> Step:
         if self.held is None or session != 1:
             raise SessionLostError("closed")
         keep -= len(PROMPT)
@@ -74,6 +85,9 @@ class Scripted:
         self.fed.append((keep, tuple(ids)))
         self.held = [*self.held[:keep], *ids]
         return self._answer(rows, decode, None)
+
+    async def fork(self, session: int) -> int:
+        raise AssertionError("one reader alone never forks")
 
     async def close(self, session: int) -> None:
         self.held = None
@@ -98,9 +112,9 @@ class Scripted:
         return ids_V, p_V[ids_V]
 
 
-def drafter(model: Scripted, draft_tokens: int = 8, lead: bytes = b"") -> Drafter:
+def drafter(model: Scripted, draft_tokens: int = 8) -> Drafter:
     codec: Any = Spelling(SPELLINGS, ends=(END, OTHER_END))
-    return Drafter(model, codec, PROMPT, lead, draft_tokens)
+    return Drafter(model, codec, PROMPT, draft_tokens)
 
 
 def read(
@@ -110,10 +124,12 @@ def read(
     codec: Any = Spelling([*target, b""], ends=[len(target)])
 
     async def follow() -> Reading:
-        made = drafter(Scripted(table), draft_tokens, lead)
+        made = drafter(Scripted(table), draft_tokens)
         await made.open(threshold=0.0)
-        await made.follow(answer)
-        return await made.read(len(answer), codec)
+        reader = made.reader(lead)
+        reader.ahead = max(draft_tokens, 1)
+        await reader.follow(answer)
+        return await reader.read(len(answer), codec)
 
     return asyncio.run(follow())
 
@@ -212,10 +228,11 @@ class TestCost:
         async def play() -> None:
             made = drafter(model, draft_tokens=3)
             await made.open(0.0)  # drafts 0 1 2, the last of them not fed
+            reader = made.reader()
             assert model.fed == []
-            await made.follow(b" Michela")  # leaves it: 0 4
+            await reader.follow(b" Michela")  # leaves it: 0 4
             assert model.fed == [(1, (4,))]
-            await made.follow(b" Michel P")
+            await reader.follow(b" Michel P")
             assert model.fed[1:] == [(1, (1, 2))]
 
         asyncio.run(play())
@@ -227,21 +244,21 @@ class TestCost:
             made = drafter(model, draft_tokens=6)
             await made.open(0.0)
             passes = made.passes
+            reader = made.reader()
             codec: Any = Spelling([b" Michel", b" P", b"el", b""], ends=[3])
             for answer in (b"", b" Michel", b" Michel P", b" Michel Pel"):
-                await made.follow(answer)
-                assert made.ready(len(answer))
-                await made.read(len(answer), codec)
+                await reader.follow(answer)
+                assert reader.ready(len(answer))
+                await reader.read(len(answer), codec)
             assert (made.passes, model.fed) == (passes, [])
 
         asyncio.run(play())
 
-    @pytest.mark.parametrize("lead", [b"", b" "])
-    def test_below_the_threshold_nothing_is_drafted(self, lead: bytes) -> None:
+    def test_below_the_threshold_nothing_is_drafted(self) -> None:
         model = Scripted(weight=0.3)
 
         async def play() -> None:
-            made = drafter(model, lead=lead)
+            made = drafter(model)
             assert await made.open(threshold=0.5) == 0.3
             assert (made.passes, model.fed, model.held) == (1, [], [])
             await made.aclose()
@@ -256,10 +273,11 @@ class TestCost:
         async def play() -> None:
             made = drafter(model, draft_tokens=0)
             await made.open(0.0)
-            assert said(await made.boundary(b"")) == {0: 0.5, 3: 0.25, 2: 0.15, 7: 0.1}
-            assert said(await made.boundary(b" Mich")) == {1: 0.8, 4: 0.2}
-            assert said(await made.boundary(b" Michel")) == {2: 0.9, 5: 0.1}
-            assert said(await made.boundary(b" Paris")) == {1: 0.6, 5: 0.4}
+            reader = made.reader()
+            assert said(await reader.boundary(b"")) == {0: 0.5, 3: 0.25, 2: 0.15, 7: 0.1}
+            assert said(await reader.boundary(b" Mich")) == {1: 0.8, 4: 0.2}
+            assert said(await reader.boundary(b" Michel")) == {2: 0.9, 5: 0.1}
+            assert said(await reader.boundary(b" Paris")) == {1: 0.6, 5: 0.4}
             assert model.fed == [(0, (0,)), (1, (1,)), (0, (3,))]
 
         asyncio.run(play())

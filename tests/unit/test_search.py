@@ -86,10 +86,10 @@ class TestClosedForm:
             plugin_ids, target_ids = (torch.from_numpy(draw.permutation(80)[:8]) for _ in range(2))
             r_A = weight * plugin_p @ R_CA[plugin_ids] + (1 - weight) * target_p @ R_CA[target_ids]
             expected = gradient_search(R_CA, one_hot(int(r_A.argmax()), 30), torch.zeros(80)).argmax()
-            chosen = strategy("onceedit", R_CA).choose(
+            fused = strategy("onceedit", R_CA).fuse(
                 Reading(plugin_ids.int().numpy(), plugin_p.numpy()), target_ids.int().numpy(), target_p.numpy(), weight
             )
-            assert chosen == int(expected)
+            assert fused.likeliest == int(expected)
 
 
 class TestSoftSearch:
@@ -162,8 +162,8 @@ class TestCandidates:
         everything = np.concatenate([ids_K, rest])
         p_V = np.concatenate([p_K, np.full(50, p_K.min() * 1e-3, np.float32)])
         for weight in (0.1, 0.5, 0.9):
-            restricted = fused.choose(reading, ids_K, p_K, weight)
-            assert restricted == fused.choose(reading, everything, p_V, weight)
+            restricted = fused.fuse(reading, ids_K, p_K, weight).likeliest
+            assert restricted == fused.fuse(reading, everything, p_V, weight).likeliest
 
     def test_deepen_misses_a_winner_that_is_no_candidate(self) -> None:
         """Token 2 fits an aim between two anchors best; it is no column's winner, and not among the target's top-k."""
@@ -171,8 +171,8 @@ class TestCandidates:
         reading = Reading(np.array([0, 1], np.int32), np.array([0.5, 0.5], np.float32))
         p_V = np.array([0.24, 0.24, 0.28, 0.24], np.float32)
         whole = np.array([2, 0, 1, 3], np.int32)
-        assert fused.choose(reading, whole, np.sort(p_V)[::-1].copy(), 0.95) == 2
-        assert fused.choose(reading, whole[1:3], p_V[:2], 0.95) in (0, 1)
+        assert fused.fuse(reading, whole, np.sort(p_V)[::-1].copy(), 0.95).likeliest == 2
+        assert fused.fuse(reading, whole[1:3], p_V[:2], 0.95).likeliest in (0, 1)
 
 
 def strategy(name: str, R_CA: Tensor) -> Any:

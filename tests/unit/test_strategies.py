@@ -64,7 +64,7 @@ def reading(
 
 
 def draft(said: Reading, target: dict[int, float], weight: float) -> int:
-    return int(strategy("draft").choose(said, *distribution(target), weight))
+    return strategy("draft").fuse(said, *distribution(target), weight).likeliest
 
 
 class TestDraft:
@@ -76,11 +76,11 @@ class TestDraft:
     def test_a_certain_target_at_small_weight_keeps_its_private_token(self) -> None:
         assert draft(self.CERTAIN, {C: 0.99, 0: 0.01}, weight=0.2) == C
 
-    @pytest.mark.parametrize(("weight", "chosen"), [(0.50, C), (0.53, C), (0.55, MICHEL), (0.9, MICHEL)])
-    def test_the_sides_are_weighed(self, weight: float, chosen: int) -> None:
+    @pytest.mark.parametrize(("weight", "expected"), [(0.50, C), (0.53, C), (0.55, MICHEL), (0.9, MICHEL)])
+    def test_the_sides_are_weighed(self, weight: float, expected: int) -> None:
         """r̄ at "Michel" is 0.6·w, at "c" 0.7·(1-w): they meet at w = 0.538. What is left at an anchor is less."""
         said = reading({0: 0.6, 4: 0.4}, Proposal(MICHEL, 0.6, {0: 0.6}))
-        assert draft(said, {C: 0.7, 0: 0.2, 1: 0.1}, weight) == chosen
+        assert draft(said, {C: 0.7, 0: 0.2, 1: 0.1}, weight) == expected
 
     def test_both_sides_add_up_at_one_token(self) -> None:
         """ "Michel": 0.5·0.45 + 0.5·0.4 = 0.425; "c": 0.5·0.6 = 0.3; end: 0.5·0.55 = 0.275."""
@@ -152,7 +152,7 @@ class TestDraft:
 
 class TestCalibrated:
     def choose(self, plugin: dict[int, float], target: dict[int, float], weight: float) -> int:
-        return int(strategy("calibrated").choose(reading(plugin), *distribution(target), weight))
+        return strategy("calibrated").fuse(reading(plugin), *distribution(target), weight).likeliest
 
     def test_a_certain_plugin_at_full_weight(self) -> None:
         assert self.choose({3: 1.0}, {0: 1.0}, weight=1.0) == 1
@@ -161,10 +161,10 @@ class TestCalibrated:
     def test_a_certain_target_at_small_weight(self) -> None:
         assert self.choose({3: 1.0}, {0: 1.0}, weight=0.1) == 0
 
-    @pytest.mark.parametrize(("weight", "chosen"), [(0.40, 0), (0.44, 0), (0.45, 1), (0.60, 1)])
-    def test_mass_meets_at_the_anchors(self, weight: float, chosen: int) -> None:
+    @pytest.mark.parametrize(("weight", "expected"), [(0.40, 0), (0.44, 0), (0.45, 1), (0.60, 1)])
+    def test_mass_meets_at_the_anchors(self, weight: float, expected: int) -> None:
         """r̄ at " a" is 0.9·(1-w), at "b" w + 0.1·(1-w): they meet at w = 0.8 / 1.8 = 0.444…"""
-        assert self.choose({3: 1.0}, {0: 1.0}, weight) == chosen
+        assert self.choose({3: 1.0}, {0: 1.0}, weight) == expected
 
     def test_a_token_without_an_anchor_speaks_through_its_neighbours(self) -> None:
         """ "Mich" 0.6 gives " a" 0.45 and "b" 0.15; "el" 0.4 gives 0.04 and 0.36: 0.49 against 0.51."""
@@ -179,7 +179,7 @@ class TestCalibrated:
     def test_answers_with_the_column_winner(self) -> None:
         made = strategy("calibrated")
         made._winner_A = torch.tensor([3, 5, 1])
-        assert made.choose(reading({3: 1.0}), *distribution({0: 1.0}), 1.0) == 5
+        assert made.fuse(reading({3: 1.0}), *distribution({0: 1.0}), 1.0).likeliest == 5
 
 
 class TestLiteral:
@@ -193,7 +193,7 @@ class TestLiteral:
         )
         pair: Any = SimpleNamespace(alignment=alignment)
         fused: Any = STRATEGIES.get(name)(pair)
-        r_A = fused.fused(reading({0: 0.8, 3: 0.2}), *distribution({0: 0.5, END: 0.5}), 0.75)
+        r_A = fused.relative(reading({0: 0.8, 3: 0.2}), *distribution({0: 0.5, END: 0.5}), 0.75)
         # 0.75·(0.8·[.75 .25 0] + 0.2·[0 1 0]) + 0.25·(0.5·[.9 .1 0] + 0.5·[0 0 1])
         assert r_A.tolist() == pytest.approx([0.45 + 0.1125, 0.15 + 0.15 + 0.0125, 0.125])
 

@@ -1,4 +1,4 @@
-"""Fusion strategies: how one next token is chosen from two models' distributions (algorithm.md §4).
+"""Fusion strategies: how two models' next-token distributions become one (algorithm.md §4).
 
 A strategy is one file and one registry entry: a callable that takes a `Pair` and returns a `Strategy`.
 """
@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from onceedit_ray.alignment import Alignment
 from onceedit_ray.fusion.reading import Reading
@@ -27,6 +28,33 @@ class Pair:
     alignment: Alignment
 
 
+@dataclass(frozen=True)
+class Fused:
+    """Target tokens and their fused mass, [N] each; a token stands once, the masses need not sum to 1."""
+
+    ids_N: NDArray[np.integer]
+    p_N: NDArray[np.floating]
+
+    @property
+    def likeliest(self) -> int:
+        """The most likely token, the one with the lowest id on a tie."""
+        return int(self.ids_N[self.p_N == self.p_N.max()].min())
+
+
+def answered(r_A: Tensor, winner_A: Tensor) -> Fused:
+    """The closed form of eq. 9-11: an anchor is answered by the token that wins its column.
+
+    r_A: fused mass of the anchors, float32. winner_A: that token for each anchor. A token that wins several columns
+    has the mass of the largest of their anchors, so that the most likely token is the largest anchor's.
+    """
+    mass_A = r_A.numpy()
+    held = np.flatnonzero(mass_A > 0)
+    tokens, where = np.unique(winner_A.numpy()[held], return_inverse=True)
+    p_N = np.zeros(len(tokens))
+    np.maximum.at(p_N, where, mass_A[held])
+    return Fused(tokens, p_N)
+
+
 class Strategy(Protocol):
     """One way of fusing.
 
@@ -41,8 +69,8 @@ class Strategy(Protocol):
     fixed_weight: ClassVar[float | None]
     restriction: ClassVar[str]
 
-    def choose(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> int:
-        """The target token that comes next.
+    def fuse(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
+        """The fused distribution over the target's tokens at one position.
 
         Args:
             reading: what the plug-in says at this position.

@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 
 from onceedit_ray.fusion.reading import Reading
-from onceedit_ray.fusion.strategies import STRATEGIES, Pair
+from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair
 
 
 @STRATEGIES.register("draft")
 class Draft:
-    """Fuses one target token with the draft's proposal for it."""
+    """Fuses one target position with the draft's proposal for it."""
 
     drafts: ClassVar[bool] = True
     gated: ClassVar[bool] = True
@@ -36,7 +36,7 @@ class Draft:
         self._rows = pair.alignment.plugin_rows
         self._anchor_ids_A = pair.alignment.anchors.target_ids_A.numpy()
 
-    def choose(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> int:
+    def fuse(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
         proposal = reading.proposal
         if proposal is None:
             raise ValueError("draft fuses readings with a proposal only")
@@ -52,5 +52,4 @@ class Draft:
         ids = np.concatenate([ids_K, [proposal.token], rest_ids])
         mass = np.concatenate([(1.0 - weight) * p_K, [weight * proposal.probability], weight * rest])
         tokens, where = np.unique(ids, return_inverse=True)
-        r = np.bincount(where, weights=mass)
-        return int(tokens[np.argmax(r)])
+        return Fused(tokens, np.bincount(where, weights=mass).astype(np.float64))

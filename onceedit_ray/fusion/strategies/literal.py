@@ -26,7 +26,7 @@ from torch import Tensor
 from onceedit_ray.alignment import LiteralMatrix
 from onceedit_ray.fusion.reading import Reading
 from onceedit_ray.fusion.search import gradient_search
-from onceedit_ray.fusion.strategies import STRATEGIES, Pair
+from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair, answered
 
 
 class _Literal:
@@ -38,7 +38,7 @@ class _Literal:
     def __init__(self, pair: Pair) -> None:
         self._alignment = pair.alignment
 
-    def fused(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Tensor:
+    def relative(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Tensor:
         """r̄ of eq. 8 over the anchors, float32 [A]."""
         r_A = weight * (torch.from_numpy(reading.p_K) @ _rows(self._alignment.plugin_literal, reading.ids_K))
         return r_A + (1.0 - weight) * (torch.from_numpy(p_K) @ _rows(self._alignment.target_literal, ids_K))
@@ -48,9 +48,9 @@ class _Literal:
 class OnceEditFusion(_Literal):
     """Zero start, one-hot aim: the column winner of the largest anchor."""
 
-    def choose(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> int:
-        r_A = self.fused(reading, ids_K, p_K, weight)
-        return int(self._alignment.literal_winners_A[int(r_A.argmax())])
+    def fuse(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
+        r_A = self.relative(reading, ids_K, p_K, weight)
+        return answered(r_A, self._alignment.literal_winners_A)
 
 
 @STRATEGIES.register("deepen+dw")
@@ -62,15 +62,15 @@ class DeepenDynamicWeight(_Literal):
         "column winners of as many anchors"
     )
 
-    def choose(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> int:
-        r_A = self.fused(reading, ids_K, p_K, weight)
+    def fuse(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
+        r_A = self.relative(reading, ids_K, p_K, weight)
         winners = self._alignment.literal_winners_A[r_A.topk(min(len(ids_K), len(r_A))).indices]
         extra = np.setdiff1d(np.asarray(winners), ids_K)
         candidates = np.concatenate([ids_K, extra]).astype(np.int64)
         floor = float(np.log(p_K.min() + 1e-12))  # what is not among the top-k is at most as likely as its last
         start_C = torch.from_numpy(np.concatenate([np.log(p_K + 1e-12), np.full(len(extra), floor)])).float()
         x_C = gradient_search(_rows(self._alignment.target_literal, candidates), r_A, start_C)
-        return int(candidates[int(x_C.argmax())])
+        return Fused(candidates, torch.softmax(x_C, -1).numpy())
 
 
 @STRATEGIES.register("deepen")

@@ -1,0 +1,64 @@
+"""The screen before the gate: does a question mention the subject of any edit?
+
+The gate costs a plug-in prefill. A question that names no edited subject cannot be about an edit, and finding that out
+takes microseconds: such a request never reaches the plug-in, and the target answers it at its native speed. What
+passes the screen is still judged by the gate.
+
+A subject counts as mentioned when words holding at least `SHARE` of its weight occur; rare words weigh more, and a
+word occurs in another form too ("Australian" for "Australia"). An edit without a subject is known by the words of its
+prompt. Not seen: names by which no word of the subject is called ("Down Under"); `screen: none` asks the gate always.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.prompts import shipped_prompts
+
+SHARE = 0.5
+STEM = 4
+"""Letters two forms of one word share at least; and 0.7 of the subject's word."""
+
+_IDEOGRAPH = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+_WORD = re.compile(rf"[{_IDEOGRAPH}]|[^\W_{_IDEOGRAPH}]+")
+
+
+class Screen:
+    """The subjects of `edits`, ready to be looked for."""
+
+    def __init__(self, edits: Sequence[Edit]) -> None:
+        seen = Counter(word for prompt in shipped_prompts() for word in set(words(prompt)))
+        self._totals: list[float] = []
+        self._by_stem: dict[str, list[tuple[int, str, float]]] = defaultdict(list)
+        for subject in dict.fromkeys(edit.subject or edit.prompt for edit in edits):
+            weights = {word: math.log((len(seen) + 1) / (seen[word] + 0.5)) for word in words(subject)}
+            for word, weight in weights.items():
+                self._by_stem[word[:STEM]].append((len(self._totals), word, weight))
+            self._totals.append(sum(weights.values()))
+
+    def mentions(self, question: str) -> bool:
+        """Whether the question may be about an edit."""
+        found: dict[int, dict[str, float]] = defaultdict(dict)
+        for asked in set(words(question)):
+            for subject, word, weight in self._by_stem.get(asked[:STEM], ()):
+                if _is_form_of(asked, word):
+                    found[subject][word] = weight
+        return any(sum(of.values()) >= SHARE * self._totals[subject] for subject, of in found.items())
+
+
+def words(text: str) -> list[str]:
+    """The words of a text without case and accents; an ideograph is a word."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    return _WORD.findall("".join(character for character in plain if not unicodedata.combining(character)))
+
+
+def _is_form_of(asked: str, word: str) -> bool:
+    if asked == word:
+        return True
+    shared = next((i for i, (a, b) in enumerate(zip(asked, word, strict=False)) if a != b), min(len(asked), len(word)))
+    return shared >= max(STEM, math.ceil(0.7 * len(word)))

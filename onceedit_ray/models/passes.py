@@ -1,0 +1,241 @@
+"""Forward passes over sessions: the one place that calls a network while decoding.
+
+Two ways, one interface. `SlotPasses` serves many sessions in one pass, over slots of one cache. `SinglePasses` gives
+each session a cache of its own, for networks whose state is more than keys and values (linear attention, state spaces)
+or which do not take a mask of ours. `passes_for` finds out which it is by trying: a batch must give what its rows give
+alone. No model names, no text, no threads.
+
+Shapes: B rows of a pass, N tokens fed to a row, T positions attended, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from onceedit_ray.models.heads import head_reads
+from onceedit_ray.models.slots import SlotCache
+
+ATTENTION = frozenset({"full_attention", "sliding_attention"})
+AGREEMENT = {torch.float32: 1e-3}
+ROUGH_AGREEMENT = 5e-2
+"""Total variation distance up to which two distributions count as one; the second for half precision."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One session's part of a pass.
+
+    place: its place in the cache. held: positions it holds. ids: tokens fed. rows: last positions whose logits are
+    wanted, at least 1.
+    """
+
+    place: int
+    held: int
+    ids: Sequence[int]
+    rows: int
+
+
+class Passes(Protocol):
+    """Sessions' states and passes over them; `batches` tells whether one pass may have several rows."""
+
+    batches: bool
+
+    def take(self) -> int:
+        """A place for a new session."""
+
+    def give_back(self, place: int) -> None:
+        """Free a place."""
+
+    def copy(self, place: int, length: int) -> tuple[int, int]:
+        """A new place for what the first `length` positions of `place` are, and how many of them it holds."""
+
+    def cut(self, place: int, held: int, keep: int) -> int:
+        """Cut `place` from `held` positions back to `keep`; how many it really holds then: `keep`, or 0."""
+
+    def logits(self, rows: Sequence[Row]) -> list[Tensor]:
+        """One pass; for each row the logits of its last `rows` positions, [N, V]."""
+
+    def nbytes(self) -> int:
+        """Bytes of keys and values held."""
+
+
+def passes_for(model: PreTrainedModel) -> Passes:
+    """The way that suits `model`, found by trying."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ATTENTION)
+    if not kinds <= ATTENTION:
+        return SinglePasses(model)
+    for masks in ("mapping", "tensor"):
+        passes = SlotPasses(model, masks)
+        if _agrees(passes, int(config.vocab_size)):
+            return SlotPasses(model, masks)
+    passes = SlotPasses(model, "tensor")
+    passes.batches = False
+    return passes if _runs_alone(passes, model) else SinglePasses(model)
+
+
+class SlotPasses:
+    """Passes over the slots of one cache.
+
+    Args:
+        model: the network. masks: how it takes masks: "mapping" for one by kind of layer, "tensor" for one alone.
+    """
+
+    def __init__(self, model: PreTrainedModel, masks: str) -> None:
+        config = model.config.get_text_config()
+        self.batches = True
+        self._model = model
+        self._masks = masks
+        self._window = getattr(config, "sliding_window", None) or None
+        self._mixed = "full_attention" in (getattr(config, "layer_types", None) or ())
+        self._last = int(getattr(config, "max_position_embeddings", None) or 2**31) - 1
+        self._cache = SlotCache(int(config.num_hidden_layers))
+
+    def take(self) -> int:
+        return self._cache.take()
+
+    def give_back(self, place: int) -> None:
+        self._cache.give_back(place)
+
+    def copy(self, place: int, length: int) -> tuple[int, int]:
+        return self._cache.copy(place, length), length
+
+    def cut(self, place: int, held: int, keep: int) -> int:
+        return keep
+
+    def nbytes(self) -> int:
+        return self._cache.nbytes()
+
+    def logits(self, rows: Sequence[Row]) -> list[Tensor]:
+        tokens = max(len(row.ids) for row in rows)
+        device = self._model.device
+        ids_BN = torch.tensor([[*row.ids, *[row.ids[-1]] * (tokens - len(row.ids))] for row in rows], device=device)
+        positions_BN = self._cache.select([row.place for row in rows], [row.held for row in rows], tokens, device)
+        which = [(index, len(row.ids) - row.rows + n) for index, row in enumerate(rows) for n in range(row.rows)]
+        rows_M, columns_M = torch.tensor(which, device=device).T
+        with head_reads(self._model, rows_M, columns_M):
+            logits_1MV = self._model(
+                ids_BN,
+                attention_mask=self._attended(positions_BN) if len(rows) > 1 else None,
+                position_ids=positions_BN.clamp(max=self._last),
+                past_key_values=self._cache,
+                use_cache=True,
+            ).logits
+        return list(logits_1MV[0].split([row.rows for row in rows]))
+
+    def _attended(self, positions_BN: Tensor) -> Tensor | dict[str, Tensor]:
+        """What each fed token attends to: its own past, and of it the window only where a layer slides."""
+        keys_T = torch.arange(int(positions_BN.max()) + 1, device=positions_BN.device)
+        queries_BN1 = positions_BN[:, :, None]
+        full = keys_T <= queries_BN1
+        sliding = full & (keys_T > queries_BN1 - self._window) if self._window else full
+        if self._masks == "mapping":
+            return {"full_attention": self._mask(full), "sliding_attention": self._mask(sliding)}
+        return self._mask(full if self._mixed else sliding)
+
+    def _mask(self, attended_BNT: Tensor) -> Tensor:
+        mask_B1NT = attended_BNT.unsqueeze(1)
+        if self._model.config._attn_implementation == "sdpa":
+            return mask_B1NT
+        dtype = self._model.dtype
+        return torch.zeros_like(mask_B1NT, dtype=dtype).masked_fill(~mask_B1NT, torch.finfo(dtype).min)
+
+
+class SinglePasses:
+    """Passes over one session at a time, each with a cache of its own as transformers makes it."""
+
+    batches = False
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._window = getattr(model.config.get_text_config(), "sliding_window", None) or None
+        self._caches: dict[int, DynamicCache] = {}
+        self._floors: dict[int, int] = {}  # a sliding-window cache that was cut cannot be cut below this again
+        self._next = 0
+
+    def take(self) -> int:
+        self._next += 1
+        self._renew(self._next)
+        return self._next
+
+    def give_back(self, place: int) -> None:
+        self._caches.pop(place, None)
+        self._floors.pop(place, None)
+
+    def copy(self, place: int, length: int) -> tuple[int, int]:
+        return self.take(), 0
+
+    def cut(self, place: int, held: int, keep: int) -> int:
+        if keep == held:
+            return keep
+        if keep < self._floors[place] or not all(layer.is_croppable for layer in self._caches[place].layers):
+            self._renew(place)
+            return 0
+        self._caches[place].crop(keep - held)
+        if self._window is not None and held >= self._window:
+            self._floors[place] = keep
+        return keep
+
+    def nbytes(self) -> int:
+        tensors = [
+            tensor
+            for cache in self._caches.values()
+            for layer in cache.layers
+            for tensor in vars(layer).values()
+            if isinstance(tensor, Tensor)
+        ]
+        return sum(tensor.nbytes for tensor in tensors)
+
+    def logits(self, rows: Sequence[Row]) -> list[Tensor]:
+        (row,) = rows
+        ids_1N = torch.tensor([list(row.ids)], device=self._model.device)
+        out: Any = self._model(ids_1N, past_key_values=self._caches[row.place], use_cache=True, logits_to_keep=row.rows)
+        return [out.logits[0, -row.rows :]]
+
+    def _renew(self, place: int) -> None:
+        cache = DynamicCache(config=self._model.config)
+        cache.activate_past_recording()
+        self._caches[place], self._floors[place] = cache, 0
+
+
+def _agrees(passes: SlotPasses, vocabulary: int) -> bool:
+    """Whether two sessions of different lengths get in one pass what each gets alone."""
+    prompts = [[token % vocabulary for token in range(start, start + length)] for start, length in ((11, 7), (29, 4))]
+    try:
+        with torch.inference_mode():
+            alone = [passes.logits([Row(passes.take(), 0, ids, 2)])[0] for ids in prompts]
+            places = [passes.take() for _ in prompts]
+            together = passes.logits([Row(place, 0, ids, 2) for place, ids in zip(places, prompts, strict=True)])
+            next_alone = [passes.logits([Row(i, len(ids), [5, 6], 1)])[0] for i, ids in enumerate(prompts)]
+            next_together = passes.logits(
+                [Row(place, len(ids), [5, 6], 1) for place, ids in zip(places, prompts, strict=True)]
+            )
+    except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError):
+        return False
+    pairs = zip([*alone, *next_alone], [*together, *next_together], strict=True)
+    return all(_same(one, other) for one, other in pairs)
+
+
+def _runs_alone(passes: SlotPasses, model: PreTrainedModel) -> bool:
+    """Whether a session over a slot gets what the network gives without a cache."""
+    ids = [3, 5, 7, 9]
+    try:
+        with torch.inference_mode():
+            place = passes.take()
+            passes.logits([Row(place, 0, ids[:3], 1)])
+            (found,) = passes.logits([Row(place, 3, ids[3:], 1)])
+            whole = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0, -1:]
+    except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError):
+        return False
+    return _same(found, whole)
+
+
+def _same(one_NV: Tensor, other_NV: Tensor) -> bool:
+    distance_N = (torch.softmax(one_NV.float(), -1) - torch.softmax(other_NV.float(), -1)).abs().sum(-1) / 2
+    return bool(distance_N.max() < AGREEMENT.get(one_NV.dtype, ROUGH_AGREEMENT))

@@ -1,0 +1,84 @@
+"""Choosing one token from a distribution: the most likely one, or one drawn with temperature and top-p.
+
+A draw depends on the seed, on the position and on the distribution, on nothing else: not on how many tokens were
+drafted, nor on what else is in the batch. So a drafted answer is, token by token, the answer that would have been
+sampled without a draft.
+
+Shapes: N entries of a distribution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+NUCLEUS = 1024
+"""Entries looked at first for top-p; a flatter distribution is sorted whole."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen.
+
+    temperature: 0 takes the most likely token. top_p: only the most likely tokens that together reach this mass.
+    seed: the source of chance.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely token is taken always."""
+        return self.temperature <= 0.0
+
+    def uniform(self, position: int) -> float:
+        """The chance for the token at `position` of the sequence, in [0, 1)."""
+        return float(np.random.Generator(np.random.Philox(key=self.seed % 2**64, counter=position)).random())
+
+
+GREEDY = Sampling()
+
+
+def draw(ids_N: NDArray[np.integer], p_N: NDArray[np.floating], sampling: Sampling, position: int) -> int:
+    """One of the tokens `ids_N` with masses `p_N` (any sum above 0), drawn.
+
+    position: where in the sequence the token will stand.
+    """
+    order = np.lexsort((ids_N, -p_N))
+    logs = np.log(np.maximum(p_N[order].astype(np.float64), 1e-45))
+    tempered = np.exp((logs - logs[0]) / sampling.temperature)
+    tempered[p_N[order] <= 0] = 0.0
+    return int(ids_N[order[_drawn(tempered / tempered.sum(), sampling, position)]])
+
+
+def draw_from_logits(logits_V: Tensor, sampling: Sampling, position: int) -> int:
+    """A token drawn from a whole vocabulary, logits [V]."""
+    scaled_V = logits_V.float() / sampling.temperature
+    if sampling.top_p < 1.0:
+        total = scaled_V.logsumexp(-1)
+        for entries in (min(NUCLEUS, len(scaled_V)), len(scaled_V)):
+            top = scaled_V.topk(entries)
+            p_N = torch.exp(top.values - total).double().cpu().numpy()
+            if p_N.sum() >= sampling.top_p or entries == len(scaled_V):
+                return int(top.indices[_drawn(p_N, sampling, position)])
+    p_V = torch.softmax(scaled_V, -1).double().cpu().numpy()
+    return _inverse(p_V, sampling.uniform(position))
+
+
+def _drawn(p_N: NDArray[np.float64], sampling: Sampling, position: int) -> int:
+    """An index into probabilities that fall from the first to the last, within the nucleus."""
+    before_N = np.cumsum(p_N) - p_N
+    kept = max(int(np.searchsorted(before_N, sampling.top_p, side="left")), 1)
+    return _inverse(p_N[:kept], sampling.uniform(position))
+
+
+def _inverse(p_N: NDArray[np.float64], chance: float) -> int:
+    """The inverse of the cumulated distribution at `chance`."""
+    sums_N = np.cumsum(p_N)
+    return min(int(np.searchsorted(sums_N, chance * sums_N[-1], side="right")), len(p_N) - 1)
