@@ -6,7 +6,7 @@ CONFIG ?= configs/quickstart.yaml
 PYTEST := RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-unit test-ray lint types format docs-check clean
+.PHONY: help venv demo bench test test-unit test-ray lint types format docs-check clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ test-unit: venv ## run the tests that need no Ray and no download
 
 test-ray: venv ## run the tests that start a Ray of their own
 	$(PYTEST) tests/ray
+
+bench: venv ## measure decoding and alignment beside their floors (BENCH_ARGS=--quick: under 3 minutes)
+	$(BIN)/python -m benchmarks.decoding $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.alignment $(BENCH_ARGS)
 
 lint: venv ## check style and spelling
 	$(BIN)/ruff check .

@@ -53,7 +53,11 @@ class ModelConfig(_Strict):
 
 
 class PluginConfig(ModelConfig):
-    """The plug-in model. view: the prompt it sees each question through (`knowledge.views.VIEWS`)."""
+    """The plug-in model.
+
+    view: the prompt it sees each question through (`knowledge.views.VIEWS`).
+    dtype: "auto" is bfloat16 wherever the hardware multiplies in it, as it does while it is edited.
+    """
 
     view: str = "short"
 
@@ -141,6 +145,7 @@ class EvaluationConfig(_Strict):
     shape: the prompt shape the targets are asked in.
     general: file of general prompts for gate and drift; None uses shipped prompts that were held out of training.
     general_limit: how many of them. drift_limit: how many of those are generated for drift.
+    concurrency: probes in flight at once; they share the models' passes.
     """
 
     strategies: tuple[str, ...] = ("draft",)
@@ -152,6 +157,7 @@ class EvaluationConfig(_Strict):
     general_limit: int = Field(100, ge=0)
     drift_limit: int = Field(20, ge=0)
     drift_tokens: int = Field(16, ge=1)
+    concurrency: int = Field(8, ge=1)
 
 
 class RunConfig(_Strict):

@@ -6,10 +6,11 @@ is a `FusedDecoder` in this process or a coordinator actor elsewhere.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from onceedit_ray.config import EvaluationConfig, Shape
 from onceedit_ray.evaluation.metrics import generation_accuracy, text_match, token_accuracy
@@ -98,18 +99,26 @@ class Evaluation:
         """All records of this target: its own answers before the edit, and each strategy's after it."""
         for strategy in self._config.strategies:
             self._restrictions[strategy] = await self._answerer.restriction(self._target, strategy)
+        turns = asyncio.Semaphore(self._config.concurrency)
+
+        async def in_turn(scoring: Coroutine[Any, Any, list[Record]]) -> list[Record]:
+            async with turns:
+                records = await scoring
+                self._progress(1)
+                return records
+
+        scorings = [self._probe(probed) for probed in probes(edits, self._config.portability)]
+        scorings += [self._drift(index, text) for index, text in enumerate(general)]
+        return [record for records in await asyncio.gather(*map(in_turn, scorings)) for record in records]
+
+    async def _probe(self, probed: Probed) -> list[Record]:
+        prompt = await self._answerer.render(self._target, probed.question, self._config.shape)
+        gold = await self._answerer.gold(self._target, prompt, probed.expected)
         records: list[Record] = []
-        for probed in probes(edits, self._config.portability):
-            prompt = await self._answerer.render(self._target, probed.question, self._config.shape)
-            gold = await self._answerer.gold(self._target, prompt, probed.expected)
-            if "teacher_forced" in self._config.settings and gold:
-                records += await self._teacher_forced(probed, prompt, gold)
-            if "generation" in self._config.settings and gold:
-                records += await self._generation(probed, prompt, gold)
-            self._progress(1)
-        for index, text in enumerate(general):
-            records += await self._drift(index, text)
-            self._progress(1)
+        if "teacher_forced" in self._config.settings and gold:
+            records += await self._teacher_forced(probed, prompt, gold)
+        if "generation" in self._config.settings and gold:
+            records += await self._generation(probed, prompt, gold)
         return records
 
     async def _teacher_forced(self, probed: Probed, prompt: str, gold: tuple[int, ...]) -> list[Record]:
@@ -234,6 +243,7 @@ async def read_gate(
     edits: Sequence[Edit],
     general: Sequence[str],
     shapes: Sequence[Shape],
+    concurrency: int = 1,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[GateRecord]:
     """The gate's weight for every edit, rephrasing, locality and general prompt, in every shape.
@@ -244,10 +254,15 @@ async def read_gate(
     prompts += [("rephrasing", text) for edit in edits for text in edit.rephrasings]
     prompts += [("locality", probe.prompt) for edit in edits for probe in edit.locality]
     prompts += [("general", text) for text in general]
-    records = []
-    for kind, question in prompts:
-        for shape in shapes:
-            prompt = await answerer.render(target, question, shape)
-            records.append(GateRecord(kind, shape, question, await answerer.gate(prompt)))
-        progress(1)
-    return records
+    turns = asyncio.Semaphore(concurrency)
+
+    async def readings(kind: GateKind, question: str) -> list[GateRecord]:
+        async with turns:
+            found = []
+            for shape in shapes:
+                prompt = await answerer.render(target, question, shape)
+                found.append(GateRecord(kind, shape, question, await answerer.gate(prompt)))
+            progress(1)
+            return found
+
+    return [record for found in await asyncio.gather(*(readings(*prompt) for prompt in prompts)) for record in found]

@@ -46,7 +46,7 @@ class Record:
     gate_weight: w of eq. 8; None where the gate was not asked.
     alone: the target spoke alone, the weight being under the threshold.
     target_passes, plugin_passes, new_tokens: forward passes of each model, and tokens written.
-    seconds: wall time of the answer.
+    seconds: wall time of the answer, others being in flight.
     restricted: how a literal strategy was restricted to candidates; "" where it was not.
     """
 

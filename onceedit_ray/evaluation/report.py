@@ -294,18 +294,15 @@ def _cost_section(targets: Mapping[str, Any]) -> str:
     for target, strategies in targets.items():
         for strategy, row in strategies.items():
             cost = row["cost"]
-            figures = [_number(cost[name]) for name in ("tokens_per_target_pass", "tokens_per_second", "alone")]
+            figures = [_number(cost[name]) for name in ("tokens_per_target_pass", "plugin_passes_per_answer", "alone")]
             rows.append([markdown_text(target), markdown_text(strategy), str(cost["answers"]), *figures])
-    text = (
-        "Over the generated answers to the edits' prompts, rephrasings, locality and portability prompts. "
-        "Tokens per second are by the clock, whatever else the machine did meanwhile."
-    )
+    text = "Over the generated answers to the edits' prompts, rephrasings, locality and portability prompts."
     header = [
         "target",
         "strategy",
         "answers",
         "tokens per target pass",
-        "tokens per second",
+        "plug-in passes per answer",
         "answered by the target alone",
     ]
     return f"{text}\n\n" + _markdown_table(header, rows)

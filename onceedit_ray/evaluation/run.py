@@ -64,7 +64,8 @@ async def evaluate_targets(
     async def gate() -> list[GateRecord]:
         async with turns:
             counter = Counter("reading the gate", prompts, progress)
-            return await read_gate(answerer, first, edits, general, config.evaluation.gate_shapes, counter)
+            shapes, concurrency = config.evaluation.gate_shapes, config.evaluation.concurrency
+            return await read_gate(answerer, first, edits, general, shapes, concurrency, counter)
 
     readings, records = await asyncio.gather(gate(), asyncio.gather(*(scored(target) for target in config.targets)))
     return [record for of_target in records for record in of_target], readings

@@ -131,23 +131,21 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _cost(records: Sequence[Record]) -> dict[str, float | int | None]:
-    """Passes, tokens and time of the generated answers to the edits' probes.
+    """Passes and tokens of the generated answers to the edits' probes.
 
-    `tokens_per_target_pass` and `tokens_per_second` are None where there were no passes or no time was taken;
-    `alone` is the share of answers that the target gave alone.
+    `tokens_per_target_pass` is None where there were no passes; `alone` is the share of answers that the target gave
+    alone. Several answers are in flight at once, so their times say nothing of speed: `make bench` measures it.
     """
     answers = [record for record in records if record.setting == "generation" and record.property != "general"]
     tokens = sum(record.new_tokens for record in answers)
     passes = sum(record.target_passes for record in answers)
-    seconds = math.fsum(record.seconds for record in answers)
     return {
         "answers": len(answers),
         "new_tokens": tokens,
         "target_passes": passes,
         "plugin_passes": sum(record.plugin_passes for record in answers),
-        "seconds": seconds,
         "tokens_per_target_pass": tokens / passes if passes else None,
-        "tokens_per_second": tokens / seconds if seconds else None,
+        "plugin_passes_per_answer": sum(record.plugin_passes for record in answers) / len(answers) if answers else None,
         "alone": sum(record.alone for record in answers) / len(answers) if answers else None,
     }
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from onceedit_ray.config import ModelConfig
+from onceedit_ray.config import ModelConfig, PluginConfig
 from onceedit_ray.models.codec import Codec
-from onceedit_ray.models.loading import load_model, load_tokenizer
+from onceedit_ray.models.loading import has_bfloat16, load_model, load_tokenizer
 from onceedit_ray.models.local import LocalModel
 
 
@@ -31,7 +31,10 @@ def load_for_decoding(folder: Path, config: ModelConfig) -> PreTrainedModel:
     use_threads(config.threads)
     device_map = "auto" if config.num_gpus > 1 else None
     device = "cuda" if config.num_gpus and torch.cuda.is_available() else "cpu"
-    return load_model(folder, dtype=config.dtype, device=device, device_map=device_map)
+    dtype: str = config.dtype
+    if dtype == "auto" and isinstance(config, PluginConfig) and has_bfloat16(torch.device(device)):
+        dtype = "bfloat16"
+    return load_model(folder, dtype=dtype, device=device, device_map=device_map)
 
 
 def use_threads(threads: int = 0) -> None:

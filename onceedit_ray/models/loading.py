@@ -94,6 +94,11 @@ def input_embeddings(folder: Path) -> Tensor:
     raise ModelError(f"{folder} stores none of {', '.join(sorted(names))}: no input embedding; copy the model again")
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies in bfloat16 by itself (AVX512-BF16, or a GPU since Ampere)."""
+    return torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+
+
 def context_length(config: PretrainedConfig) -> int:
     """The number of tokens that the model's window holds; raises `ModelError` if its configuration states none."""
     text = config.get_text_config()

@@ -97,13 +97,13 @@ class LocalModel:
         top_k: int = 64,
         name: str = "model",
     ) -> None:
-        self._model = model
+        self.network = model
         self._end_ids = frozenset(end_ids)
         self._weight_id = weight_id
         self._top_k = top_k
         self._name = name
         self._context = context_length(model.config)
-        self._network = passes_for(model)
+        self._cached = passes_for(model)
         self._sessions: dict[int, _Session] = {}
         self._numbers = itertools.count(time.time_ns())  # never those of this model's life before a restart
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
@@ -169,7 +169,7 @@ class LocalModel:
     @property
     def cache_bytes(self) -> int:
         """Bytes that the sessions' keys and values take."""
-        return self._network.nbytes()
+        return self._cached.nbytes()
 
     def _session(self, number: int) -> _Session:
         try:
@@ -217,7 +217,7 @@ class LocalModel:
                 if isinstance(item, _Release):
                     active = [call for call in active if call.session is not item.session]
                     if item.session.place >= 0:
-                        self._network.give_back(item.session.place)
+                        self._cached.give_back(item.session.place)
                 elif isinstance(item, _Fork):
                     answers.append((item.answer, self._forked(item)))
                 else:
@@ -237,23 +237,23 @@ class LocalModel:
     def _begin(self, call: _Call) -> None:
         session = call.session
         if call.keep is None:
-            session.place = self._network.take()
+            session.place = self._cached.take()
         else:
             session.ids = session.ids[: call.keep]
             if session.held > call.keep:
-                session.held = self._network.cut(session.place, session.held, call.keep)
+                session.held = self._cached.cut(session.place, session.held, call.keep)
         call.feed = session.ids[session.held :] + call.ids
         session.ids = session.ids[: session.held]
 
     def _forked(self, fork: _Fork) -> int:
         fork.session.ids = list(fork.source.ids)
-        fork.session.place, fork.session.held = self._network.copy(fork.source.place, fork.source.held)
+        fork.session.place, fork.session.held = self._cached.copy(fork.source.place, fork.source.held)
         self._sessions[fork.session.number] = fork.session
         return fork.session.number
 
     def _shared_passes(self, active: Sequence[_Call]) -> list[list[_Call]]:
         """Which calls run together: those of like length, where padding costs little."""
-        if not self._network.batches:
+        if not self._cached.batches:
             return [[call] for call in active]
         groups: list[list[_Call]] = []
         for call in sorted(active, key=lambda call: -len(call.feed)):
@@ -269,7 +269,7 @@ class LocalModel:
     def _pass(self, calls: Sequence[_Call]) -> list[_Call]:
         """One forward pass for `calls`; returns those that are done."""
         rows = [Row(call.session.place, call.session.held, call.feed, call.wanted) for call in calls]
-        logits = self._network.logits(rows)
+        logits = self._cached.logits(rows)
         self.passes += 1
         self.tokens += sum(len(call.feed) for call in calls)
         for call, logits_NV in zip(calls, logits, strict=True):

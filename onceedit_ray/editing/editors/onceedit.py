@@ -32,6 +32,7 @@ from onceedit_ray.editing.unrelated import UnrelatedSampler
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.views import plugin_view
+from onceedit_ray.models.loading import has_bfloat16
 from onceedit_ray.models.weight_token import add_weight_token
 
 WARM_UP_STEPS = 10
@@ -236,6 +237,5 @@ def _share(values: Sequence[bool]) -> float:
 def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
     """bfloat16 autocast where asked for, or where the hardware multiplies in it ("auto")."""
     if precision == "auto":
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-        precision = "bfloat16" if native else "float32"
+        precision = "bfloat16" if has_bfloat16(device) else "float32"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

@@ -1,0 +1,354 @@
+"""What fused decoding costs beside the target alone: `python -m benchmarks.decoding [--quick]`.
+
+Every figure is a ratio of two times taken side by side, in turns, in one process; the median over several rounds is
+reported with its spread. Above 1 is faster than the target alone. Edits the plug-in first if the run file's version was
+not made before. Prints a table; writes `decoding.parquet` and `shared_drafts.png`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from matplotlib.figure import Figure
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks.reprefilling import Reprefilling
+from onceedit_ray.config import RunConfig, load_config
+from onceedit_ray.editing.run import edit_plugin, general_prompts, open_store, selected_edits
+from onceedit_ray.evaluation.machine import describe_machine
+from onceedit_ray.evaluation.records import replacing
+from onceedit_ray.fusion.decoder import FusedDecoder, Generation, Member, Plugin
+from onceedit_ray.fusion.pairing import pair_up
+from onceedit_ray.fusion.screen import Screen
+from onceedit_ray.fusion.system import open_decoder
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.models.assembly import open_codec
+from onceedit_ray.models.local import LocalModel
+from onceedit_ray.models.sources import resolve
+
+RESULTS = Path(__file__).parent / "results"
+UNRELATED_TOKENS = 48
+CERTAIN = 0.9
+"""Edited prompts are those whose gate weight reaches this, so that the draft decides on a random target too."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One line of the table: the median ratio over `rounds`, its least and greatest; `goal` is in words."""
+
+    figure: str
+    median: float
+    least: float
+    greatest: float
+    rounds: int
+    goal: str
+    machine: str
+
+
+class Bench:
+    """A system to measure, and what was measured of it.
+
+    rounds: how often each pair is timed. edited, unrelated: prompts.
+    """
+
+    def __init__(self, decoder: FusedDecoder, target: str, edits: Sequence[Edit], general: Sequence[str], rounds: int):
+        self.decoder = decoder
+        self.target = target
+        self.rounds = rounds
+        self.figures: list[Figures] = []
+        self._machine = describe_machine()
+        self.edited = [e.prompt for e in edits if asyncio.run(decoder.gate(e.prompt)) >= CERTAIN]
+        self.unrelated = self._long_answers(general)
+
+    @property
+    def member(self) -> Member:
+        """The target."""
+        return self.decoder.members[self.target]
+
+    def _long_answers(self, prompts: Sequence[str]) -> list[str]:
+        """Prompts that the target alone answers at full length, so that both sides write as many tokens."""
+
+        async def ask() -> list[Generation]:
+            jobs = (self.decoder.generate(self.target, p, None, UNRELATED_TOKENS) for p in prompts[:24])
+            return list(await asyncio.gather(*jobs))
+
+        answers = asyncio.run(ask())
+        return [p for p, a in zip(prompts, answers, strict=False) if len(a.token_ids) == UNRELATED_TOKENS and a.alone]
+
+    def own(self, prompts: Sequence[str], tokens: int, target: str | None = None, **options: Any) -> float:
+        """Seconds of the target's own `generate` for exactly `tokens` tokens after each prompt, in one batch."""
+        member = self.decoder.members[target or self.target]
+        model: Any = member.model
+        rows = [member.codec.encode_prompt(prompt) for prompt in prompts]
+        width = max(map(len, rows))
+        fill = max(member.codec.end_id, 0)
+        ids = torch.tensor([[fill] * (width - len(row)) + row for row in rows])
+        seen = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        limits = {"max_new_tokens": tokens, "min_new_tokens": tokens, "pad_token_id": fill, "do_sample": False}
+        started = time.perf_counter()
+        with torch.inference_mode():
+            model.network.generate(ids, attention_mask=seen, **limits, **options)
+        return time.perf_counter() - started
+
+    def ours(self, prompts: Sequence[str], tokens: int, target: str | None = None) -> tuple[float, list[Generation]]:
+        """Seconds for the prompts put to the system all at once, and the answers."""
+
+        async def ask() -> list[Generation]:
+            jobs = (self.decoder.generate(target or self.target, p, None, tokens) for p in prompts)
+            return list(await asyncio.gather(*jobs))
+
+        started = time.perf_counter()
+        answers = asyncio.run(ask())
+        return time.perf_counter() - started, answers
+
+    def first_token(self, prompt: str) -> float:
+        """Seconds to the first piece of a streamed answer."""
+
+        async def wait() -> float:
+            started = time.perf_counter()
+            stream = self.decoder.stream(self.target, prompt)
+            await anext(stream)
+            took = time.perf_counter() - started
+            await stream.aclose()
+            return took
+
+        return asyncio.run(wait())
+
+    def compare(self, figure: str, goal: str, ratio: Callable[[int], float], rounds: int | None = None) -> None:
+        """Measure a ratio in several rounds, after one that is thrown away."""
+        ratio(0)
+        self.record(figure, goal, [ratio(turn) for turn in range(rounds or self.rounds)])
+
+    def record(self, figure: str, goal: str, ratios: Sequence[float]) -> None:
+        """Keep and show a figure."""
+        line = Figures(figure, statistics.median(ratios), min(ratios), max(ratios), len(ratios), goal, self._machine)
+        self.figures.append(line)
+        print(f"{line.figure:78} {line.median:9.3f}  [{line.least:.3f}, {line.greatest:.3f}]  {goal}", flush=True)
+
+
+def unrelated(bench: Bench) -> None:
+    """Requests about no edit: one at a time, eight at once, and the first token."""
+    prompts = bench.unrelated
+
+    def single(turn: int) -> float:
+        prompt = prompts[turn % len(prompts)]
+        alone = bench.own([prompt], UNRELATED_TOKENS)
+        return alone / bench.ours([prompt], UNRELATED_TOKENS)[0]
+
+    def eight(turn: int) -> float:
+        batch = [prompts[(turn + n) % len(prompts)] for n in range(8)]
+        alone = bench.own(batch, UNRELATED_TOKENS)
+        return alone / bench.ours(batch, UNRELATED_TOKENS)[0]
+
+    def first(turn: int) -> float:
+        prompt = prompts[turn % len(prompts)]
+        alone = bench.own([prompt], 1)
+        return bench.first_token(prompt) / alone - 1.0
+
+    bench.compare("unrelated requests, tokens/s over the target's own generate", "≥ 0.97", single)
+    bench.compare("the same, 8 at once, over the target's own batch", "≥ 0.95", eight)
+    bench.compare("added time to first token, unrelated request", "≤ 0.05", first, 4 * bench.rounds)
+
+
+def edited(bench: Bench, target: str, figure: str, goal: str) -> None:
+    """Requests about an edit, against the target alone writing as many tokens."""
+
+    def ratio(turn: int) -> float:
+        prompt = bench.edited[turn % len(bench.edited)]
+        seconds, (answer,) = bench.ours([prompt], 32, target)
+        return bench.own([prompt], len(answer.token_ids), target) / seconds
+
+    bench.compare(figure, goal, ratio, max(2 * bench.rounds, min(len(bench.edited), 4 * bench.rounds)))
+
+
+def large_target(bench: Bench, config: RunConfig, quick: bool) -> None:
+    """A target ten times the plug-in's size: random weights of a 1.3 B Llama with the plug-in's vocabulary."""
+    base = resolve(config.plugin.model)
+    codec = open_codec(base.path)
+    shape = {"hidden_size": 1024, "num_hidden_layers": 8} if quick else {"hidden_size": 2048, "num_hidden_layers": 24}
+    llama = LlamaConfig(
+        vocab_size=len(codec.tokenizer),
+        intermediate_size=shape["hidden_size"] * 43 // 16,
+        num_attention_heads=shape["hidden_size"] // 64,
+        num_key_value_heads=shape["hidden_size"] // 64,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        **shape,
+    )
+    with torch.device("meta"):
+        network = LlamaForCausalLM(llama)
+    network = network.to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.uniform_(-0.02, 0.02)
+        network.model.rotary_emb = type(network.model.rotary_emb)(config=llama)
+    network.eval()
+    size = sum(parameter.numel() for parameter in network.parameters()) / 1e9
+    model = LocalModel(network, codec.end_ids, None, config.fusion.top_k, "large")
+    pair = lambda: pair_up(base, codec, base, codec, config.alignment)  # noqa: E731
+    bench.decoder.members["large"] = Member("large", model, codec, pair, beside=False)
+    edited(bench, "large", f"edited-fact requests over the target alone, {size:.1f} B random Llama", "≥ 1.8")
+    del bench.decoder.members["large"]
+
+
+def shared_drafts(bench: Bench, folder: Path) -> None:
+    """Plug-in passes for one question put to 1, 2, 4, 8 targets at once, half of them of each kind."""
+    kinds = list(bench.decoder.members.values())
+    plugin: Any = bench.decoder.plugin.model
+    passes: dict[int, float] = {}
+    for count in (1, 2, 4, 8):
+        names = [f"copy {n}" for n in range(count)]
+        decoder = FusedDecoder(bench.decoder.plugin, bench.decoder._config)
+        decoder.members = {name: replace(kinds[n % len(kinds)], name=name) for n, name in enumerate(names)}
+        before = plugin.passes
+        for prompt in bench.edited:
+            asyncio.run(decoder.generate_all(dict.fromkeys(names, prompt), None, 32))
+        passes[count] = (plugin.passes - before) / len(bench.edited)
+    for count in (2, 4, 8):
+        goal = "≤ 1.2" if count == 8 else ""
+        bench.record(f"plug-in passes for {count} targets at once, over one target", goal, [passes[count] / passes[1]])
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(list(passes), list(passes.values()), marker="o")
+    axes.set(xlabel="targets asked at once", ylabel="plug-in passes per question", ylim=(0, None))
+    with replacing(folder / "shared_drafts.png") as path:
+        figure.savefig(path, dpi=150)
+
+
+def others(bench: Bench, config: RunConfig) -> None:
+    """Token-by-token fusion as DEEPEN does it, and the library's own assisted generation, beside ours."""
+    plugin = bench.decoder.plugin
+    slow = FusedDecoder(
+        Plugin(Reprefilling(plugin.model), plugin.codec, plugin.view, plugin.screen),
+        config.fusion.model_copy(update={"strategy": "deepen"}),
+    )
+    slow.members = bench.decoder.members
+    network: Any = plugin.model
+
+    def deepen(turn: int) -> float:
+        prompt = bench.edited[turn % len(bench.edited)]
+        seconds, (answer,) = bench.ours([prompt], 8)
+        started = time.perf_counter()
+        fused = asyncio.run(slow.generate(bench.target, prompt, "deepen", 8))
+        took = time.perf_counter() - started
+        return (took / len(fused.token_ids)) / (seconds / len(answer.token_ids))
+
+    def assisted(turn: int) -> float:
+        prompt = bench.edited[turn % len(bench.edited)]
+        _, (answer,) = bench.ours([prompt], 32)
+        tokens = len(answer.token_ids)
+        options = {
+            "assistant_model": network.network,
+            "tokenizer": bench.member.codec.tokenizer,
+            "assistant_tokenizer": plugin.codec.tokenizer,
+        }
+        return bench.own([prompt], tokens) / bench.own([prompt], tokens, **options)
+
+    bench.compare("ours over DEEPEN's token-by-token fusion, seconds per token", "≥ 10", deepen)
+    bench.compare("transformers' assisted generation over the target alone", "reported", assisted)
+
+
+def growth(bench: Bench, edits: Sequence[Edit]) -> None:
+    """What more edits cost a request: the screen is all that grows."""
+    counts = [10, 100, 1000]
+    plugin = bench.decoder.plugin
+    screens = {
+        n: Screen(
+            [
+                edit.model_copy(update={"subject": f"{edit.subject} {i}"})
+                for i, edit in enumerate((list(edits) * (n // len(edits) + 1))[:n])
+            ]
+        )
+        for n in counts
+    }
+
+    def at(count: int) -> float:
+        bench.decoder.plugin = replace(plugin, screen=screens[count])
+        seconds = bench.ours([bench.unrelated[0]], 16)[0]
+        bench.decoder.plugin = plugin
+        return seconds
+
+    for count in counts[1:]:
+        bench.compare(
+            f"unrelated request, seconds with {count} edits over 10", "flat", lambda _, n=count: at(n) / at(10)
+        )
+
+
+def onboarding(bench: Bench, config: RunConfig, version_seconds: float) -> None:
+    """One more LLM: open it and load its alignment, over making the edits again (the plug-in's own editing time)."""
+    edited_folder = open_store().get(bench.decoder.plugin.version).path
+    started = time.perf_counter()
+    fresh = open_decoder(config, edited_folder, targets=[bench.target])
+    asyncio.run(fresh.restriction(bench.target, "draft"))
+    took = time.perf_counter() - started
+    bench.record("onboarding one more LLM, over making the edits again", "reported", [took / version_seconds])
+
+
+def floor(bench: Bench) -> None:
+    """A decoding step of each model over its floor: reading all weights once at the bandwidth measured here."""
+    block = torch.ones(2**28 // 4)
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        block.sum()
+        times.append(time.perf_counter() - started)
+    bandwidth = block.nbytes / min(times)
+    models = {"the plug-in": bench.decoder.plugin.model, bench.target: bench.member.model}
+    for name, model in models.items():
+        network: Any = model
+        size = sum(p.numel() * p.element_size() for p in network.network.parameters())
+
+        async def steps(network: Any = network) -> float:
+            step = await network.open([5, 6, 7, 8], rows=0, decode=4)
+            held = 7
+            started = time.perf_counter()
+            step = await network.extend(step.session, held, [9], rows=0, decode=16)
+            took = (time.perf_counter() - started) / max(len(step.new_ids), 1)
+            await network.close(step.session)
+            return took
+
+        ratio = [asyncio.run(steps()) / (size / bandwidth) for _ in range(bench.rounds)]
+        bench.record(f"a step of {name} over its floor ({size / 1e9:.2f} GB at {bandwidth / 1e9:.1f} GB/s)", "1", ratio)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure everything, print the table, write it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.decoding", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, a smaller large target")
+    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    config = load_config(options.config)
+    edits = selected_edits(config.knowledge)
+    version = edit_plugin(config, open_store())
+    decoder = open_decoder(config, version.path, print)
+    general = general_prompts(config.evaluation.general, 24)
+    bench = Bench(decoder, next(iter(config.targets)), edits, general, rounds=3 if options.quick else 9)
+    options.results.mkdir(parents=True, exist_ok=True)
+    print(f"{bench._machine}; {len(bench.edited)} edited and {len(bench.unrelated)} unrelated prompts\n")
+    unrelated(bench)
+    edited(bench, bench.target, f"edited-fact requests over the target alone, {bench.target}", "≥ 1.0")
+    shared_drafts(bench, options.results)
+    large_target(bench, config, options.quick)
+    others(bench, config)
+    growth(bench, edits)
+    onboarding(bench, config, version.manifest.seconds)
+    floor(bench)
+    table = pa.Table.from_pylist([asdict(line) for line in bench.figures])
+    with replacing(options.results / "decoding.parquet") as path:
+        pq.write_table(table, path)
+    print(f"\nwritten: {options.results / 'decoding.parquet'}")
+
+
+if __name__ == "__main__":
+    main()
