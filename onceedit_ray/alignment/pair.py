@@ -221,4 +221,4 @@ def build_alignment(
 
 
 def _token_ids(vocab: Mapping[str, int]) -> Tensor:
-    return torch.tensor(sorted(set(vocab.values())))
+    return torch.tensor(list(vocab.values()), dtype=torch.int64).unique()

@@ -1,6 +1,12 @@
 """Alignments on disk, and the pair that reads them part by part."""
 
 import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,6 +99,41 @@ def test_an_interrupted_build_leaves_nothing(home):
     with pytest.raises(KeyboardInterrupt):
         load_or_build(KEY, interrupted, {})
     assert not (home / "alignments").exists()
+
+
+def test_what_a_killed_build_left_goes_with_the_next_build(home):
+    """Killed while it writes, in a process of its own: nothing of Python's runs afterwards."""
+    killed = """
+import os, signal, torch
+from onceedit_ray.alignment import cache
+cache._checksum = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+cache.load_or_build("other", lambda: cache.Entry({"x": torch.ones(3)}), {})
+"""
+    assert subprocess.run([sys.executable, "-c", killed]).returncode == -signal.SIGKILL
+    [left] = (home / "alignments").iterdir()
+    assert (left / "new" / "tensors.safetensors").exists()
+    load_or_build(KEY, Build(), {})
+    assert [path.name for path in (home / "alignments").iterdir()] == [KEY]
+
+
+def test_what_others_are_still_writing_stays(home):
+    alive = f".staging-other-{os.getppid()}@{socket.gethostname()}"
+    elsewhere = ".staging-other-1@some-other-host"
+    forgotten = ".staging-forgotten-1@some-other-host"
+    for name in (alive, elsewhere, forgotten):
+        (home / "alignments" / name).mkdir(parents=True)
+    os.utime(home / "alignments" / forgotten, (0, 0))
+    load_or_build(KEY, Build(), {})
+    assert sorted(path.name for path in (home / "alignments").iterdir()) == sorted([KEY, alive, elsewhere])
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not list its memory maps")
+def test_what_is_loaded_is_mapped_not_read(home):
+    load_or_build(KEY, Build(), {})
+    entry = load_or_build(KEY, Build(), {})
+    address = entry.tensors["columns"].data_ptr()
+    maps = [line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines() if KEY in line]
+    assert any(int(start, 16) <= address < int(end, 16) for start, end in (m[0].split("-") for m in maps))
 
 
 def test_an_interrupted_write_leaves_nothing(home, monkeypatch):

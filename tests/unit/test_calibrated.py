@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
-from onceedit_ray.alignment import SparseRows, build_sparse, calibrate, calibrated
+from onceedit_ray.alignment import SparseRows, build_sparse, calibrate, nearest
+from onceedit_ray.alignment.placement import fastest_device
 from onceedit_ray.errors import AlignmentError
 from tests.unit.test_literal import LargestTensor
 
@@ -55,7 +56,7 @@ def test_calibration_of_equal_embeddings_is_refused():
 @pytest.mark.parametrize("block", [None, 1, 64])
 @pytest.mark.parametrize("fast", [True, False])
 def test_rows_are_the_largest_entries_renormalised(E_VD, monkeypatch, block, fast):
-    monkeypatch.setattr(calibrated, "bfloat16_is_fast", lambda device: fast)
+    monkeypatch.setattr(nearest, "bfloat16_is_fast", lambda device: fast)
     rows = build_sparse(E_VD, ANCHORS_A, keep=8, block=block)
     assert (rows.columns_VK.dtype, rows.mass_VK.dtype) == (torch.int32, torch.float32)
     mass_VK, columns_VK = dense(E_VD, ANCHORS_A, rows.multiplier).topk(8, dim=1)
@@ -64,14 +65,35 @@ def test_rows_are_the_largest_entries_renormalised(E_VD, monkeypatch, block, fas
 
 
 def test_the_bfloat16_pass_only_proposes(E_VD, monkeypatch):
-    monkeypatch.setattr(calibrated, "bfloat16_is_fast", lambda device: True)
+    monkeypatch.setattr(nearest, "bfloat16_is_fast", lambda device: True)
     fast, exact = build_sparse(E_VD, ANCHORS_A, keep=8), build_sparse(E_VD, ANCHORS_A, keep=8, exact=True)
     torch.testing.assert_close(as_dense(fast), as_dense(exact), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_change_nothing_but_the_time(E_VD, threads):
+    alone = build_sparse(E_VD, ANCHORS_A, keep=8, block=16)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        together = build_sparse(E_VD, ANCHORS_A, keep=8, block=16)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(as_dense(together), as_dense(alone), rtol=1e-5, atol=1e-7)
+
+
+def test_a_gpu_is_taken_if_it_has_the_memory(E_VD, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1 << 20, 1 << 30))  # a GPU that others fill
+    assert fastest_device(E_VD, 100) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1 << 40, 1 << 40))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert fastest_device(E_VD, 100) == torch.device("cuda", 3)
+
+
 @pytest.mark.parametrize("fast", [True, False])
 def test_an_anchor_is_in_its_own_row_whatever_its_duplicates(E_VD, monkeypatch, fast):
-    monkeypatch.setattr(calibrated, "bfloat16_is_fast", lambda device: fast)
+    monkeypatch.setattr(nearest, "bfloat16_is_fast", lambda device: fast)
     E_VD[ANCHORS_A[:40]] = E_VD[0].clone()
     rows = build_sparse(E_VD, ANCHORS_A, keep=4)
     assert all(a in rows.columns_VK[token].tolist() for a, token in enumerate(ANCHORS_A.tolist()))
