@@ -1,0 +1,104 @@
+"""What flows through modules of a model: read it, or add to it at one position of each row.
+
+A module may give its first result alone or in a tuple, and flatten rows and positions into one (OPT); both are taken
+as they are. It knows nothing of edits.
+
+Shapes: B rows, T positions, I inputs of a module, D its outputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+class _AllRead(Exception):
+    """Thrown out of a forward pass that has come far enough."""
+
+
+@torch.no_grad()
+def module_inputs(
+    model: PreTrainedModel, modules: Sequence[nn.Module], ids_BT: Tensor, attention_mask_BT: Tensor
+) -> list[Tensor]:
+    """Each module's input, [B, T, I]; the model runs no further than needed."""
+
+    def hook(module: nn.Module, keep: Callable[[Tensor], None]) -> Any:
+        return module.register_forward_pre_hook(lambda _, arguments: keep(arguments[0]))
+
+    return _read(model, modules, hook, ids_BT, attention_mask_BT)
+
+
+@torch.no_grad()
+def module_outputs(
+    model: PreTrainedModel, modules: Sequence[nn.Module], ids_BT: Tensor, attention_mask_BT: Tensor
+) -> list[Tensor]:
+    """Each module's output, [B, T, D]; the model runs no further than needed."""
+
+    def hook(module: nn.Module, keep: Callable[[Tensor], None]) -> Any:
+        return module.register_forward_hook(lambda _, arguments, output: keep(_first(output)))
+
+    return _read(model, modules, hook, ids_BT, attention_mask_BT)
+
+
+@contextlib.contextmanager
+def shifted(module: nn.Module, index_B: Tensor, shift_BD: Tensor) -> Iterator[None]:
+    """Inside the block, row b of the module's output has `shift_BD[b]` added at position `index_B[b]`.
+
+    Gradients flow into `shift_BD`. Outputs read inside this block are those with the shift.
+    """
+
+    def add(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> Any:
+        first = _first(output)
+        rows_BTD = first.reshape(len(index_B), -1, first.shape[-1])
+        rows_B = torch.arange(len(index_B), device=first.device)
+        added = torch.zeros_like(rows_BTD).index_put((rows_B, index_B), shift_BD.to(first.dtype))
+        result = (rows_BTD + added).reshape(first.shape)
+        return result if isinstance(output, Tensor) else (result, *output[1:])
+
+    handle = module.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def at(values: Tensor, index_B: Tensor) -> Tensor:
+    """Row b of `values` at position `index_B[b]`, [B, D], whether rows and positions were flattened or not."""
+    values_BTD = values.reshape(len(index_B), -1, values.shape[-1])
+    return values_BTD[torch.arange(len(index_B), device=values.device), index_B]
+
+
+def _read(
+    model: PreTrainedModel,
+    modules: Sequence[nn.Module],
+    hook: Callable[[nn.Module, Callable[[Tensor], None]], Any],
+    ids_BT: Tensor,
+    attention_mask_BT: Tensor,
+) -> list[Tensor]:
+    read: dict[int, Tensor] = {}
+
+    def keeper(number: int) -> Callable[[Tensor], None]:
+        def keep(values: Tensor) -> None:
+            read[number] = values
+            if len(read) == len(modules):
+                raise _AllRead
+
+        return keep
+
+    handles = [hook(module, keeper(number)) for number, module in enumerate(modules)]
+    try:
+        with contextlib.suppress(_AllRead):
+            model(input_ids=ids_BT, attention_mask=attention_mask_BT, logits_to_keep=1, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [read[number] for number in range(len(modules))]
+
+
+def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return output if isinstance(output, Tensor) else output[0]

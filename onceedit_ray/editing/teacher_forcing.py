@@ -1,0 +1,107 @@
+"""Prompts with their answers as one padded batch, and the loss of the answers' tokens given the prompts.
+
+Tokens are those an evaluation scores: the prompt as the model is given it, then the answer with its leading space. It
+knows no editor: what is done with the loss is theirs.
+
+Shapes: B instances, T positions, N positions at which an answer's token is predicted, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from onceedit_ray.fusion.decoder import answer_lead
+from onceedit_ray.models.codec import Codec
+
+OUTSIDE = -100
+"""The label of a position that is no answer token."""
+
+
+@dataclass(frozen=True)
+class AnswerBatch:
+    """Prompts with answers, padded at their ends; int64 throughout.
+
+    ids_BT: tokens. labels_BT: the answers' own tokens at their places, `OUTSIDE` elsewhere (not shifted).
+    attention_mask_BT: one where there is a token.
+    """
+
+    ids_BT: Tensor
+    labels_BT: Tensor
+    attention_mask_BT: Tensor
+
+
+def answer_batch(
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], device: torch.device | str
+) -> AnswerBatch:
+    """`pairs` of prompt and answer as tensors on `device`.
+
+    Raises `ModelError` for an empty prompt, or where the vocabulary has no token for a byte of an answer.
+    """
+    split = [(prompt_ids(tokenizer, prompt), answer_ids(tokenizer, prompt, answer)) for prompt, answer in pairs]
+    ids_BT, attention_mask_BT = padded([prompt + answer for prompt, answer in split], tokenizer, device)
+    labels_BT = torch.full_like(ids_BT, OUTSIDE)
+    for row, (prompt, answer) in enumerate(split):
+        labels_BT[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
+    return AnswerBatch(ids_BT, labels_BT, attention_mask_BT)
+
+
+def padded(
+    ids: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, device: torch.device | str
+) -> tuple[Tensor, Tensor]:
+    """Token rows of any length, filled up at their ends, and their attention mask; both [B, T] int64."""
+    # The mask hides what fills a row up, so any token will do where the tokenizer has none for it.
+    filler = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+    ids_BT = torch.full((len(ids), max(map(len, ids))), filler)
+    attention_mask_BT = torch.zeros_like(ids_BT)
+    for row, own in enumerate(ids):
+        ids_BT[row, : len(own)] = torch.tensor(own)
+        attention_mask_BT[row, : len(own)] = 1
+    return ids_BT.to(device), attention_mask_BT.to(device)
+
+
+def answer_loss(model: PreTrainedModel, batch: AnswerBatch) -> Tensor:
+    """-log P(answer token | prompt, answer so far), the mean over all answer tokens of the batch; a float32 scalar."""
+    logits_BNV, labels_BN = answer_logits(model, batch)
+    return F.cross_entropy(logits_BNV.flatten(0, 1).float(), labels_BN.flatten(), ignore_index=OUTSIDE)
+
+
+def answer_logits(model: PreTrainedModel, batch: AnswerBatch) -> tuple[Tensor, Tensor]:
+    """The logits of the positions that predict an answer token in some row, and what each of them should predict.
+
+    Returns:
+        logits [B, N, V] in the model's dtype; labels [B, N], `OUTSIDE` where a row has no answer token there.
+    """
+    labels_BT = batch.labels_BT[:, 1:]
+    positions_N = (labels_BT != OUTSIDE).any(0).nonzero().flatten()
+    # Not the logits of the whole prompt: with a vocabulary of 262,144 they would cost more than the model itself.
+    out = model(
+        input_ids=batch.ids_BT,
+        attention_mask=batch.attention_mask_BT,
+        logits_to_keep=positions_N,
+        use_cache=False,
+    )
+    return out.logits, labels_BT[:, positions_N]
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """A prompt's tokens, begin-of-text included where the model wants it."""
+    return _codec(tokenizer, len(tokenizer)).encode_prompt(prompt)
+
+
+def answer_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> list[int]:
+    """An answer's tokens after `prompt`, its leading space included unless the prompt ends in one."""
+    lead = b"" if answer_lead(prompt) else b" "
+    return list(_codec(tokenizer, len(tokenizer)).encode_bytes(lead + answer.strip().encode()))
+
+
+@lru_cache(maxsize=8)
+def _codec(tokenizer: PreTrainedTokenizerBase, size: int) -> Codec:
+    """Kept, for it reads the whole vocabulary; `size` makes it new once a token was added."""
+    return Codec(tokenizer)
