@@ -222,7 +222,7 @@ def shared_drafts(bench: Bench, folder: Path) -> None:
     axes.plot(list(passes), list(passes.values()), marker="o")
     axes.set(xlabel="targets asked at once", ylabel="plug-in passes per question", ylim=(0, None))
     with replacing(folder / "shared_drafts.png") as path:
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=150, format="png")
 
 
 def others(bench: Bench, config: RunConfig) -> None:
@@ -309,10 +309,9 @@ def floor(bench: Bench) -> None:
         size = sum(p.numel() * p.element_size() for p in network.network.parameters())
 
         async def steps(network: Any = network) -> float:
-            step = await network.open([5, 6, 7, 8], rows=0, decode=4)
-            held = 7
+            step = await network.open([5, 6, 7, 8], rows=0)
             started = time.perf_counter()
-            step = await network.extend(step.session, held, [9], rows=0, decode=16)
+            step = await network.extend(step.session, 4, [9], rows=0, decode=16)
             took = (time.perf_counter() - started) / max(len(step.new_ids), 1)
             await network.close(step.session)
             return took

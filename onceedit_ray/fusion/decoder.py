@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -50,12 +51,18 @@ class Member:
     pair: Callable[[], Pair]
     beside: bool = True
     _strategies: dict[str, Strategy] = field(default_factory=dict)
+    _building: threading.Lock = field(default_factory=threading.Lock)
 
     def strategy(self, name: str) -> Strategy:
-        """The named strategy over this target's alignment, built once."""
-        if name not in self._strategies:
-            self._strategies[name] = STRATEGIES.get(name)(self.pair())
-        return self._strategies[name]
+        """The named strategy over this target's alignment, built once; safe to call from several threads."""
+        with self._building:
+            if name not in self._strategies:
+                self._strategies[name] = STRATEGIES.get(name)(self.pair())
+            return self._strategies[name]
+
+    def is_built(self, name: str) -> bool:
+        """Whether `strategy(name)` returns at once."""
+        return name in self._strategies
 
 
 @dataclass
@@ -126,7 +133,6 @@ class FusedDecoder:
         self.plugin = plugin
         self.members: dict[str, Member] = {}
         self._config = config
-        self._building = asyncio.Lock()
 
     def member(self, name: str) -> Member:
         """A target by name; raises `ConfigError` naming those there are."""
@@ -286,8 +292,7 @@ class FusedDecoder:
 
     async def _strategy(self, member: Member, name: str) -> Strategy:
         """The strategy, built in a thread if this is its first use: an alignment takes a while."""
-        async with self._building:
-            return await asyncio.to_thread(member.strategy, name)
+        return member.strategy(name) if member.is_built(name) else await asyncio.to_thread(member.strategy, name)
 
     @contextlib.asynccontextmanager
     async def _reading(self, plugin: Plugin, prompt: str, strategy: Strategy) -> AsyncIterator[DraftReader]:

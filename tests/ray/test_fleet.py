@@ -279,7 +279,8 @@ def test_no_request_leaves_a_session_behind(fleet: Fleet) -> None:
 
     async def ask() -> None:
         await fleet.answerer.generate("gemma3", PROMPTS[0])
-        blank_lines = next(iter(EDITED)) + "\n\n" * 125 + "why"  # a token each for Gemma, six bytes each for the plug-in
+        # Blank lines are a token each for Gemma, six bytes each for the plug-in.
+        blank_lines = next(iter(EDITED)) + "\n\n" * 125 + "why"
         with pytest.raises(ContextLengthError, match="plug-in"):
             await fleet.answerer.generate("gemma3", blank_lines)
         with pytest.raises(ContextLengthError, match="plug-in"):
