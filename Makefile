@@ -33,6 +33,7 @@ test-ray: venv ## run the tests that start a Ray of their own
 
 bench: venv ## measure decoding and alignment beside their floors (BENCH_ARGS=--quick: under 3 minutes)
 	$(BIN)/python -m benchmarks.decoding $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.transport $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.alignment $(BENCH_ARGS)
 
 lint: venv ## check style and spelling

@@ -67,7 +67,7 @@ def _layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
 
 def _mlp(model: PreTrainedModel, layer_path: str, number: int, layer: nn.Module, width: int) -> Mlp:
     for child_name, child in layer.named_children():
-        if "attn" in child_name.lower() or "attention" in child_name.lower():
+        if isinstance(child, nn.Linear | Conv1D) or "attn" in child_name.lower() or "attention" in child_name.lower():
             continue
         found = [(name, module) for name, module in child.named_modules() if _projects(module, width)]
         if len(found) == 1:

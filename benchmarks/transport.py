@@ -1,0 +1,113 @@
+"""What Ray costs a round: `python -m benchmarks.transport [--quick]`.
+
+A round is one actor call to a model that verifies a draft and sends back its rows. Beside it, in turns: the same call
+to the same model in this process, and an actor call that does everything a round does but run the network. Prints a
+table; writes `transport.parquet`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from onceedit_ray.cluster.actors import HostedModel, ModelActor
+from onceedit_ray.cluster.remote_model import RemoteModel
+from onceedit_ray.config import ModelConfig, load_config
+from onceedit_ray.evaluation.machine import describe_machine
+from onceedit_ray.evaluation.records import replacing
+from onceedit_ray.models.protocol import LanguageModel
+from onceedit_ray.models.sources import resolve
+
+RESULTS = Path(__file__).parent / "results"
+PROMPT = list(range(100, 120))
+DRAFT = list(range(200, 208))
+
+
+async def seconds(call: Callable[[], Awaitable[object]], times: int) -> list[float]:
+    """Wall times of a call, after one that is thrown away."""
+    await call()
+    found = []
+    for _ in range(times):
+        started = time.perf_counter()
+        await call()
+        found.append(time.perf_counter() - started)
+    return found
+
+
+async def measure(name: str, remote: RemoteModel, here: LanguageModel, rounds: int) -> dict[str, object]:
+    """One model's line of the table."""
+
+    async def session(model: LanguageModel) -> Callable[[], Awaitable[object]]:
+        opened = await model.open(PROMPT)
+        return lambda: model.extend(opened.session, len(PROMPT), DRAFT, rows=len(DRAFT))
+
+    over_there, in_process = await session(remote), await session(here)
+    opened = await remote.open(PROMPT)
+
+    async def hop() -> None:
+        await remote.close(await remote.fork(opened.session))
+
+    there: list[float] = []
+    near: list[float] = []
+    for _ in range(rounds):
+        there += await seconds(over_there, 2)
+        near += await seconds(in_process, 2)
+    hops = await seconds(hop, 20 * rounds)
+    line = {
+        "model": name,
+        "round_ms": 1e3 * statistics.median(there),
+        "in_process_ms": 1e3 * statistics.median(near),
+        "ray_ms": 1e3 * statistics.median(hops),
+        "ray_share": statistics.median(hops) / statistics.median(there),
+        "rounds": len(there),
+        "machine": describe_machine(),
+    }
+    print(
+        f"{name:16} round {line['round_ms']:7.1f} ms   in one process {line['in_process_ms']:7.1f} ms   "
+        f"Ray alone {line['ray_ms']:5.2f} ms   {line['ray_share']:.3f} of a round (goal ≤ 0.05)",
+        flush=True,
+    )
+    return line
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Start a Ray of its own, measure the first target of the run file, write the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.transport", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    import ray  # after the environment that it reads is set
+
+    config = load_config(options.config)
+    models: dict[str, ModelConfig] = {"base plug-in": config.plugin, **dict(list(config.targets.items())[:1])}
+    lines = []
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    try:
+        for name, model in models.items():
+            folder = resolve(model.model).path
+            actor = ModelActor.options(num_cpus=1).remote(name, folder, model, config.fusion.top_k)
+            ray.get(actor.seat.remote())
+            here = HostedModel(name, folder, model, config.fusion.top_k)
+            rounds = 4 if options.quick else 15
+            lines.append(asyncio.run(measure(name, RemoteModel(actor, name), here, rounds)))
+            ray.kill(actor)
+    finally:
+        ray.shutdown()
+    options.results.mkdir(parents=True, exist_ok=True)
+    with replacing(options.results / "transport.parquet") as path:
+        pq.write_table(pa.Table.from_pylist(lines), path)
+
+
+if __name__ == "__main__":
+    main()
