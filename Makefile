@@ -26,7 +26,7 @@ demo: venv ## edit once, ask every model: real weights, a local Ray, before and 
 test: test-unit test-ray ## run all tests
 
 test-unit: venv ## run the tests that need no Ray and no download
-	$(PYTEST) tests/unit
+	OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist loadfile tests/unit
 
 test-ray: venv ## run the tests that start a Ray of their own
 	$(PYTEST) tests/ray

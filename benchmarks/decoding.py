@@ -320,6 +320,16 @@ def floor(bench: Bench) -> None:
         bench.record(f"a step of {name} over its floor ({size / 1e9:.2f} GB at {bandwidth / 1e9:.1f} GB/s)", "1", ratio)
 
 
+def markdown(figures: Sequence[Figures]) -> str:
+    """The table, for reading."""
+    lines = [f"Measured on {figures[0].machine} by `python -m benchmarks.decoding`.", ""]
+    lines += ["| figure | median | least | greatest | rounds | goal |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {f.figure} | {f.median:.3f} | {f.least:.3f} | {f.greatest:.3f} | {f.rounds} | {f.goal} |" for f in figures
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure everything, print the table, write it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decoding", description=(__doc__ or "").split("\n")[0])
@@ -346,6 +356,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = pa.Table.from_pylist([asdict(line) for line in bench.figures])
     with replacing(options.results / "decoding.parquet") as path:
         pq.write_table(table, path)
+    with replacing(options.results / "decoding.md") as path:
+        path.write_text(markdown(bench.figures), encoding="utf-8")
     print(f"\nwritten: {options.results / 'decoding.parquet'}")
 
 
