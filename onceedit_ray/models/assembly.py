@@ -14,6 +14,7 @@ from onceedit_ray.config import ModelConfig, PluginConfig
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.loading import has_bfloat16, load_model, load_tokenizer
 from onceedit_ray.models.local import LocalModel
+from onceedit_ray.models.narrow_products import speed_up_narrow_products
 
 
 def open_codec(folder: Path) -> Codec:
@@ -34,7 +35,9 @@ def load_for_decoding(folder: Path, config: ModelConfig) -> PreTrainedModel:
     dtype: str = config.dtype
     if dtype == "auto" and isinstance(config, PluginConfig) and has_bfloat16(torch.device(device)):
         dtype = "bfloat16"
-    return load_model(folder, dtype=dtype, device=device, device_map=device_map)
+    model = load_model(folder, dtype=dtype, device=device, device_map=device_map)
+    speed_up_narrow_products(model)
+    return model
 
 
 def use_threads(threads: int = 0) -> None:

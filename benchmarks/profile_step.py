@@ -1,0 +1,60 @@
+"""Where a decoding step's time goes: `python -m benchmarks.profile_step`.
+
+Runs steps of the plug-in and of the first target over a slot of their caches under torch's profiler, and writes the
+operators that take most time to `profile.txt`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from onceedit_ray.config import load_config
+from onceedit_ray.evaluation.machine import describe_machine
+from onceedit_ray.evaluation.records import replacing
+from onceedit_ray.models.assembly import load_for_decoding
+from onceedit_ray.models.passes import Row, passes_for
+from onceedit_ray.models.sources import resolve
+
+RESULTS = Path(__file__).parent / "results"
+STEPS = 16
+
+
+def steps(network: Any) -> str:
+    """The profile of `STEPS` steps after a prompt of 20 tokens, as a table."""
+    passes = passes_for(network)
+    place = passes.take()
+    with torch.inference_mode():
+        passes.logits([Row(place, 0, list(range(5, 25)), 1)])
+        with profile(activities=[ProfilerActivity.CPU]) as taken:
+            for n in range(STEPS):
+                passes.logits([Row(place, 20 + n, [5], 1)])[0].argmax()
+    return str(taken.key_averages().table(sort_by="self_cpu_time_total", row_limit=10, max_name_column_width=40))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Profile both models, write the summary."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.profile_step", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    config = load_config(options.config)
+    parts = [describe_machine()]
+    for name, model in (("base plug-in", config.plugin), *list(config.targets.items())[:1]):
+        network = load_for_decoding(resolve(model.model).path, model)
+        parts += ["", f"{name}: {STEPS} steps, {network.dtype}", steps(network)]
+    options.results.mkdir(parents=True, exist_ok=True)
+    with replacing(options.results / "profile.txt") as path:
+        path.write_text("\n".join(parts) + "\n", encoding="utf-8")
+    print("\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
