@@ -325,9 +325,9 @@ def floor(bench: Bench) -> None:
         bench.record(f"a step of {name} over its floor ({size / 1e9:.2f} GB at {bandwidth / 1e9:.1f} GB/s)", "1", ratio)
 
 
-def markdown(figures: Sequence[Figures]) -> str:
+def markdown(figures: Sequence[Figures], config: Path) -> str:
     """The table, for reading."""
-    lines = [f"Measured on {figures[0].machine} by `python -m benchmarks.decoding`.", ""]
+    lines = [f"Measured on {figures[0].machine} by `python -m benchmarks.decoding --config {config}`.", ""]
     lines += ["| figure | median | least | greatest | rounds | goal |", "|---|---|---|---|---|---|"]
     lines += [
         f"| {f.figure} | {f.median:.3f} | {f.least:.3f} | {f.greatest:.3f} | {f.rounds} | {f.goal} |" for f in figures
@@ -362,7 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with replacing(options.results / "decoding.parquet") as path:
         pq.write_table(table, path)
     with replacing(options.results / "decoding.md") as path:
-        path.write_text(markdown(bench.figures), encoding="utf-8")
+        path.write_text(markdown(bench.figures, options.config), encoding="utf-8")
     print(f"\nwritten: {options.results / 'decoding.parquet'}")
 
 
