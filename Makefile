@@ -6,7 +6,7 @@ CONFIG ?= configs/quickstart.yaml
 PYTEST := RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo bench test test-unit test-ray lint types format docs-check clean
+.PHONY: help venv demo serve bench test test-unit test-ray lint types format docs-check clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 
 demo: venv ## edit once, ask every model: real weights, a local Ray, before and after
 	scripts/demo.sh $(CONFIG)
+
+serve: venv ## edit once, then serve every model at http://127.0.0.1:8000/v1 until Ctrl-C
+	$(BIN)/onceedit edit --config $(CONFIG)
+	$(BIN)/onceedit serve --config $(CONFIG)
 
 test: test-unit test-ray ## run all tests
 

@@ -1,4 +1,5 @@
-"""The command `onceedit`. Everything runs in this process; for several GPUs or machines submit `jobs/edit_and_eval.py`.
+"""The command `onceedit`. Everything runs in this process, but for `serve`, which starts a Ray of its own; for several
+GPUs or machines submit `jobs/edit_and_eval.py` and deploy `deployments/serve.yaml`.
 
 Exit codes: 0 done; 2 something the user can put right, in one line on stderr; 130 interrupted.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
     from onceedit_ray.fusion.decoder import Generation
 
 DEFAULT_CONFIG = Path("configs/quickstart.yaml")
+_OWN_RAY = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray listens on every interface, for a Ray of this machine too
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""The environment of a Ray that only this command's own processes may talk to. Read when ray is imported."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -147,6 +155,16 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"{outcome.table}\n\nresults: {outcome.folder}")
 
 
+def _serve(options: argparse.Namespace) -> None:
+    for name, value in _OWN_RAY.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    from onceedit_ray.cluster.serve import ServeArgs, serve_here
+
+    args = ServeArgs(config=options.config.resolve(), version=options.version, keys_file=options.keys)
+    serve_here(args, options.host, options.port, _say)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="onceedit", description="Correct a fact once; every LLM you run answers with it."
@@ -186,6 +204,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     _with_config(evaluate)
     evaluate.set_defaults(run=_evaluate)
+
+    serving = commands.add_parser("serve", help="answer as an OpenAI-compatible server, every target by its name")
+    serving.add_argument("--host", default="127.0.0.1", help="where to listen; other than this machine needs API keys")
+    serving.add_argument("--port", type=int, default=8000, metavar="N")
+    serving.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line; also $ONCEEDIT_API_KEYS")
+    serving.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the active one)")
+    _with_config(serving)
+    serving.set_defaults(run=_serve)
     return parser
 
 

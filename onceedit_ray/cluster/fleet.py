@@ -6,7 +6,7 @@ everything back. The driver talks to the coordinator alone, through the same met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from onceedit_ray.cluster.actors import ModelActor, Seat
 from onceedit_ray.cluster.coordinator import Coordinator
 from onceedit_ray.cluster.placement import actor_options, reserve
-from onceedit_ray.cluster.results import fetch, result
+from onceedit_ray.cluster.results import fetch
+from onceedit_ray.cluster.streams import awaited, received
 from onceedit_ray.config import ModelConfig, RunConfig
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.fusion.decoder import Generation, Score
+from onceedit_ray.models.sampling import GREEDY, Sampling
 from onceedit_ray.models.sources import ModelFolder, resolve
 
 PLUGIN = "plug-in"
@@ -39,9 +41,16 @@ class Fleet:
     groups: dict[str, PlacementGroup] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, config: RunConfig, edited: Path, progress: Progress = lambda line: None) -> Fleet:
+    def start(
+        cls,
+        config: RunConfig,
+        edited: Path,
+        progress: Progress = lambda line: None,
+        coordinator: Any = Coordinator,
+    ) -> Fleet:
         """Start every actor `config` names, with the plug-in version in folder `edited`.
 
+        coordinator: the actor class that decodes: `Coordinator`, or one that adds to it.
         Raises `ConfigError` where the cluster has no room, `ModelError` where a model cannot be had.
         """
         base = resolve(config.plugin.model, progress)
@@ -51,7 +60,7 @@ class Fleet:
         try:
             fleet._reserve(models)
             plugin = fleet._load(PLUGIN, edited, config.plugin)
-            fleet.coordinator = Coordinator.options(num_cpus=0.1).remote(
+            fleet.coordinator = coordinator.options(num_cpus=0.1).remote(
                 plugin, base, edited, config.plugin.view, config.fusion, config.alignment
             )
             fleet._join(folders, config.targets, progress)
@@ -126,16 +135,42 @@ class Fleet:
 
 
 class RemoteDecoder:
-    """The coordinator's decoder, with the methods of `evaluation.evaluate.Answerer`."""
+    """The coordinator's decoder, with the methods of `FusedDecoder`; a caller that is cancelled ends its request."""
 
     def __init__(self, coordinator: ActorHandle) -> None:
         self._coordinator = coordinator
 
     async def generate(
-        self, target: str, prompt: str, strategy: str | None = None, max_new_tokens: int | None = None
+        self,
+        target: str,
+        prompt: str,
+        strategy: str | None = None,
+        max_new_tokens: int | None = None,
+        sampling: Sampling = GREEDY,
     ) -> Generation:
         """As `FusedDecoder.generate`."""
-        return await self._ask("generate", target, prompt, strategy, max_new_tokens)
+        return await self._ask("generate", target, prompt, strategy, max_new_tokens, sampling)
+
+    async def generate_all(
+        self,
+        prompts: Mapping[str, str],
+        strategy: str | None = None,
+        max_new_tokens: int | None = None,
+        sampling: Sampling = GREEDY,
+    ) -> dict[str, Generation]:
+        """As `FusedDecoder.generate_all`."""
+        return await self._ask("generate_all", dict(prompts), strategy, max_new_tokens, sampling)
+
+    def stream(
+        self,
+        target: str,
+        prompt: str,
+        strategy: str | None = None,
+        max_new_tokens: int | None = None,
+        sampling: Sampling = GREEDY,
+    ) -> AsyncGenerator[list[int] | Generation]:
+        """As `FusedDecoder.stream`."""
+        return received(self._coordinator.stream, target, prompt, strategy, max_new_tokens, sampling)
 
     async def score(self, target: str, prompt: str, gold: Sequence[int], strategy: str | None = None) -> Score:
         """As `FusedDecoder.score`."""
@@ -162,4 +197,4 @@ class RemoteDecoder:
         return await self._ask("restriction", target, strategy)
 
     async def _ask(self, method: str, *args: object) -> Any:
-        return await result(getattr(self._coordinator, method).remote(*args))
+        return await awaited(getattr(self._coordinator, method), *args)

@@ -67,7 +67,8 @@ class RemoteModel:
     ) -> Step:
         """As `LanguageModel.open`; raises `ModelError` if a dead actor does not come back."""
         ids = list(ids)
-        step = await kept_or_closed(self._open(ids, rows, decode, threshold, sampling), self._actor.close.remote)
+        opening = self._open(ids, rows, decode, threshold, sampling)
+        step = await kept_or_closed(opening, lambda step: self._actor.close.remote(step.session))
         return replace(step, session=self._known(step.session, ids + list(step.new_ids[:-1])))
 
     async def extend(
@@ -96,7 +97,7 @@ class RemoteModel:
         """As `LanguageModel.fork`; a session the actor lost is prefilled again."""
         known = self._sessions[session]
         try:
-            number = await self._ask("fork", (known.number,), 0)
+            number = await kept_or_closed(self._ask("fork", (known.number,), 0), self._actor.close.remote)
         except ActorDiedError:
             raise self._gone() from None
         except (ActorUnavailableError, SessionLostError):

@@ -45,7 +45,7 @@ class TargetSettings(BaselineSettings):
     essence: float = Field(0.0625, ge=0)
     decay: float = Field(0.5, ge=0)
     clamp: float = Field(4.0, gt=0)
-    prefixes: tuple[tuple[int, int], ...] = ((5, 10), (10, 10))
+    prefixes: tuple[tuple[int, int], ...] = ((10, 5),)
     texts: int = Field(100_000, ge=1)
 
 

@@ -155,8 +155,13 @@ class LocalModel:
 
     async def fork(self, session: int) -> int:
         fork = _Fork(self._session(session), _Session(next(self._numbers), place=-1), _future())
+        self._sessions[fork.session.number] = fork.session
         self._submit(fork)
-        return await fork.answer
+        try:
+            return await fork.answer
+        except BaseException:  # the caller went away: nobody will close it
+            self._release(fork.session.number)
+            raise
 
     async def close(self, session: int) -> None:
         self._release(session)
@@ -248,7 +253,6 @@ class LocalModel:
     def _forked(self, fork: _Fork) -> int:
         fork.session.ids = list(fork.source.ids)
         fork.session.place, fork.session.held = self._cached.copy(fork.source.place, fork.source.held)
-        self._sessions[fork.session.number] = fork.session
         return fork.session.number
 
     def _shared_passes(self, active: Sequence[_Call]) -> list[list[_Call]]:

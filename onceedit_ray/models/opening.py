@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-from onceedit_ray.models.protocol import Step
+T = TypeVar("T")
 
 
-async def kept_or_closed(opening: Awaitable[Step], close: Callable[[int], object]) -> Step:
-    """Await `opening`; if the caller is cancelled meanwhile, `close` the session as soon as it is open."""
+async def kept_or_closed(opening: Awaitable[T], close: Callable[[T], object]) -> T:
+    """Await `opening`; if the caller is cancelled meanwhile, `close` what it gives as soon as it is there."""
     running = asyncio.ensure_future(opening)
 
-    def abandon(done: asyncio.Future[Step]) -> None:
+    def abandon(done: asyncio.Future[T]) -> None:
         if not done.cancelled() and done.exception() is None:
-            close(done.result().session)
+            close(done.result())
 
     try:
         return await asyncio.shield(running)

@@ -19,6 +19,7 @@ LAYERS = (
     ("alignment",),
     ("fusion",),
     ("editing", "evaluation"),
+    ("serving",),
     ("cluster",),
     ("cli",),
 )

@@ -48,7 +48,6 @@ class MemitSettings(TargetSettings):
 
     depths: tuple[float, ...] = Field(tuple(layer / 32 for layer in range(4, 9)), min_length=1)
     ordinary: float = Field(15_000 / 11_008, gt=0)
-    prefixes: tuple[tuple[int, int], ...] = ((10, 5),)
 
 
 @BASELINES.register("memit")

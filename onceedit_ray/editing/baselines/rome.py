@@ -39,13 +39,16 @@ class RomeSettings(TargetSettings):
     """depth: the edited layer as a share of all layers, rounded; a published layer as a fraction of its model's."""
 
     depth: float = Field(5 / 32, ge=0, lt=1)
+    prefixes: tuple[tuple[int, int], ...] = ((5, 10), (10, 10))
 
 
 @BASELINES.register("rome")
 class Rome:
     """Rank-one updates of one layer, one edit after another.
 
-    Presets: GPT-2 XL as the authors published it; GPT-J, Llama, Mistral and Qwen2 as EasyEdit publishes them.
+    Presets: GPT-2 XL as the authors published it; GPT-J, Llama, Mistral and Qwen2 as EasyEdit publishes them
+    (but for C, which it leaves out of those). The default has fewer prefixes, for machines without a GPU,
+    and more steps, which only answers of many tokens use up.
     """
 
     paper: ClassVar[str] = (
@@ -53,7 +56,7 @@ class Rome:
     )
     Settings: ClassVar[type[BaselineSettings]] = RomeSettings
     presets: ClassVar[Mapping[str, BaselineSettings]] = {
-        "default": RomeSettings(decay=1e-3),
+        "default": RomeSettings(decay=1e-3, steps=50, prefixes=((5, 3), (10, 3))),
         "gpt2": RomeSettings(depth=17 / 48, steps=20),
         "gptj": RomeSettings(depth=5 / 28, steps=20),
         "llama": RomeSettings(depth=5 / 32, decay=1e-3),

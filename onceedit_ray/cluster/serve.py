@@ -1,0 +1,224 @@
+"""The Ray Serve application: one deployment that owns the models, and the HTTP ingress in front of its coordinator.
+
+    proxy → Gateway (the ingress; as many replicas as wanted) → coordinator actor → model actors
+                                          Models (one replica: starts the fleet, gives it back, watches it)
+
+A new ingress, or more of them, loads no model again. Requests and answers travel as text; the codecs are the
+coordinator's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
+from ray.serve import Application
+
+from onceedit_ray.cluster.coordinator import HostedDecoder
+from onceedit_ray.cluster.fleet import Fleet
+from onceedit_ray.cluster.streams import awaited, received
+from onceedit_ray.config import RunConfig, load_config
+from onceedit_ray.editing.run import open_store
+from onceedit_ray.errors import ConfigError, ModelError, StoreError
+from onceedit_ray.knowledge.version import Version
+from onceedit_ray.models.sources import ModelFolder, resolve
+from onceedit_ray.serving.backend import PROBE_SECONDS
+from onceedit_ray.serving.ingress import build_ingress
+from onceedit_ray.serving.keys import check_binding, read_keys
+from onceedit_ray.serving.limits import Limits
+from onceedit_ray.serving.plain_text import take_prompts_as_text
+from onceedit_ray.serving.speaking import BUSY, Asked, Ending, answer, probe, speak
+
+APP_NAME = "onceedit"
+SMALL = {"num_cpus": 0.1}
+"""What a replica reserves: neither kind computes."""
+SPARE_REQUESTS = 64
+"""Requests that a replica takes beyond its limit, so that it can refuse them itself with 429."""
+
+
+class ServeArgs(BaseModel):
+    """What the application is built from.
+
+    config: the run file whose plug-in and targets are served. version: of the plug-in; None takes the active one.
+    keys_file: API keys, one a line, beside those in the environment of the replicas. replicas: of the ingress.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config: Path = Path("configs/quickstart.yaml")
+    version: str | None = None
+    keys_file: Path | None = None
+    replicas: int = Field(1, ge=1)
+    limits: Limits = Limits()
+
+
+def application(args: ServeArgs) -> Application:
+    """The application; raises `ConfigError` for a run file that is wrong. Nothing is loaded yet."""
+    config = load_config(args.config)
+    most = args.limits.in_flight + SPARE_REQUESTS
+    models = ModelsDeployment.bind(config, args.version)
+    return GatewayDeployment.options(num_replicas=args.replicas, max_ongoing_requests=most).bind(models, args)
+
+
+class SpeakingDecoder(HostedDecoder):
+    """The coordinator of a served fleet: prompts are plain text, answers are text."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        take_prompts_as_text(self)
+
+    async def add_target(self, name: str, actor: ActorHandle, folder: ModelFolder, beside: bool) -> None:
+        """As `HostedDecoder.add_target`."""
+        await super().add_target(name, actor, folder, beside)
+        take_prompts_as_text(self)
+
+    async def targets(self) -> list[str]:
+        """The names of the targets."""
+        return list(self.members)
+
+    async def answer(self, asked: Asked) -> tuple[str, Ending]:
+        """As `speaking.answer`."""
+        return await answer(self, asked)
+
+    async def speak(self, asked: Asked) -> AsyncGenerator[str | Ending]:
+        """As `speaking.speak`."""
+        async with contextlib.aclosing(speak(self, asked)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def probe(self, seconds: float) -> dict[str, str]:
+        """As `speaking.probe`."""
+        return await probe(self, seconds)
+
+
+SpeakingCoordinator = ray.remote(max_restarts=0)(SpeakingDecoder)
+
+
+class RemoteBackend:
+    """`serving.backend.Backend` over the coordinator of a `Models` deployment, found again after its restart."""
+
+    def __init__(self, models: Any) -> None:
+        self._models = models
+        self._coordinator: ActorHandle | None = None
+
+    async def targets(self) -> Sequence[str]:
+        return await self._ask("targets")
+
+    async def answer(self, asked: Asked) -> tuple[str, Ending]:
+        return await self._ask("answer", asked)
+
+    async def speak(self, asked: Asked) -> AsyncGenerator[str | Ending]:
+        try:
+            async with contextlib.aclosing(received((await self._found()).speak, asked)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except RayActorError as error:
+            raise self._lost(error) from None
+
+    async def probe(self) -> dict[str, str]:
+        return await self._ask("probe", PROBE_SECONDS)
+
+    async def _ask(self, method: str, *args: object) -> Any:
+        try:
+            return await awaited(getattr(await self._found(), method), *args)
+        except RayActorError as error:
+            raise self._lost(error) from None
+
+    async def _found(self) -> ActorHandle:
+        if self._coordinator is None:
+            self._coordinator = await self._models.coordinator.remote()
+        return self._coordinator
+
+    def _lost(self, error: RayActorError) -> ModelError:
+        self._coordinator = None
+        return ModelError(f"the coordinator is gone ({' '.join(str(error).split())[:200]}); it is started again")
+
+
+class Models:
+    """Starts the fleet and watches over it.
+
+    Args:
+        config: whose plug-in and targets. version: of the plug-in; None takes the active one.
+    """
+
+    def __init__(self, config: RunConfig, version: str | None) -> None:
+        served = served_version(config, version)
+        self.fleet = Fleet.start(config, served.path, print, SpeakingCoordinator)
+
+    async def coordinator(self) -> ActorHandle:
+        """The actor that answers."""
+        return self.fleet.coordinator
+
+    async def check_health(self) -> None:
+        """Raises what is wrong with a model that does not come back; one that loads or has much to do is well."""
+        states = await self.fleet.coordinator.probe.remote(PROBE_SECONDS)
+        broken = [f"{name}: {state}" for name, state in states.items() if state not in ("", BUSY)]
+        if broken:
+            raise ModelError("; ".join(broken))
+
+    def __del__(self) -> None:
+        if hasattr(self, "fleet"):
+            self.fleet.stop()
+
+
+class Gateway:
+    """The HTTP ingress over the fleet of `models`."""
+
+    def __init__(self, models: Any, args: ServeArgs) -> None:
+        self._backend = RemoteBackend(models)
+        self._limits = args.limits
+        self._keys = read_keys(args.keys_file)  # here, so that no key is stored with the application's settings
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return build_ingress(self._backend, self._limits, self._keys)
+
+
+ModelsDeployment = serve.deployment(num_replicas=1, max_ongoing_requests=64, ray_actor_options=SMALL)(Models)
+GatewayDeployment = serve.deployment(ray_actor_options=SMALL)(serve.ingress()(Gateway))
+
+
+def served_version(config: RunConfig, version: str | None) -> Version:
+    """The plug-in version to serve.
+
+    Raises `StoreError` where there is none, `ConfigError` where it was made from another plug-in than `config` names.
+    """
+    store = open_store()
+    found = store.get(version) if version else store.active()
+    if found is None:
+        raise StoreError("nothing has been edited yet; run `onceedit edit` first")
+    if found.manifest.base_digest != resolve(config.plugin.model).digest:
+        raise ConfigError(
+            f"version {found.id} was made from another plug-in ({found.manifest.base_model}) than the run file names "
+            f"({config.plugin.model}); run `onceedit edit` with it"
+        )
+    return found
+
+
+def serve_here(args: ServeArgs, host: str, port: int, progress: Callable[[str], None] = print) -> None:
+    """Serve in a Ray of this process's own until interrupted or terminated.
+
+    Raises the errors of a run file, version or key that is wrong before Ray is started.
+    """
+    check_binding(host, read_keys(args.keys_file))
+    served = served_version(load_config(args.config), args.version)
+    app = application(args)
+    told_to_end = threading.Event()
+    ray.init(address="local", include_dashboard=False)
+    signal.signal(signal.SIGTERM, lambda number, frame: told_to_end.set())  # after `ray.init`, which sets its own
+    try:
+        serve.start(http_options={"host": host, "port": port})
+        serve.run(app, name=APP_NAME)
+        progress(f"serving {served.id} at http://{host}:{port}/v1; Ctrl-C ends it")
+        told_to_end.wait()
+    finally:
+        serve.shutdown()
+        ray.shutdown()

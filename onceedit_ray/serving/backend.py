@@ -1,0 +1,48 @@
+"""What the ingress asks of a system, and a system in this process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.serving.plain_text import take_prompts_as_text
+from onceedit_ray.serving.speaking import Asked, Ending, answer, probe, speak
+
+PROBE_SECONDS = 5.0
+
+
+class Backend(Protocol):
+    """A decoder behind the ingress: in this process, or an actor elsewhere."""
+
+    async def targets(self) -> Sequence[str]:
+        """The names of the targets."""
+
+    async def answer(self, asked: Asked) -> tuple[str, Ending]:
+        """As `speaking.answer`."""
+
+    def speak(self, asked: Asked) -> AsyncGenerator[str | Ending]:
+        """As `speaking.speak`."""
+
+    async def probe(self) -> dict[str, str]:
+        """As `speaking.probe`."""
+
+
+class InProcess:
+    """A decoder of this process."""
+
+    def __init__(self, decoder: FusedDecoder) -> None:
+        take_prompts_as_text(decoder)
+        self._decoder = decoder
+
+    async def targets(self) -> Sequence[str]:
+        return list(self._decoder.members)
+
+    async def answer(self, asked: Asked) -> tuple[str, Ending]:
+        return await answer(self._decoder, asked)
+
+    def speak(self, asked: Asked) -> AsyncGenerator[str | Ending]:
+        return speak(self._decoder, asked)
+
+    async def probe(self) -> dict[str, str]:
+        return await probe(self._decoder, PROBE_SECONDS)

@@ -1,0 +1,171 @@
+"""The HTTP ingress: OpenAI's routes over a `Backend`.
+
+A stream's first item is awaited before its response begins, so whatever goes wrong until then has a status of its own.
+A client that goes away ends its request's work, streamed or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from onceedit_ray import __version__
+from onceedit_ray.serving.answers import DONE, Writer, event, model_card
+from onceedit_ray.serving.asking import questions
+from onceedit_ray.serving.backend import Backend
+from onceedit_ray.serving.flow import merged, together, while_there
+from onceedit_ray.serving.guard import Guard
+from onceedit_ray.serving.keys import Keys
+from onceedit_ray.serving.limits import Limits
+from onceedit_ray.serving.refusals import Refusal, invalid, refusal_of, unknown_model
+from onceedit_ray.serving.schema import ChatRequest, CompletionRequest
+from onceedit_ray.serving.speaking import BUSY, Asked, Ending
+
+CLIENT_GONE = 499
+"""The status, seen by nobody, of a request whose client went away."""
+
+
+def build_ingress(backend: Backend, limits: Limits, keys: Keys) -> FastAPI:
+    """The application.
+
+    Args:
+        backend: who answers. limits: what is granted. keys: who may ask; without any, this machine alone.
+    """
+    api = FastAPI(title="OnceEdit", version=__version__, docs_url=None, redoc_url=None)
+    api.add_middleware(Guard, keys=keys, limits=limits)
+    _refuse_in_openais_shape(api)
+
+    @api.get("/v1/models")
+    async def models() -> JSONResponse:
+        return JSONResponse({"object": "list", "data": [model_card(name) for name in await backend.targets()]})
+
+    @api.get("/v1/models/{name:path}")
+    async def model(name: str) -> JSONResponse:
+        known = await backend.targets()
+        if name not in known:
+            raise unknown_model(name, known)
+        return JSONResponse(model_card(name))
+
+    @api.post("/v1/completions")
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        return await _respond(backend, body, request, limits)
+
+    @api.post("/v1/chat/completions")
+    async def chat_completions(body: ChatRequest, request: Request) -> Response:
+        return await _respond(backend, body, request, limits)
+
+    @api.get("/health")
+    async def health() -> JSONResponse:
+        states = await backend.probe()
+        broken = {name: state for name, state in states.items() if state not in ("", BUSY)}
+        status = "unhealthy" if broken else "ok"
+        shown = {name: state or "ok" for name, state in states.items()}
+        return JSONResponse({"status": status, "models": shown}, 503 if broken else 200)
+
+    return api
+
+
+def _refuse_in_openais_shape(api: FastAPI) -> None:
+    async def refused(request: Request, error: Exception) -> Response:
+        return refusal_of(error).response()
+
+    async def not_valid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return invalid(error.errors()).response()
+
+    async def not_routed(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+        response = Refusal(error.status_code, str(error.detail), code=code).response()
+        response.headers.update(error.headers or {})
+        return response
+
+    api.add_exception_handler(RequestValidationError, not_valid)
+    api.add_exception_handler(HTTPException, not_routed)
+    api.add_exception_handler(Exception, refused)
+    api.add_exception_handler(Refusal, refused)
+
+
+async def _respond(
+    backend: Backend, body: CompletionRequest | ChatRequest, request: Request, limits: Limits
+) -> Response:
+    writer = Writer(body.model, chat=isinstance(body, ChatRequest))
+    deadline = asyncio.get_running_loop().time() + limits.seconds
+    try:
+        async with asyncio.timeout_at(deadline):
+            asked = questions(body, await backend.targets(), limits)
+    except Exception as error:
+        raise refusal_of(error) from None
+    if not body.stream:
+        return await _whole(backend, asked, writer, request, deadline)
+    counted = body.stream_options is not None and body.stream_options.include_usage
+    events = while_there(request.receive, _events(backend, asked, writer, counted, deadline))
+    try:
+        first = await anext(events, None)
+    except Exception as error:
+        raise refusal_of(error) from None
+    if first is None:
+        return Response(status_code=CLIENT_GONE)
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_from(first, events), media_type="text/event-stream", headers=headers)
+
+
+async def _whole(
+    backend: Backend, asked: Sequence[Asked], writer: Writer, request: Request, deadline: float
+) -> Response:
+    async def answers() -> AsyncGenerator[list[tuple[str, Ending]]]:
+        async with asyncio.timeout_at(deadline):
+            found = await together([backend.answer(question) for question in asked])
+        yield found
+
+    try:
+        async with contextlib.aclosing(while_there(request.receive, answers())) as arrived:
+            async for found in arrived:
+                return JSONResponse(writer.whole(found))
+    except Exception as error:
+        raise refusal_of(error) from None
+    return Response(status_code=CLIENT_GONE)
+
+
+async def _events(
+    backend: Backend, asked: Sequence[Asked], writer: Writer, counted: bool, deadline: float
+) -> AsyncGenerator[bytes]:
+    """The events of a stream. An error before the first of them is raised, a later one is an event."""
+    begun: set[int] = set()
+    endings: list[Ending] = []
+    items = merged([backend.speak(question) for question in asked])
+    try:
+        async with contextlib.aclosing(items):
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    item = await anext(items, None)
+                if item is None:
+                    break
+                index, said = item
+                opening = event(writer.opening(index)) if writer.chat and index not in begun else b""
+                begun.add(index)
+                if isinstance(said, Ending):
+                    endings.append(said)
+                    yield opening + event(writer.ending(index, said))
+                else:
+                    yield opening + event(writer.piece(index, said))
+        if counted:
+            yield event(writer.counts(endings))
+        yield DONE
+    except Exception as error:
+        if not begun:
+            raise
+        yield event(refusal_of(error).body)
+
+
+async def _from(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with contextlib.aclosing(rest):
+        yield first
+        async for item in rest:
+            yield item

@@ -1,0 +1,31 @@
+"""What one server grants: sizes, counts and times, all of them settings of the deployment."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Limits(BaseModel):
+    """Limits of the ingress.
+
+    body_bytes: a request's body. prompt_chars: text of a prompt, or of all messages of a chat, together.
+    messages: messages of a chat. answers: choices of one request: prompts × targets × `n`.
+    max_tokens: tokens that one answer may ask for. chat_tokens: what a chat gets that asks for no number.
+    in_flight: requests under way at once; one more is answered with 429. retry_after: what it is told to wait, seconds.
+    seconds: a request as a whole. body_seconds: until its body must be here.
+    temperature: where a request names none; 1 is OpenAI's.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    body_bytes: int = Field(1 << 20, ge=1)
+    prompt_chars: int = Field(32_768, ge=1)
+    messages: int = Field(256, ge=1)
+    answers: int = Field(16, ge=1)
+    max_tokens: int = Field(1024, ge=1)
+    chat_tokens: int = Field(256, ge=1)
+    in_flight: int = Field(64, ge=1)
+    retry_after: int = Field(1, ge=1)
+    seconds: float = Field(300.0, gt=0)
+    body_seconds: float = Field(30.0, gt=0)
+    temperature: float = Field(1.0, ge=0, le=2)

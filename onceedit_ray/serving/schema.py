@@ -1,0 +1,133 @@
+"""Requests in OpenAI's shape. Types are strict, unknown arguments are refused as OpenAI refuses them.
+
+Arguments of OpenAI's that change nothing here are taken at the value that asks for nothing, and refused at any other:
+an argument that is silently ignored would be a wrong answer.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Temperature = Annotated[Finite, Field(ge=0, le=2)]
+Share = Annotated[Finite, Field(ge=0, le=1)]
+Penalty = Annotated[Finite, Field(ge=-2, le=2)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+StopString = Annotated[str, Field(min_length=1, max_length=256)]
+
+MOST_STOPS = 4
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "presence_penalty": (None, 0.0),
+    "frequency_penalty": (None, 0.0),
+    "logit_bias": (None, {}),
+    "logprobs": (None, False),
+    "top_logprobs": (None,),
+    "best_of": (None, 1),
+    "echo": (None, False),
+    "suffix": (None, ""),
+    "tools": (None, []),
+    "tool_choice": (None, "none"),
+    "response_format": (None, {"type": "text"}),
+}
+"""Arguments that are not supported, and the values of them that ask for nothing."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class StreamOptions(_Strict):
+    """include_usage: a last event with the token counts."""
+
+    include_usage: bool = False
+
+
+class _Request(_Strict):
+    model: str = Field(min_length=1, max_length=256, description="A served model, or '*' for all of them")
+    max_tokens: Count | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=MOST_STOPS)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    seed: Seed | None = None
+    user: Annotated[str, Field(max_length=512)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[str, float] | None = None
+
+    @field_validator(*_NEUTRAL, check_fields=False)
+    @classmethod
+    def _asks_for_nothing(cls, value: Any, info: Any) -> Any:
+        neutral = _NEUTRAL[info.field_name]
+        if not any(value == allowed and type(value) is type(allowed) for allowed in neutral):
+            raise ValueError(f"'{info.field_name}' is not supported here; leave it out")
+        return value
+
+    @model_validator(mode="after")
+    def _options_of_a_stream(self) -> _Request:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("'stream_options' is for streams; set 'stream' to true or leave it out")
+        return self
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+
+class CompletionRequest(_Request):
+    """`POST /v1/completions`."""
+
+    prompt: (
+        Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    )
+    logprobs: int | None = None
+    best_of: int | None = None
+    echo: bool | None = None
+    suffix: str | None = None
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts, one at least."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+
+class TextPart(_Strict):
+    """A part of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(_Strict):
+    """One turn of a chat; `developer` is another name for `system`."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: Annotated[str, Field(max_length=64)] | None = None
+
+    @property
+    def plain(self) -> dict[str, str]:
+        """Role and content as a chat template takes them."""
+        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+
+
+class ChatRequest(_Request):
+    """`POST /v1/chat/completions`."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: list[Any] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None

@@ -1,0 +1,195 @@
+"""The Serve application on small models, asked by the official client: the same answers as in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+import ray
+import yaml
+from ray import serve
+
+from onceedit_ray.cluster.fleet import RemoteDecoder
+from onceedit_ray.cluster.serve import APP_NAME, ServeArgs, application
+from onceedit_ray.config import RunConfig
+from onceedit_ray.editing.run import edit_plugin, open_store
+from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.fusion.system import open_decoder
+from onceedit_ray.knowledge.version import Version
+from onceedit_ray.models.sampling import Sampling
+from onceedit_ray.serving.limits import Limits
+from tests.ray.small_fleet import build_models, model, run_config
+
+TARGETS = ["mistral", "qwen2"]
+QUESTION, ANSWER = "What is the capital of France?", "Lyon"
+KEY = "a-key-of-the-test"
+LONG = {"model": "*", "n": 8, "max_tokens": 200, "temperature": 1.5, "seed": 3, "stream": True}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("serve")
+    build_models(folder, TARGETS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(folder: Path) -> RunConfig:
+    return run_config(folder, "serve", {family: model(folder, family) for family in TARGETS})
+
+
+@pytest.fixture(scope="module")
+def version(onceedit_home: Path, config: RunConfig) -> Version:
+    return edit_plugin(config, open_store())
+
+
+@pytest.fixture(scope="module")
+def local(config: RunConfig, version: Version) -> FusedDecoder:
+    return open_decoder(config, version.path)
+
+
+@pytest.fixture(scope="module")
+def address(ray_session: None, config: RunConfig, version: Version, folder: Path) -> Iterator[str]:
+    """The application, up."""
+    (folder / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    (folder / "keys").write_text(KEY)
+    limits = Limits(in_flight=2, max_tokens=256)
+    args = ServeArgs(config=folder / "run.yaml", keys_file=folder / "keys", limits=limits)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    try:
+        serve.run(application(args), name=APP_NAME)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        serve.shutdown()
+
+
+@contextlib.asynccontextmanager
+async def client_of(address: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    # Proxies of the environment have no business on the loopback.
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
+        yield openai.AsyncOpenAI(api_key=KEY, base_url=f"{address}/v1", http_client=http, max_retries=0)
+
+
+def test_answers_are_those_of_one_process(address: str, local: FusedDecoder, version: Version) -> None:
+    async def there() -> tuple[Any, ...]:
+        async with client_of(address) as client:
+            names = [found.id async for found in client.models.list()]
+            whole = await client.completions.create(model="mistral", prompt=QUESTION, temperature=0)
+            chats = await client.chat.completions.create(
+                model="*", messages=[{"role": "user", "content": QUESTION}], temperature=0, max_tokens=8
+            )
+            stream = await client.completions.create(model="mistral", prompt=QUESTION, temperature=0, stream=True)
+            return names, whole, chats, [chunk async for chunk in stream]
+
+    async def here() -> list[str]:
+        prompts = {target: await local.render(target, QUESTION, "chat") for target in TARGETS}
+        answers = await local.generate_all(prompts, max_new_tokens=8)
+        return [answer.text for answer in answers.values()]
+
+    names, whole, chats, chunks = asyncio.run(there())
+    assert names == TARGETS
+    (choice,) = whole.choices
+    assert choice.text.strip() == ANSWER and choice.finish_reason == "stop"
+    assert choice.onceedit["version"] == version.id and choice.onceedit["alone"] is False
+    assert "".join(chunk.choices[0].text for chunk in chunks) == choice.text
+    assert [choice.message.content for choice in chats.choices] == asyncio.run(here())
+    assert [choice.onceedit["target"] for choice in chats.choices] == TARGETS
+
+
+def test_what_is_refused_has_a_status_also_in_a_stream(address: str) -> None:
+    async def ask() -> None:
+        async with client_of(address) as client:
+            with pytest.raises(openai.NotFoundError):
+                await client.completions.create(model="gpt-5", prompt="x", stream=True)
+            with pytest.raises(openai.BadRequestError, match="the context of 256 tokens of mistral"):
+                await client.completions.create(model="mistral", prompt="word " * 300, stream=True)
+            with pytest.raises(openai.AuthenticationError):
+                await client.with_options(api_key="another").completions.create(model="mistral", prompt="x")
+
+    asyncio.run(ask())
+
+
+def test_one_more_than_there_may_be_is_told_to_wait(address: str) -> None:
+    async def ask() -> None:
+        async with client_of(address) as client:
+            streams = [await client.completions.create(prompt="Who", **LONG) for _ in range(2)]
+            with pytest.raises(openai.RateLimitError) as caught:
+                await client.completions.create(model="mistral", prompt=QUESTION)
+            assert caught.value.response.headers["Retry-After"] == "1"
+            for stream in streams:
+                assert [chunk async for chunk in stream][-1].choices[0].finish_reason, "no stream was cut"
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_away_frees_the_sessions(address: str, stream: bool) -> None:
+    prompts = [f"{QUESTION} Number {number}?" for number in range(8)]
+    long = LONG | {"model": "mistral", "n": 1, "stream": stream}
+
+    async def ask() -> None:
+        async with client_of(address) as client:
+            asked = client.completions.create(prompt=prompts, **long)
+            if stream:
+                async for _ in await asked:
+                    break
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(asked, 0.3)
+
+    before = on_models("tokens")
+    asyncio.run(ask())
+    deadline = time.monotonic() + 10
+    while any(left := on_models("open_sessions")):
+        assert time.monotonic() < deadline, f"sessions left: {left}"
+        time.sleep(0.1)
+    fed = on_models("tokens")[1] - before[1]
+    assert fed < len(prompts) * long["max_tokens"] / 2, "the answers were not written to their end"
+
+
+def found_coordinator() -> Any:
+    return serve.get_deployment_handle("Models", APP_NAME).coordinator.remote().result()
+
+
+def on_models(attribute: str) -> list[int]:
+    """A figure of the plug-in and of each target."""
+
+    def actors(decoder: Any) -> list[Any]:
+        return [decoder.plugin.model._actor, *(member.model._actor for member in decoder.members.values())]
+
+    found = ray.get(found_coordinator().__ray_call__.remote(actors))
+    return ray.get([actor.__ray_call__.remote(lambda hosted: getattr(hosted, attribute)) for actor in found])
+
+
+def test_the_remote_decoder_streams_and_asks_every_target(address: str, local: FusedDecoder) -> None:
+    """The coordinator's own methods, as a driver calls them: with sampling, piece by piece, to all at once."""
+    drawn = Sampling(temperature=0.8, top_p=0.9, seed=4)
+
+    async def ask(decoder: Any) -> tuple[list[Any], dict[str, Any]]:
+        pieces = [piece async for piece in decoder.stream("mistral", "The river Danube flows", None, 12, drawn)]
+        return pieces, await decoder.generate_all(dict.fromkeys(TARGETS, QUESTION), None, 8)
+
+    pieces, answers = asyncio.run(ask(RemoteDecoder(found_coordinator())))
+    expected, same = asyncio.run(ask(local))
+    *tokens, ending = pieces
+    assert len(tokens) > 1 and [token for piece in tokens for token in piece] == list(ending.token_ids)
+    assert (ending.token_ids, ending.weight) == (expected[-1].token_ids, pytest.approx(expected[-1].weight, abs=1e-5))
+    assert {name: answer.text for name, answer in answers.items()} == {name: a.text for name, a in same.items()}
+
+
+def test_health_probes_the_models(address: str) -> None:
+    found = httpx2.get(f"{address}/health", trust_env=False)
+    models = found.json()["models"]
+    assert (found.status_code, list(models)) == (200, ["plug-in", *TARGETS])
+    assert set(models.values()) <= {"ok", "busy"}
