@@ -58,7 +58,7 @@ def test_the_yaml_is_valid_and_builds_the_application(monkeypatch: pytest.Monkey
 def test_arguments_are_checked(tmp_path: Path) -> None:
     from deployments import app
 
-    for wrong in ({"confg": QUICKSTART}, {"replicas": 0}, {"limits": {"in_flght": 1}}, {"limits": {"in_flight": 0}}):
+    for wrong in ({"configg": QUICKSTART}, {"replicas": 0}, {"limits": {"in_flght": 1}}, {"limits": {"in_flight": 0}}):
         with pytest.raises(ValidationError):
             ServeArgs.model_validate(wrong)
     with pytest.raises(ConfigError, match="no run file"):
