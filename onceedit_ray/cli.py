@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from onceedit_ray import __version__
 from onceedit_ray.config import load_config
-from onceedit_ray.errors import ConfigError, OnceEditError, StoreError
+from onceedit_ray.errors import ConfigError, OnceEditError
 
 if TYPE_CHECKING:
     from onceedit_ray.fusion.decoder import Generation
@@ -97,23 +97,14 @@ def _edit(options: argparse.Namespace) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from onceedit_ray.editing.run import open_store
+    from onceedit_ray.editing.run import version_for
     from onceedit_ray.fusion.system import open_decoder
-    from onceedit_ray.models.sources import resolve
 
     config = load_config(options.config)
     if options.model != "all" and options.model not in config.targets:
         known = ", ".join(config.targets)
         raise ConfigError(f"unknown target '{options.model}': {options.config} has {known}; or ask for 'all'")
-    store = open_store()
-    version = store.get(options.version) if options.version else store.active()
-    if version is None:
-        raise StoreError("nothing has been edited yet; run `onceedit edit` first")
-    if version.manifest.base_digest != resolve(config.plugin.model, _say).digest:
-        raise ConfigError(
-            f"version {version.id} was made from another plug-in ({version.manifest.base_model}) than "
-            f"{options.config} names ({config.plugin.model}); run `onceedit edit --config {options.config}`"
-        )
+    version = version_for(config, options.version, _say)
     targets = list(config.targets) if options.model == "all" else [options.model]
     decoder = open_decoder(config, version.path, _say, targets)
 

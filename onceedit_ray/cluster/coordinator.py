@@ -6,8 +6,6 @@ top-k rows. It holds the alignments and the targets' tokenizers, and no weights.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import ray
@@ -15,12 +13,11 @@ from ray.actor import ActorHandle
 
 from onceedit_ray.cluster.remote_model import RemoteModel
 from onceedit_ray.config import AlignmentConfig, FusionConfig
-from onceedit_ray.fusion.decoder import FusedDecoder, Generation, Member, Plugin
+from onceedit_ray.fusion.decoder import FusedDecoder, Member, Plugin
 from onceedit_ray.fusion.pairing import pair_up
 from onceedit_ray.fusion.strategies import Pair
 from onceedit_ray.fusion.system import open_screen
 from onceedit_ray.models.assembly import open_codec, use_threads
-from onceedit_ray.models.sampling import GREEDY, Sampling
 from onceedit_ray.models.sources import ModelFolder
 
 
@@ -60,20 +57,6 @@ class HostedDecoder(FusedDecoder):
             return pair_up(self._base, self._base_codec, folder, codec, self._alignment, print)
 
         self.members[name] = Member(name, RemoteModel(actor, name), codec, pair, beside)
-
-    async def stream(
-        self,
-        target: str,
-        prompt: str,
-        strategy: str | None = None,
-        max_new_tokens: int | None = None,
-        sampling: Sampling = GREEDY,
-    ) -> AsyncGenerator[list[int] | Generation]:
-        """As `FusedDecoder.stream`; a generator itself, since Ray streams from nothing else."""
-        pieces = super().stream(target, prompt, strategy, max_new_tokens, sampling)
-        async with contextlib.aclosing(pieces):
-            async for piece in pieces:
-                yield piece
 
 
 Coordinator = ray.remote(max_restarts=0)(HostedDecoder)

@@ -27,10 +27,9 @@ from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
 from onceedit_ray.cluster.streams import awaited, received
 from onceedit_ray.config import RunConfig, load_config
-from onceedit_ray.editing.run import open_store
-from onceedit_ray.errors import ConfigError, ModelError, StoreError
-from onceedit_ray.knowledge.version import Version
-from onceedit_ray.models.sources import ModelFolder, resolve
+from onceedit_ray.editing.run import version_for
+from onceedit_ray.errors import ModelError
+from onceedit_ray.models.sources import ModelFolder
 from onceedit_ray.serving.backend import PROBE_SECONDS
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import check_binding, read_keys
@@ -151,7 +150,7 @@ class Models:
     """
 
     def __init__(self, config: RunConfig, version: str | None) -> None:
-        served = served_version(config, version)
+        served = version_for(config, version)
         self.fleet = Fleet.start(config, served.path, print, SpeakingCoordinator)
 
     async def coordinator(self) -> ActorHandle:
@@ -186,30 +185,13 @@ ModelsDeployment = serve.deployment(num_replicas=1, max_ongoing_requests=64, ray
 GatewayDeployment = serve.deployment(ray_actor_options=SMALL)(serve.ingress()(Gateway))
 
 
-def served_version(config: RunConfig, version: str | None) -> Version:
-    """The plug-in version to serve.
-
-    Raises `StoreError` where there is none, `ConfigError` where it was made from another plug-in than `config` names.
-    """
-    store = open_store()
-    found = store.get(version) if version else store.active()
-    if found is None:
-        raise StoreError("nothing has been edited yet; run `onceedit edit` first")
-    if found.manifest.base_digest != resolve(config.plugin.model).digest:
-        raise ConfigError(
-            f"version {found.id} was made from another plug-in ({found.manifest.base_model}) than the run file names "
-            f"({config.plugin.model}); run `onceedit edit` with it"
-        )
-    return found
-
-
 def serve_here(args: ServeArgs, host: str, port: int, progress: Callable[[str], None] = print) -> None:
     """Serve in a Ray of this process's own until interrupted or terminated.
 
     Raises the errors of a run file, version or key that is wrong before Ray is started.
     """
     check_binding(host, read_keys(args.keys_file))
-    served = served_version(load_config(args.config), args.version)
+    served = version_for(load_config(args.config), args.version)
     app = application(args)
     told_to_end = threading.Event()
     ray.init(address="local", include_dashboard=False)

@@ -15,6 +15,7 @@ import torch
 
 from onceedit_ray.config import KnowledgeConfig, RunConfig
 from onceedit_ray.editing.editors import EDITORS, Epoch
+from onceedit_ray.errors import ConfigError, StoreError
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.manifest import Manifest
@@ -36,6 +37,23 @@ Progress = Callable[[str], None]
 def open_store() -> KnowledgeStore:
     """The store under `ONCEEDIT_HOME`."""
     return KnowledgeStore(onceedit_home() / "knowledge")
+
+
+def version_for(config: RunConfig, version_id: str | None = None, progress: Progress = print) -> Version:
+    """The committed version that `config`'s plug-in answers with: the one named, or the active one.
+
+    Raises `StoreError` where there is none, `ConfigError` where it was made from another plug-in than `config` names.
+    """
+    store = open_store()
+    found = store.get(version_id) if version_id else store.active()
+    if found is None:
+        raise StoreError("nothing has been edited yet; run `onceedit edit` first")
+    if found.manifest.base_digest != resolve(config.plugin.model, progress).digest:
+        raise ConfigError(
+            f"version {found.id} was made from another plug-in ({found.manifest.base_model}) than the run file names "
+            f"({config.plugin.model}); run `onceedit edit` with that run file"
+        )
+    return found
 
 
 def selected_edits(config: KnowledgeConfig) -> list[Edit]:

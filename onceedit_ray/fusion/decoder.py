@@ -191,7 +191,7 @@ class FusedDecoder:
             max_new_tokens: None takes the configured number.
             sampling: how tokens are chosen; the most likely ones if not given.
         """
-        pieces = self._pieces(target, prompt, strategy, max_new_tokens, sampling, stride=0)
+        pieces = self.stream(target, prompt, strategy, max_new_tokens, sampling, stride=0)
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
                 if isinstance(piece, Generation):
@@ -209,52 +209,22 @@ class FusedDecoder:
         asked = (self.generate(name, prompt, strategy, max_new_tokens, sampling) for name, prompt in prompts.items())
         return dict(zip(prompts, await asyncio.gather(*asked), strict=True))
 
-    def stream(
+    async def stream(
         self,
         target: str,
         prompt: str,
         strategy: str | None = None,
         max_new_tokens: int | None = None,
         sampling: Sampling = GREEDY,
+        stride: int = FIRST_STRIDE,
     ) -> AsyncGenerator[list[int] | Generation]:
         """As `generate`, piece by piece: the target's new tokens as they are decided, and the `Generation` at last.
 
         Whoever stops reading early closes the generator (`contextlib.aclosing`), which frees the sessions.
+
+        Args:
+            stride: tokens of the second piece, after a first of one; 0 does not hurry the first token.
         """
-        return self._pieces(target, prompt, strategy, max_new_tokens, sampling, FIRST_STRIDE)
-
-    async def score(self, target: str, prompt: str, gold: Sequence[int], strategy: str | None = None) -> Score:
-        """Teacher-forced predictions for the `gold` tokens after `prompt` (metrics.md)."""
-        member, plugin = self.member(target), self.plugin
-        ids = member.codec.encode_prompt(prompt) + list(gold[:-1])
-        name = strategy or self._config.strategy
-        step = await member.model.open(ids, rows=len(gold))
-        await member.model.close(step.session)
-        own = tuple(int(token) for token in step.top.ids_NK[:, 0])
-        if name == UNEDITED:
-            return Score(own, None, True, 0)
-        chosen = await self._strategy(member, name)
-        if chosen.gated and not await self.mentioned(prompt):
-            return Score(own, 0.0, True, 0)
-        async with self._reading(plugin, prompt, chosen) as reader:
-            if chosen.gated and reader.weight < self._config.threshold:
-                return Score(own, reader.weight, True, reader.passes)
-            used = reader.weight if chosen.fixed_weight is None else chosen.fixed_weight
-            predicted = []
-            for position in range(len(gold)):
-                reading = await read(reader, chosen, member.codec, member.codec.bytes_of(gold[:position]))
-                predicted.append(chosen.fuse(reading, *step.top.row(position), used).likeliest)
-            return Score(tuple(predicted), reader.weight, False, reader.passes)
-
-    async def _pieces(
-        self,
-        target: str,
-        prompt: str,
-        strategy: str | None,
-        max_new_tokens: int | None,
-        sampling: Sampling,
-        stride: int,
-    ) -> AsyncGenerator[list[int] | Generation]:
         member, plugin = self.member(target), self.plugin
         prompt_ids = member.codec.encode_prompt(prompt)
         budget = max_new_tokens or self._config.max_new_tokens
@@ -289,6 +259,29 @@ class FusedDecoder:
                 if prefill is not None:
                     with contextlib.suppress(OnceEditError):
                         await prefill
+
+    async def score(self, target: str, prompt: str, gold: Sequence[int], strategy: str | None = None) -> Score:
+        """Teacher-forced predictions for the `gold` tokens after `prompt` (metrics.md)."""
+        member, plugin = self.member(target), self.plugin
+        ids = member.codec.encode_prompt(prompt) + list(gold[:-1])
+        name = strategy or self._config.strategy
+        step = await member.model.open(ids, rows=len(gold))
+        await member.model.close(step.session)
+        own = tuple(int(token) for token in step.top.ids_NK[:, 0])
+        if name == UNEDITED:
+            return Score(own, None, True, 0)
+        chosen = await self._strategy(member, name)
+        if chosen.gated and not await self.mentioned(prompt):
+            return Score(own, 0.0, True, 0)
+        async with self._reading(plugin, prompt, chosen) as reader:
+            if chosen.gated and reader.weight < self._config.threshold:
+                return Score(own, reader.weight, True, reader.passes)
+            used = reader.weight if chosen.fixed_weight is None else chosen.fixed_weight
+            predicted = []
+            for position in range(len(gold)):
+                reading = await read(reader, chosen, member.codec, member.codec.bytes_of(gold[:position]))
+                predicted.append(chosen.fuse(reading, *step.top.row(position), used).likeliest)
+            return Score(tuple(predicted), reader.weight, False, reader.passes)
 
     async def _strategy(self, member: Member, name: str) -> Strategy:
         """The strategy, built in a thread if this is its first use: an alignment takes a while."""

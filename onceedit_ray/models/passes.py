@@ -204,6 +204,10 @@ class SinglePasses:
         self._caches[place], self._floors[place] = cache, 0
 
 
+_NOT_MADE_FOR_IT = (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError)
+"""What a network raises that does not take the caches or masks given to it."""
+
+
 def _agrees(passes: SlotPasses, vocabulary: int) -> bool:
     """Whether two sessions of different lengths get in one pass what each gets alone."""
     prompts = [[token % vocabulary for token in range(start, start + length)] for start, length in ((11, 7), (29, 4))]
@@ -216,7 +220,7 @@ def _agrees(passes: SlotPasses, vocabulary: int) -> bool:
             next_together = passes.logits(
                 [Row(place, len(ids), [5, 6], 1) for place, ids in zip(places, prompts, strict=True)]
             )
-    except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError):
+    except _NOT_MADE_FOR_IT:
         return False
     pairs = zip([*alone, *next_alone], [*together, *next_together], strict=True)
     return all(_same(one, other) for one, other in pairs)
@@ -231,7 +235,7 @@ def _runs_alone(passes: SlotPasses, model: PreTrainedModel) -> bool:
             passes.logits([Row(place, 0, ids[:3], 1)])
             (found,) = passes.logits([Row(place, 3, ids[3:], 1)])
             whole = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0, -1:]
-    except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError):
+    except _NOT_MADE_FOR_IT:
         return False
     return _same(found, whole)
 
