@@ -38,7 +38,9 @@ test-ray: venv ## run the tests that start a Ray of their own
 bench: venv ## measure decoding and alignment beside their floors (BENCH_ARGS=--quick: under 3 minutes)
 	$(BIN)/python -m benchmarks.decoding $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.transport $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.onboarding $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.alignment $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.profile_step $(BENCH_ARGS)
 
 lint: venv ## check style and spelling
 	$(BIN)/ruff check .

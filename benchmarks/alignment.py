@@ -1,9 +1,9 @@
 """What an alignment costs as vocabularies grow: `python -m benchmarks.alignment [--quick]`.
 
-Builds the calibrated matrix of growing parts of a real target's embeddings (random ones where no model is at hand),
-as a new target would have it built, and loads it again from the cache. Beside each build, on the same machine at the
-same minute: the matrix product alone, which is the floor, and the plain method, one float32 product and one `topk`, on
-a sample of the rows. Prints a table; writes `alignment.parquet` and `alignment.png`. It knows nothing about decoding.
+Builds the calibrated matrix of growing parts of the first target's embeddings, as a new target would have it built,
+and loads it again from the cache. Beside each build, on the same machine at the same minute: the matrix product alone,
+which is the floor, and the plain method, one float32 product and one `topk`, on a sample of the rows. Prints a table;
+writes `alignment.parquet` and `alignment.png`. It knows nothing about decoding.
 
 V  vocabulary   A  anchors   D  embedding   N  rows sampled   E  embeddings
 """
@@ -33,18 +33,18 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from benchmarks.ratios import RESULTS
 from onceedit_ray.alignment import Side, build_alignment, find_anchors
 from onceedit_ray.alignment.calibrated import KEEP
 from onceedit_ray.alignment.in_parallel import cores, in_parallel
 from onceedit_ray.alignment.nearest import NearestAnchors, bfloat16_is_fast
 from onceedit_ray.alignment.placement import block_rows, fastest_device
+from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.records import replacing
-from onceedit_ray.home import onceedit_home
 from onceedit_ray.models.loading import input_embeddings, load_tokenizer
+from onceedit_ray.models.sources import resolve
 
-RESULTS = Path(__file__).parent / "results"
-PLUGIN, TARGET = "smollm2-135m", "gemma-3-270m"
 # Shares of the target's vocabulary and of its anchors.
 QUICK = ((1 / 32, 1 / 8), (1 / 16, 1 / 4), (1 / 8, 1 / 2), (1 / 4, 1.0))
 FULL = ((1 / 16, 1 / 8), (1 / 8, 1 / 4), (1 / 4, 1 / 2), (1 / 2, 1 / 2), (1 / 2, 1.0), (1.0, 1.0))
@@ -101,14 +101,11 @@ class Measurement:
     load_seconds: float
 
 
-def real_embeddings() -> Embeddings | None:
-    """The target's embeddings with the plug-in's anchors under the paper's rule; None where one is not at hand."""
-    folders = [sorted((onceedit_home() / "models").glob(f"{name}-*")) for name in (PLUGIN, TARGET)]
-    if not all(folders):
-        return None
-    plugin, target = (found[-1] for found in folders)
-    anchors = find_anchors(load_tokenizer(plugin).get_vocab(), load_tokenizer(target).get_vocab(), "paper")
-    return Embeddings(TARGET, input_embeddings(target), anchors.target_ids_A)
+def real_embeddings(config: RunConfig) -> Embeddings:
+    """The first target's embeddings with the plug-in's anchors under the paper's rule."""
+    plugin, target = resolve(config.plugin.model), resolve(next(iter(config.targets.values())).model)
+    anchors = find_anchors(load_tokenizer(plugin.path).get_vocab(), load_tokenizer(target.path).get_vocab(), "paper")
+    return Embeddings(target.name, input_embeddings(target.path), anchors.target_ids_A)
 
 
 def random_embeddings(vocabulary: int, anchors: int, dim: int) -> Embeddings:
@@ -310,12 +307,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--random", type=int, nargs=3, metavar=("TOKENS", "ANCHORS", "DIM"), help="random embeddings of this size"
     )
+    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
     options = parser.parse_args(arguments)
-    whole = random_embeddings(*options.random) if options.random else real_embeddings()
-    if whole is None:
-        print(f"no {PLUGIN} and {TARGET} under {onceedit_home() / 'models'}: random embeddings of their size")
-        whole = random_embeddings(262_144, 45_589, 640)
+    whole = random_embeddings(*options.random) if options.random else real_embeddings(load_config(options.config))
     machine = describe_machine()
     print(f"alignment of parts of {whole.name}, {whole.E_VD.shape[1]} dimensions, {torch.get_num_threads()} threads")
     print(f"on {machine}\n\n{_HEADER}")

@@ -2,30 +2,27 @@
 
 Every figure is a ratio of two times taken side by side, in turns, in one process; the median over several rounds is
 reported with its spread. Above 1 is faster than the target alone. Edits the plug-in first if the run file's version was
-not made before. Prints a table; writes `decoding.parquet` and `shared_drafts.png`.
+not made before. Prints a table; writes `decoding.parquet`, `decoding.md` and `shared_drafts.png`.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from matplotlib.figure import Figure
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.ratios import RESULTS, Ratios
 from benchmarks.reprefilling import Reprefilling
 from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.editing.run import edit_plugin, general_prompts, open_store, selected_edits
-from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.records import replacing
 from onceedit_ray.fusion.decoder import FusedDecoder, Generation, Member, Plugin
 from onceedit_ray.fusion.pairing import pair_up
@@ -37,24 +34,10 @@ from onceedit_ray.models.local import LocalModel
 from onceedit_ray.models.narrow_products import speed_up_narrow_products
 from onceedit_ray.models.sources import resolve
 
-RESULTS = Path(__file__).parent / "results"
 UNRELATED_TOKENS = 32
 QUESTIONS = 12
 CERTAIN = 0.9
 """Edited prompts are those whose gate weight reaches this, so that the draft decides on a random target too."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """One line of the table: the median ratio over `rounds`, its least and greatest; `goal` is in words."""
-
-    figure: str
-    median: float
-    least: float
-    greatest: float
-    rounds: int
-    goal: str
-    machine: str
 
 
 class Bench:
@@ -67,8 +50,7 @@ class Bench:
         self.decoder = decoder
         self.target = target
         self.rounds = rounds
-        self.figures: list[Figures] = []
-        self._machine = describe_machine()
+        self.ratios = Ratios()
         self.edited = [e.prompt for e in edits[:32] if asyncio.run(decoder.gate(e.prompt)) >= CERTAIN]
         self.unrelated = self._long_answers(general)
 
@@ -129,13 +111,7 @@ class Bench:
     def compare(self, figure: str, goal: str, ratio: Callable[[int], float], rounds: int | None = None) -> None:
         """Measure a ratio in several rounds, after one that is thrown away."""
         ratio(0)
-        self.record(figure, goal, [ratio(turn) for turn in range(rounds or self.rounds)])
-
-    def record(self, figure: str, goal: str, ratios: Sequence[float]) -> None:
-        """Keep and show a figure."""
-        line = Figures(figure, statistics.median(ratios), min(ratios), max(ratios), len(ratios), goal, self._machine)
-        self.figures.append(line)
-        print(f"{line.figure:78} {line.median:9.3f}  [{line.least:.3f}, {line.greatest:.3f}]  {goal}", flush=True)
+        self.ratios.record(figure, goal, [ratio(turn) for turn in range(rounds or self.rounds)])
 
 
 def unrelated(bench: Bench) -> None:
@@ -221,11 +197,14 @@ def shared_drafts(bench: Bench, folder: Path) -> None:
         passes[count] = (plugin.passes - before) / len(bench.edited[:QUESTIONS])
     for count in (2, 4, 8):
         goal = "≤ 1.2" if count == 8 else ""
-        bench.record(f"plug-in passes for {count} targets at once, over one target", goal, [passes[count] / passes[1]])
+        bench.ratios.record(
+            f"plug-in passes for {count} targets at once, over one target", goal, [passes[count] / passes[1]]
+        )
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(list(passes), list(passes.values()), marker="o")
     axes.set(xlabel="targets asked at once", ylabel="plug-in passes per question", ylim=(0, None))
+    folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "shared_drafts.png") as path:
         figure.savefig(path, dpi=150, format="png")
 
@@ -289,16 +268,6 @@ def growth(bench: Bench, edits: Sequence[Edit]) -> None:
         )
 
 
-def onboarding(bench: Bench, config: RunConfig, version_seconds: float) -> None:
-    """One more LLM: open it and load its alignment, over making the edits again (the plug-in's own editing time)."""
-    edited_folder = open_store().get(bench.decoder.plugin.version).path
-    started = time.perf_counter()
-    fresh = open_decoder(config, edited_folder, targets=[bench.target])
-    asyncio.run(fresh.restriction(bench.target, "draft"))
-    took = time.perf_counter() - started
-    bench.record("onboarding one more LLM, over making the edits again", "reported", [took / version_seconds])
-
-
 def floor(bench: Bench) -> None:
     """A decoding step of each model over its floor: reading all weights once at the bandwidth measured here."""
     block = torch.ones(2**28 // 4)
@@ -322,17 +291,9 @@ def floor(bench: Bench) -> None:
             return took
 
         ratio = [asyncio.run(steps()) / (size / bandwidth) for _ in range(bench.rounds)]
-        bench.record(f"a step of {name} over its floor ({size / 1e9:.2f} GB at {bandwidth / 1e9:.1f} GB/s)", "1", ratio)
-
-
-def markdown(figures: Sequence[Figures], config: Path) -> str:
-    """The table, for reading."""
-    lines = [f"Measured on {figures[0].machine} by `python -m benchmarks.decoding --config {config}`.", ""]
-    lines += ["| figure | median | least | greatest | rounds | goal |", "|---|---|---|---|---|---|"]
-    lines += [
-        f"| {f.figure} | {f.median:.3f} | {f.least:.3f} | {f.greatest:.3f} | {f.rounds} | {f.goal} |" for f in figures
-    ]
-    return "\n".join(lines) + "\n"
+        bench.ratios.record(
+            f"a step of {name} over its floor ({size / 1e9:.2f} GB at {bandwidth / 1e9:.1f} GB/s)", "1", ratio
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -348,22 +309,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     decoder = open_decoder(config, version.path, print)
     general = general_prompts(config.evaluation.general, 24)
     bench = Bench(decoder, next(iter(config.targets)), edits, general, rounds=3 if options.quick else 7)
-    options.results.mkdir(parents=True, exist_ok=True)
-    print(f"{bench._machine}; {len(bench.edited)} edited and {len(bench.unrelated)} unrelated prompts\n")
+    print(f"{bench.ratios.machine}; {len(bench.edited)} edited and {len(bench.unrelated)} unrelated prompts\n")
     unrelated(bench)
     edited(bench, bench.target, f"edited-fact requests over the target alone, {bench.target}", "≥ 1.0")
     shared_drafts(bench, options.results)
     large_target(bench, config, options.quick)
     others(bench, config)
     growth(bench, edits)
-    onboarding(bench, config, version.manifest.seconds)
     floor(bench)
-    table = pa.Table.from_pylist([asdict(line) for line in bench.figures])
-    with replacing(options.results / "decoding.parquet") as path:
-        pq.write_table(table, path)
-    with replacing(options.results / "decoding.md") as path:
-        path.write_text(markdown(bench.figures, options.config), encoding="utf-8")
-    print(f"\nwritten: {options.results / 'decoding.parquet'}")
+    bench.ratios.write(options.results, "decoding", f"python -m benchmarks.decoding --config {options.config}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.ratios import RESULTS
 from onceedit_ray.config import load_config
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.records import replacing
@@ -21,18 +22,17 @@ from onceedit_ray.models.assembly import load_for_decoding
 from onceedit_ray.models.passes import Row, passes_for
 from onceedit_ray.models.sources import resolve
 
-RESULTS = Path(__file__).parent / "results"
 STEPS = 16
 
 
-def steps(network: Any) -> str:
-    """The profile of `STEPS` steps after a prompt of 20 tokens, as a table."""
+def steps(network: Any, count: int) -> str:
+    """The profile of `count` steps after a prompt of 20 tokens, as a table."""
     passes = passes_for(network)
     place = passes.take()
     with torch.inference_mode():
         passes.logits([Row(place, 0, list(range(5, 25)), 1)])
         with profile(activities=[ProfilerActivity.CPU]) as taken:
-            for n in range(STEPS):
+            for n in range(count):
                 passes.logits([Row(place, 20 + n, [5], 1)])[0].argmax()
     return str(taken.key_averages().table(sort_by="self_cpu_time_total", row_limit=10, max_name_column_width=40))
 
@@ -42,14 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.profile_step", description=(__doc__ or "").split("\n")[0]
     )
+    parser.add_argument("--quick", action="store_true", help="4 steps")
     parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
     options = parser.parse_args(arguments)
     config = load_config(options.config)
+    count = 4 if options.quick else STEPS
     parts = [describe_machine()]
     for name, model in (("base plug-in", config.plugin), *list(config.targets.items())[:1]):
         network = load_for_decoding(resolve(model.model).path, model)
-        parts += ["", f"{name}: {STEPS} steps, {network.dtype}", steps(network)]
+        parts += ["", f"{name}: {count} steps, {network.dtype}", steps(network, count)]
     options.results.mkdir(parents=True, exist_ok=True)
     with replacing(options.results / "profile.txt") as path:
         path.write_text("\n".join(parts) + "\n", encoding="utf-8")

@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.ratios import RESULTS
 from onceedit_ray.cluster.actors import HostedModel, ModelActor
 from onceedit_ray.cluster.remote_model import RemoteModel
 from onceedit_ray.config import ModelConfig, load_config
@@ -26,7 +27,6 @@ from onceedit_ray.evaluation.records import replacing
 from onceedit_ray.models.protocol import LanguageModel
 from onceedit_ray.models.sources import resolve
 
-RESULTS = Path(__file__).parent / "results"
 PROMPT = list(range(100, 120))
 DRAFT = list(range(200, 208))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import ray
 from ray.actor import ActorHandle
 
@@ -57,6 +58,10 @@ class HostedDecoder(FusedDecoder):
             return pair_up(self._base, self._base_codec, folder, codec, self._alignment, print)
 
         self.members[name] = Member(name, RemoteModel(actor, name), codec, pair, beside)
+
+    async def resident_bytes(self) -> int:
+        """Memory of this actor: the alignments and tokenizers, and what Python and torch take."""
+        return psutil.Process().memory_info().rss
 
 
 Coordinator = ray.remote(max_restarts=0)(HostedDecoder)

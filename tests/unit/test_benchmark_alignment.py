@@ -35,8 +35,3 @@ def test_a_part_has_the_anchors_it_says() -> None:
     assert (len(small.E_VD), len(small.anchor_ids_A)) == (30, 10)
     # Anchors of the part are every second anchor of the whole.
     assert torch.equal(small.E_VD[small.anchor_ids_A], whole.E_VD[whole.anchor_ids_A[::2]])
-
-
-def test_without_models_there_are_no_real_embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ONCEEDIT_HOME", str(tmp_path))
-    assert benchmark.real_embeddings() is None

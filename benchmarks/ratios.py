@@ -1,0 +1,60 @@
+"""A benchmark's table: ratios of times taken side by side, shown as they come, kept as Parquet and as Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from onceedit_ray.evaluation.machine import describe_machine
+from onceedit_ray.evaluation.records import replacing
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: the median ratio over `rounds`, its least and greatest; `goal` is in words."""
+
+    figure: str
+    median: float
+    least: float
+    greatest: float
+    rounds: int
+    goal: str
+    machine: str
+
+
+class Ratios:
+    """The lines of one run, on this machine."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.machine = describe_machine()
+
+    def record(self, figure: str, goal: str, ratios: Sequence[float]) -> None:
+        """Keep and show a figure."""
+        line = Line(figure, statistics.median(ratios), min(ratios), max(ratios), len(ratios), goal, self.machine)
+        self.lines.append(line)
+        print(f"{line.figure:78} {line.median:9.3f}  [{line.least:.3f}, {line.greatest:.3f}]  {goal}", flush=True)
+
+    def write(self, folder: Path, name: str, command: str) -> None:
+        """Write `<name>.parquet` and `<name>.md` into `folder`, each whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / f"{name}.parquet") as path:
+            pq.write_table(pa.Table.from_pylist([asdict(line) for line in self.lines]), path)
+        with replacing(folder / f"{name}.md") as path:
+            path.write_text(self._markdown(command), encoding="utf-8")
+        print(f"\nwritten: {folder / name}.parquet, {folder / name}.md")
+
+    def _markdown(self, command: str) -> str:
+        lines = [f"Measured on {self.machine} by `{command}`.", ""]
+        lines += ["| figure | median | least | greatest | rounds | goal |", "|---|---|---|---|---|---|"]
+        for line in self.lines:
+            spread = f"{line.median:.3f} | {line.least:.3f} | {line.greatest:.3f} | {line.rounds}"
+            lines.append(f"| {line.figure} | {spread} | {line.goal} |")
+        return "\n".join(lines) + "\n"
