@@ -30,8 +30,8 @@ from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.system import open_decoder
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.assembly import open_codec
+from onceedit_ray.models.linear_maps import speed_up_linear_maps
 from onceedit_ray.models.local import LocalModel
-from onceedit_ray.models.narrow_products import speed_up_narrow_products
 from onceedit_ray.models.sources import resolve
 
 UNRELATED_TOKENS = 32
@@ -173,7 +173,7 @@ def large_target(bench: Bench, config: RunConfig, quick: bool) -> None:
             parameter.uniform_(-0.02, 0.02)
         network.model.rotary_emb = type(network.model.rotary_emb)(config=llama)
     network.eval()
-    speed_up_narrow_products(network)
+    speed_up_linear_maps(network)
     size = sum(parameter.numel() for parameter in network.parameters()) / 1e9
     model = LocalModel(network, codec.end_ids, None, config.fusion.top_k, "large")
     pair = lambda: pair_up(base, codec, base, codec, config.alignment)  # noqa: E731

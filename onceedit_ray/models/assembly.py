@@ -12,9 +12,9 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from onceedit_ray.config import ModelConfig, PluginConfig
 from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.linear_maps import speed_up_linear_maps
 from onceedit_ray.models.loading import has_bfloat16, load_model, load_tokenizer
 from onceedit_ray.models.local import LocalModel
-from onceedit_ray.models.narrow_products import speed_up_narrow_products
 
 
 def open_codec(folder: Path) -> Codec:
@@ -36,7 +36,7 @@ def load_for_decoding(folder: Path, config: ModelConfig) -> PreTrainedModel:
     if dtype == "auto" and isinstance(config, PluginConfig) and has_bfloat16(torch.device(device)):
         dtype = "bfloat16"
     model = load_model(folder, dtype=dtype, device=device, device_map=device_map)
-    speed_up_narrow_products(model)
+    speed_up_linear_maps(model)
     return model
 
 

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from onceedit_ray.models import narrow_products
-from onceedit_ray.models.loading import load_model
-from onceedit_ray.models.narrow_products import narrow_linear, speed_up_narrow_products
+from onceedit_ray.models import linear_maps
+from onceedit_ray.models.linear_maps import laid_out_linear, lay_out, narrow_linear, speed_up_linear_maps
+from onceedit_ray.models.loading import has_bfloat16, load_model
 from tests.families import build_family
+
+needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(torch.device("cpu")), reason="this CPU has no AVX512-BF16")
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -35,7 +37,7 @@ def test_one_row_and_many_rows_are_untouched_to_the_bit() -> None:
 
 
 def test_wide_outputs_take_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(narrow_products, "LARGE", 96)
+    monkeypatch.setattr(linear_maps, "LARGE", 96)
     linear, x = nn.Linear(64, 96), torch.randn(8, 64)
     torch.testing.assert_close(narrow_linear(linear, x), linear(x), atol=1e-5, rtol=1e-5)
 
@@ -45,5 +47,29 @@ def test_a_whole_model_gives_the_same_logits(tmp_path: Path) -> None:
     ids = torch.tensor([[5, 9, 33]])
     with torch.inference_mode():
         before = model(ids).logits
-        speed_up_narrow_products(model)
+        speed_up_linear_maps(model)
         torch.testing.assert_close(model(ids).logits, before, atol=1e-4, rtol=1e-4)
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_weight_laid_out_once_gives_the_same_bits(bias: bool) -> None:
+    torch.manual_seed(0)
+    for inputs, outputs in ((24, 37), (64, 96), (576, 1536)):
+        linear = nn.Linear(inputs, outputs, bias=bias, dtype=torch.bfloat16)
+        laid_out = lay_out(linear.weight)
+        for rows in (1, 2, 3, 5, 8, 21, 64):
+            x = torch.randn(1, rows, inputs, dtype=torch.bfloat16)
+            with torch.inference_mode():
+                assert torch.equal(laid_out_linear(laid_out, linear.bias, x), linear(x)), (inputs, outputs, rows)
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("family", ["gemma3", "qwen2", "gpt2"])  # tied head; biases; no nn.Linear but the head
+def test_a_bfloat16_model_gives_the_same_bits(family: str, tmp_path: Path) -> None:
+    model: Any = load_model(build_family(family, tmp_path / family), dtype="bfloat16", device="cpu")
+    ids = torch.tensor([[5, 9, 33]])
+    with torch.inference_mode():
+        before = model(ids).logits
+        speed_up_linear_maps(model)
+        assert torch.equal(model(ids).logits, before)
