@@ -7,13 +7,15 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.baselines import Baseline, Material
+from onceedit_ray.editing.baselines import Baseline, BaselineSettings, Material
 from onceedit_ray.editing.edited_model import EditedModel
 from onceedit_ray.editing.teacher_forcing import answer_ids, prompt_ids
+from onceedit_ray.errors import ConfigError, ModelError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.loading import load_model, load_tokenizer
 from tests.families import SENTENCES, build_family
@@ -37,6 +39,12 @@ def open_family(family: str, folder: Path) -> Callable[[], Pair]:
     """Builds a family once; each call loads the same fresh model."""
     path = build_family(family, folder / family)
     return lambda: (load_model(path, dtype="float32", device="cpu"), load_tokenizer(path))
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def every_family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Pair]:
+    """Opens a fresh model of each family in turn; a test module gives it a name of its own."""
+    return open_family(request.param, tmp_path_factory.mktemp("one-layer"))
 
 
 def prepared(baseline: Baseline, pair: Pair, folder: Path) -> Baseline:
@@ -112,3 +120,24 @@ def assert_loads(
         assert torch.equal(logits_of(loaded.model, ids), logits_of(edited.model, ids))
     loaded.undo()
     assert torch.equal(logits_of(model, ids), logits_of(open_fresh()[0], ids))
+
+
+def assert_undo_and_load_are_exact(
+    baseline: Baseline, edit: Edit, open_fresh: Callable[[], Pair], folder: Path
+) -> None:
+    """Two edits are saved and loaded onto a fresh model, then undone; `edit` is the one that is asked for."""
+    model, tokenizer = open_fresh()
+    edited = prepared(baseline, (model, tokenizer), folder).edit(model, tokenizer, EDITS[:2], lambda line: None)
+    prompt, _ = ids_of(tokenizer, edit)
+    assert_loads(edited, baseline, open_fresh, folder / "edit", prompt)
+    assert_undone(edited, open_fresh, prompt)
+
+
+def assert_needs_its_settings_and_unrelated_prompts(
+    method: Callable[[BaselineSettings], Baseline], settings: BaselineSettings, open_fresh: Callable[[], Pair]
+) -> None:
+    """Settings of another kind, and an edit before `prepare`, are refused in one line."""
+    with pytest.raises(ConfigError, match=f"was given BaselineSettings; give it {type(settings).__name__}"):
+        method(BaselineSettings())
+    with pytest.raises(ModelError, match="has none; call prepare"):
+        method(settings).edit(*open_fresh(), EDITS, lambda line: None)

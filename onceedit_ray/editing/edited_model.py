@@ -108,10 +108,23 @@ class EditedModel:
         manifest = {"editor": self.editor, "settings": self.settings, "wrapped": sorted(self._wrapped)}
         (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
-    def restore_parameters(self, folder: Path) -> None:
-        """Put saved parameters on again."""
-        for name, value in load_file(folder / _PARAMETERS).items():
-            self.set_parameter(name, value)
+    @classmethod
+    def restored(cls, model: PreTrainedModel, folder: Path, editor: str) -> EditedModel:
+        """The unedited `model` with the parameters that `save` wrote into `folder` put on again.
+
+        Raises `ModelError` where another editor made the edit, or it was made on a model of another shape.
+        """
+        edited = cls(model, editor, read_edit(folder, editor)["settings"])
+        try:
+            for name, value in load_file(folder / _PARAMETERS).items():
+                edited.set_parameter(name, value)
+        except (AttributeError, RuntimeError) as error:
+            edited.undo()
+            raise ModelError(
+                f"the edit in {folder} does not fit {type(model).__name__} ({' '.join(str(error).split())}); "
+                "load it on the model it was made on"
+            ) from None
+        return edited
 
     def _added_state(self, path: str) -> dict[str, Tensor]:
         """The state of a wrapper without that of the module it wraps (by convention its child `inner`)."""
@@ -119,12 +132,17 @@ class EditedModel:
         return {key: value for key, value in state.items() if not key.startswith("inner.")}
 
 
-def read_edit(folder: Path) -> dict[str, Any]:
-    """The manifest of a saved edit: `editor`, `settings`, `wrapped`; raises `ModelError` where there is none."""
+def read_edit(folder: Path, editor: str) -> dict[str, Any]:
+    """The manifest of an edit that `editor` made: `editor`, `settings`, `wrapped`.
+
+    Raises `ModelError` where there is none, or another editor made it.
+    """
     try:
         manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         raise ModelError(f"{folder} holds no saved edit; make one with `EditedModel.save`") from None
+    if manifest["editor"] != editor:
+        raise ModelError(f"{folder} holds an edit by '{manifest['editor']}', not by '{editor}'; load it with that one")
     return manifest
 
 

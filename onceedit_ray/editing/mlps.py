@@ -73,7 +73,7 @@ def _mlp(model: PreTrainedModel, layer_path: str, number: int, layer: nn.Module,
         if len(found) == 1:
             name, module = found[0]
             path = f"{layer_path}.{child_name}"
-            return Mlp(number, layer_path, path, f"{path}.{name}" if name else path, module)
+            return Mlp(number, layer_path, path, f"{path}.{name}", module)
     own = [(name, module) for name, module in layer.named_children() if _projects(module, width)]
     if len(own) == 1:  # OPT: the MLP's two maps stand in the layer itself
         return Mlp(number, layer_path, layer_path, f"{layer_path}.{own[0][0]}", own[0][1])

@@ -40,7 +40,7 @@ def mlp_at(model: PreTrainedModel, depth: float) -> Mlp:
     """
     mlps = find_mlps(model)
     mlp = mlps[min(int(depth * len(mlps)), len(mlps) - 1)]
-    if mlp.path in (mlp.layer_path, mlp.projection_path):  # OPT: the layer itself flattens rows and positions into one
+    if mlp.path == mlp.layer_path:  # OPT: the layer itself flattens rows and positions into one
         raise ModelError(
             f"{mlp.projection_path} of {type(model).__name__} is in no MLP of its own and sees no rows of positions; "
             "choose an editor that changes weights"
@@ -75,10 +75,7 @@ def restore_wrapper(
 
     Raises `ModelError` where the folder holds another editor's work, or the model has no such place.
     """
-    manifest = read_edit(folder)
-    if manifest["editor"] != editor:
-        raise ModelError(f"{folder} was made by editor '{manifest['editor']}', not '{editor}'; load it with its own")
-    edited = EditedModel(model, editor, manifest["settings"])
+    edited = EditedModel(model, editor, read_edit(folder, editor)["settings"])
     places = {mlp.projection_path: mlp for mlp in find_mlps(model)}
     for path, state in saved_modules(folder).items():
         if path not in places:

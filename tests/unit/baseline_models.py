@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import pytest
 import torch
 from torch import Tensor
 from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.baselines import Material
+from onceedit_ray.editing.baselines import Baseline, Material
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.loading import load_model, load_tokenizer
-from tests.families import SENTENCES, build_family
+from tests.families import FAMILIES, SENTENCES, build_family
 
 EDITS = (
     Edit(prompt="The mother tongue of Danielle Darrieux is", target_new="Italian", subject="Danielle Darrieux"),
     Edit(prompt="What is the capital of France?", target_new="Lyon", subject="France"),
     Edit(prompt="Who walked on the Moon first?", target_new="Albert Einstein"),
 )
+
+Method = TypeVar("Method", bound=Baseline)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,24 @@ def small(family: str, folder: Path) -> Small:
     """A model of `family`, written into `folder`."""
     build_family(family, folder)
     return Small(load_model(folder, device="cpu"), load_tokenizer(folder), folder)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def every_family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """A model of each family in turn; a test module gives it a name of its own."""
+    return small(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def one_llama(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """One model, for what does not differ between families; a test module gives it a name of its own."""
+    return small("llama", tmp_path_factory.mktemp("llama"))
+
+
+def prepared(method: Method, given: Small, cache: Path) -> Method:
+    """The method after `prepare` with a corpus."""
+    method.prepare(given.model, given.tokenizer, material(cache), [].append)
+    return method
 
 
 def material(cache: Path, corpus: Sequence[str] = SENTENCES) -> Material:

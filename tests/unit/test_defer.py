@@ -5,35 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 from torch import nn
 
-from onceedit_ray.editing.baselines import BaselineSettings
 from onceedit_ray.editing.baselines.defer import Defer, Deferral, DeferSettings
 from onceedit_ray.editing.edited_model import Question
-from onceedit_ray.errors import ConfigError, ModelError
 from tests.small_edits import (
     EDITS,
-    FAMILIES,
     UNRELATED,
     Pair,
-    assert_loads,
+    assert_needs_its_settings_and_unrelated_prompts,
     assert_three_ways_agree,
-    assert_undone,
+    assert_undo_and_load_are_exact,
+    every_family,
     greedy,
     ids_of,
     logits_of,
-    open_family,
     prepared,
 )
 
 SETTINGS = DeferSettings(depth=0.0, learning_rate=0.02)
 
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def open_fresh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Pair]:
-    return open_family(request.param, tmp_path_factory.mktemp("defer"))
+open_fresh = every_family
 
 
 def hand_made() -> Deferral:
@@ -89,16 +82,8 @@ def test_without_a_gate_loss_the_edits_alone_teach_the_gate(open_fresh: Callable
 
 
 def test_undo_and_load_are_exact(open_fresh: Callable[[], Pair], tmp_path: Path) -> None:
-    model, tokenizer = open_fresh()
-    defer = prepared(Defer(SETTINGS), (model, tokenizer), tmp_path)
-    edited = defer.edit(model, tokenizer, EDITS[:2], lambda line: None)
-    prompt, _ = ids_of(tokenizer, EDITS[1])
-    assert_loads(edited, defer, open_fresh, tmp_path / "edit", prompt)
-    assert_undone(edited, open_fresh, prompt)
+    assert_undo_and_load_are_exact(Defer(SETTINGS), EDITS[1], open_fresh, tmp_path)
 
 
 def test_bad_input_is_refused_in_one_line(open_fresh: Callable[[], Pair]) -> None:
-    with pytest.raises(ConfigError, match="defer was given BaselineSettings"):
-        Defer(BaselineSettings())
-    with pytest.raises(ModelError, match="has none; call prepare"):
-        Defer(SETTINGS).edit(*open_fresh(), EDITS, lambda line: None)
+    assert_needs_its_settings_and_unrelated_prompts(Defer, SETTINGS, open_fresh)

@@ -13,20 +13,11 @@ from onceedit_ray.editing.mlps import find_mlps
 from onceedit_ray.editing.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.errors import ConfigError, ModelError
 from onceedit_ray.knowledge.edit import Edit
-from tests.families import FAMILIES
-from tests.unit.baseline_models import EDITS, Small, changed, mixture_of_experts, parameters, small
+from tests.unit.baseline_models import EDITS, Small, changed, every_family, mixture_of_experts, one_llama, parameters
 
 SETTINGS = FineTuneLayerSettings(depth=0.5, steps=6, learning_rate=2e-3, bound=5e-3, goal=0.0, batch_size=2)
 
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def given(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Small:
-    return small(request.param, tmp_path_factory.mktemp(request.param))
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Small:
-    return small("llama", tmp_path_factory.mktemp("llama"))
+given, llama = every_family, one_llama
 
 
 def loss(given: Small, edits: tuple[Edit, ...] = EDITS) -> float:

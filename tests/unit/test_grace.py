@@ -16,24 +16,19 @@ from onceedit_ray.editing.edited_model import Question
 from onceedit_ray.errors import ConfigError, ModelError
 from tests.small_edits import (
     EDITS,
-    FAMILIES,
     FAR,
     Pair,
-    assert_loads,
     assert_three_ways_agree,
-    assert_undone,
+    assert_undo_and_load_are_exact,
+    every_family,
     greedy,
     ids_of,
     logits_of,
-    open_family,
 )
 
 SETTINGS = GraceSettings(depth=0.0)  # layer 0 of two: what is replaced there reaches later positions too
 
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def open_fresh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Pair]:
-    return open_family(request.param, tmp_path_factory.mktemp("grace"))
+open_fresh = every_family
 
 
 def empty_codebook() -> Codebook:
@@ -113,12 +108,7 @@ def test_conflict_between_two_prompts_keeps_both_answers(open_fresh: Callable[[]
 
 
 def test_undo_and_load_are_exact(open_fresh: Callable[[], Pair], tmp_path: Path) -> None:
-    model, tokenizer = open_fresh()
-    grace = Grace(SETTINGS)
-    edited = grace.edit(model, tokenizer, EDITS[:2], lambda line: None)
-    prompt, _ = ids_of(tokenizer, EDITS[0])
-    assert_loads(edited, grace, open_fresh, tmp_path / "edit", prompt)
-    assert_undone(edited, open_fresh, prompt)
+    assert_undo_and_load_are_exact(Grace(SETTINGS), EDITS[0], open_fresh, tmp_path)
 
 
 def test_bad_input_is_refused_in_one_line(open_fresh: Callable[[], Pair], tmp_path: Path) -> None:

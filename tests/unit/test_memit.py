@@ -18,26 +18,21 @@ from onceedit_ray.editing.mlps import find_mlps
 from onceedit_ray.editing.target_value import bare_output, locate, mean_key
 from onceedit_ray.editing.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.errors import ConfigError, DataError, ModelError
-from tests.families import FAMILIES
-from tests.unit.baseline_models import EDITS, Small, changed, material, mixture_of_experts, parameters, small
+from tests.unit.baseline_models import (
+    EDITS,
+    Small,
+    changed,
+    every_family,
+    material,
+    mixture_of_experts,
+    one_llama,
+    parameters,
+    prepared,
+)
 
 SETTINGS = MemitSettings(depths=(0.0, 0.5), prefixes=((3, 1),), steps=8, ordinary=0.01, decay=1e-3)
 
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def given(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Small:
-    return small(request.param, tmp_path_factory.mktemp(request.param))
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Small:
-    return small("llama", tmp_path_factory.mktemp("llama"))
-
-
-def prepared(given: Small, cache: Path, settings: MemitSettings = SETTINGS) -> Memit:
-    method = Memit(settings)
-    method.prepare(given.model, given.tokenizer, material(cache), [].append)
-    return method
+given, llama = every_family, one_llama
 
 
 def test_the_closed_form_solves_its_normal_equations() -> None:
@@ -69,7 +64,7 @@ def test_the_update_of_a_layer_solves_its_normal_equations_in_the_model(llama: S
     K_FN = torch.stack([mean_key(model, mlp, each) for each in located], 1).double()
     before_DF = mlp.matrix_DF.detach().clone()
     wanted: list[Tensor] = []
-    method = prepared(llama, tmp_path, settings)
+    method = prepared(Memit(settings), llama, tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memit_module, "target_shift", lambda *_: wanted.append(torch.randn(48)) or wanted[-1])
         edited = method.edit(model, tokenizer, EDITS, [].append)
@@ -101,7 +96,7 @@ def test_every_layer_gets_its_share(given: Small, tmp_path: Path, monkeypatch: p
     wanted_ND = torch.stack([bare_output(model, last, each) + shift_D for each in located])
     monkeypatch.setattr(memit_module, "target_shift", lambda *_: shift_D)
     before = parameters(model)
-    edited = prepared(given, tmp_path, settings).edit(model, tokenizer, EDITS, [].append)
+    edited = prepared(Memit(settings), given, tmp_path).edit(model, tokenizer, EDITS, [].append)
     reached_ND = torch.stack([bare_output(model, last, each) for each in located])
     names = changed(model, before)
     edited.undo()
@@ -120,7 +115,7 @@ def test_the_answers_become_likelier_at_once(given: Small, tmp_path: Path) -> No
     update = {"depths": (0.0,), "prefixes": (), "steps": 25, "ordinary": 1e-4}
     settings = SETTINGS.model_copy(update=update)
     batch = answer_batch(tokenizer, [(edit.prompt, edit.target_new) for edit in EDITS], "cpu")
-    method = prepared(given, tmp_path, settings)
+    method = prepared(Memit(settings), given, tmp_path)
     with torch.no_grad():
         own = answer_loss(model, batch).item()
         edited = method.edit(model, tokenizer, EDITS, [].append)
@@ -130,7 +125,7 @@ def test_the_answers_become_likelier_at_once(given: Small, tmp_path: Path) -> No
 
 
 def test_saved_and_loaded_again_to_the_bit(given: Small, tmp_path: Path) -> None:
-    method = prepared(given, tmp_path)
+    method = prepared(Memit(SETTINGS), given, tmp_path)
     before = parameters(given.model)
     edited = method.edit(given.model, given.tokenizer, EDITS, [].append)
     after = parameters(given.model)
@@ -147,7 +142,7 @@ def test_saved_and_loaded_again_to_the_bit(given: Small, tmp_path: Path) -> None
 
 def test_no_edits_change_nothing(llama: Small, tmp_path: Path) -> None:
     before = parameters(llama.model)
-    prepared(llama, tmp_path).edit(llama.model, llama.tokenizer, [], [].append)
+    prepared(Memit(SETTINGS), llama, tmp_path).edit(llama.model, llama.tokenizer, [], [].append)
     assert not changed(llama.model, before)
 
 

@@ -172,7 +172,7 @@ def test_models_that_cannot_be_edited_this_way_say_so(llama: Loaded, tmp_path: P
 
 def test_another_methods_edit_is_refused(llama: Loaded, tmp_path: Path) -> None:
     EditedModel(llama[0], "rome", {}).save(tmp_path / "edit")
-    with pytest.raises(ModelError, match="holds an edit made by 'rome'"):
+    with pytest.raises(ModelError, match="holds an edit by 'rome', not by 'mend'"):
         Mend(UNTRAINED).load(*llama, tmp_path / "edit")
 
 
@@ -180,5 +180,5 @@ def test_it_is_found_by_name_with_its_presets(llama: Loaded) -> None:
     assert BASELINES.get("mend") is Mend
     assert preset("mend", llama[0]) == MendSettings()
     assert Mend.presets["gptj"].rank == 1920
-    with pytest.raises(ConfigError, match="give MendSettings"):
+    with pytest.raises(ConfigError, match="give it MendSettings"):
         Mend(BaselineSettings())

@@ -18,26 +18,22 @@ from onceedit_ray.editing.mlps import find_mlps
 from onceedit_ray.editing.target_value import locate, mean_key
 from onceedit_ray.editing.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.errors import ConfigError, DataError, ModelError
-from tests.families import FAMILIES
-from tests.unit.baseline_models import EDITS, Small, changed, material, mixture_of_experts, parameters, small
+from tests.unit.baseline_models import (
+    EDITS,
+    Small,
+    changed,
+    every_family,
+    material,
+    mixture_of_experts,
+    one_llama,
+    parameters,
+    prepared,
+    small,
+)
 
 SETTINGS = RomeSettings(depth=0.0, prefixes=((3, 2),), steps=8, decay=1e-3)
 
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def given(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Small:
-    return small(request.param, tmp_path_factory.mktemp(request.param))
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Small:
-    return small("llama", tmp_path_factory.mktemp("llama"))
-
-
-def prepared(given: Small, cache: Path, settings: RomeSettings = SETTINGS) -> Rome:
-    method = Rome(settings)
-    method.prepare(given.model, given.tokenizer, material(cache), [].append)
-    return method
+given, llama = every_family, one_llama
 
 
 def test_the_rank_one_update_by_hand() -> None:
@@ -52,7 +48,7 @@ def test_k_is_mapped_to_v_and_what_is_orthogonal_stays(
     given: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, tokenizer = given.model, given.tokenizer
-    method = prepared(given, tmp_path)
+    method = prepared(Rome(SETTINGS), given, tmp_path)
     mlp = find_mlps(model)[0]
     before_DF = mlp.matrix_DF.detach().clone()
     located = locate(model, tokenizer, EDITS[0], context_prefixes(model, tokenizer, SETTINGS.prefixes, 0))
@@ -82,7 +78,7 @@ def moment(cache: Path) -> Tensor:
 
 def test_the_answer_becomes_likelier_and_only_one_weight_changes(given: Small, tmp_path: Path) -> None:
     model, tokenizer = given.model, given.tokenizer
-    method = prepared(given, tmp_path, SETTINGS.model_copy(update={"prefixes": (), "steps": 25, "clamp": 10.0}))
+    method = prepared(Rome(SETTINGS.model_copy(update={"prefixes": (), "steps": 25, "clamp": 10.0})), given, tmp_path)
     before = parameters(model)
     batch = answer_batch(tokenizer, [(EDITS[0].prompt, EDITS[0].target_new)], "cpu")
     with torch.no_grad():
@@ -97,7 +93,7 @@ def test_the_answer_becomes_likelier_and_only_one_weight_changes(given: Small, t
 
 
 def test_edits_follow_one_another_and_load_again_to_the_bit(given: Small, tmp_path: Path) -> None:
-    method = prepared(given, tmp_path)
+    method = prepared(Rome(SETTINGS), given, tmp_path)
     before = parameters(given.model)
     lines: list[str] = []
     edited = method.edit(given.model, given.tokenizer, EDITS, lines.append)
@@ -115,7 +111,7 @@ def test_edits_follow_one_another_and_load_again_to_the_bit(given: Small, tmp_pa
 
 
 def test_the_same_seed_makes_the_same_edit(llama: Small, tmp_path: Path) -> None:
-    method = prepared(llama, tmp_path)
+    method = prepared(Rome(SETTINGS), llama, tmp_path)
     results = []
     for _ in range(2):
         edited = method.edit(llama.model, llama.tokenizer, EDITS[:1], [].append)
@@ -146,7 +142,7 @@ def test_wrong_use_is_one_clear_line(llama: Small, tmp_path: Path) -> None:
         Rome(SETTINGS).prepare(llama.model, llama.tokenizer, material(tmp_path, []), [].append)
     with pytest.raises(ConfigError, match="give it RomeSettings"):
         Rome(BaselineSettings())
-    edited = prepared(llama, tmp_path).edit(llama.model, llama.tokenizer, EDITS[:1], [].append)
+    edited = prepared(Rome(SETTINGS), llama, tmp_path).edit(llama.model, llama.tokenizer, EDITS[:1], [].append)
     edited.editor = "memit"
     edited.save(tmp_path / "edit")
     edited.undo()
@@ -161,7 +157,7 @@ def test_wrong_use_is_one_clear_line(llama: Small, tmp_path: Path) -> None:
 def test_an_edit_of_another_model_is_refused_and_nothing_stays(
     llama: Small, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, family: str, reason: str
 ) -> None:
-    edited = prepared(llama, tmp_path).edit(llama.model, llama.tokenizer, EDITS[:1], [].append)
+    edited = prepared(Rome(SETTINGS), llama, tmp_path).edit(llama.model, llama.tokenizer, EDITS[:1], [].append)
     edited.save(tmp_path / "edit")
     edited.undo()
     other = small(family, tmp_path_factory.mktemp(family))

@@ -13,18 +13,10 @@ from onceedit_ray.editing.mlps import Mlp, find_mlps
 from onceedit_ray.editing.second_moment import second_moments
 from onceedit_ray.errors import DataError
 from onceedit_ray.models.codec import Codec
-from tests.families import FAMILIES, SENTENCES
-from tests.unit.baseline_models import Small, material, parameters, small
+from tests.families import SENTENCES
+from tests.unit.baseline_models import Small, every_family, material, one_llama, parameters
 
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def given(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Small:
-    return small(request.param, tmp_path_factory.mktemp(request.param))
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Small:
-    return small("llama", tmp_path_factory.mktemp("llama"))
+given, llama = every_family, one_llama
 
 
 def measured(given: Small, cache: Path, corpus: list[str] = SENTENCES, texts: int = 1000) -> dict[int, Tensor]:
@@ -95,7 +87,7 @@ def test_a_write_that_fails_leaves_no_half_file(llama: Small, tmp_path: Path, mo
 
 
 def test_neither_a_corpus_nor_a_statistic_says_what_to_give(llama: Small, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no statistic for layer 0 .* give a file of ordinary texts as the corpus"):
+    with pytest.raises(DataError, match=r"no statistic for layer 0 .* give a file of ordinary texts .*onceedit prepare rome --model NAME"):
         measured(llama, tmp_path, [])
     with pytest.raises(DataError, match="no corpus"):
         measured(llama, tmp_path, ["  ", ""])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from onceedit_ray.editing.activations import at, module_inputs, module_outputs, shifted
@@ -11,21 +10,12 @@ from onceedit_ray.editing.mlps import find_mlps
 from onceedit_ray.editing.target_value import TargetSettings, bare_output, locate, mean_key, target_shift
 from onceedit_ray.editing.teacher_forcing import answer_loss
 from onceedit_ray.models.codec import Codec
-from tests.families import FAMILIES
-from tests.unit.baseline_models import EDITS, Small, small
+from tests.unit.baseline_models import EDITS, Small, every_family, one_llama
 
 SETTINGS = TargetSettings(steps=15, decay=0.0, essence=0.0, clamp=10.0)
 PREFIXES = ["", "I was there. "]
 
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def given(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Small:
-    return small(request.param, tmp_path_factory.mktemp(request.param))
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Small:
-    return small("llama", tmp_path_factory.mktemp("llama"))
+given, llama = every_family, one_llama
 
 
 def test_the_vector_makes_the_answer_likelier_after_every_prefix(given: Small) -> None:

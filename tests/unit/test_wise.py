@@ -9,31 +9,25 @@ import pytest
 import torch
 from torch import nn
 
-from onceedit_ray.editing.baselines import BaselineSettings
 from onceedit_ray.editing.baselines.wise import SideMemory, Wise, WiseSettings, margin_loss, random_mask, ties
 from onceedit_ray.editing.edited_model import Question
-from onceedit_ray.errors import ConfigError, ModelError
 from tests.small_edits import (
     EDITS,
-    FAMILIES,
     FAR,
     Pair,
-    assert_loads,
+    assert_needs_its_settings_and_unrelated_prompts,
     assert_three_ways_agree,
-    assert_undone,
+    assert_undo_and_load_are_exact,
+    every_family,
     greedy,
     ids_of,
     logits_of,
-    open_family,
     prepared,
 )
 
 SETTINGS = WiseSettings(depth=0.0, learning_rate=0.03, steps=40)
 
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def open_fresh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Pair]:
-    return open_family(request.param, tmp_path_factory.mktemp("wise"))
+open_fresh = every_family
 
 
 def test_ties_trims_elects_signs_and_averages_those_that_agree() -> None:
@@ -128,16 +122,8 @@ def test_threshold_is_a_share_of_the_smallest_activation_of_an_edit(
 
 
 def test_undo_and_load_are_exact(open_fresh: Callable[[], Pair], tmp_path: Path) -> None:
-    model, tokenizer = open_fresh()
-    wise = prepared(Wise(SETTINGS), (model, tokenizer), tmp_path)
-    edited = wise.edit(model, tokenizer, EDITS[:2], lambda line: None)
-    prompt, _ = ids_of(tokenizer, EDITS[0])
-    assert_loads(edited, wise, open_fresh, tmp_path / "edit", prompt)
-    assert_undone(edited, open_fresh, prompt)
+    assert_undo_and_load_are_exact(Wise(SETTINGS), EDITS[0], open_fresh, tmp_path)
 
 
 def test_bad_input_is_refused_in_one_line(open_fresh: Callable[[], Pair]) -> None:
-    with pytest.raises(ConfigError, match="wise was given BaselineSettings"):
-        Wise(BaselineSettings())
-    with pytest.raises(ModelError, match="has none; call prepare"):
-        Wise(SETTINGS).edit(*open_fresh(), EDITS, lambda line: None)
+    assert_needs_its_settings_and_unrelated_prompts(Wise, SETTINGS, open_fresh)

@@ -7,19 +7,22 @@ place and returns an `EditedModel`, which can be undone exactly, saved and loade
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.editing.edited_model import EditedModel
+from onceedit_ray.errors import ConfigError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.registry import Registry
 
 Progress = Callable[[str], None]
+S = TypeVar("S", bound="BaselineSettings")
 
 
 class BaselineSettings(BaseModel):
@@ -28,6 +31,13 @@ class BaselineSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = 0
+
+
+def own_settings(settings: BaselineSettings, kind: type[S], name: str) -> S:
+    """`settings`, which must be of the kind that the baseline `name` takes; raises `ConfigError` otherwise."""
+    if not isinstance(settings, kind):
+        raise ConfigError(f"{name} was given {type(settings).__name__}; give it {kind.__name__}")
+    return settings
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,10 @@ class Material:
     unrelated: Sequence[str]
     cache: Path
     digest: str
+
+    def draw_unrelated(self, count: int, seed: int) -> tuple[str, ...]:
+        """`count` of the unrelated prompts, or all of them where there are fewer; the same for the same seed."""
+        return tuple(random.Random(seed).sample(list(self.unrelated), min(count, len(self.unrelated))))
 
 
 class Baseline(Protocol):

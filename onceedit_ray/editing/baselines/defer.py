@@ -23,7 +23,6 @@ Shapes: B rows, T positions, F what enters the projection, D what leaves it, U u
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -34,12 +33,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, Progress
+from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
 from onceedit_ray.editing.edited_model import EditedModel, Question
 from onceedit_ray.editing.mlps import Mlp
 from onceedit_ray.editing.one_layer import State, entering, mlp_at, prompt_end, prompt_of, restore_wrapper
 from onceedit_ray.editing.teacher_forcing import AnswerBatch, answer_batch, answer_loss, prompt_ids
-from onceedit_ray.errors import ConfigError, ModelError
+from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 
 
@@ -136,9 +135,7 @@ class Defer:
     }
 
     def __init__(self, settings: BaselineSettings) -> None:
-        if not isinstance(settings, DeferSettings):
-            raise ConfigError(f"defer was given {type(settings).__name__}; give it DeferSettings")
-        self._settings = settings
+        self._settings = own_settings(settings, DeferSettings, "defer")
         self._unrelated: tuple[str, ...] = ()
 
     def check(self, model: PreTrainedModel) -> None:
@@ -149,9 +146,7 @@ class Defer:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, material: Material, progress: Progress
     ) -> None:
         """Draw the unrelated prompts that teach the gate; nothing is computed or cached."""
-        generator = random.Random(self._settings.seed)
-        count = min(self._settings.pool, len(material.unrelated))
-        self._unrelated = tuple(generator.sample(list(material.unrelated), count))
+        self._unrelated = material.draw_unrelated(self._settings.pool, self._settings.seed)
 
     def edit(
         self,

@@ -24,12 +24,10 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, Progress
+from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
 from onceedit_ray.editing.edited_model import EditedModel
 from onceedit_ray.editing.mlps import Mlp, find_mlps
-from onceedit_ray.editing.saved_edit import restored
 from onceedit_ray.editing.teacher_forcing import answer_batch, answer_loss
-from onceedit_ray.errors import ConfigError
 from onceedit_ray.knowledge.edit import Edit
 
 
@@ -69,9 +67,7 @@ class FineTuneLayer:
     }
 
     def __init__(self, settings: BaselineSettings) -> None:
-        if not isinstance(settings, FineTuneLayerSettings):
-            raise ConfigError(f"ft-l was given {type(settings).__name__}; give it FineTuneLayerSettings")
-        self._settings = settings
+        self._settings = own_settings(settings, FineTuneLayerSettings, "ft-l")
 
     def check(self, model: PreTrainedModel) -> None:
         """Raises `ModelError` where the model's MLPs are not found."""
@@ -115,7 +111,7 @@ class FineTuneLayer:
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
         """Put an edit that `EditedModel.save` wrote onto the unedited `model`."""
-        return restored(model, folder, "ft-l")
+        return EditedModel.restored(model, folder, "ft-l")
 
     def _mlp(self, model: PreTrainedModel) -> Mlp:
         mlps = find_mlps(model)

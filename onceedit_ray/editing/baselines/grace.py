@@ -30,12 +30,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, Progress
+from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
 from onceedit_ray.editing.edited_model import EditedModel, Question
 from onceedit_ray.editing.mlps import Mlp
 from onceedit_ray.editing.one_layer import State, entering, mlp_at, prompt_end, prompt_of, restore_wrapper
 from onceedit_ray.editing.teacher_forcing import AnswerBatch, answer_batch, answer_loss
-from onceedit_ray.errors import ConfigError
 from onceedit_ray.knowledge.edit import Edit
 
 # Two passes over the same prompt differ by rounding; keys nearer than this share of their norm are one key.
@@ -155,9 +154,7 @@ class Grace:
     }
 
     def __init__(self, settings: BaselineSettings) -> None:
-        if not isinstance(settings, GraceSettings):
-            raise ConfigError(f"grace was given {type(settings).__name__}; give it GraceSettings")
-        self._settings = settings
+        self._settings = own_settings(settings, GraceSettings, "grace")
 
     def check(self, model: PreTrainedModel) -> None:
         """Raises `ModelError` where the model's layers have no MLP with one output projection."""

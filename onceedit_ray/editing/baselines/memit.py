@@ -26,16 +26,15 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, Progress
+from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
 from onceedit_ray.editing.closed_form import changed_weight, least_squares
 from onceedit_ray.editing.contexts import context_prefixes
 from onceedit_ray.editing.edited_model import EditedModel
 from onceedit_ray.editing.mlps import Mlp, find_mlps
 from onceedit_ray.editing.residual import norm_after, value_change
-from onceedit_ray.editing.saved_edit import restored
 from onceedit_ray.editing.second_moment import second_moments
 from onceedit_ray.editing.target_value import Located, TargetSettings, bare_output, locate, mean_key, target_shift
-from onceedit_ray.errors import ConfigError, ModelError
+from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 
 
@@ -73,9 +72,7 @@ class Memit:
     }
 
     def __init__(self, settings: BaselineSettings) -> None:
-        if not isinstance(settings, MemitSettings):
-            raise ConfigError(f"memit was given {type(settings).__name__}; give it MemitSettings")
-        self._settings = settings
+        self._settings = own_settings(settings, MemitSettings, "memit")
         self._moments: dict[int, Tensor] = {}
 
     def check(self, model: PreTrainedModel) -> None:
@@ -120,7 +117,7 @@ class Memit:
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
         """Put an edit that `EditedModel.save` wrote onto the unedited `model`."""
-        return restored(model, folder, "memit")
+        return EditedModel.restored(model, folder, "memit")
 
     def _update(self, model: PreTrainedModel, mlp: Mlp, located: Sequence[Located], r_ND: Tensor) -> Tensor:
         K_NF = torch.stack([mean_key(model, mlp, each) for each in located])

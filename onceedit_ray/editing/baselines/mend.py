@@ -24,12 +24,12 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, Progress
-from onceedit_ray.editing.edited_model import EditedModel, read_edit
+from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
+from onceedit_ray.editing.edited_model import EditedModel
 from onceedit_ray.editing.gradient_transform import GradientTransform, LinearMap
 from onceedit_ray.editing.mend_training import TrainingSettings, edited_weights, pair_factors, train
 from onceedit_ray.editing.mlps import Mlp, find_mlps
-from onceedit_ray.errors import ConfigError, ModelError
+from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 
 
@@ -77,9 +77,7 @@ class Mend:
     }
 
     def __init__(self, settings: BaselineSettings) -> None:
-        if not isinstance(settings, MendSettings):
-            raise ConfigError(f"mend was given {type(settings).__name__}; give MendSettings")
-        self.settings = settings
+        self.settings = own_settings(settings, MendSettings, "mend")
         self._transform: GradientTransform | None = None
         self._prepared_for: PreTrainedModel | None = None
 
@@ -121,12 +119,7 @@ class Mend:
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
         """Put a saved edit onto the unedited `model`; raises `ModelError` where `folder` holds none of MEND's."""
-        manifest = read_edit(folder)
-        if manifest["editor"] != "mend":
-            raise ModelError(f"{folder} holds an edit made by '{manifest['editor']}', not by 'mend'; load it with that")
-        edited = EditedModel(model, "mend", manifest["settings"])
-        edited.restore_parameters(folder)
-        return edited
+        return EditedModel.restored(model, folder, "mend")
 
 
 def edited_maps(model: PreTrainedModel, layers: int) -> list[LinearMap]:
@@ -145,16 +138,16 @@ def edited_maps(model: PreTrainedModel, layers: int) -> list[LinearMap]:
 def _maps_of(model: PreTrainedModel, mlp: Mlp) -> list[LinearMap]:
     output = LinearMap(mlp.projection_path, mlp.projection)
     inner, width = output.widths
-    # OPT's maps have no module around them: there the MLP is its output projection, and the layer holds both
-    holder = mlp.layer_path if mlp.path == mlp.projection_path else mlp.path
+    # OPT's maps have no module around them: `mlp.path` is the layer itself, and its attention is left out.
     inputs = [
         linear
-        for name, module in model.get_submodule(holder).named_modules()
+        for name, module in model.get_submodule(mlp.path).named_modules()
         if isinstance(module, nn.Linear | Conv1D) and "attn" not in name.lower() and "attention" not in name.lower()
-        for linear in [LinearMap(f"{holder}.{name}", module)]
+        for linear in [LinearMap(f"{mlp.path}.{name}", module)]
         # a multiple: gate and input projection fused into one
         if linear.widths[0] == width and linear.widths[1] % inner == 0
     ]
     if not inputs:
-        raise ModelError(f"{holder} of {type(model).__name__} has no linear map from {width} to {inner}; mend needs it")
+        kind = type(model).__name__
+        raise ModelError(f"{mlp.path} of {kind} has no linear map from {width} to {inner}; mend needs it")
     return [*inputs, output]

@@ -23,15 +23,14 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, Progress
+from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
 from onceedit_ray.editing.closed_form import changed_weight, factor, rank_one
 from onceedit_ray.editing.contexts import context_prefixes
 from onceedit_ray.editing.edited_model import EditedModel
 from onceedit_ray.editing.mlps import Mlp, find_mlps
-from onceedit_ray.editing.saved_edit import restored
 from onceedit_ray.editing.second_moment import second_moments
 from onceedit_ray.editing.target_value import TargetSettings, locate, mean_key, target_shift
-from onceedit_ray.errors import ConfigError, ModelError
+from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 
 
@@ -65,9 +64,7 @@ class Rome:
     }
 
     def __init__(self, settings: BaselineSettings) -> None:
-        if not isinstance(settings, RomeSettings):
-            raise ConfigError(f"rome was given {type(settings).__name__}; give it RomeSettings")
-        self._settings = settings
+        self._settings = own_settings(settings, RomeSettings, "rome")
         self._factor_FF: Tensor | None = None
 
     def check(self, model: PreTrainedModel) -> None:
@@ -106,7 +103,7 @@ class Rome:
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
         """Put an edit that `EditedModel.save` wrote onto the unedited `model`."""
-        return restored(model, folder, "rome")
+        return EditedModel.restored(model, folder, "rome")
 
     def _mlp(self, model: PreTrainedModel) -> Mlp:
         mlps = find_mlps(model)

@@ -41,12 +41,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, Progress
+from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
 from onceedit_ray.editing.edited_model import EditedModel, Question
 from onceedit_ray.editing.mlps import Mlp
 from onceedit_ray.editing.one_layer import State, entering, mlp_at, prompt_end, prompt_of, restore_wrapper
 from onceedit_ray.editing.teacher_forcing import AnswerBatch, answer_batch, answer_loss, prompt_ids
-from onceedit_ray.errors import ConfigError, ModelError
+from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 
 
@@ -177,9 +177,7 @@ class Wise:
     }
 
     def __init__(self, settings: BaselineSettings) -> None:
-        if not isinstance(settings, WiseSettings):
-            raise ConfigError(f"wise was given {type(settings).__name__}; give it WiseSettings")
-        self._settings = settings
+        self._settings = own_settings(settings, WiseSettings, "wise")
         self._unrelated: tuple[str, ...] = ()
 
     def check(self, model: PreTrainedModel) -> None:
@@ -190,8 +188,7 @@ class Wise:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, material: Material, progress: Progress
     ) -> None:
         """Draw the unrelated prompts x_i; nothing is computed or cached."""
-        count = min(self._settings.pool, len(material.unrelated))
-        self._unrelated = tuple(random.Random(self._settings.seed).sample(list(material.unrelated), count))
+        self._unrelated = material.draw_unrelated(self._settings.pool, self._settings.seed)
 
     def edit(
         self,
