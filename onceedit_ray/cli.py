@@ -96,6 +96,17 @@ def _edit(options: argparse.Namespace) -> None:
     print(version.id)
 
 
+def _prepare(options: argparse.Namespace) -> None:
+    from onceedit_ray.editing.material import prepare_baseline
+
+    for model in options.model:
+        prepare_baseline(
+            options.method, model, _say,
+            corpus=options.corpus, training=options.training, edited=options.edits, threads=options.threads,
+        )  # fmt: skip
+        print(f"{options.method} is ready for {model}")
+
+
 def _generate(options: argparse.Namespace) -> None:
     from onceedit_ray.editing.run import version_for
     from onceedit_ray.fusion.system import open_decoder
@@ -177,6 +188,17 @@ def _parser() -> argparse.ArgumentParser:
     edit = commands.add_parser("edit", help="edit the plug-in once and make the version active")
     _with_config(edit)
     edit.set_defaults(run=_edit)
+
+    prepare = commands.add_parser("prepare", help="make what a baseline editor needs: statistics, a trained network")
+    prepare.add_argument("method", metavar="METHOD", help="a baseline: rome, memit, mend ...")
+    prepare.add_argument("--model", action="append", required=True, metavar="MODEL", help="may be given several times")
+    prepare.add_argument("--corpus", action="append", default=[], type=Path, metavar="FILE", help="ordinary texts")
+    prepare.add_argument("--training", type=Path, metavar="FILE", help="the dataset's training part")
+    prepare.add_argument(
+        "--edits", type=Path, metavar="FILE", help="what will be edited: left out of the training part"
+    )
+    prepare.add_argument("--threads", type=int, default=0, metavar="N", help="0: every core")
+    prepare.set_defaults(run=_prepare)
 
     generate = commands.add_parser("generate", help="ask one target, or all of them side by side")
     generate.add_argument("prompt", metavar="PROMPT")

@@ -90,12 +90,14 @@ class Draw:
 
 def network_folder(settings: TrainingSettings, material: Material) -> Path:
     """Where the hyper-network of this model, these settings and this training set is kept."""
+    # Unrelated prompts count only where a draw may come to them: see `Training._untouched`.
+    unrelated = [] if all(edit.locality for edit in material.training) else list(material.unrelated)
     what = [
         FORMAT,
         material.digest,
         settings.model_dump(mode="json", exclude={"checkpoint_every"}),
         data_hash(material.training),
-        list(material.unrelated),
+        unrelated,
     ]
     return material.cache / "mend" / hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
 
@@ -130,8 +132,8 @@ def check_material(material: Material) -> None:
     """Raise `DataError` where MEND cannot be trained on `material`."""
     if not material.training:
         raise DataError(
-            "mend trains a hyper-network and was given no training edits; "
-            "give the dataset's training part (zsre_train.json, counterfact_train.json)"
+            "mend trains a hyper-network and was given no training edits; give the dataset's training part: "
+            "onceedit prepare mend --model NAME --training zsre_train.json"
         )
     if not any(edit.locality for edit in material.training) and not _half_sentences(material.unrelated):
         raise DataError(

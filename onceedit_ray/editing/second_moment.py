@@ -75,7 +75,8 @@ def second_moments(
     if not corpus:
         raise DataError(
             f"no statistic for layer {missing[0].layer} in {folder} and no corpus to make it of; "
-            "give a file of ordinary texts as the corpus (some thousand sentences, or 100,000 articles of Wikipedia)"
+            "give a file of ordinary texts (some thousand sentences, or 100,000 articles of Wikipedia): "
+            "onceedit prepare rome --model NAME --corpus FILE"
         )
     for layer, C_FF in _measured(model, tokenizer, missing, corpus, progress).items():
         found[layer] = C_FF

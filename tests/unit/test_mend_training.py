@@ -91,6 +91,34 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(loaded, ma
     assert not same(resumed, new_transform(loaded[0]).state_dict())
 
 
+@pytest.mark.parametrize("died_at", [0, 1, 3, 5])
+def test_a_training_killed_between_checkpoints_goes_on_from_the_last_one(
+    loaded, material, tmp_path, monkeypatch, died_at: int
+) -> None:
+    whole = state_after(loaded, replace(material, cache=tmp_path / "whole"), SETTINGS, [])
+    own = Training.take_step
+
+    def killed(self: Training) -> tuple[float, float]:
+        if self.step == died_at:
+            raise KeyboardInterrupt
+        return own(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "take_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(new_transform(loaded[0]), *loaded, material, SETTINGS, [].append)
+    lines: list[str] = []
+    assert same(state_after(loaded, material, SETTINGS, lines), whole)
+    assert ("going on at step" in lines[0]) == (died_at > 1)
+
+
+def test_unrelated_prompts_name_the_network_only_where_it_may_learn_from_them(material) -> None:
+    folder = network_folder(SETTINGS, material)
+    assert network_folder(SETTINGS, replace(material, unrelated=("The sky is blue",))) == folder
+    bare = replace(material, training=[TRAINING[0].model_copy(update={"locality": ()}), *TRAINING[1:]])
+    assert network_folder(SETTINGS, replace(bare, unrelated=("The sky is blue",))) != network_folder(SETTINGS, bare)
+
+
 def test_a_finished_network_is_used_again(loaded, material) -> None:
     first = state_after(loaded, material, SETTINGS, [])
     lines: list[str] = []
@@ -203,7 +231,7 @@ def test_without_locality_prompts_the_last_words_of_unrelated_ones_are_kept(load
 
 
 def test_missing_training_edits_are_named(loaded, material) -> None:
-    with pytest.raises(DataError, match=r"no training edits; give the dataset's training part \(zsre_train.json"):
+    with pytest.raises(DataError, match=r"no training edits; .*: onceedit prepare mend --model NAME --training"):
         train(new_transform(loaded[0]), *loaded, replace(material, training=()), SETTINGS, [].append)
     bare = [edit.model_copy(update={"locality": ()}) for edit in TRAINING]
     with pytest.raises(DataError, match="none of the 6 training edits has a locality prompt and no unrelated prompts"):

@@ -87,7 +87,9 @@ def test_a_write_that_fails_leaves_no_half_file(llama: Small, tmp_path: Path, mo
 
 
 def test_neither_a_corpus_nor_a_statistic_says_what_to_give(llama: Small, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no statistic for layer 0 .* give a file of ordinary texts .*onceedit prepare rome --model NAME"):
+    with pytest.raises(
+        DataError, match=r"no statistic for layer 0 .*: onceedit prepare rome --model NAME --corpus FILE"
+    ):
         measured(llama, tmp_path, [])
     with pytest.raises(DataError, match="no corpus"):
         measured(llama, tmp_path, ["  ", ""])
