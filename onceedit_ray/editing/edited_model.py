@@ -86,6 +86,15 @@ class EditedModel:
         self._originals.clear()
 
     @contextlib.contextmanager
+    def whole_or_undone(self) -> Iterator[EditedModel]:
+        """The block makes the edit; one that fails, or is interrupted, leaves the model as it was before."""
+        try:
+            yield self
+        except BaseException:
+            self.undo()
+            raise
+
+    @contextlib.contextmanager
     def asked(self, prompt_tokens: int) -> Iterator[None]:
         """While the block runs, modules inside know where the prompt ends."""
         self.question.prompt_tokens = prompt_tokens
@@ -116,10 +125,10 @@ class EditedModel:
         """
         edited = cls(model, editor, read_edit(folder, editor)["settings"])
         try:
-            for name, value in load_file(folder / _PARAMETERS).items():
-                edited.set_parameter(name, value)
+            with edited.whole_or_undone():
+                for name, value in load_file(folder / _PARAMETERS).items():
+                    edited.set_parameter(name, value)
         except (AttributeError, RuntimeError) as error:
-            edited.undo()
             raise ModelError(
                 f"the edit in {folder} does not fit {type(model).__name__} ({' '.join(str(error).split())}); "
                 "load it on the model it was made on"

@@ -77,14 +77,15 @@ def restore_wrapper(
     """
     edited = EditedModel(model, editor, read_edit(folder, editor)["settings"])
     places = {mlp.projection_path: mlp for mlp in find_mlps(model)}
-    for path, state in saved_modules(folder).items():
-        if path not in places:
-            raise ModelError(
-                f"{type(model).__name__} has no projection at {path}; load {folder} onto the model it edits"
-            )
-        mlp = places[path]
-        device = mlp.projection.weight.device
-        # Copies, because tensors of a file need not lie where kernels want them, and then round differently.
-        moved = {name: tensor.clone().to(device) for name, tensor in state.items()}
-        edited.wrap(path, build(mlp, edited.question, moved))
+    with edited.whole_or_undone():
+        for path, state in saved_modules(folder).items():
+            if path not in places:
+                raise ModelError(
+                    f"{type(model).__name__} has no projection at {path}; load {folder} onto the model it edits"
+                )
+            mlp = places[path]
+            device = mlp.projection.weight.device
+            # Copies, because tensors of a file need not lie where kernels want them, and then round differently.
+            moved = {name: tensor.clone().to(device) for name, tensor in state.items()}
+            edited.wrap(path, build(mlp, edited.question, moved))
     return edited

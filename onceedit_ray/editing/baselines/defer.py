@@ -162,12 +162,13 @@ class Defer:
         mlp = mlp_at(model, self._settings.depth)
         unrelated_UF = self._unrelated_queries(model, tokenizer, mlp.projection)
         deferral = self._untaught(mlp, edited.question)
-        edited.wrap(mlp.projection_path, deferral)
-        generator = torch.Generator().manual_seed(self._settings.seed)
-        for number, edit in enumerate(edits, 1):
-            batch = answer_batch(tokenizer, [(edit.prompt, edit.target_new)], model.device)
-            loss = self._learn(edited, deferral, batch, unrelated_UF, generator)
-            progress(f"defer: edit {number} of {len(edits)}, loss {loss:.3f}")
+        with edited.whole_or_undone():
+            edited.wrap(mlp.projection_path, deferral)
+            generator = torch.Generator().manual_seed(self._settings.seed)
+            for number, edit in enumerate(edits, 1):
+                batch = answer_batch(tokenizer, [(edit.prompt, edit.target_new)], model.device)
+                loss = self._learn(edited, deferral, batch, unrelated_UF, generator)
+                progress(f"defer: edit {number} of {len(edits)}, loss {loss:.3f}")
         return edited
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:

@@ -93,20 +93,21 @@ class FineTuneLayer:
         optimizer = torch.optim.Adam([delta], lr=settings.learning_rate)
         rng = random.Random(settings.seed)
         pairs = [(edit.prompt, edit.target_new) for edit in edits]
-        for step in range(1, settings.steps + 1):
-            rng.shuffle(pairs)
-            total = 0.0
-            for start in range(0, len(pairs), settings.batch_size):
-                chosen = pairs[start : start + settings.batch_size]
-                loss, delta.grad = _loss_and_gradient(model, tokenizer, chosen, weight)
-                optimizer.step()
-                delta.clamp_(-settings.bound, settings.bound)
-                edited.set_parameter(mlp.weight_path, edited.original(mlp.weight_path) + delta)
-                total += loss * len(chosen)
-            mean = total / max(len(pairs), 1)
-            progress(f"step {step} of {settings.steps}: loss {mean:.3f}")
-            if mean < settings.goal:
-                break
+        with edited.whole_or_undone():
+            for step in range(1, settings.steps + 1):
+                rng.shuffle(pairs)
+                total = 0.0
+                for start in range(0, len(pairs), settings.batch_size):
+                    chosen = pairs[start : start + settings.batch_size]
+                    loss, delta.grad = _loss_and_gradient(model, tokenizer, chosen, weight)
+                    optimizer.step()
+                    delta.clamp_(-settings.bound, settings.bound)
+                    edited.set_parameter(mlp.weight_path, edited.original(mlp.weight_path) + delta)
+                    total += loss * len(chosen)
+                mean = total / max(len(pairs), 1)
+                progress(f"step {step} of {settings.steps}: loss {mean:.3f}")
+                if mean < settings.goal:
+                    break
         return edited
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:

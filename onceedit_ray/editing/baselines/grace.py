@@ -180,13 +180,14 @@ class Grace:
         codebook = Codebook(
             mlp.projection, edited.question, empty.reshape(0, width_F), empty.reshape(0, width_D), empty
         )
-        edited.wrap(mlp.projection_path, codebook)
-        generator = torch.Generator().manual_seed(self._settings.seed)
-        answers: list[str] = []
-        for number, edit in enumerate(edits, 1):
-            batch = answer_batch(tokenizer, [(edit.prompt, edit.target_new)], model.device)
-            loss = self._make(edited, codebook, batch, edit.target_new.strip(), answers, generator)
-            progress(f"grace: edit {number} of {len(edits)}, loss {loss:.3f}, {len(answers)} entries")
+        with edited.whole_or_undone():
+            edited.wrap(mlp.projection_path, codebook)
+            generator = torch.Generator().manual_seed(self._settings.seed)
+            answers: list[str] = []
+            for number, edit in enumerate(edits, 1):
+                batch = answer_batch(tokenizer, [(edit.prompt, edit.target_new)], model.device)
+                loss = self._make(edited, codebook, batch, edit.target_new.strip(), answers, generator)
+                progress(f"grace: edit {number} of {len(edits)}, loss {loss:.3f}, {len(answers)} entries")
         return edited
 
     def _make(

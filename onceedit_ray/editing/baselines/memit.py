@@ -108,11 +108,12 @@ class Memit:
             targets.append(bare_output(model, last, each) + target_shift(model, last, each, self._settings))
             progress(f"target {number} of {len(edits)}")
         z_ND = torch.stack(targets)
-        for left, mlp in zip(range(len(mlps), 0, -1), mlps, strict=True):
-            h_ND = torch.stack([bare_output(model, last, each) for each in located])
-            update_DF = self._update(model, mlp, located, (z_ND - h_ND) / left)
-            edited.set_parameter(mlp.weight_path, changed_weight(mlp, update_DF))
-            progress(f"layer {mlp.layer}: {(z_ND - h_ND).norm(dim=1).mean():.2f} missing before its update")
+        with edited.whole_or_undone():
+            for left, mlp in zip(range(len(mlps), 0, -1), mlps, strict=True):
+                h_ND = torch.stack([bare_output(model, last, each) for each in located])
+                update_DF = self._update(model, mlp, located, (z_ND - h_ND) / left)
+                edited.set_parameter(mlp.weight_path, changed_weight(mlp, update_DF))
+                progress(f"layer {mlp.layer}: {(z_ND - h_ND).norm(dim=1).mean():.2f} missing before its update")
         return edited
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:

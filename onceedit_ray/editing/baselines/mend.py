@@ -112,9 +112,10 @@ class Mend:
         edited = EditedModel(model, "mend", self.settings.model_dump(mode="json"))
         with torch.no_grad():
             weights = edited_weights(self._transform, model, pair_factors(self._transform, model, tokenizer, pairs))
-        for name, weight in weights.items():
-            edited.set_parameter(name, weight)
-        progress(f"mend: {len(edits)} edits made at once in {len(weights)} weights")
+        with edited.whole_or_undone():
+            for name, weight in weights.items():
+                edited.set_parameter(name, weight)
+            progress(f"mend: {len(edits)} edits made at once in {len(weights)} weights")
         return edited
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:

@@ -92,13 +92,14 @@ class Rome:
         mlp = self._mlp(model)
         edited = EditedModel(model, "rome", self._settings.model_dump(mode="json"))
         prefixes = context_prefixes(model, tokenizer, self._settings.prefixes, self._settings.seed)
-        for number, edit in enumerate(edits, start=1):
-            located = locate(model, tokenizer, edit, prefixes)
-            k_F = mean_key(model, mlp, located)
-            delta_D = target_shift(model, mlp.projection, located, self._settings)
-            update_DF = rank_one(self._factor_FF, k_F, delta_D)
-            edited.set_parameter(mlp.weight_path, changed_weight(mlp, update_DF))
-            progress(f"edit {number} of {len(edits)}")
+        with edited.whole_or_undone():
+            for number, edit in enumerate(edits, start=1):
+                located = locate(model, tokenizer, edit, prefixes)
+                k_F = mean_key(model, mlp, located)
+                delta_D = target_shift(model, mlp.projection, located, self._settings)
+                update_DF = rank_one(self._factor_FF, k_F, delta_D)
+                edited.set_parameter(mlp.weight_path, changed_weight(mlp, update_DF))
+                progress(f"edit {number} of {len(edits)}")
         return edited
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:

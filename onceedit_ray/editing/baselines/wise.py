@@ -209,20 +209,22 @@ class Wise:
             for prompt in self._unrelated
         ]
         unit = self._unit(matrix_DF, unrelated)
-        edited.wrap(mlp.projection_path, memory)
-        batches = [answer_batch(tokenizer, [(edit.prompt, edit.target_new)], model.device) for edit in edits]
-        rng = random.Random(self._settings.seed)
-        deltas = []
-        for shard, rows in enumerate(_shards(len(batches), self._settings.shards)):
-            memory.delta_DF = torch.zeros_like(matrix_DF)
-            mask_DF = random_mask(matrix_DF.shape, self._settings.rho, self._settings.seed + shard).to(matrix_DF.device)
-            for row in rows:
-                loss = self._learn(edited, memory, batches[row], mask_DF, unrelated, unit, rng)
-                progress(f"wise: edit {row + 1} of {len(edits)}, shard {shard + 1}, loss {loss:.3f}")
-            deltas.append(memory.delta_DF)
-        memory.delta_DF = ties(deltas, self._settings.density)
-        activations_E = memory.activations([entering(model, memory, prompt_of(batch)) for batch in batches])
-        memory.epsilon = self._settings.threshold_share * activations_E.min()[None]
+        with edited.whole_or_undone():
+            edited.wrap(mlp.projection_path, memory)
+            batches = [answer_batch(tokenizer, [(edit.prompt, edit.target_new)], model.device) for edit in edits]
+            rng = random.Random(self._settings.seed)
+            deltas = []
+            for shard, rows in enumerate(_shards(len(batches), self._settings.shards)):
+                memory.delta_DF = torch.zeros_like(matrix_DF)
+                mask_DF = random_mask(matrix_DF.shape, self._settings.rho, self._settings.seed + shard)
+                mask_DF = mask_DF.to(matrix_DF.device)
+                for row in rows:
+                    loss = self._learn(edited, memory, batches[row], mask_DF, unrelated, unit, rng)
+                    progress(f"wise: edit {row + 1} of {len(edits)}, shard {shard + 1}, loss {loss:.3f}")
+                deltas.append(memory.delta_DF)
+            memory.delta_DF = ties(deltas, self._settings.density)
+            activations_E = memory.activations([entering(model, memory, prompt_of(batch)) for batch in batches])
+            memory.epsilon = self._settings.threshold_share * activations_E.min()[None]
         return edited
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
