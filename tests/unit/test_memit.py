@@ -161,9 +161,9 @@ def test_published_layers_and_weights_are_met_on_the_published_models() -> None:
         assert settings.ordinary * width == pytest.approx(weight)
 
 
-def test_it_is_found_by_name_with_the_familys_preset(llama: Small) -> None:
+def test_it_is_found_by_name_with_the_default_settings_for_a_small_model(llama: Small) -> None:
     assert BASELINES.get("memit") is Memit
-    assert preset("memit", llama.model) is Memit.presets["llama"]
+    assert preset("memit", llama.model) is Memit.presets["default"]
 
 
 def test_wrong_use_is_one_clear_line(llama: Small, tmp_path: Path) -> None:

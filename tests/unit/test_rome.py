@@ -128,9 +128,9 @@ def test_published_layers_are_met_on_the_published_depths() -> None:
         assert round(settings.depth * layers) == layer
 
 
-def test_it_is_found_by_name_with_the_familys_preset(llama: Small) -> None:
+def test_it_is_found_by_name_with_the_default_settings_for_a_small_model(llama: Small) -> None:
     assert BASELINES.get("rome") is Rome
-    assert preset("rome", llama.model) is Rome.presets["llama"]
+    assert preset("rome", llama.model) is Rome.presets["default"]
 
 
 def test_wrong_use_is_one_clear_line(llama: Small, tmp_path: Path) -> None:

@@ -63,8 +63,8 @@ class Material:
 class Baseline(Protocol):
     """A method with its settings.
 
-    paper: its reference, with a URL. Settings: its typed settings. presets: published settings by the model's
-    `config.model_type`; "default" for all others.
+    paper: its reference, with a URL. Settings: its typed settings. presets: settings by the `config.model_type` of the
+    model they were published for; "default" for all others. `preset` chooses among them.
     """
 
     paper: ClassVar[str]
@@ -98,8 +98,25 @@ class Baseline(Protocol):
 BASELINES: Registry[Callable[[BaselineSettings], Baseline]] = Registry("baseline", __name__)
 
 
+WIDTHS: Mapping[str, int] = {
+    "gemma3_text": 640,
+    "gpt2": 1600,
+    "gptj": 4096,
+    "llama": 4096,
+    "mistral": 4096,
+    "qwen2": 3584,
+}
+"""How wide the model is that a family's presets are for: Gemma 3 270M, GPT-2 XL, and models of 6 to 8 billion."""
+
+
 def preset(name: str, model: PreTrainedModel) -> BaselineSettings:
-    """The published settings of a method for this model's family, or the method's default ones."""
+    """The settings of a method that were published for a model like this one, or the method's default ones.
+
+    A family's name says little: SmolLM2-135M is a Llama too, and what was published for Llama-2-7B does not fit it.
+    Published settings are taken where the family is theirs, and the model at most twice, at least half as wide.
+    """
     method: Baseline = BASELINES.get(name)  # type: ignore[assignment]
-    presets = method.presets
-    return presets.get(model.config.model_type, presets["default"])
+    family = model.config.model_type
+    width = model.get_input_embeddings().weight.shape[1]
+    alike = family in WIDTHS and WIDTHS[family] <= 2 * width <= 4 * WIDTHS[family]
+    return method.presets[family if alike and family in method.presets else "default"]

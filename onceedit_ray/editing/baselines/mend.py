@@ -47,7 +47,6 @@ class MendSettings(TrainingSettings):
 
 # EasyEdit's hparams/MEND/{gpt2-xl,gpt-j-6B}.yaml, which keep the paper's values but for the number of steps. Adam steps
 # after every edit here, after ten there; early stopping is left out; theirs learns α with 1e-4, ours its logarithm.
-# Llama has no preset: its published values are for 7 billion parameters, and SmolLM2 has the same `model_type`.
 _PUBLISHED = MendSettings(
     layers=3,
     rank=1920,
