@@ -16,14 +16,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from onceedit_ray.alignment import token_map
 from onceedit_ray.alignment.anchors import Anchors, Rule, find_anchors
 from onceedit_ray.alignment.cache import Entry, cache_key, load_or_build
 from onceedit_ray.alignment.calibrated import KEEP, OWN_MASS, build_sparse
 from onceedit_ray.alignment.literal import MULTIPLIER, LiteralMatrix
 from onceedit_ray.alignment.sparse_rows import SparseRows
+from onceedit_ray.alignment.token_map import TokenMap
 from onceedit_ray.errors import AlignmentError
+from onceedit_ray.models.surface import vocabulary_surfaces
 
-PARTS = frozenset({"calibrated", "literal"})
+PARTS = frozenset({"calibrated", "literal", "token map"})
 _SECONDS_BETWEEN_LINES = 5.0
 
 Progress = Callable[[str], None]
@@ -117,12 +120,45 @@ class Alignment:
 
         return load_or_build(key, build, self._about(side, "literal column winners")).tensors["winner_A"]
 
+    @cached_property
+    def token_map(self) -> TokenMap:
+        """EVA's learnt map of the plug-in's tokens [S] to the target's; end of text goes to end of text alone."""
+        self._need("token map")
+        plugin, target = self._plugin, self._target
+        rows_S, rows_T = (_texts(side) for side in (plugin, target))
+        key = cache_key(
+            "token map",
+            f"{plugin.digest} {target.digest}",
+            {"plugin": self.anchors.plugin_ids_A, "target": self.anchors.target_ids_A, "S": rows_S, "T": rows_T},
+            {"keep": token_map.KEEP, "threshold": token_map.THRESHOLD},
+        )
+
+        def build() -> Entry:
+            X_VD, Z_VD = plugin.embeddings(), target.embeddings()
+            at_S, at_T = (_places(rows_S, len(X_VD)), _places(rows_T, len(Z_VD)))
+            shared_S_A, shared_T_A = at_S[self.anchors.plugin_ids_A], at_T[self.anchors.target_ids_A]
+            both_A = (shared_S_A >= 0) & (shared_T_A >= 0)  # all but end of text
+            learnt = token_map.learn_token_map(
+                X_VD[rows_S], Z_VD[rows_T], shared_S_A[both_A], shared_T_A[both_A], self._lines(plugin, "token map")
+            )
+            columns_VK = torch.zeros(len(X_VD), learnt.columns_SK.shape[1], dtype=torch.int32)
+            score_VK = torch.zeros(columns_VK.shape)
+            columns_VK[rows_S], score_VK[rows_S] = rows_T[learnt.columns_SK.long()].int(), learnt.score_SK
+            end = ~both_A
+            columns_VK[self.anchors.plugin_ids_A[end], 0] = self.anchors.target_ids_A[end].int()
+            score_VK[self.anchors.plugin_ids_A[end], 0] = 1.0
+            return Entry({"columns_SK": columns_VK, "score_SK": score_VK})
+
+        return TokenMap(**load_or_build(key, build, self._about(plugin, "token map")).tensors)
+
     def prepare(self) -> None:
         """Build or load every part now, so that nothing is left to wait for later."""
         if "calibrated" in self._parts:
             _ = self.plugin_rows, self.target_rows, self.target_winners_A
         if "literal" in self._parts:
             _ = self.plugin_literal, self.target_literal, self.literal_winners_A
+        if "token map" in self._parts:
+            _ = self.token_map
 
     @cached_property
     def _plugin_calibrated(self) -> Entry:
@@ -201,7 +237,7 @@ def build_alignment(
 
     Args:
         rule: see `find_anchors`. keep, own_mass: see `build_sparse`.
-        parts: what may be read, "calibrated" and "literal".
+        parts: what may be read, "calibrated", "literal" and "token map".
         progress: called with a line every few seconds of a long build.
 
     Raises `AlignmentError` where the two have no token in common or a part is unknown.
@@ -222,3 +258,15 @@ def build_alignment(
 
 def _token_ids(vocab: Mapping[str, int]) -> Tensor:
     return torch.tensor(list(vocab.values()), dtype=torch.int64).unique()
+
+
+def _texts(side: Side) -> Tensor:
+    """The tokens of a model that stand for text, int64, ascending."""
+    return torch.tensor(list(vocabulary_surfaces(side.vocab, side.special)), dtype=torch.int64)
+
+
+def _places(rows_N: Tensor, rows: int) -> Tensor:
+    """Where each of `rows` rows stands among `rows_N`; -1 where it does not."""
+    places = torch.full((rows,), -1)
+    places[rows_N] = torch.arange(len(rows_N))
+    return places

@@ -200,8 +200,9 @@ class TestLiteral:
 
 def test_what_each_strategy_declares() -> None:
     declared = {name: STRATEGIES.get(name) for name in STRATEGIES.names()}
-    assert sorted(declared) == ["calibrated", "deepen", "deepen+dw", "draft", "onceedit"]
+    assert sorted(declared) == ["calibrated", "deepen", "deepen+dw", "draft", "eva", "gac", "onceedit", "unite"]
     drafts = [name for name, made in declared.items() if getattr(made, "drafts", None)]
     fixed = {name: getattr(made, "fixed_weight", None) for name, made in declared.items()}
     assert drafts == ["draft"]
-    assert fixed == {"calibrated": None, "deepen": 0.5, "deepen+dw": None, "draft": None, "onceedit": None}
+    assert {name: weight for name, weight in fixed.items() if weight is not None} == {"deepen": 0.5}
+    assert [name for name, made in declared.items() if made.gated] == ["calibrated", "draft"]

@@ -49,9 +49,14 @@ def answered(r_A: Tensor, winner_A: Tensor) -> Fused:
     """
     mass_A = r_A.numpy()
     held = np.flatnonzero(mass_A > 0)
-    tokens, where = np.unique(winner_A.numpy()[held], return_inverse=True)
+    return loudest(winner_A.numpy()[held], mass_A[held])
+
+
+def loudest(tokens_N: NDArray[np.integer], mass_N: NDArray[np.floating]) -> Fused:
+    """Target tokens that answer for coordinates of another space: each has the mass of the largest of its own."""
+    tokens, where = np.unique(tokens_N, return_inverse=True)
     p_N = np.zeros(len(tokens))
-    np.maximum.at(p_N, where, mass_A[held])
+    np.maximum.at(p_N, where, mass_N)
     return Fused(tokens, p_N)
 
 
