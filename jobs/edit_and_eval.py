@@ -1,6 +1,7 @@
-"""Edit once, then evaluate every target.
+"""Edit once, then evaluate every target; or, given a grid file, compare methods on every target (docs/compare-methods.md).
 
-`ray job submit --working-dir . -- python jobs/edit_and_eval.py --config FILE`
+`ray job submit --working-dir . -- python jobs/edit_and_eval.py --config FILE`, or without a cluster
+`python jobs/edit_and_eval.py --config FILE`, which starts a Ray on this machine.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import ray
 
+from onceedit_ray.cluster.grid import compare
 from onceedit_ray.cluster.job import edit_and_evaluate
+from onceedit_ray.comparison.config import is_grid, load_grid
 from onceedit_ray.config import load_config
-from onceedit_ray.errors import OnceEditError
+from onceedit_ray.errors import ConfigError, OnceEditError
 
 
 def main() -> int:
@@ -26,17 +29,28 @@ def main() -> int:
         default=Path(os.environ.get("ONCEEDIT_RESULTS", "results")),
         help="where results/<run> goes (default: $ONCEEDIT_RESULTS, else ./results)",
     )
+    parser.add_argument("--scale", help="of a grid file: one of its scales, such as 'small'")
     options = parser.parse_args()
+    command = f"ray job submit --working-dir . -- python jobs/edit_and_eval.py --config {options.config}"
     try:
+        if is_grid(options.config):
+            grid = load_grid(options.config, options.scale)
+            scale = f" --scale {options.scale}" if options.scale else ""
+            return compare(grid, options.results.resolve(), command + scale, options.scale, _say)
+        if options.scale:
+            raise ConfigError(f"{options.config} is a run file and has no scales; leave --scale out")
         config = load_config(options.config)
         ray.init(log_to_driver=True)
-        command = f"ray job submit --working-dir . -- python jobs/edit_and_eval.py --config {options.config}"
-        outcome = edit_and_evaluate(config, options.results, command, lambda line: print(line, flush=True))
+        outcome = edit_and_evaluate(config, options.results, command, _say)
     except OnceEditError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"\n{outcome.table}\n\nresults: {outcome.folder}")
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -18,6 +18,7 @@ from onceedit_ray.errors import ConfigError
 Setting = Literal["teacher_forced", "generation"]
 Shape = Literal["raw", "qa", "template", "chat"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+Config = TypeVar("Config", bound=BaseModel)
 
 
 RESERVED_NAMES = ("plug-in", "all")
@@ -198,6 +199,11 @@ class RunConfig(_Strict):
 
 def load_config(path: str | Path) -> RunConfig:
     """Read and check a run file; raises `ConfigError` with one line per file that says where and what to do."""
+    return parse_config(read_yaml(path), str(path))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The settings in a YAML file, unchecked; raises `ConfigError` where there are none."""
     path = Path(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -209,15 +215,20 @@ def load_config(path: str | Path) -> RunConfig:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no settings; expected keys such as {', '.join(RunConfig.model_fields)}")
-    return parse_config(values, str(path))
+    return values
 
 
 def parse_config(values: dict[str, Any], where: str) -> RunConfig:
     """`values` as a `RunConfig`; raises `ConfigError` naming `where`, the key, and the nearest known key."""
+    return parse_as(RunConfig, values, where)
+
+
+def parse_as(kind: type[Config], values: dict[str, Any], where: str) -> Config:
+    """As `parse_config`, for any kind of typed settings."""
     try:
-        return RunConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_problem(RunConfig, detail) for detail in error.errors()[:3])
+        problems = "; ".join(_problem(kind, detail) for detail in error.errors()[:3])
         raise ConfigError(f"{where}: {problems}") from None
 
 
@@ -230,6 +241,9 @@ def _problem(model: type[BaseModel], detail: Any) -> str:
         return f"unknown key '{key}': {advice}"
     if detail["type"] == "missing":
         return f"missing key '{key}'"
+    if isinstance(detail["input"], dict):  # two keys that do not fit each other: the line says which
+        where = f"'{key}': " if key else ""
+        return where + str(detail["msg"]).removeprefix("Value error, ")
     return f"'{key}': {detail['msg'][:1].lower()}{detail['msg'][1:]}, found {detail['input']!r}"
 
 

@@ -19,7 +19,7 @@ LAYERS = (
     ("alignment",),
     ("fusion",),
     ("editing", "evaluation"),
-    ("serving",),
+    ("serving", "comparison"),
     ("cluster",),
     ("cli",),
 )

@@ -1,0 +1,142 @@
+"""A cell of a baseline: the target is edited by the method, and then answers itself.
+
+`batch`: all edits are made, in the method's own way, then everything is scored (the paper's setting). `single`: each
+edit is made on the unedited target, scored on its own record, and taken back. The edit of a batch is kept beside the
+records while a cell is worked on, so that a killed cell goes on with scoring and is not edited again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from onceedit_ray.comparison.cells import Plan, Sources, corpus_texts
+from onceedit_ray.comparison.edited_target import EditedTarget
+from onceedit_ray.comparison.scoring import KeptRecords, Scoring, Unit, units_left
+from onceedit_ray.comparison.stopwatch import Stopwatch
+from onceedit_ray.editing.baselines import Baseline, Material
+from onceedit_ray.editing.edited_model import EditedModel
+from onceedit_ray.editing.run import general_prompts
+from onceedit_ray.home import onceedit_home
+from onceedit_ray.models.assembly import open_codec, use_threads
+from onceedit_ray.models.loading import load_model, load_tokenizer
+from onceedit_ray.models.sources import resolve
+
+Progress = Callable[[str], None]
+
+
+class BaselineCell:
+    """The work on one cell.
+
+    Args:
+        plan: what is done. folder: where the cell's work in progress is kept. progress: told a line now and then.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, progress: Progress) -> None:
+        self.watch = Stopwatch()
+        self._plan, self._folder, self._progress = plan, folder, progress
+        source = resolve(plan.target.model, progress)
+        use_threads(plan.target.threads)
+        device = "cuda" if plan.target.num_gpus and torch.cuda.is_available() else "cpu"
+        spread = "auto" if plan.target.num_gpus > 1 else None
+        self._sources = Sources(plan.dataset)
+        self._digest = source.digest
+        self._model: PreTrainedModel = load_model(source.path, plan.target.dtype, device, spread)
+        self._model.requires_grad_(False)
+        self._tokenizer: PreTrainedTokenizerBase = load_tokenizer(source.path)
+        self._codec = open_codec(source.path)
+        self._method: Baseline = plan.baseline()
+        self._method.check(self._model)
+
+    @property
+    def edits(self) -> int:
+        """How many edits are made."""
+        return len(self._sources.edits)
+
+    async def scored(self) -> KeptRecords:
+        """Edit and score; returns the records of every unit, those of an earlier start included."""
+        evaluation = self._plan.evaluation
+        batch = self._plan.protocol == "batch"
+        general = general_prompts(evaluation.general, evaluation.general_limit)[: evaluation.drift_limit]
+        general = general if batch else []  # an edit that is taken back leaves nothing to drift
+        kept = KeptRecords(self._folder / "records.jsonl")
+        target = EditedTarget(self._plan.target_name, self._model, self._codec)
+        one_at_a_time = evaluation.model_copy(update={"concurrency": 1})
+        scoring = Scoring(
+            target, self._plan.target_name, self._folder.name, one_at_a_time, self._sources.edits, general, kept
+        )
+        left = units_left(kept, self._sources.edits, general)
+        total = len(kept) + len(left)
+
+        def told() -> None:
+            self._progress(f"scoring {len(kept)} of {total}")
+
+        if left and batch:
+            await self._batch(target, scoring, left, told)
+        elif left:
+            await self._one_by_one(target, scoring, left, told)
+        return kept
+
+    def timed(self) -> None:
+        """Prepare and edit, for their times alone."""
+        self._prepare()
+        self._edit().undo()
+
+    async def _batch(self, target: EditedTarget, scoring: Scoring, left: list[Unit], told: Callable[[], None]) -> None:
+        with self.watch.of("unedited"):
+            self._progress("asking the unedited target")
+            await scoring.ask_unedited(left)
+        edit = self._folder / "edit"
+        if edit.is_dir():
+            self._progress("putting the edit that was made before on again")
+            self.watch.restore(edit / "times.json")
+            target.edited = self._method.load(self._model, self._tokenizer, edit)
+        else:
+            self._prepare()
+            target.edited = self._edit()
+            self._keep(target.edited, edit)
+        with self.watch.of("score"):
+            await scoring.score(left, told)
+
+    async def _one_by_one(
+        self, target: EditedTarget, scoring: Scoring, left: list[Unit], told: Callable[[], None]
+    ) -> None:
+        self._prepare()
+        for unit in left:
+            await scoring.ask_unedited([unit])
+            with self.watch.of("edit"):
+                edits = [self._sources.edits[unit[1]]]
+                target.edited = self._method.edit(self._model, self._tokenizer, edits, lambda line: None)
+            with self.watch.of("score"):
+                await scoring.score([unit], told)
+            target.edited.undo()
+            target.edited = None
+
+    def _prepare(self) -> None:
+        plan, sources = self._plan, self._sources
+        material = Material(
+            corpus=corpus_texts(plan.corpus, plan.corpus_texts),
+            training=sources.training,
+            unrelated=sources.unrelated,
+            cache=onceedit_home() / "baselines",
+            digest=self._digest,
+        )
+        with self.watch.of("prepare"):
+            self._method.prepare(self._model, self._tokenizer, material, self._progress)
+
+    def _edit(self) -> EditedModel:
+        with self.watch.of("edit"):
+            return self._method.edit(self._model, self._tokenizer, self._sources.edits, self._progress)
+
+    def _keep(self, edited: EditedModel, folder: Path) -> None:
+        """Save the edit and the times until now, whole or not at all."""
+        aside = folder.with_name(f".edit.{os.getpid()}")
+        shutil.rmtree(aside, ignore_errors=True)
+        edited.save(aside)
+        self.watch.save(aside / "times.json")
+        aside.replace(folder)

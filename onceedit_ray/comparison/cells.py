@@ -1,0 +1,308 @@
+"""From a grid file to its cells: one method on one target over one data set, each with an id of all that goes into it.
+
+Everything that would stop a cell later is looked for here: names, settings, files, models, and whether a model's shape
+can be edited by the method. No weights are loaded for it. Two grids that ask for the same cell share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ValidationError
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from onceedit_ray.comparison.config import ONCEEDIT, DatasetConfig, GridConfig, Protocol, RowConfig, TargetConfig
+from onceedit_ray.config import EditingConfig, EvaluationConfig, RunConfig
+from onceedit_ray.editing.baselines import BASELINES, Baseline, BaselineSettings, preset
+from onceedit_ray.editing.run import general_prompts, selected_edits, unrelated_prompts
+from onceedit_ray.errors import ConfigError, DataError, OnceEditError
+from onceedit_ray.fusion.system import check_run
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.prompts import read_prompts
+from onceedit_ray.knowledge.readers import read_edits
+from onceedit_ray.knowledge.selection import data_hash, select
+from onceedit_ray.models.sources import ModelFolder, resolve
+
+FORMAT = 1
+"""Part of every cell's id: raise it when what a cell computes, or how it is stored, changes."""
+
+Measure = Literal["scores", "cost"]
+Progress = Callable[[str], None]
+
+# What a method costs beside the others, for the order of cells alone: cheap ones first, unknown ones in the middle.
+_COST = {ONCEEDIT: 1, "ft-l": 1, "grace": 2, "wise": 4, "defer": 4, "mend": 5, "memit": 6, "rome": 7}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a cell's work is made of; small, so that it can be sent to where the work is done.
+
+    method, settings: a baseline with its whole settings, or `ONCEEDIT` with `run`, the run file of its edit.
+    limit: how many of the data set's edits; general: how many general prompts are scored for drift.
+    """
+
+    method: str
+    measure: Measure
+    protocol: Protocol
+    target_name: str
+    target: TargetConfig
+    dataset: DatasetConfig
+    evaluation: EvaluationConfig
+    corpus: tuple[Path, ...] = ()
+    corpus_texts: int = 0
+    settings: Mapping[str, Any] | None = None
+    run: RunConfig | None = None
+
+    def baseline(self) -> Baseline:
+        """The method with its settings."""
+        method: Any = BASELINES.get(self.method)
+        return method(method.Settings(**(self.settings or {})))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a grid: its place, its id and its plan. cost: for the order only."""
+
+    id: str
+    row: str
+    target: str
+    dataset: str
+    plan: Plan
+    cost: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What it is called in progress lines."""
+        return f"{self.row} · {self.target} · {self.dataset}"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What one data set gives: edits to make, edits and prompts to learn from, general prompts for drift."""
+
+    config: DatasetConfig
+
+    @cached_property
+    def edits(self) -> list[Edit]:
+        """The edits that are made and scored."""
+        return selected_edits(self.config)
+
+    @cached_property
+    def training(self) -> list[Edit]:
+        """Edits of the training part that ask for none of what is edited."""
+        if self.config.training is None:
+            return []
+        taken = {edit.prompt for edit in self.edits}
+        found = select(read_edits(self.config.training, "auto"), None, None, "first")
+        return [edit for edit in found if edit.prompt not in taken]
+
+    @cached_property
+    def unrelated(self) -> list[str]:
+        """Prompts that no edit is about."""
+        taken = {edit.prompt for edit in self.edits}
+        return [prompt for pool in unrelated_prompts(self.config.unrelated) for prompt in pool if prompt not in taken]
+
+
+def corpus_texts(files: Sequence[Path], count: int) -> list[str]:
+    """At most `count` texts, drawn from all files alike; the same whenever they are asked for."""
+    texts = [text for file in files for text in read_prompts(file)]
+    return texts if len(texts) <= count else random.Random(0).sample(texts, count)
+
+
+def cells_of(config: GridConfig, progress: Progress = lambda line: None) -> list[Cell]:
+    """The cells of a grid, row by row.
+
+    Raises:
+        ConfigError: an unknown method, setting or preset. DataError: a file that is not there or has no edits.
+        ModelError: a model that cannot be had, or has a shape that a row's method cannot edit.
+    """
+    return _Expansion(config, progress).cells()
+
+
+def cheapest_first(cells: Sequence[Cell]) -> list[Cell]:
+    """The order in which cells are run."""
+    return sorted(cells, key=lambda cell: cell.cost)
+
+
+class _Expansion:
+    def __init__(self, config: GridConfig, progress: Progress) -> None:
+        self._config = config
+        self._progress = progress
+        self._measure: Measure = "cost" if config.table.layout == "cost" else "scores"
+        self._folders: dict[str, ModelFolder] = {}
+        self._shapes: dict[str, PreTrainedModel] = {}
+        self._checked: set[str] = set()
+        self._hashes: dict[str, str] = {}
+
+    def cells(self) -> list[Cell]:
+        config = self._config
+        sources = {name: Sources(dataset) for name, dataset in config.datasets.items()}
+        for row in config.rows:
+            if row.method != ONCEEDIT:
+                BASELINES.get(row.method)
+        found = []
+        for row in config.rows:
+            for dataset, source in sources.items():
+                for name, target in config.targets.items():
+                    plan = self._plan(row, name, target, dataset)
+                    found.append(
+                        Cell(self._id(plan, source), row.label, name, dataset, plan, self._cost(row.method, target))
+                    )
+        return found
+
+    def _plan(self, row: RowConfig, name: str, target: TargetConfig, dataset: str) -> Plan:
+        config = self._config
+        strategy = row.strategy if row.method == ONCEEDIT else row.method
+        evaluation = config.evaluation.model_copy(update={"strategies": (strategy,)})
+        shared: dict[str, Any] = {
+            "method": row.method,
+            "measure": self._measure,
+            "protocol": config.protocol,
+            "target_name": name,
+            "target": target,
+            "dataset": config.datasets[dataset],
+            "evaluation": evaluation,
+        }
+        if row.method == ONCEEDIT:
+            return Plan(**shared, run=self._run(row, name, target, dataset, evaluation))
+        settings = self._settings(row, name, target)
+        return Plan(**shared, settings=settings, corpus=config.corpus, corpus_texts=config.corpus_texts)
+
+    def _run(
+        self, row: RowConfig, name: str, target: TargetConfig, dataset: str, evaluation: EvaluationConfig
+    ) -> RunConfig:
+        """The run file of OnceEdit's edit and of this one target; the edit is the same for every target."""
+        config = self._config
+        data = config.datasets[dataset]
+        editing = {**config.editing.model_dump(), "unrelated": data.unrelated, **row.editing}
+        try:
+            run = RunConfig(
+                name=dataset,
+                knowledge=data.model_copy(update={"training": None, "unrelated": ()}),
+                plugin=row.plugin or config.plugin,
+                targets={name: target},
+                editing=EditingConfig(**editing),
+                alignment=config.alignment,
+                fusion=config.fusion.model_copy(update={"strategy": row.strategy}),
+                evaluation=evaluation,
+            )
+        except ValidationError as error:
+            raise ConfigError(f"row '{row.label}': {_first(error)}") from None
+        if run.model_dump_json() not in self._checked:
+            check_run(run, self._progress)
+            self._checked.add(run.model_dump_json())
+        return run
+
+    def _settings(self, row: RowConfig, name: str, target: TargetConfig) -> dict[str, Any]:
+        """A baseline's settings on a target, checked against the model's shape."""
+        shape = self._shape(target)
+        method: Any = BASELINES.get(row.method)
+        where = f"row '{row.label}' on target '{name}'"
+        if target.preset == "auto":
+            chosen: BaselineSettings = preset(row.method, shape)
+        else:
+            chosen = method.presets.get(target.preset, method.presets["default"])
+        try:
+            settings = method.Settings(**{**chosen.model_dump(), **target.settings.get(row.method, {}), **row.settings})
+        except ValidationError as error:
+            raise ConfigError(f"{where}: {_first(error)}") from None
+        try:
+            method(settings).check(shape)
+        except OnceEditError as error:
+            raise type(error)(f"{where}: {error}") from None
+        dumped: dict[str, Any] = settings.model_dump(mode="json")
+        return dumped
+
+    def _shape(self, target: TargetConfig) -> PreTrainedModel:
+        """The target without weights."""
+        folder = self._folder(target.model)
+        if folder.digest not in self._shapes:
+            config = AutoConfig.from_pretrained(str(folder.path), trust_remote_code=False, local_files_only=True)
+            with torch.device("meta"):
+                self._shapes[folder.digest] = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return self._shapes[folder.digest]
+
+    def _folder(self, reference: str) -> ModelFolder:
+        if reference not in self._folders:
+            self._folders[reference] = resolve(reference, self._progress)
+        return self._folders[reference]
+
+    def _id(self, plan: Plan, source: Sources) -> str:
+        """A hash of all that goes into the cell; resources and names are left out."""
+        evaluation = plan.evaluation
+        parts: list[Any] = [
+            FORMAT,
+            plan.method,
+            plan.measure,
+            plan.protocol,
+            self._folder(plan.target.model).digest,
+            plan.target.dtype,
+            data_hash(source.edits),
+            evaluation.model_dump(mode="json", exclude={"general", "general_limit", "gate_shapes", "concurrency"}),
+            general_prompts(evaluation.general, evaluation.general_limit)[: evaluation.drift_limit],
+        ]
+        if plan.run is not None:
+            parts += [
+                self._folder(plan.run.plugin.model).digest,
+                plan.run.plugin.view,
+                plan.run.plugin.dtype,
+                plan.run.editing.model_dump(mode="json", exclude={"unrelated"}),
+                plan.run.alignment.model_dump(mode="json"),
+                plan.run.fusion.model_dump(mode="json"),
+            ]
+        else:
+            parts += [dict(plan.settings or {}), self._learnt_from(plan, source)]
+        parts.append(self._hash(f"{plan.dataset.unrelated}", lambda: unrelated_prompts(plan.dataset.unrelated)))
+        if plan.measure == "cost":  # two targets that are one model are timed twice
+            parts.append([plan.target_name, plan.target.threads, plan.target.num_gpus])
+        return digest(parts)[:16]
+
+    def _learnt_from(self, plan: Plan, source: Sources) -> list[str]:
+        config = self._config
+        for file in config.corpus:
+            if not Path(file).exists():
+                raise DataError(
+                    f"{file}: no such file of ordinary texts, which ROME and MEMIT take their statistics from; "
+                    "give files that are there under corpus (docs/compare-methods.md says what suits)"
+                )
+        return [
+            self._hash(f"corpus {config.corpus}", lambda: corpus_texts(config.corpus, config.corpus_texts)),
+            self._hash(f"training {plan.dataset}", lambda: data_hash(source.training)),
+        ]
+
+    def _hash(self, key: str, make: Callable[[], object]) -> str:
+        if key not in self._hashes:
+            self._hashes[key] = digest(make())
+        return self._hashes[key]
+
+    def _cost(self, method: str, target: TargetConfig) -> float:
+        parameters = sum(parameter.numel() for parameter in self._shape(target).parameters())
+        return _COST.get(method, 3) * parameters**0.5
+
+
+def digest(value: object) -> str:
+    """SHA-256 of anything that JSON can write, hexadecimal."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return str(value)
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors()[0]
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"unknown setting '{key}'; take it out"
+    return f"'{key}': {detail['msg'][:1].lower()}{detail['msg'][1:]}, found {detail['input']!r}"

@@ -1,0 +1,124 @@
+"""A target that a baseline edits, as an evaluation asks it: before the edit and after it, scored by the same code.
+
+One copy of the weights serves both. Its own answers are taken before the edit and remembered; afterwards the edited
+network answers. Modules that some editors put in know of one prompt at a time (`EditedModel.asked`), so one request
+is served at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from transformers import PreTrainedModel
+
+from onceedit_ray.editing.edited_model import EditedModel
+from onceedit_ray.errors import ModelError
+from onceedit_ray.fusion.answering import Answering
+from onceedit_ray.fusion.decoder import UNEDITED, Generation, Score, answer_lead
+from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.local import LocalModel
+from onceedit_ray.models.sampling import GREEDY
+
+
+class EditedTarget:
+    """Answers for one target, under `UNEDITED` or any other strategy, which is the edit that is on.
+
+    Args:
+        name: the target's. network: the model, unedited; an editor changes it in place. codec: its codec.
+
+    edited: the edit that is on; None before there is one and after it was undone.
+    """
+
+    def __init__(self, name: str, network: PreTrainedModel, codec: Codec) -> None:
+        self.edited: EditedModel | None = None
+        self._name = name
+        self._codec = codec
+        self._model = LocalModel(network, codec.end_ids, None, top_k=1, name=name)
+        self._own_generations: dict[tuple[str, int], Generation] = {}
+        self._own_scores: dict[tuple[str, tuple[int, ...]], Score] = {}
+
+    async def generate(
+        self, target: str, prompt: str, strategy: str | None = None, max_new_tokens: int | None = None
+    ) -> Generation:
+        """The target's greedy answer; its own one only where it was asked for before the edit."""
+        budget = max_new_tokens or 1
+        if strategy != UNEDITED:
+            return await self._generate(prompt, budget)
+        key = (prompt, budget)
+        if key not in self._own_generations:
+            self._refuse_if_edited(prompt)
+            self._own_generations[key] = await self._generate(prompt, budget)
+        return self._own_generations[key]
+
+    async def score(self, target: str, prompt: str, gold: Sequence[int], strategy: str | None = None) -> Score:
+        """Teacher-forced predictions for `gold`; the target's own ones only where asked for before the edit."""
+        if strategy != UNEDITED:
+            return await self._score(prompt, gold)
+        key = (prompt, tuple(gold))
+        if key not in self._own_scores:
+            self._refuse_if_edited(prompt)
+            self._own_scores[key] = await self._score(prompt, gold)
+        return self._own_scores[key]
+
+    async def gate(self, prompt: str) -> float:
+        """Raises `ModelError`: a target that is edited itself has no gate."""
+        raise ModelError(f"{self._name} is edited itself and has no gate to read")
+
+    async def render(self, target: str, question: str, shape: str) -> str:
+        """A question in a prompt shape."""
+        return self._codec.render(question, shape)
+
+    async def gold(self, target: str, prompt: str, answer: str) -> tuple[int, ...]:
+        """The tokens of `answer` after `prompt`, as a fused decoder counts them."""
+        return self._codec.encode_bytes((b"" if answer_lead(prompt) else b" ") + answer.strip().encode())
+
+    async def text(self, target: str, ids: Sequence[int]) -> str:
+        """The text of tokens."""
+        return self._codec.text_of(ids)
+
+    async def restriction(self, target: str, strategy: str) -> str:
+        """Nothing restricts an edited target."""
+        return ""
+
+    async def _generate(self, prompt: str, budget: int) -> Generation:
+        prompt_ids = self._codec.encode_prompt(prompt)
+        answering = Answering(self._model, self._codec, prompt_ids, budget, GREEDY)
+        with self._asked(len(prompt_ids)):
+            async with contextlib.aclosing(answering):
+                async for _ in answering.alone():
+                    pass
+        ids = tuple(answering.ids)
+        return Generation(
+            target=self._name,
+            text=self._codec.text_of(ids),
+            token_ids=ids,
+            weight=None,
+            alone=True,
+            target_passes=answering.passes,
+            plugin_passes=0,
+            ended=answering.ended,
+            prompt_tokens=len(prompt_ids),
+        )
+
+    async def _score(self, prompt: str, gold: Sequence[int]) -> Score:
+        prompt_ids = self._codec.encode_prompt(prompt)
+        with self._asked(len(prompt_ids)):
+            step = await self._model.open(prompt_ids + list(gold[:-1]), rows=len(gold))
+        await self._model.close(step.session)
+        return Score(tuple(int(token) for token in step.top.ids_NK[:, 0]), None, True, 0)
+
+    @contextlib.contextmanager
+    def _asked(self, prompt_tokens: int) -> Iterator[None]:
+        """Tell the edit where the prompt ends; without an edit, nothing."""
+        if self.edited is None:
+            yield
+            return
+        if self.edited.question.prompt_tokens is not None:
+            raise RuntimeError("an edited target was asked two things at once; ask one after the other")
+        with self.edited.asked(prompt_tokens):
+            yield
+
+    def _refuse_if_edited(self, prompt: str) -> None:
+        if self.edited is not None:
+            raise RuntimeError(f"the unedited answer to {prompt!r} was not taken before the edit")
