@@ -1,4 +1,4 @@
-"""Edit once, then evaluate every target; or, given a grid file, compare methods on every target (docs/compare-methods.md).
+"""Edit once, then evaluate every target; or, given a grid file (docs/compare-methods.md), compare methods.
 
 `ray job submit --working-dir . -- python jobs/edit_and_eval.py --config FILE`, or without a cluster
 `python jobs/edit_and_eval.py --config FILE`, which starts a Ray on this machine.
@@ -36,7 +36,7 @@ def main() -> int:
         if is_grid(options.config):
             grid = load_grid(options.config, options.scale)
             scale = f" --scale {options.scale}" if options.scale else ""
-            return compare(grid, options.results.resolve(), command + scale, options.scale, _say)
+            return compare(grid, options.results.resolve(), command + scale, _say)
         if options.scale:
             raise ConfigError(f"{options.config} is a run file and has no scales; leave --scale out")
         config = load_config(options.config)

@@ -19,6 +19,7 @@ from onceedit_ray.comparison.cell_store import CellResult, CellStore
 from onceedit_ray.comparison.cells import Cell, cells_of, cheapest_first, digest
 from onceedit_ray.comparison.config import GridConfig
 from onceedit_ray.comparison.progress import Progress, ProgressView
+from onceedit_ray.comparison.report import write_comparison
 from onceedit_ray.comparison.running import compute, make_version
 from onceedit_ray.config import RunConfig
 from onceedit_ray.errors import OnceEditError
@@ -27,18 +28,26 @@ POLL_SECONDS = 2.0
 _TELL_SECONDS = 1.0
 
 
-def compare(config: GridConfig, results: Path, command: str, scale: str | None, say: Progress) -> int:
-    """Run a whole grid and write its table; 0 where every cell was computed, 1 where one failed.
+def compare(config: GridConfig, results: Path, command: str, say: Progress) -> int:
+    """Run a whole grid and write `results/<name>/`; 0 where every cell was computed, 1 where one failed.
 
-    Raises the errors of a grid file, its data and its models, before any cell is begun.
+    The report is written after every cell, so that what is finished can be read. Raises the errors of a grid file, its
+    data and its models before any cell is begun.
     """
     cells = cells_of(config, say)
-    ray.init(log_to_driver=True)
-    run = run_grid(cells, results, say, one_at_a_time=config.table.layout == "cost")
-    for cell in cells:
-        if cell.id in run.failures:
-            say(f"{cell.name}: {run.failures[cell.id]}")
-    return 1 if run.failures else 0
+    if not ray.is_initialized():
+        ray.init(log_to_driver=True)
+    folder = results / config.name
+
+    def report(run: GridRun) -> str:
+        return write_comparison(folder, config, cells, run.results, run.failures, command)
+
+    run = run_grid(cells, results, say, report, one_at_a_time=config.table.layout == "cost")
+    say(f"\n{report(run)}\n\nresults: {folder}")
+    failed = [f"{cell.name}: {run.failures[cell.id]}" for cell in cells if cell.id in run.failures]
+    if failed:
+        say("\n".join([f"{len(failed)} cells failed; the same command tries them again:", *failed]))
+    return 1 if failed else 0
 
 
 @dataclass
@@ -77,10 +86,17 @@ def cell_task(cell: Cell, results: Path, version: str | None, board: Any) -> Cel
     return compute(cell, results, version, _told(board, cell.id))
 
 
-def run_grid(cells: Sequence[Cell], results: Path, say: Progress, one_at_a_time: bool = False) -> GridRun:
+def run_grid(
+    cells: Sequence[Cell],
+    results: Path,
+    say: Progress,
+    settled: Callable[[GridRun], object] = lambda run: None,
+    one_at_a_time: bool = False,
+) -> GridRun:
     """Compute the cells that are not finished, cheap ones first, and show how far they are.
 
-    one_at_a_time: for times that are to be compared: nothing runs beside them.
+    settled: called after every cell that ended, well or not. one_at_a_time: for times that are to be compared:
+    nothing runs beside them.
     """
     run, store = GridRun(), CellStore(results)
     left = []
@@ -93,11 +109,13 @@ def run_grid(cells: Sequence[Cell], results: Path, say: Progress, one_at_a_time:
     say(f"{len(run.results)} of {len(run.results) + len(left)} cells were finished before")
     if left:
         for group in [[cell] for cell in left] if one_at_a_time else [left]:
-            _run(group, results, run, ProgressView(say))
+            _run(group, results, run, ProgressView(say), settled)
     return run
 
 
-def _run(cells: Sequence[Cell], results: Path, run: GridRun, view: ProgressView) -> None:
+def _run(
+    cells: Sequence[Cell], results: Path, run: GridRun, view: ProgressView, settled: Callable[[GridRun], object]
+) -> None:
     board = Board.remote()  # type: ignore[attr-defined]
     versions = _Versions(results, view, board)
     waiting: dict[Any, Cell] = {}
@@ -112,6 +130,7 @@ def _run(cells: Sequence[Cell], results: Path, run: GridRun, view: ProgressView)
             for task in done:
                 if task in waiting:
                     _settle(task, waiting.pop(task), run, view)
+                    settled(run)
                 else:
                     versions.settle(task)
     finally:

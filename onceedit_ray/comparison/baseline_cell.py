@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.comparison.cells import Plan, Sources, corpus_texts
+from onceedit_ray.comparison.cells import Plan, Sources, corpus_texts, digest
 from onceedit_ray.comparison.edited_target import EditedTarget
 from onceedit_ray.comparison.scoring import KeptRecords, Scoring, Unit, units_left
 from onceedit_ray.comparison.stopwatch import Stopwatch
+from onceedit_ray.comparison.unedited_answers import UneditedAnswers
 from onceedit_ray.editing.baselines import Baseline, Material
 from onceedit_ray.editing.edited_model import EditedModel
 from onceedit_ray.editing.run import general_prompts
 from onceedit_ray.home import onceedit_home
+from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.models.assembly import open_codec, use_threads
 from onceedit_ray.models.loading import load_model, load_tokenizer
 from onceedit_ray.models.sources import resolve
@@ -46,6 +49,8 @@ class BaselineCell:
         spread = "auto" if plan.target.num_gpus > 1 else None
         self._sources = Sources(plan.dataset)
         self._digest = source.digest
+        named = digest([source.digest, plan.target.dtype, device, data_hash(self._sources.edits)])
+        self._own = folder.parent.parent / "unedited" / f"{named[:16]}.json"
         self._model: PreTrainedModel = load_model(source.path, plan.target.dtype, device, spread)
         self._model.requires_grad_(False)
         self._tokenizer: PreTrainedTokenizerBase = load_tokenizer(source.path)
@@ -65,7 +70,7 @@ class BaselineCell:
         general = general_prompts(evaluation.general, evaluation.general_limit)[: evaluation.drift_limit]
         general = general if batch else []  # an edit that is taken back leaves nothing to drift
         kept = KeptRecords(self._folder / "records.jsonl")
-        target = EditedTarget(self._plan.target_name, self._model, self._codec)
+        target = EditedTarget(self._plan.target_name, self._model, self._codec, UneditedAnswers.load(self._own))
         one_at_a_time = evaluation.model_copy(update={"concurrency": 1})
         scoring = Scoring(
             target, self._plan.target_name, self._folder.name, one_at_a_time, self._sources.edits, general, kept
@@ -83,14 +88,16 @@ class BaselineCell:
         return kept
 
     def timed(self) -> None:
-        """Prepare and edit, for their times alone."""
-        self._prepare()
+        """Prepare, without what was prepared before, and edit, for their times alone."""
+        with tempfile.TemporaryDirectory(prefix="onceedit-") as cache:
+            self._prepare(Path(cache))
         self._edit().undo()
 
     async def _batch(self, target: EditedTarget, scoring: Scoring, left: list[Unit], told: Callable[[], None]) -> None:
         with self.watch.of("unedited"):
             self._progress("asking the unedited target")
             await scoring.ask_unedited(left)
+            target.own.save(self._own)
         edit = self._folder / "edit"
         if edit.is_dir():
             self._progress("putting the edit that was made before on again")
@@ -117,13 +124,13 @@ class BaselineCell:
             target.edited.undo()
             target.edited = None
 
-    def _prepare(self) -> None:
+    def _prepare(self, cache: Path | None = None) -> None:
         plan, sources = self._plan, self._sources
         material = Material(
             corpus=corpus_texts(plan.corpus, plan.corpus_texts),
             training=sources.training,
             unrelated=sources.unrelated,
-            cache=onceedit_home() / "baselines",
+            cache=cache or onceedit_home() / "baselines",
             digest=self._digest,
         )
         with self.watch.of("prepare"):

@@ -28,7 +28,7 @@ from onceedit_ray.fusion.system import check_run
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.prompts import read_prompts
 from onceedit_ray.knowledge.readers import read_edits
-from onceedit_ray.knowledge.selection import data_hash, select
+from onceedit_ray.knowledge.selection import data_hash, normalised
 from onceedit_ray.models.sources import ModelFolder, resolve
 
 FORMAT = 1
@@ -38,7 +38,7 @@ Measure = Literal["scores", "cost"]
 Progress = Callable[[str], None]
 
 # What a method costs beside the others, for the order of cells alone: cheap ones first, unknown ones in the middle.
-_COST = {ONCEEDIT: 1, "ft-l": 1, "grace": 2, "wise": 4, "defer": 4, "mend": 5, "memit": 6, "rome": 7}
+_COST = {ONCEEDIT: 1, "ft-l": 1, "grace": 2, "wise": 4, "defer": 4, "memit": 6, "rome": 7, "mend": 9}
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,11 @@ class Sources:
 
     @cached_property
     def training(self) -> list[Edit]:
-        """Edits of the training part that ask for none of what is edited."""
+        """Edits of the training part that ask for nothing the data set's edits ask for, whichever were selected."""
         if self.config.training is None:
             return []
-        taken = {edit.prompt for edit in self.edits}
-        found = select(read_edits(self.config.training, "auto"), None, None, "first")
-        return [edit for edit in found if edit.prompt not in taken]
+        taken = {normalised(edit.prompt) for edit in read_edits(self.config.path, self.config.format)}
+        return [edit for edit in read_edits(self.config.training) if normalised(edit.prompt) not in taken]
 
     @cached_property
     def unrelated(self) -> list[str]:
@@ -140,23 +139,28 @@ class _Expansion:
         self._folders: dict[str, ModelFolder] = {}
         self._shapes: dict[str, PreTrainedModel] = {}
         self._checked: set[str] = set()
-        self._hashes: dict[str, str] = {}
+        self._hashes: dict[Path, str] = {}
 
     def cells(self) -> list[Cell]:
         config = self._config
-        sources = {name: Sources(dataset) for name, dataset in config.datasets.items()}
+        sources = {name: Sources(config.limited(name)) for name in config.datasets}
         for row in config.rows:
             if row.method != ONCEEDIT:
                 BASELINES.get(row.method)
         found = []
         for row in config.rows:
             for dataset, source in sources.items():
-                for name, target in config.targets.items():
+                for name, target in self._targets_of(row):
                     plan = self._plan(row, name, target, dataset)
                     found.append(
                         Cell(self._id(plan, source), row.label, name, dataset, plan, self._cost(row.method, target))
                     )
         return found
+
+    def _targets_of(self, row: RowConfig) -> list[tuple[str, TargetConfig]]:
+        """All targets, but the first alone for the cost of an edit that serves them all."""
+        targets = list(self._config.targets.items())
+        return targets[:1] if self._measure == "cost" and row.method == ONCEEDIT else targets
 
     def _plan(self, row: RowConfig, name: str, target: TargetConfig, dataset: str) -> Plan:
         config = self._config
@@ -168,7 +172,7 @@ class _Expansion:
             "protocol": config.protocol,
             "target_name": name,
             "target": target,
-            "dataset": config.datasets[dataset],
+            "dataset": config.limited(dataset),
             "evaluation": evaluation,
         }
         if row.method == ONCEEDIT:
@@ -181,7 +185,7 @@ class _Expansion:
     ) -> RunConfig:
         """The run file of OnceEdit's edit and of this one target; the edit is the same for every target."""
         config = self._config
-        data = config.datasets[dataset]
+        data = config.limited(dataset)
         editing = {**config.editing.model_dump(), "unrelated": data.unrelated, **row.editing}
         try:
             run = RunConfig(
@@ -259,29 +263,23 @@ class _Expansion:
                 plan.run.fusion.model_dump(mode="json"),
             ]
         else:
-            parts += [dict(plan.settings or {}), self._learnt_from(plan, source)]
-        parts.append(self._hash(f"{plan.dataset.unrelated}", lambda: unrelated_prompts(plan.dataset.unrelated)))
+            files = [*plan.corpus, *([plan.dataset.training] if plan.dataset.training else [])]
+            parts += [dict(plan.settings or {}), plan.corpus_texts, [self._content(file) for file in files]]
+        parts.append([self._content(file) for file in plan.dataset.unrelated])
         if plan.measure == "cost":  # two targets that are one model are timed twice
             parts.append([plan.target_name, plan.target.threads, plan.target.num_gpus])
         return digest(parts)[:16]
 
-    def _learnt_from(self, plan: Plan, source: Sources) -> list[str]:
-        config = self._config
-        for file in config.corpus:
-            if not Path(file).exists():
+    def _content(self, file: Path) -> str:
+        """A hash of what a file holds, wherever it lies."""
+        if file not in self._hashes:
+            if not file.exists():
                 raise DataError(
-                    f"{file}: no such file of ordinary texts, which ROME and MEMIT take their statistics from; "
-                    "give files that are there under corpus (docs/compare-methods.md says what suits)"
+                    f"{file}: no such file to learn from; docs/compare-methods.md says what suits, and where"
                 )
-        return [
-            self._hash(f"corpus {config.corpus}", lambda: corpus_texts(config.corpus, config.corpus_texts)),
-            self._hash(f"training {plan.dataset}", lambda: data_hash(source.training)),
-        ]
-
-    def _hash(self, key: str, make: Callable[[], object]) -> str:
-        if key not in self._hashes:
-            self._hashes[key] = digest(make())
-        return self._hashes[key]
+            with file.open("rb") as opened:
+                self._hashes[file] = hashlib.file_digest(opened, "sha256").hexdigest()
+        return self._hashes[file]
 
     def _cost(self, method: str, target: TargetConfig) -> float:
         parameters = sum(parameter.numel() for parameter in self._shape(target).parameters())

@@ -27,6 +27,8 @@ from onceedit_ray.errors import ConfigError
 ONCEEDIT = "onceedit"
 """The method of a row that edits the plug-in once and fuses; every other method is a baseline's registry name."""
 
+_LIKE = "like"
+
 Protocol = Literal["batch", "single"]
 Scores = Literal["teacher_forced", "generation", "text_match"]
 
@@ -44,7 +46,7 @@ class TargetConfig(ModelConfig):
     """
 
     preset: str = "auto"
-    settings: dict[str, dict[str, Any]] = {}
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     memory_gib: float = Field(0.0, ge=0.0)
 
 
@@ -130,6 +132,7 @@ class GridConfig(_Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
     table: TableConfig = TableConfig()
     protocol: Protocol = "batch"
+    records: int | None = Field(None, ge=1)
     datasets: dict[str, DatasetConfig] = Field(min_length=1)
     plugin: PluginConfig
     targets: dict[str, TargetConfig] = Field(min_length=1)
@@ -174,25 +177,37 @@ class GridConfig(_Strict):
         if name not in self.scales:
             known = ", ".join(self.scales) or "none"
             raise ConfigError(f"{self.name} has no scale '{name}': known are {known}")
-        scale = self.scales[name]
-        changes: dict[str, Any] = {
-            key: value for key in ("plugin", "targets", "rows") if (value := getattr(scale, key)) is not None
-        }
-        if scale.records is not None:
-            changes["datasets"] = {
-                dataset: config.model_copy(update={"limit": scale.records}) for dataset, config in self.datasets.items()
-            }
-        return self.model_copy(update=changes)
+        given = self.scales[name].model_dump(exclude_none=True)
+        return parse_as(GridConfig, {**self.model_dump(), **given}, f"{self.name} at scale '{name}'")
+
+    def limited(self, dataset: str) -> DatasetConfig:
+        """A data set with as many edits as this grid asks for."""
+        config = self.datasets[dataset]
+        return config if self.records is None else config.model_copy(update={"limit": self.records})
 
 
 def is_grid(path: Path) -> bool:
     """Whether a file is a grid file and not a run file; raises `ConfigError` where it cannot be read."""
-    return "rows" in read_yaml(path)
+    return bool({"rows", _LIKE} & read_yaml(path).keys())
 
 
 def load_grid(path: Path, scale: str | None = None) -> GridConfig:
-    """Read and check a grid file, in one of its scales; raises `ConfigError` that says where and what to do."""
-    return parse_as(GridConfig, read_yaml(path), str(path)).at_scale(scale)
+    """Read and check a grid file, in one of its scales; raises `ConfigError` that says where and what to do.
+
+    `like: paper_table1.yaml` takes every key that is not given from another grid file beside this one.
+    """
+    return parse_as(GridConfig, _with_like(path), str(path)).at_scale(scale)
+
+
+def _with_like(path: Path) -> dict[str, Any]:
+    values = read_yaml(path)
+    like = values.pop(_LIKE, None)
+    if like is None:
+        return values
+    other = read_yaml(path.parent / str(like))
+    if _LIKE in other:
+        raise ConfigError(f"{path} is like {like}, which is like {other[_LIKE]}; name that one")
+    return {**other, **values}
 
 
 def _with_models(values: Any, *keys: str) -> Any:

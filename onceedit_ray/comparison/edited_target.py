@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedModel
 
+from onceedit_ray.comparison.unedited_answers import UneditedAnswers
 from onceedit_ray.editing.edited_model import EditedModel
 from onceedit_ray.errors import ModelError
 from onceedit_ray.fusion.answering import Answering
@@ -26,17 +27,17 @@ class EditedTarget:
 
     Args:
         name: the target's. network: the model, unedited; an editor changes it in place. codec: its codec.
+        own: its own answers, as far as they are known; those that are asked for are added.
 
     edited: the edit that is on; None before there is one and after it was undone.
     """
 
-    def __init__(self, name: str, network: PreTrainedModel, codec: Codec) -> None:
+    def __init__(self, name: str, network: PreTrainedModel, codec: Codec, own: UneditedAnswers | None = None) -> None:
         self.edited: EditedModel | None = None
         self._name = name
         self._codec = codec
         self._model = LocalModel(network, codec.end_ids, None, top_k=1, name=name)
-        self._own_generations: dict[tuple[str, int], Generation] = {}
-        self._own_scores: dict[tuple[str, tuple[int, ...]], Score] = {}
+        self.own = own or UneditedAnswers()
 
     async def generate(
         self, target: str, prompt: str, strategy: str | None = None, max_new_tokens: int | None = None
@@ -46,20 +47,20 @@ class EditedTarget:
         if strategy != UNEDITED:
             return await self._generate(prompt, budget)
         key = (prompt, budget)
-        if key not in self._own_generations:
+        if key not in self.own.generations:
             self._refuse_if_edited(prompt)
-            self._own_generations[key] = await self._generate(prompt, budget)
-        return self._own_generations[key]
+            self.own.generations[key] = await self._generate(prompt, budget)
+        return self.own.generations[key]
 
     async def score(self, target: str, prompt: str, gold: Sequence[int], strategy: str | None = None) -> Score:
         """Teacher-forced predictions for `gold`; the target's own ones only where asked for before the edit."""
         if strategy != UNEDITED:
             return await self._score(prompt, gold)
         key = (prompt, tuple(gold))
-        if key not in self._own_scores:
+        if key not in self.own.scores:
             self._refuse_if_edited(prompt)
-            self._own_scores[key] = await self._score(prompt, gold)
-        return self._own_scores[key]
+            self.own.scores[key] = await self._score(prompt, gold)
+        return self.own.scores[key]
 
     async def gate(self, prompt: str) -> float:
         """Raises `ModelError`: a target that is edited itself has no gate."""

@@ -1,0 +1,55 @@
+"""The figures that the paper prints, by table number (`data/paper_tables.yaml`), for orientation beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import yaml
+
+Row = tuple[float | None, ...]
+_ANY = "all"  # a table that does not say on which data set it was measured
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One table of the paper.
+
+    title, scoring, plugin, records: what it is of, in words. targets: their names. rows: by data set and label; what
+    the paper prints, left to right.
+    """
+
+    number: int
+    title: str
+    scoring: str
+    plugin: str
+    records: str
+    targets: tuple[str, ...]
+    rows: Mapping[str, Mapping[str, Row]]
+
+    def of(self, dataset: str) -> Mapping[str, Row]:
+        """The rows over a data set; none where the paper has no such data set."""
+        return self.rows.get(dataset, self.rows.get(_ANY, {}))
+
+
+def paper_table(number: int | None) -> PaperTable | None:
+    """The paper's table of that number, or None where its figures are not kept."""
+    text = resources.files("onceedit_ray.comparison").joinpath("data", "paper_tables.yaml").read_text("utf-8")
+    tables: dict[int, dict[str, Any]] = yaml.safe_load(text)
+    if number not in tables:
+        return None
+    fields = tables[number]
+    return PaperTable(
+        number=number,
+        title=fields["title"],
+        scoring=fields["scoring"],
+        plugin=fields["plugin"],
+        records=fields["records"],
+        targets=tuple(fields["targets"]),
+        rows={
+            dataset: {label: tuple(values) for label, values in rows.items()}
+            for dataset, rows in fields["rows"].items()
+        },
+    )
