@@ -37,7 +37,7 @@ def questions(request: CompletionRequest | ChatRequest, targets: Sequence[str], 
     tokens, stops = _tokens(request, limits), request.stops
     seed = secrets.randbits(63) if request.seed is None else request.seed
     return [
-        Asked(target, tokens, _sampling(request, seed + choice, limits), prompt, messages, stops)
+        Asked(target, tokens, _sampling(request, seed + choice, limits), prompt, messages, stops, request.unedited)
         for prompt, messages in prompts
         for target in asked
         for choice in range(n)

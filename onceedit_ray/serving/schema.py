@@ -46,6 +46,12 @@ class StreamOptions(_Strict):
     include_usage: bool = False
 
 
+class Extension(_Strict):
+    """What only this server understands, the `onceedit` field of a request."""
+
+    unedited: bool = Field(False, description="Let the target answer alone, as it did before any edit")
+
+
 class _Request(_Strict):
     model: str = Field(min_length=1, max_length=256, description="A served model, or '*' for all of them")
     max_tokens: Count | None = None
@@ -60,6 +66,7 @@ class _Request(_Strict):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: dict[str, float] | None = None
+    onceedit: Extension | None = Field(None, description="What goes beyond OpenAI's API")
 
     @field_validator(*_NEUTRAL, check_fields=False)
     @classmethod
@@ -74,6 +81,11 @@ class _Request(_Strict):
         if self.stream_options is not None and not self.stream:
             raise ValueError("'stream_options' is for streams; set 'stream' to true or leave it out")
         return self
+
+    @property
+    def unedited(self) -> bool:
+        """Whether the targets are to answer alone."""
+        return self.onceedit is not None and self.onceedit.unedited
 
     @property
     def stops(self) -> tuple[str, ...]:

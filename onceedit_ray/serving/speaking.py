@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from onceedit_ray.errors import OnceEditError
-from onceedit_ray.fusion.decoder import FusedDecoder, Generation
+from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder, Generation
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.protocol import LanguageModel
 from onceedit_ray.models.sampling import Sampling
@@ -29,7 +29,7 @@ class Asked:
     """A question to one target.
 
     prompt: text to go on with. messages: a chat, each `{"role", "content"}`, in place of a prompt.
-    stop: strings that end the answer.
+    stop: strings that end the answer. unedited: the target answers alone, the plug-in is not asked.
     """
 
     target: str
@@ -38,6 +38,12 @@ class Asked:
     prompt: str = ""
     messages: tuple[Mapping[str, str], ...] = ()
     stop: tuple[str, ...] = ()
+    unedited: bool = False
+
+    @property
+    def strategy(self) -> str | None:
+        """The decoder's strategy; None is the configured one."""
+        return UNEDITED if self.unedited else None
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ async def speak(decoder: FusedDecoder, asked: Asked) -> AsyncGenerator[str | End
     """
     prompt, codec = _prompt(decoder, asked)
     text, tokens = TextStream(asked.stop), 0
-    pieces = decoder.stream(asked.target, prompt, max_new_tokens=asked.max_tokens, sampling=asked.sampling)
+    pieces = decoder.stream(asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling)
     async with contextlib.aclosing(pieces):
         async for piece in pieces:
             if isinstance(piece, Generation):
@@ -78,7 +84,7 @@ async def speak(decoder: FusedDecoder, asked: Asked) -> AsyncGenerator[str | End
                 yield certain
             if text.stopped:
                 # Asked while the answer is open: the plug-in's reading of the question is shared, so it is the same.
-                begun = await decoder.generate(asked.target, prompt, max_new_tokens=1, sampling=asked.sampling)
+                begun = await decoder.generate(asked.target, prompt, asked.strategy, 1, asked.sampling)
                 yield _ending(begun, stopped=True, tokens=tokens)
                 return
 
@@ -96,7 +102,7 @@ async def answer(decoder: FusedDecoder, asked: Asked) -> tuple[str, Ending]:
         assert ending is not None, "an answer ends with an Ending"
         return "".join(said), ending
     prompt, _ = _prompt(decoder, asked)
-    generation = await decoder.generate(asked.target, prompt, max_new_tokens=asked.max_tokens, sampling=asked.sampling)
+    generation = await decoder.generate(asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling)
     return generation.text, _ending(generation)
 
 
