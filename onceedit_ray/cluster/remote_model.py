@@ -8,6 +8,7 @@ the session is prefilled again and the call goes on; the caller sees the same to
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from onceedit_ray.cluster.results import result
+from onceedit_ray.cluster.streams import detached
 from onceedit_ray.errors import ModelError, SessionLostError
 from onceedit_ray.models.opening import kept_or_closed
 from onceedit_ray.models.protocol import Step
@@ -68,7 +70,7 @@ class RemoteModel:
         """As `LanguageModel.open`; raises `ModelError` if a dead actor does not come back."""
         ids = list(ids)
         opening = self._open(ids, rows, decode, threshold, sampling)
-        step = await kept_or_closed(opening, lambda step: self._actor.close.remote(step.session))
+        step = await kept_or_closed(opening, lambda step: self._release(step.session))
         return replace(step, session=self._known(step.session, ids + list(step.new_ids[:-1])))
 
     async def extend(
@@ -97,7 +99,7 @@ class RemoteModel:
         """As `LanguageModel.fork`; a session the actor lost is prefilled again."""
         known = self._sessions[session]
         try:
-            number = await kept_or_closed(self._ask("fork", (known.number,), 0), self._actor.close.remote)
+            number = await kept_or_closed(self._ask("fork", (known.number,), 0), self._release)
         except ActorDiedError:
             raise self._gone() from None
         except (ActorUnavailableError, SessionLostError):
@@ -108,7 +110,11 @@ class RemoteModel:
         """As `LanguageModel.close`; does not wait."""
         known = self._sessions.pop(session, None)
         if known is not None:
-            self._actor.close.remote(known.number)
+            self._release(known.number)
+
+    def _release(self, number: int) -> None:
+        """Free one of the actor's sessions; does not wait."""
+        detached(self._actor.close, number)
 
     def _known(self, number: int, ids: Sequence[int]) -> int:
         session = next(self._numbers)
@@ -148,7 +154,7 @@ class RemoteModel:
         leaving, self._leaving = self._leaving, []
         for length in {call.length for call in leaving}:
             calls = [call for call in leaving if call.length == length]
-            journey = asyncio.ensure_future(self._travel(calls))
+            journey = asyncio.get_running_loop().create_task(self._travel(calls), context=contextvars.Context())
             self._travelling.add(journey)
             journey.add_done_callback(self._travelling.discard)
 

@@ -1,8 +1,14 @@
-"""Calls of an async actor that end with their caller: who is cancelled, or stops reading, cancels them over there."""
+"""Calls of an async actor that end with their caller: who is cancelled, or stops reading, cancels them over there.
+
+And with nothing else. Ray knows which task made a call, and who cancels a task cancels its calls, theirs, and so on:
+Serve does so when a client goes away. A model's call carries the work of many requests, so no request's end may reach
+it that way, and a request that is cancelled twice could not clean up. Calls are made from outside of any task instead.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -11,9 +17,14 @@ import ray
 from onceedit_ray.cluster.results import result
 
 
+def detached(method: Any, *args: object) -> Any:
+    """Call an actor's method as nobody's child: only `ray.cancel` of what is returned cancels it."""
+    return contextvars.Context().run(method.remote, *args)
+
+
 async def awaited(method: Any, *args: object) -> Any:
     """The result of an actor's method; raises as `results.result`."""
-    reference = method.remote(*args)
+    reference = detached(method, *args)
     try:
         return await result(reference)
     except asyncio.CancelledError:
@@ -23,7 +34,7 @@ async def awaited(method: Any, *args: object) -> Any:
 
 async def received(method: Any, *args: object) -> AsyncGenerator[Any]:
     """The items of an actor's async generator as they are made; raises as `results.result`."""
-    generator = method.options(num_returns="streaming").remote(*args)
+    generator = detached(method.options(num_returns="streaming"), *args)
     ended = False
     try:
         async for reference in generator:
@@ -35,5 +46,5 @@ async def received(method: Any, *args: object) -> AsyncGenerator[Any]:
 
 
 def _cancel(call: Any) -> None:
-    """Cancel one call and none of those it made: a model's call serves many requests, and frees their sessions."""
+    """Cancel one call and none of those it made."""
     ray.cancel(call, recursive=False)

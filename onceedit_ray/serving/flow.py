@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, MutableMapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -68,8 +68,7 @@ async def while_there(receive: Receive, items: AsyncGenerator[T]) -> AsyncGenera
                 return
             yield found[0]
     finally:
-        await _ended([gone] if step is None else [gone, step])
-        await items.aclose()
+        await undisturbed(_closed([gone] if step is None else [gone, step], items))
 
 
 async def _next(items: AsyncGenerator[T]) -> list[T]:
@@ -84,8 +83,31 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
+async def undisturbed(cleaning: Coroutine[Any, Any, None]) -> None:
+    """Clean up to the end, however often the caller is cancelled meanwhile: servers cancel more than once."""
+    task = asyncio.ensure_future(cleaning)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()
+
+
 async def _ended(tasks: Sequence[asyncio.Future[Any]]) -> None:
     """Cancel what is not done, and wait until it has cleaned up."""
     for task in tasks:
         task.cancel()
+    await undisturbed(_settled(tasks))
+
+
+async def _closed(tasks: Sequence[asyncio.Future[Any]], items: AsyncGenerator[Any]) -> None:
+    await _ended(tasks)
+    await items.aclose()
+
+
+async def _settled(tasks: Sequence[asyncio.Future[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)

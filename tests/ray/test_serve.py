@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+import ray
 import yaml
 from ray import serve
 
@@ -131,8 +133,43 @@ def test_one_more_than_there_may_be_is_told_to_wait(address: str) -> None:
     asyncio.run(ask())
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_away_frees_the_sessions(address: str, stream: bool) -> None:
+    prompts = [f"{QUESTION} Number {number}?" for number in range(8)]
+    long = LONG | {"model": "mistral", "n": 1, "stream": stream}
+
+    async def ask() -> None:
+        async with client_of(address) as client:
+            asked = client.completions.create(prompt=prompts, **long)
+            if stream:
+                async for _ in await asked:
+                    break
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(asked, 0.3)
+
+    before = on_models("tokens")
+    asyncio.run(ask())
+    deadline = time.monotonic() + 10
+    while any(left := on_models("open_sessions")):
+        assert time.monotonic() < deadline, f"sessions left: {left}"
+        time.sleep(0.1)
+    fed = on_models("tokens")[1] - before[1]
+    assert fed < len(prompts) * long["max_tokens"] / 2, "the answers were not written to their end"
+
+
 def found_coordinator() -> Any:
     return serve.get_deployment_handle("Models", APP_NAME).coordinator.remote().result()
+
+
+def on_models(attribute: str) -> list[int]:
+    """A figure of the plug-in and of each target."""
+
+    def actors(decoder: Any) -> list[Any]:
+        return [decoder.plugin.model._actor, *(member.model._actor for member in decoder.members.values())]
+
+    found = ray.get(found_coordinator().__ray_call__.remote(actors))
+    return ray.get([actor.__ray_call__.remote(lambda hosted: getattr(hosted, attribute)) for actor in found])
 
 
 def test_the_remote_decoder_streams_and_asks_every_target(address: str, local: FusedDecoder) -> None:
