@@ -23,6 +23,7 @@ from onceedit_ray.serving.flow import merged, together, while_there
 from onceedit_ray.serving.guard import Guard
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
+from onceedit_ray.serving.playground import add_playground
 from onceedit_ray.serving.refusals import Refusal, invalid, refusal_of, unknown_model
 from onceedit_ray.serving.schema import ChatRequest, CompletionRequest
 from onceedit_ray.serving.speaking import BUSY, Asked, Ending
@@ -68,6 +69,7 @@ def build_ingress(backend: Backend, limits: Limits, keys: Keys) -> FastAPI:
         shown = {name: state or "ok" for name, state in states.items()}
         return JSONResponse({"status": status, "models": shown}, 503 if broken else 200)
 
+    add_playground(api)
     return api
 
 

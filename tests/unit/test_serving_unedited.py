@@ -93,5 +93,7 @@ def test_anything_else_in_the_field_is_refused(path: str, given: Any, param: str
 @pytest.mark.parametrize("given", [None, {}])
 def test_an_empty_field_asks_for_nothing(given: Any) -> None:
     backend = Scripted("yes")
-    assert post(ingress_of(backend), "/v1/completions", {"model": "one", "prompt": "Who?", "onceedit": given}).is_success
+    assert post(
+        ingress_of(backend), "/v1/completions", {"model": "one", "prompt": "Who?", "onceedit": given}
+    ).is_success
     assert [asked.strategy for asked in backend.asked] == [None]

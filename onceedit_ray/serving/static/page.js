@@ -1,0 +1,12 @@
+// Puts the parts of the page together.
+
+import Alpine from "./vendor/alpinejs-csp-3.17.4.esm.min.js";
+
+import { asking } from "./asking.js";
+import { editing } from "./editing.js";
+import { keys } from "./keys.js";
+
+Alpine.store("keys", keys);
+Alpine.data("asking", asking);
+Alpine.data("editing", editing);
+Alpine.start();

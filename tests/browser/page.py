@@ -1,0 +1,133 @@
+"""The playground as a test sees it: what is typed, what is clicked, what is shown, and what went wrong in the browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from scripts.chromium import DESKTOP, PHONE, Scheme, appear, picture
+
+T = TypeVar("T")
+SECONDS = 30
+
+
+class Page:
+    """One visit.
+
+    expected: parts of the console's messages that a test brings about on purpose.
+    """
+
+    def __init__(self, browser: Chrome, artifacts: Path) -> None:
+        self.browser = browser
+        self.expected: list[str] = []
+        self.url = ""
+        self._artifacts = artifacts
+
+    def open(self, url: str) -> Page:
+        appear(self.browser)
+        self._logged()
+        self.url = url
+        self.browser.get(url)
+        return self
+
+    def close(self) -> None:
+        """Leave; raises where the console holds what nobody expected, or a request went elsewhere."""
+        wrong, elsewhere = self.complaints(), [url for url in self.requested() if not url.startswith(self.url)]
+        self.browser.execute_script("sessionStorage.clear()")
+        self.browser.get("about:blank")
+        assert wrong == []
+        assert elsewhere == []
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    def find(self, css: str) -> WebElement:
+        return self.browser.find_element(By.CSS_SELECTOR, css)
+
+    def all(self, css: str) -> list[WebElement]:
+        return [found for found in self.browser.find_elements(By.CSS_SELECTOR, css) if found.is_displayed()]
+
+    def texts(self, css: str) -> list[str]:
+        """The shown texts of what matches, as they are in the document."""
+        script = "return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility())"
+        return list(self.browser.execute_script(script + ".map(e => e.textContent)", css))
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.browser.execute_script(script, *arguments)
+
+    def until(self, looked_for: Callable[[], T], what: str) -> T:
+        return WebDriverWait(self.browser, SECONDS, 0.05).until(lambda _: looked_for(), f"waited for {what}")
+
+    def until_shown(self, css: str, text: str) -> None:
+        self.until(lambda: any(text in found for found in self.texts(css)), f"'{text}' in {css}")
+
+    # --- doing -------------------------------------------------------------------------------------------------------
+
+    def write(self, css: str, text: str) -> None:
+        found = self.find(css)
+        found.clear()
+        found.send_keys(text)
+
+    def click(self, css: str) -> None:
+        self.until(lambda: self.all(css), f"{css} to click on")[0].click()
+
+    def press(self, key: str) -> None:
+        ActionChains(self.browser).send_keys(key).perform()
+
+    def appear(self, scheme: Scheme) -> None:
+        appear(self.browser, scheme)
+
+    def ask(self, question: str) -> None:
+        self.until(lambda: self.run("return document.querySelectorAll('#model option').length > 1"), "the models")
+        self.write("#question", question)
+        self.click("#ask-button")
+
+    def until_answered(self) -> None:
+        self.until(lambda: self.all("#answers .answer") and not self.all("#answers .answer[aria-busy=true]"), "answers")
+        self.until(lambda: self.all("#ask-button"), "the end of the request")
+
+    def add(self, prompt: str, answer: str, subject: str = "", rephrasings: str = "") -> None:
+        self.write("#edit-prompt", prompt)
+        self.write("#edit-answer", answer)
+        self.write("#edit-subject", subject)
+        if rephrasings:
+            self.click("#add summary")
+            self.write("#edit-rephrasings", rephrasings)
+        self.click("#add-button")
+
+    # --- keeping -----------------------------------------------------------------------------------------------------
+
+    def keep(self, name: str) -> None:
+        """Pictures of the state the page is in: light, dark, and on a phone."""
+        looks = {"light": ("light", DESKTOP, 1.0), "dark": ("dark", DESKTOP, 1.0), "phone": ("light", PHONE, 2.0),
+                 "phone-dark": ("dark", PHONE, 2.0)}  # fmt: skip
+        for look, (scheme, size, scale) in looks.items():
+            appear(self.browser, scheme, size, scale)
+            picture(self.browser, self._artifacts / f"{name}-{look}.png")
+            width = self.run("return document.documentElement.scrollWidth")
+            assert width <= size[0], f"{name}-{look}: the page is {width} pixels wide on a screen of {size[0]}"
+        appear(self.browser)
+
+    def complaints(self) -> list[str]:
+        """What the console holds, beyond what is expected."""
+        messages = [str(entry["message"]) for entry in self.browser.get_log("browser")]
+        return [said for said in messages if not any(part in said for part in self.expected)]
+
+    def requested(self) -> list[str]:
+        """The addresses that the page asked the network for."""
+        return [
+            event["params"]["request"]["url"]
+            for event in self._logged()
+            if event["method"] == "Network.requestWillBeSent"
+            and not event["params"]["request"]["url"].startswith(("data:", "about:"))
+        ]
+
+    def _logged(self) -> list[Any]:
+        return [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]

@@ -1,0 +1,136 @@
+"""The page itself: its policy, what is within reach of a keyboard and a screen reader, and whose files it is made of."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import urllib.error
+import urllib.request
+
+import pytest
+from selenium.webdriver.common.keys import Keys as Key
+
+from onceedit_ray.serving.playground import POLICY, STATIC
+from tests.browser.conftest import Server
+from tests.browser.page import Page
+from tests.unit.decoding import BEGUN
+
+UNNAMED = """
+return [...document.querySelectorAll("input, textarea, select, button, meter, progress, dialog")]
+  .filter(e => !e.closest("template"))
+  .filter(e => !(e.labels?.length && e.labels[0].textContent.trim()) && !e.getAttribute("aria-label")
+    && !document.getElementById(e.getAttribute("aria-labelledby")) && !(e.tagName === "BUTTON" && e.textContent.trim()))
+  .map(e => e.outerHTML);
+"""
+CONTRAST = """
+const channel = c => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+const rgba = s => { const [r, g, b, a = 1] = s.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+const behind = e => { for (; e; e = e.parentElement) {
+  const c = rgba(getComputedStyle(e).backgroundColor); if (c[3] > 0.99) return c; } return [255, 255, 255, 1]; };
+return [...document.querySelectorAll("body *")]
+  .filter(e => e.checkVisibility() && !e.classList.contains("visually-hidden") && !e.disabled)
+  .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()))
+  .map(e => { const [a, b] = [light(rgba(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
+    return [(a + 0.05) / (b + 0.05), e.textContent.trim().slice(0, 40), e.className]; })
+  .filter(([ratio]) => ratio < 4.5);
+"""
+
+
+def fill(server: Server, page: Page) -> None:
+    """Open the page with something in every part of it."""
+    for status in ("live", "training", "refused", "deleting"):
+        edit_id = server.edits.add(prompt=f"Is it {status}?", target_new="Yes")
+        server.edits.move(edit_id, status, 0.5, "locality 0.91 is below the bound 0.95")
+    page.open(server.url)
+    page.until(lambda: len(page.all("#edits > li")) == 4, "the edits")
+    page.ask(BEGUN[0])
+    page.until_answered()
+
+
+def test_everything_has_a_name_and_an_id_of_its_own(server: Server, page: Page) -> None:
+    fill(server, page)
+    assert page.run(UNNAMED) == []
+    ids = page.run("return [...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    assert page.run("return document.documentElement.lang") == "en"
+    assert page.run("return document.querySelectorAll('h1').length") == 1
+    assert page.run("return [...document.querySelectorAll('img')].every(e => e.hasAttribute('alt'))")
+    levels = page.run("return [...document.querySelectorAll('main h2, main h3, main h4')].map(e => +e.tagName[1])")
+    assert all(below - above <= 1 for above, below in zip([1, *levels], levels, strict=False)), levels
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read(server: Server, page: Page, scheme: str) -> None:
+    """WCAG's AA: 4.5 to 1 for all text."""
+    fill(server, page)
+    page.appear(scheme)
+    page.click("[data-id] .delete")
+    assert page.run(CONTRAST) == []
+    page.keep("13-everything")
+
+
+def test_the_keyboard_reaches_everything(server: Server, page: Page) -> None:
+    fill(server, page)
+    focusable = page.run(
+        "return [...document.querySelectorAll('button, input, textarea, select, summary')]"
+        ".filter(e => e.checkVisibility() && !e.disabled).length"
+    )
+    page.run("document.activeElement.blur(); window.seen = new Set()")
+    for _ in range(focusable + 8):
+        page.press(Key.TAB)
+        page.run("seen.add(document.activeElement)")
+    reached = page.run(
+        "return [...document.querySelectorAll('button, input, textarea, select, summary')]"
+        ".filter(e => e.checkVisibility() && !e.disabled && !seen.has(e)).map(e => e.outerHTML)"
+    )
+    assert reached == []
+
+
+def test_enter_asks_and_the_dialog_closes_with_escape(server: Server, page: Page) -> None:
+    page.open(server.url)
+    page.until(lambda: page.run("return document.querySelectorAll('#model option').length > 1"), "the models")
+    page.write("#question", f"{BEGUN[0]}{Key.ENTER}")
+    page.until_answered()
+    assert page.texts(".asked q") == [BEGUN[0]]
+    page.click("#open-keys")
+    page.press(Key.ESCAPE)
+    page.until(lambda: not page.all("#keys"), "the dialog to close")
+
+
+def test_news_is_announced(server: Server, page: Page) -> None:
+    page.open(server.url)
+    assert page.run("return [...document.querySelectorAll('[role=status]')].length") == 2
+    assert page.run("return [...document.querySelectorAll('.problem')].every(e => e.role === 'alert')")
+
+
+def test_the_policy_is_strict_and_the_files_keep_to_it(server: Server) -> None:
+    with urllib.request.urlopen(server.url) as response:
+        text, headers = response.read().decode(), response.headers
+    assert headers["Content-Security-Policy"] == POLICY
+    assert "unsafe" not in POLICY and "http" not in POLICY and POLICY.startswith("default-src 'none'")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert not re.search(r"<script(?![^>]*\ssrc=)|<style|\sstyle=|\son\w+=|x-html|https?://", text)
+    sources = [path for path in STATIC.glob("*.js")]
+    assert sources and not [path for path in sources if re.search(r"innerHTML|https?://", path.read_text("utf-8"))]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["static/../ingress.py", "static/%2e%2e/ingress.py", "static/..%2fingress.py", "static//etc/passwd", "static/"],
+)
+def test_only_the_pages_files_are_served(server: Server, path: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(server.url + path)
+    assert refused.value.code == 404
+
+
+def test_the_libraries_are_what_was_published(server: Server) -> None:
+    """Version, licence and checksum of each are noted beside it."""
+    folder = STATIC / "vendor"
+    notes = (folder / "README.md").read_text("utf-8")
+    noted = dict(re.findall(r"^\| `([^`]+)` .*\| MIT \| ([0-9a-f]{64}) \|$", notes, re.MULTILINE))
+    files = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.suffix != ".md"
+    }
+    assert files == noted and len(files) == 2
