@@ -89,7 +89,7 @@ def test_deleting_asks_once_and_is_watched(server: Server, page: Page) -> None:
     page.open(server.url)
     until(page, edit_id, "live")
     page.click(f"[data-id='{edit_id}'] .delete")
-    page.click(f"[data-id='{edit_id}'] .actions:not([style]) .secondary")  # keep it
+    page.click(f"[data-id='{edit_id}'] .keep")
     assert server.edits.find(edit_id)["status"] == "live"
     page.click(f"[data-id='{edit_id}'] .delete")
     page.keep("9-delete")
@@ -150,7 +150,7 @@ def test_hostile_edits_are_text(server: Server, page: Page, field: str) -> None:
 def test_keys_are_asked_for_and_kept_in_the_tab_alone(serving: Serving, page: Page) -> None:
     page.expected = ["401 (Unauthorized)"]
     with serving(keys=[ASKING_KEY, EDITING_KEY]) as server:
-        edit_id = server.edits.add(**EDIT)
+        server.edits.add(**EDIT)
         page.open(server.url)
         page.until_shown("#ask-problem", "give one of the server's keys")
         page.until_shown("#list-problem", "Bearer KEY")
@@ -166,9 +166,13 @@ def test_keys_are_asked_for_and_kept_in_the_tab_alone(serving: Serving, page: Pa
         page.keep("12-keys")
         page.click("#keep-keys")
         page.until(lambda: not page.all("#ask-problem"), "the error to go")
-        page.until_shown("#list-problem", "editing" if edit_id else "")
+        page.until_shown("#list-problem", "Bearer KEY")
         page.click("#list-problem button")
         assert page.run("return document.activeElement.id") == "key-editing"
+        page.write("#key-editing", ASKING_KEY)
+        page.click("#keep-keys")
+        page.until_shown("#list-problem", "editing needs an editing key")
+        page.click("#list-problem button")
         page.write("#key-editing", EDITING_KEY)
         page.click("#keep-keys")
         page.until_shown("#edits .fact", EDIT["prompt"])
