@@ -85,7 +85,7 @@ def artifacts() -> Path:
 
 @pytest.fixture
 def serving(models: TaughtModels) -> Serving:
-    """Starts servers. The routes of the edits are mounted on the real ingress: give another backend's in their place."""
+    """Starts servers: the real ingress, and the editing API's contract in memory before its routes."""
 
     @contextlib.contextmanager
     def start(weight: float = 0.6, keys: Sequence[str] = (), with_edits: bool = True) -> Iterator[Server]:

@@ -32,8 +32,18 @@ class EditsInMemory:
     def add(self, **edit: Any) -> str:
         """A queued edit; returns its id."""
         number = len(self.edits) + 1
-        made = {"id": f"edit_{number:04x}", "object": "edit", "batch": f"batch_{number:04x}", "created": next(self._clock),
-                "status": "queued", "progress": 0.0, "reason": None, "version": None, "subject": "", "rephrasings": []}  # fmt: skip
+        made: dict[str, Any] = {
+            "id": f"edit_{number:04x}",
+            "object": "edit",
+            "batch": f"batch_{number:04x}",
+            "created": next(self._clock),
+            "status": "queued",
+            "progress": 0.0,
+            "reason": None,
+            "version": None,
+            "subject": "",
+            "rephrasings": [],
+        }
         self.edits.insert(0, made | edit)
         return str(made["id"])
 
@@ -72,7 +82,8 @@ class EditsInMemory:
 
 
 def add_edit_routes(api: FastAPI, edits: EditsInMemory) -> None:
-    """The routes of the contract over `edits`."""
+    """The routes of the contract over `edits`, before any that `api` has for the same paths."""
+    known = list(api.router.routes)
 
     def page_of(limit: int, after: str) -> dict[str, Any]:
         begin = next((at + 1 for at, edit in enumerate(edits.edits) if edit["id"] == after), 0)
@@ -114,6 +125,8 @@ def add_edit_routes(api: FastAPI, edits: EditsInMemory) -> None:
     async def activate(request: Request, name: str) -> JSONResponse:
         edits.check(request)
         return JSONResponse(edits.activate(name))
+
+    api.router.routes.sort(key=known.__contains__)
 
 
 def batch_of(edit: dict[str, Any]) -> dict[str, Any]:

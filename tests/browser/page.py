@@ -1,4 +1,4 @@
-"""The playground as a test sees it: what is typed, what is clicked, what is shown, and what went wrong in the browser."""
+"""The playground as a test sees it: what is typed, clicked and shown, and what went wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from scripts.chromium import DESKTOP, PHONE, Scheme, appear, picture
 
@@ -77,6 +77,10 @@ class Page:
 
     def click(self, css: str) -> None:
         self.until(lambda: self.all(css), f"{css} to click on")[0].click()
+
+    def choose(self, css: str, value: str) -> None:
+        self.until(lambda: self.run(f"return document.querySelector(`{css} [value='{value}']`)"), value)
+        Select(self.find(css)).select_by_value(value)
 
     def press(self, key: str) -> None:
         ActionChains(self.browser).send_keys(key).perform()

@@ -87,13 +87,8 @@ def test_all_answers_stream_at_once_and_can_be_stopped(server: Server, page: Pag
 
 def test_one_model_can_be_asked_in_a_chat(server: Server, page: Page) -> None:
     page.open(server.url)
-    page.until(lambda: page.run("return document.querySelectorAll('#model option').length > 1"), "the models")
-    page.run(
-        "document.querySelector('#model').value = 'qwen2'; document.querySelector('#model').dispatchEvent(new Event('change'))"
-    )
-    page.run(
-        "document.querySelector('#shape').value = 'chat'; document.querySelector('#shape').dispatchEvent(new Event('change'))"
-    )
+    page.choose("#model", "qwen2")
+    page.choose("#shape", "chat")
     ask(page)
     page.until_answered()
     assert page.texts("#answers .row h3") == ["qwen2"]

@@ -56,6 +56,7 @@ def test_an_edit_is_watched_until_it_is_live(server: Server, page: Page) -> None
     page.until_answered()
     assert page.texts(".asked q") == [EDIT["prompt"]]
     page.keep("7-live")
+    assert page.texts("#tries button") == [EDIT["prompt"]], "what is live is offered as a question"
 
 
 def test_a_refused_edit_shows_its_reason(server: Server, page: Page) -> None:

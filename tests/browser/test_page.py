@@ -1,4 +1,4 @@
-"""The page itself: its policy, what is within reach of a keyboard and a screen reader, and whose files it is made of."""
+"""The page itself: its policy, whose files it is made of, and that keyboards and screen readers reach it."""
 
 from __future__ import annotations
 

@@ -50,13 +50,12 @@ export const asking = () => ({
     this.stop();
     const stopper = new AbortController();
     this.stopper = stopper;
-    if (!this.models.length) await this.load();
-    if (!this.models.length || stopper.signal.aborted) return;
+    await this.load(); // a model may have come since
+    if (this.problem.message || stopper.signal.aborted) return;
     const names = this.model === EVERY ? this.models : [this.model];
     this.rows = names.map((model) => ({ model, before: blank(), after: blank() }));
     const rows = this.rows;
     this.asked = this.prompt;
-    this.problem = { message: "", status: 0 };
     this.spoken = "Asked; the answers are being written.";
     this.busy = true;
     const said = await Promise.allSettled(SIDES.map((each) => this.listen(each, rows, stopper.signal)));
@@ -79,7 +78,8 @@ export const asking = () => ({
     try {
       for await (const chunk of events(this.path, { body: this.body(extension), key, signal })) {
         for (const choice of chunk.choices) {
-          const answer = rows[choice.index][side];
+          const answer = rows[choice.index]?.[side];
+          if (!answer) continue; // of a model that came while the question was under way
           answer.state = "writing";
           answer.text += choice.text ?? choice.delta?.content ?? "";
           if (choice.onceedit) {

@@ -6,8 +6,12 @@ const STEPS = ["queued", "training", "evaluating", "live"];
 const UNDER_WAY = ["queued", "training", "evaluating", "deleting"];
 const PAGE = 20;
 const EACH_MS = 1000; // between looks at what is under way
-const QUIET_LOOKS = 10; // looks between two readings of the lists while nothing is
+const READ_EACH = 10; // looks between two readings of the lists: others edit too
+const TRIES = 4; // live edits that are offered as questions
 
+const UNKNOWN = [404, 501]; // statuses of a server that takes no edits
+
+const refused = (error) => [401, 403].includes(error.status);
 const blank = () => ({ prompt: "", target_new: "", subject: "", rephrasings: "" });
 const quoted = (edit) => `“${edit.prompt}” → “${edit.target_new}”`;
 
@@ -20,6 +24,7 @@ export const editing = () => ({
   versions: [],
   offered: true, // whether this server takes edits
   loaded: false,
+  changes: 0, // of what is shown; an older reading of the lists does not undo them
   confirming: "",
   problem: { message: "", status: 0 }, // of the form
   trouble: { message: "", status: 0 }, // of the lists
@@ -38,13 +43,16 @@ export const editing = () => ({
 
   async load() {
     await this.attempt(async () => {
+      const { changes } = this;
       const count = Math.max(PAGE, this.edits.length);
       const [edits, versions] = await Promise.all([this.request(`edits?limit=${count}`), this.request("versions")]);
+      this.offered = this.loaded = true;
+      if (changes !== this.changes) return;
       this.edits = edits.data;
       this.more = edits.has_more ?? edits.data.length === count;
       this.versions = versions.data;
-      this.offered = this.loaded = true;
-      if (this.problem.status === 401) this.problem = { message: "", status: 0 };
+      this.tell();
+      if (refused(this.problem)) this.problem = { message: "", status: 0 };
     });
   },
 
@@ -63,7 +71,9 @@ export const editing = () => ({
     this.looks += 1;
     const batches = new Set(this.edits.filter((edit) => this.underWay(edit)).map((edit) => edit.batch));
     if (batches.size) await this.attempt(() => Promise.all([...batches].map((batch) => this.watch(batch))));
-    else if (this.looks % QUIET_LOOKS === 0 && this.offered && this.loaded && !document.hidden) await this.load();
+    if (this.looks % READ_EACH === 0 && this.offered && !refused(this.trouble) && !document.hidden) {
+      await this.load();
+    }
     this.timer = setTimeout(() => this.look(), EACH_MS);
   },
 
@@ -81,7 +91,15 @@ export const editing = () => ({
     if (at < 0) return false;
     const moved = this.edits[at].status !== edit.status;
     this.edits[at] = edit;
+    this.changes += 1;
+    this.tell();
     return moved;
+  },
+
+  /** Let the other half of the page know what can be asked about. */
+  tell() {
+    const live = this.edits.filter((edit) => edit.status === "live").map((edit) => edit.prompt);
+    this.$store.facts.live = [...new Set(live)].slice(0, TRIES);
   },
 
   async add() {
@@ -90,8 +108,10 @@ export const editing = () => ({
     try {
       const batch = await this.request("edits", { method: "POST", body: this.written() });
       this.edits.unshift(...batch.data.filter((edit) => !this.edits.some((known) => known.id === edit.id)));
+      this.changes += 1;
       this.said = `Queued: ${batch.data.map(quoted).join(", ")}.`;
       this.form = blank();
+      this.$refs.more.open = false;
       this.look();
     } catch (error) {
       this.problem = { message: error.message, status: error.status ?? 0 };
@@ -112,9 +132,8 @@ export const editing = () => ({
   async remove(edit) {
     this.confirming = "";
     await this.attempt(async () => {
-      await this.request(`edits/${encodeURIComponent(edit.id)}`, { method: "DELETE" });
+      this.take(await this.request(`edits/${encodeURIComponent(edit.id)}`, { method: "DELETE" }));
       this.said = `Deleting ${quoted(edit)}: a version without it is being made.`;
-      await this.load();
     });
   },
 
@@ -131,15 +150,26 @@ export const editing = () => ({
       await work();
       this.trouble = { message: "", status: 0 };
     } catch (error) {
-      this.loaded = true;
-      if (error.status === 404 && !this.edits.length && !this.versions.length) this.offered = false;
+      if (refused(error)) this.hide();
+      if (UNKNOWN.includes(error.status) && !this.loaded) this.offered = false;
       else this.trouble = { message: error.message, status: error.status ?? 0 };
     }
+  },
+
+  /** Without a key that opens it, nothing stays on the page. */
+  hide() {
+    this.edits = [];
+    this.versions = [];
+    this.loaded = false;
+    this.changes += 1;
+    this.tell();
   },
 
   askAbout(edit) {
     this.$dispatch("ask-this", edit.prompt);
   },
+
+  refused,
 
   // What the lists show.
   get kept() {

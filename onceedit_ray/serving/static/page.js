@@ -7,6 +7,7 @@ import { editing } from "./editing.js";
 import { keys } from "./keys.js";
 
 Alpine.store("keys", keys);
+Alpine.store("facts", { live: [] }); // prompts of the newest live edits, for those who look for a question
 Alpine.data("asking", asking);
 Alpine.data("editing", editing);
 Alpine.start();
