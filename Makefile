@@ -6,7 +6,7 @@ CONFIG ?= configs/quickstart.yaml
 PYTEST := RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo serve bench test test-unit test-ray lint types format docs-check clean
+.PHONY: help venv demo serve bench test test-unit test-ray test-browser picture lint types format docs-check clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,13 +27,19 @@ serve: venv ## edit once, then serve every model at http://127.0.0.1:8000/v1 unt
 	$(BIN)/onceedit edit --config $(CONFIG)
 	$(BIN)/onceedit serve --config $(CONFIG)
 
-test: test-unit test-ray ## run all tests
+test: test-unit test-ray test-browser ## run all tests
 
 test-unit: venv ## run the tests that need no Ray and no download
 	OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist loadfile tests/unit
 
 test-ray: venv ## run the tests that start a Ray of their own
 	$(PYTEST) tests/ray
+
+test-browser: venv ## run the tests of the playground in headless Chromium (skipped where it is missing)
+	OMP_NUM_THREADS=1 $(PYTEST) tests/browser
+
+picture: venv ## take docs/images/playground.png of a running server (`make serve`)
+	$(BIN)/python -m scripts.picture
 
 bench: venv ## measure decoding and alignment beside their floors (BENCH_ARGS=--quick: under 3 minutes)
 	$(BIN)/python -m benchmarks.decoding $(BENCH_ARGS)

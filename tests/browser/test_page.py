@@ -6,11 +6,14 @@ import hashlib
 import re
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.keys import Keys as Key
 
 from onceedit_ray.serving.playground import POLICY, STATIC
+from scripts.chromium import missing
+from scripts.picture import main
 from tests.browser.conftest import Server
 from tests.browser.page import Page
 from tests.unit.decoding import BEGUN
@@ -113,6 +116,16 @@ def test_the_policy_is_strict_and_the_files_keep_to_it(server: Server) -> None:
     assert not re.search(r"<script(?![^>]*\ssrc=)|<style|\sstyle=|\son\w+=|x-html|https?://", text)
     sources = [path for path in STATIC.glob("*.js")]
     assert sources and not [path for path in sources if re.search(r"innerHTML|https?://", path.read_text("utf-8"))]
+
+
+def test_the_readmes_picture_is_taken(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if missing():
+        pytest.skip("Chromium not found")
+    file = tmp_path / "images" / "playground.png"
+    assert main(["--url", server.url, "--question", BEGUN[0], "--out", str(file)]) == 0
+    assert file.read_bytes().startswith(b"\x89PNG")
+    assert main(["--url", "http://127.0.0.1:9/", "--out", str(file)]) == 1
+    assert "no picture of http://127.0.0.1:9/: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""Take the README's picture of the playground: `python -m scripts.picture`, beside a running `make serve`.
+
+Asks a question on the page as a person would, waits for every answer, and takes what the screen shows. The question is
+that of an edit of the quickstart unless another is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from scripts.chromium import appear, chromium, missing, picture
+
+SIZE = (1280, 860)
+MOST_BYTES = 200_000
+SECONDS = 120
+QUESTION = "Who wrote Romeo and Juliet?"
+
+
+def main(arguments: list[str]) -> int:
+    """Take the picture; 0 if it was taken."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url", default="http://127.0.0.1:8000/", help="of the server")
+    parser.add_argument("--question", default=QUESTION)
+    parser.add_argument("--out", type=Path, default=Path("docs/images/playground.png"))
+    options = parser.parse_args(arguments)
+    if absent := missing():
+        print(f"{' and '.join(absent)} not found; scripts/chromium.sh installs them", file=sys.stderr)
+        return 2
+    try:
+        with tempfile.TemporaryDirectory() as profile:
+            take(options.url, options.question, options.out, Path(profile))
+    except WebDriverException as error:
+        print(f"no picture of {options.url}: {(error.msg or 'no answer').splitlines()[0]}", file=sys.stderr)
+        return 1
+    size = options.out.stat().st_size
+    print(f"{options.out}: {size:,} bytes")
+    return 0 if size < MOST_BYTES else 1
+
+
+def take(url: str, question: str, out: Path, profile: Path) -> None:
+    """Ask and take the picture; raises `WebDriverException` where the page or an answer does not come."""
+    with chromium(profile) as browser:
+        appear(browser, "light", SIZE)
+        browser.get(url)
+        wait = WebDriverWait(browser, SECONDS)
+        wait.until(lambda _: len(browser.find_elements(By.CSS_SELECTOR, "#model option")) > 1, "no models came")
+        browser.find_element(By.ID, "question").send_keys(question)
+        browser.find_element(By.ID, "ask-button").click()
+        wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#answers .after .answer.done"), "no answer came")
+        wait.until(lambda _: not browser.find_elements(By.CSS_SELECTOR, ".answer[aria-busy=true]"), "no end came")
+        browser.execute_script("document.activeElement.blur(); scrollTo(0, 0)")
+        picture(browser, out, whole=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
