@@ -34,6 +34,7 @@ class Ratios:
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
+        self.skipped: list[str] = []
         self.machine = describe_machine()
 
     def record(self, figure: str, goal: str, ratios: Sequence[float]) -> None:
@@ -41,6 +42,11 @@ class Ratios:
         line = Line(figure, statistics.median(ratios), min(ratios), max(ratios), len(ratios), goal, self.machine)
         self.lines.append(line)
         print(f"{line.figure:78} {line.median:9.3f}  [{line.least:.3f}, {line.greatest:.3f}]  {goal}", flush=True)
+
+    def skip(self, line: str) -> None:
+        """Keep and show why a figure was not measured."""
+        self.skipped.append(line)
+        print(line, flush=True)
 
     def write(self, folder: Path, name: str, command: str) -> None:
         """Write `<name>.parquet` and `<name>.md` into `folder`, each whole or not at all."""
@@ -57,4 +63,4 @@ class Ratios:
         for line in self.lines:
             spread = f"{line.median:.3f} | {line.least:.3f} | {line.greatest:.3f} | {line.rounds}"
             lines.append(f"| {line.figure} | {spread} | {line.goal} |")
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, *(f"\n{line}." for line in self.skipped)]) + "\n"

@@ -73,6 +73,11 @@ class Alignment:
         self._parts = parts
         self._progress = progress
 
+    @property
+    def one_model(self) -> bool:
+        """Whether both sides are the same weights."""
+        return self._plugin.digest == self._target.digest
+
     @cached_property
     def plugin_rows(self) -> SparseRows:
         """The plug-in's calibrated matrix."""

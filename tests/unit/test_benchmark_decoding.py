@@ -22,6 +22,7 @@ def test_every_figure_is_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for line in table:
         assert all(math.isfinite(line[key]) for key in ("median", "least", "greatest")), line
         assert line["machine"]
+    assert [line["figure"] for line in table if "DEEPEN as released, dense matrices" in line["figure"]]
     drafts = [line["median"] for line in table if line["figure"].startswith("plug-in passes")]
     assert len(drafts) == 3 and all(ratio > 0.0 for ratio in drafts)
     assert (tmp_path / "results" / "shared_drafts.png").stat().st_size > 1000

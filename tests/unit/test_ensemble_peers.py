@@ -3,8 +3,8 @@
 Plug-in tokens: 0 "Mich", 1 "el", 2 " a", 3 "b", 4 end, 5 a mark without text, 6 another end.
 Target tokens: 0 " a", 1 "b", 2 "Michel", 3 "c", 4 end, 5 "el", 6 "Mi", 7 "ch".
 Shared: "el" (plug-in 1, target 5), " a" (2, 0), "b" (3, 1), end (4, 4). "Mich" is private to the plug-in: the target
-cuts it into "Mi" and "ch". "Michel", "c", "Mi" and "ch" are private to the target; the plug-in cuts "Michel" into "Mich"
-and "el", and cannot write the others.
+cuts it into "Mi" and "ch". "Michel", "c", "Mi" and "ch" are private to the target; the plug-in cuts "Michel" in two:
+"Mich", "el"; it cannot write the others.
 """
 
 from __future__ import annotations

@@ -43,12 +43,13 @@ class Eva:
     def fuse(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
         scores_KJ = self._score_SJ[reading.ids_K] * (reading.p_K / reading.p_K.sum())[:, None]
         columns_N, where_N = np.unique(self._columns_SJ[reading.ids_K], return_inverse=True)
-        mapped_N = np.bincount(where_N.ravel(), weights=scores_KJ.ravel())
+        mapped_N = np.bincount(where_N.ravel(), weights=scores_KJ.ravel()).astype(np.float64)
         columns_N, mapped_N = columns_N[mapped_N > 0], mapped_N[mapped_N > 0]
         own_K = p_K / p_K.sum()
         plugin_share, target_share = _shares(columns_N, mapped_N, ids_K, own_K, weight)
         tokens, where = np.unique(np.concatenate([columns_N, ids_K]), return_inverse=True)
-        return Fused(tokens, np.bincount(where, np.concatenate([plugin_share * mapped_N, target_share * own_K])))
+        mass = np.concatenate([plugin_share * mapped_N, target_share * own_K])
+        return Fused(tokens, np.bincount(where, weights=mass).astype(np.float64))
 
 
 def _shares(
