@@ -14,6 +14,7 @@ V  vocabulary   A  anchors   B  rows of a block   p  distribution   r  the same 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from onceedit_ray.alignment import LiteralMatrix
-from onceedit_ray.fusion.decoder import Member, Plugin, answer_lead
+from onceedit_ray.fusion.decoder import UNEDITED, Member, Plugin, answer_lead
 from onceedit_ray.fusion.search import gradient_search
 from onceedit_ray.fusion.strategies import Pair
 from onceedit_ray.knowledge.views import plugin_view, unwrap
@@ -93,16 +94,25 @@ def released_deepen(bench: Bench) -> None:
         wanted = f"{needs[name] / 1e9:.1f} GB of matrices and {SPARE / 1e9:.1f} GB beside them are wanted"
         bench.ratios.skip(f"{figure}: skipped, {wanted} and {free / 1e9:.1f} GB are free")
         return
+    # Where the target would say nothing, DEEPEN asks no helper and multiplies no matrix.
+    prompts = [prompt for prompt in bench.edited if _length_alone(bench, name, prompt) == TOKENS]
+    if not prompts:
+        bench.skip(f"{figure}: skipped, {name} alone ends every answer before {TOKENS} tokens")
+        return
     slow = DenseDeepen(bench.decoder.plugin, members[name])
 
     def ratio(turn: int) -> float:
-        prompt = bench.edited[turn % len(bench.edited)]
+        prompt = prompts[turn % len(prompts)]
         seconds, (answer,) = bench.ours([prompt], TOKENS, name)
         started = time.perf_counter()
         tokens = slow.generate(prompt, TOKENS)
         return (time.perf_counter() - started) / len(tokens) / (seconds / len(answer.token_ids))
 
     bench.compare(figure, "≥ 10", ratio, min(bench.rounds, ROUNDS))
+
+
+def _length_alone(bench: Bench, target: str, prompt: str) -> int:
+    return len(asyncio.run(bench.decoder.generate(target, prompt, UNEDITED, TOKENS)).token_ids)
 
 
 def dense(matrix: LiteralMatrix, anchors: int) -> Tensor:
