@@ -97,7 +97,7 @@ def released_deepen(bench: Bench) -> None:
     # Where the target would say nothing, DEEPEN asks no helper and multiplies no matrix.
     prompts = [prompt for prompt in bench.edited if _length_alone(bench, name, prompt) == TOKENS]
     if not prompts:
-        bench.skip(f"{figure}: skipped, {name} alone ends every answer before {TOKENS} tokens")
+        bench.ratios.skip(f"{figure}: skipped, {name} alone ends every answer before {TOKENS} tokens")
         return
     slow = DenseDeepen(bench.decoder.plugin, members[name])
 
