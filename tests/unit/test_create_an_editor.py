@@ -58,6 +58,18 @@ def test_the_documented_editor_edits_undoes_saves_and_loads(example: Any, given:
     assert not changed(model, before)
 
 
+def test_the_documented_editor_works_on_a_frozen_model_and_leaves_it_frozen(example: Any, given: Small) -> None:
+    frozen = given.again().requires_grad_(False)
+    before = parameters(frozen)
+    method = example.GradientSteps(example.GradientStepsSettings())
+    with torch.no_grad():
+        edited = method.edit(frozen, given.tokenizer, EDITS, [].append)
+    assert changed(frozen, before)
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    edited.undo()
+    assert not changed(frozen, before)
+
+
 def test_the_documented_editor_stopped_midway_leaves_the_model_as_it_was(example: Any, given: Small) -> None:
     before = parameters(given.model)
     lines: list[str] = []
