@@ -1,8 +1,8 @@
 """What Ray costs a round: `python -m benchmarks.transport [--quick]`.
 
-A round is one actor call to a model that verifies a draft and sends back its rows. Beside it, in turns: the same call
-to the same model in this process, and an actor call that does everything a round does but run the network. Prints a
-table; writes `transport.parquet`.
+A round is one actor call: the plug-in drafts, a target verifies a draft; both send back their rows. Beside it, in
+turns: the same call to the same model in this process, and an actor call that runs no network. Prints a table; writes
+`transport.parquet`.
 """
 
 from __future__ import annotations
@@ -42,31 +42,41 @@ async def seconds(call: Callable[[], Awaitable[object]], times: int) -> list[flo
     return found
 
 
-async def measure(name: str, remote: RemoteModel, here: LanguageModel, rounds: int) -> dict[str, object]:
-    """One model's line of the table."""
+async def hops(remote: RemoteModel, session: int, times: int) -> list[float]:
+    """Wall times of an actor call that runs no network; what it leaves is closed before the next one is timed."""
+    found = []
+    for _ in range(times):
+        started = time.perf_counter()
+        fork = await remote.fork(session)
+        found.append(time.perf_counter() - started)
+        await remote.close(fork)
+        await asyncio.sleep(0.01)
+    return found
+
+
+async def measure(name: str, remote: RemoteModel, here: LanguageModel, drafted: int, rounds: int) -> dict[str, object]:
+    """One model's line of the table; drafted: tokens that it drafts in a round, 0 for one that verifies."""
 
     async def session(model: LanguageModel) -> Callable[[], Awaitable[object]]:
         opened = await model.open(PROMPT)
+        if drafted:
+            return lambda: model.extend(opened.session, len(PROMPT), DRAFT[:1], decode=drafted)
         return lambda: model.extend(opened.session, len(PROMPT), DRAFT, rows=len(DRAFT))
 
     over_there, in_process = await session(remote), await session(here)
     opened = await remote.open(PROMPT)
-
-    async def hop() -> None:
-        await remote.close(await remote.fork(opened.session))
-
     there: list[float] = []
     near: list[float] = []
     for _ in range(rounds):
         there += await seconds(over_there, 2)
         near += await seconds(in_process, 2)
-    hops = await seconds(hop, 20 * rounds)
+    alone = statistics.median(await hops(remote, opened.session, 20 * rounds))
     line = {
         "model": name,
         "round_ms": 1e3 * statistics.median(there),
         "in_process_ms": 1e3 * statistics.median(near),
-        "ray_ms": 1e3 * statistics.median(hops),
-        "ray_share": statistics.median(hops) / statistics.median(there),
+        "ray_ms": 1e3 * alone,
+        "ray_share": alone / statistics.median(there),
         "rounds": len(there),
         "machine": describe_machine(),
     }
@@ -100,7 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ray.get(actor.seat.remote())
             here = HostedModel(name, folder, model, config.fusion.top_k)
             rounds = 4 if options.quick else 15
-            lines.append(asyncio.run(measure(name, RemoteModel(actor, name), here, rounds)))
+            drafted = config.fusion.draft_tokens if model is config.plugin else 0
+            lines.append(asyncio.run(measure(name, RemoteModel(actor, name), here, drafted, rounds)))
             ray.kill(actor)
     finally:
         ray.shutdown()
