@@ -1,7 +1,8 @@
 """The command `onceedit`. Everything runs in this process, but for `serve`, which starts a Ray of its own; for several
 GPUs or machines submit `jobs/edit_and_eval.py` and deploy `deployments/serve.yaml`.
 
-Exit codes: 0 done; 2 something the user can put right, in one line on stderr; 130 interrupted.
+Exit codes: 0 done; 1 a cell of a comparison failed; 2 something the user can put right, in one line on stderr;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -36,14 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except OnceEditError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; nothing was half-written", file=sys.stderr)
         return 130
-    return 0
 
 
 def _say(line: str) -> None:
@@ -157,6 +157,15 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"{outcome.table}\n\nresults: {outcome.folder}")
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from onceedit_ray.comparison.config import load_grid
+    from onceedit_ray.comparison.locally import compare_here
+
+    command = f"onceedit compare --config {options.config}{f' --scale {options.scale}' if options.scale else ''}"
+    grid = load_grid(options.config, options.scale)
+    return compare_here(grid, options.results.resolve(), command, options.at_once, _say)
+
+
 def _serve(options: argparse.Namespace) -> None:
     for name, value in _OWN_RAY.items():
         os.environ.setdefault(name, value)
@@ -217,6 +226,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     _with_config(evaluate)
     evaluate.set_defaults(run=_evaluate)
+
+    comparing = commands.add_parser("compare", help="methods side by side: the cells of a grid file, results/<grid>/")
+    comparing.add_argument("--config", type=Path, required=True, help="a grid file, such as configs/paper_table1.yaml")
+    comparing.add_argument("--scale", help="one of the grid file's scales, such as 'small'")
+    comparing.add_argument("--at-once", type=int, default=1, metavar="N", help="cells computed at the same time")
+    comparing.add_argument(
+        "--results", type=Path, default=Path(os.environ.get("ONCEEDIT_RESULTS", "results")), help="default: results/"
+    )
+    comparing.set_defaults(run=_compare)
 
     serving = commands.add_parser("serve", help="answer as an OpenAI-compatible server, every target by its name")
     serving.add_argument("--host", default="127.0.0.1", help="where to listen; other than this machine needs API keys")

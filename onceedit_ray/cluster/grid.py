@@ -20,9 +20,8 @@ from onceedit_ray.comparison.cells import Cell, cells_of, cheapest_first, digest
 from onceedit_ray.comparison.config import GridConfig
 from onceedit_ray.comparison.progress import Progress, ProgressView
 from onceedit_ray.comparison.report import write_comparison
-from onceedit_ray.comparison.running import compute, make_version
+from onceedit_ray.comparison.running import compute, make_version, reason_of
 from onceedit_ray.config import RunConfig
-from onceedit_ray.errors import OnceEditError
 
 POLL_SECONDS = 2.0
 _TELL_SECONDS = 1.0
@@ -199,14 +198,11 @@ def _settle(task: Any, cell: Cell, run: GridRun, view: ProgressView) -> None:
 
 
 def _reason(error: RayError) -> str:
-    """One line: a user's error as it was raised, anything else by its kind."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
+    """`reason_of` what was raised over there."""
+    cause: BaseException = error
     while isinstance(cause, RayTaskError):
         cause = cause.cause
-    if isinstance(cause, OnceEditError):
-        return str(cause)
-    text = " ".join(str(cause).split())
-    return f"{type(cause).__name__}: {text[-300:]}"
+    return reason_of(cause)
 
 
 def _told(board: Any, task: str) -> Callable[[str], None]:

@@ -23,6 +23,7 @@ from onceedit_ray.evaluation.records import Record, replacing, write_records
 
 _RESULT = "cell.json"
 _RECORDS = "records.parquet"
+_LOCK_SECONDS = 20.0  # as long as Ray may take to end the workers of a run that was killed
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class CellStore:
     def lock(self, cell: str) -> FileLock:
         """Held by whoever works on a cell; raises `StoreError` where another run holds it."""
         self.folder(cell).mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.root / f".{cell}.lock", timeout=0)
+        lock = FileLock(self.root / f".{cell}.lock", timeout=_LOCK_SECONDS)
         try:
             lock.acquire()
         except Timeout:

@@ -52,7 +52,7 @@ def write_comparison(
     sections = [f"# {_title(config, paper)}", _state(cells, results, failures)]
     sections += [_READING[config.table.layout], "![the table as bars](figure.png)"]
     sections += [_section(config, block, paper) for block in found]
-    sections += _failures(cells, failures)
+    sections += [*_drift(config, cells, results), *_failures(cells, failures)]
     sections += [_differences(config, results, paper), _settings(cells, results), _run(results, command)]
     with replacing(folder / "report.md") as temporary:
         temporary.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
@@ -123,6 +123,26 @@ def _figure(value: float | None, head: str) -> str:
     return f"{value:.0f}" if head == "Freq." else f"{value:.2f}"
 
 
+def _drift(config: GridConfig, cells: Sequence[Cell], results: Mapping[str, CellResult]) -> list[str]:
+    """Where general prompts were asked: the share answered as before, for each row and target."""
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for cell in cells:
+        result = results.get(cell.id)
+        if result is not None and result.drift is not None:
+            rows.setdefault((cell.dataset, cell.row), {})[cell.target] = result.drift
+    if not rows:
+        return []
+    lines = [_line(["", "", *config.targets]), _line(["---", "---", *["---:"] * len(config.targets)])]
+    lines += [
+        _line([dataset, markdown_text(row), *(_figure(at.get(target), "") for target in config.targets)])
+        for (dataset, row), at in rows.items()
+    ]
+    asked = (
+        f"The share of {config.evaluation.drift_limit} general prompts whose answer is the unedited one, to the token."
+    )
+    return [f"## Drift\n\n{asked}\n\n" + "\n".join(lines)]
+
+
 def _failures(cells: Sequence[Cell], failures: Mapping[str, str]) -> list[str]:
     lines = [f"- {cell.name}: {markdown_text(failures[cell.id], 400)}" for cell in cells if cell.id in failures]
     return ["## Cells that failed\n\n" + "\n".join(lines)] if lines else []
@@ -155,7 +175,7 @@ def _differences(config: GridConfig, results: Mapping[str, CellResult], paper: P
         "edits": paper.records,
         "protocol": "all edits made, then all scored",
         "prompts": "baselines with and without a prompt template, the better figure of the two",
-        "fusion": "token by token, literal relative matrix (`onceedit` here)",
+        "fusion": "token by token, literal relative matrix (strategy onceedit here)",
     }
     lines = [_line(["", "the paper", "here"]), _line(["---", "---", "---"])]
     lines += [_line([name, markdown_text(theirs[name], 400), markdown_text(ours[name], 400)]) for name in ours]

@@ -7,13 +7,16 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock
+
 from onceedit_ray.comparison.baseline_cell import BaselineCell
 from onceedit_ray.comparison.cell_store import CellResult, CellStore
-from onceedit_ray.comparison.cells import Cell, Plan
+from onceedit_ray.comparison.cells import Cell, Plan, digest
 from onceedit_ray.comparison.onceedit_cell import score_version, time_edit
 from onceedit_ray.comparison.stopwatch import Stopwatch
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import edit_plugin, selected_edits
+from onceedit_ray.errors import OnceEditError
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.records import Record
 from onceedit_ray.evaluation.summary import SETTINGS, summarise
@@ -28,8 +31,19 @@ def version_store(results: Path) -> KnowledgeStore:
 
 
 def make_version(run: RunConfig, results: Path, progress: Progress) -> str:
-    """Edit the plug-in for all cells that share the edit; the version's id, made now or before."""
-    return edit_plugin(run, version_store(results), progress).id
+    """Edit the plug-in for all cells that share the edit; the version's id, made now or before.
+
+    Whoever asks for it meanwhile waits: it is made once.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    with FileLock(results / f".version-{digest([run.knowledge, run.plugin, run.editing])[:16]}.lock"):
+        return edit_plugin(run, version_store(results), progress).id
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a cell failed, in one line: a user's error as it was raised, anything else by its kind."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, OnceEditError) else f"{type(error).__name__}: {text[-300:]}"
 
 
 def compute(cell: Cell, results: Path, version: str | None, progress: Progress) -> CellResult:
