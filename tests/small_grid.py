@@ -37,7 +37,7 @@ def write_files(folder: Path, families: Sequence[str]) -> None:
     (folder / "texts.txt").write_text("\n".join(SENTENCES) + "\n", encoding="utf-8")
 
 
-def values(folder: Path, targets: Sequence[str], rows: Sequence[dict[str, Any]], **changes: Any) -> dict[str, Any]:
+def values(folder: Path, families: Sequence[str], methods: Sequence[dict[str, Any]], **changes: Any) -> dict[str, Any]:
     """The settings of such a grid, as a file would hold them."""
     on = {"threads": 1, "num_cpus": 0.5}
     return {
@@ -51,14 +51,14 @@ def values(folder: Path, targets: Sequence[str], rows: Sequence[dict[str, Any]],
             }
         },
         "plugin": {"model": f"local:{folder / 'llama'}", **on},
-        "targets": {name: {"model": f"local:{folder / name}", **on} for name in targets},
-        "rows": list(rows),
+        "targets": {name: {"model": f"local:{folder / name}", **on} for name in families},
+        "rows": list(methods),
         "editing": {"learning_rate": 3e-3, "max_epochs": 2, "min_epochs": 1, "unrelated_per_epoch": 8},
         "corpus": [folder / "texts.txt"],
         "evaluation": {"general_limit": 2, "drift_limit": 2, "drift_tokens": 4},
     } | changes
 
 
-def grid(folder: Path, targets: Sequence[str], rows: Sequence[dict[str, Any]], **changes: Any) -> GridConfig:
+def grid(folder: Path, families: Sequence[str], methods: Sequence[dict[str, Any]], **changes: Any) -> GridConfig:
     """The same, checked."""
-    return parse_as(GridConfig, values(folder, targets, rows, **changes), "test")
+    return parse_as(GridConfig, values(folder, families, methods, **changes), "test")

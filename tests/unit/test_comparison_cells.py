@@ -26,8 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def cells(folder: Path, rows: list[dict[str, Any]] = ROWS, **changes: Any) -> list[Cell]:
-    return cells_of(grid(folder, changes.pop("on", TARGETS), rows, **changes))
+def cells(folder: Path, methods: list[dict[str, Any]] = ROWS, **changes: Any) -> list[Cell]:
+    return cells_of(grid(folder, changes.pop("on", TARGETS), methods, **changes))
 
 
 def test_a_cell_for_every_row_target_and_data_set(folder: Path) -> None:
