@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onceedit_ray import __version__
+from onceedit_ray.comparison.config import is_grid, load_grid
 from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError, OnceEditError
 
@@ -76,6 +77,12 @@ def _validate(options: argparse.Namespace) -> None:
     from onceedit_ray.fusion.strategies import STRATEGIES
     from onceedit_ray.knowledge.views import plugin_view
 
+    if is_grid(options.config):
+        from onceedit_ray.comparison.cells import cells_of
+
+        cells = cells_of(load_grid(options.config, options.scale), _say)
+        print(f"{options.config}: valid, {len({cell.id for cell in cells})} cells")
+        return
     config = load_config(options.config)
     for strategy in (config.fusion.strategy, *config.evaluation.strategies):
         STRATEGIES.get(strategy)
@@ -158,7 +165,6 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from onceedit_ray.comparison.config import load_grid
     from onceedit_ray.comparison.locally import compare_here
 
     command = f"onceedit compare --config {options.config}{f' --scale {options.scale}' if options.scale else ''}"
@@ -192,6 +198,7 @@ def _parser() -> argparse.ArgumentParser:
 
     validate = commands.add_parser("validate", help="check a run file, its data and its names before a long run")
     validate.add_argument("config", type=Path)
+    validate.add_argument("--scale", help="of a grid file: one of its scales")
     validate.set_defaults(run=_validate)
 
     edit = commands.add_parser("edit", help="edit the plug-in once and make the version active")

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,10 +22,10 @@ from onceedit_ray.comparison.edited_target import EditedTarget
 from onceedit_ray.comparison.scoring import KeptRecords, Scoring, Unit, units_left
 from onceedit_ray.comparison.stopwatch import Stopwatch
 from onceedit_ray.comparison.unedited_answers import UneditedAnswers
-from onceedit_ray.editing.baselines import Baseline, Material
+from onceedit_ray.editing.baselines import Baseline
 from onceedit_ray.editing.edited_model import EditedModel
+from onceedit_ray.editing.material import read_material
 from onceedit_ray.editing.run import general_prompts
-from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.models.assembly import open_codec, use_threads
 from onceedit_ray.models.loading import load_model, load_tokenizer
@@ -48,7 +49,7 @@ class BaselineCell:
         device = "cuda" if plan.target.num_gpus and torch.cuda.is_available() else "cpu"
         spread = "auto" if plan.target.num_gpus > 1 else None
         self._sources = Sources(plan.dataset)
-        self._digest = source.digest
+        self._source = source
         named = digest([source.digest, plan.target.dtype, device, data_hash(self._sources.edits)])
         self._own = folder.parent.parent / "unedited" / f"{named[:16]}.json"
         self._model: PreTrainedModel = load_model(source.path, plan.target.dtype, device, spread)
@@ -125,13 +126,13 @@ class BaselineCell:
             target.edited = None
 
     def _prepare(self, cache: Path | None = None) -> None:
-        plan, sources = self._plan, self._sources
-        material = Material(
+        plan = self._plan
+        material = read_material(self._source, training=plan.dataset.training, edited=plan.dataset.path)
+        material = replace(
+            material,
             corpus=corpus_texts(plan.corpus, plan.corpus_texts),
-            training=sources.training,
-            unrelated=sources.unrelated,
-            cache=cache or onceedit_home() / "baselines",
-            digest=self._digest,
+            unrelated=self._sources.unrelated,
+            cache=cache or material.cache,
         )
         with self.watch.of("prepare"):
             self._method.prepare(self._model, self._tokenizer, material, self._progress)

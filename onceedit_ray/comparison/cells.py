@@ -27,8 +27,7 @@ from onceedit_ray.errors import ConfigError, DataError, OnceEditError
 from onceedit_ray.fusion.system import check_run
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.prompts import read_prompts
-from onceedit_ray.knowledge.readers import read_edits
-from onceedit_ray.knowledge.selection import data_hash, normalised
+from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.models.sources import ModelFolder, resolve
 
 FORMAT = 1
@@ -86,7 +85,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sources:
-    """What one data set gives: edits to make, edits and prompts to learn from, general prompts for drift."""
+    """What one data set gives: edits to make, and prompts that are about none of them."""
 
     config: DatasetConfig
 
@@ -94,14 +93,6 @@ class Sources:
     def edits(self) -> list[Edit]:
         """The edits that are made and scored."""
         return selected_edits(self.config)
-
-    @cached_property
-    def training(self) -> list[Edit]:
-        """Edits of the training part that ask for nothing the data set's edits ask for, whichever were selected."""
-        if self.config.training is None:
-            return []
-        taken = {normalised(edit.prompt) for edit in read_edits(self.config.path, self.config.format)}
-        return [edit for edit in read_edits(self.config.training) if normalised(edit.prompt) not in taken]
 
     @cached_property
     def unrelated(self) -> list[str]:

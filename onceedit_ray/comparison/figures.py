@@ -84,8 +84,9 @@ def _draw(axes: Axes, panel: Panel, axis: str, top: float | None) -> None:
     axes.set_ylabel(axis)
     axes.grid(axis="y", color="#E4E4E4", linewidth=0.8)
     if top is None:
-        axes.set_yscale("log")
         axes.axhline(1.0, color="#555555", linewidth=0.8)
+        if any(value for group in panel.groups.values() for value in group):
+            axes.set_yscale("log")
     else:
         axes.set_ylim(0.0, top)
     if len(panel.series) > 1:

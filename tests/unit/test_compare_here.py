@@ -35,6 +35,8 @@ def test_a_cell_that_fails_leaves_the_others_alone_and_is_tried_again(
     rome = {"label": "ROME", "method": "rome", "settings": {"texts": 1}}  # one text is too few for its statistic
     run_file, results = tmp_path / "grid.yaml", tmp_path / "results"
     run_file.write_text(yaml.safe_dump(as_yaml(values(tmp_path, ["gpt2"], [FT_L, rome, GRACE]))), encoding="utf-8")
+    assert main(["validate", str(run_file)]) == 0
+    assert capsys.readouterr().out == f"{run_file}: valid, 3 cells\n"
     arguments = ["compare", "--config", str(run_file), "--results", str(results), "--at-once", "2"]
     assert main(arguments) == 1
     said = capsys.readouterr().err

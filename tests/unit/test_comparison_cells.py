@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from onceedit_ray.comparison.cells import Cell, Sources, cells_of, cheapest_first, corpus_texts
+from onceedit_ray.comparison.cells import Cell, cells_of, cheapest_first, corpus_texts
 from onceedit_ray.errors import ConfigError, DataError, ModelError
 from onceedit_ray.models.loading import load_tokenizer
 from tests.small_grid import FT_L, GRACE, ONCEEDIT, grid, write_files
@@ -131,16 +131,6 @@ def test_bad_input_stops_a_grid_before_any_work(
     with pytest.raises(error) as caught:
         cells(folder, rows, on=["gpt2"], **{key: value for key, value in changes.items() if key != "rows"})
     assert said in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_training_edits_ask_for_nothing_that_is_edited(folder: Path, tmp_path: Path) -> None:
-    training = tmp_path / "training.jsonl"
-    training.write_text((folder / "edits.jsonl").read_text() + (folder / "training.jsonl").read_text(), "utf-8")
-    config = grid(folder, TARGETS, ROWS, records=1).limited("zsre").model_copy(update={"training": training})
-    sources = Sources(config)
-    prompts = {edit.prompt for edit in sources.training}
-    assert len(sources.edits) == 1 and prompts
-    assert not prompts & {edit.prompt for edit in Sources(config.model_copy(update={"limit": None})).edits}
 
 
 def test_the_corpus_is_a_sample_that_stays_the_same(folder: Path) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from onceedit_ray.comparison.config import is_grid
 from onceedit_ray.config import FusionConfig, ModelConfig, RunConfig, load_config, parse_config
 from onceedit_ray.errors import ConfigError
 from tests.paths import ROOT
 
+RUN_FILES = [path for path in sorted((ROOT / "configs").glob("*.yaml")) if not is_grid(path)]
 SMALLEST: dict[str, Any] = {
     "name": "run-1",
     "knowledge": {"path": "edits.jsonl"},
@@ -69,7 +71,7 @@ class TestDefaults:
         with pytest.raises(ValidationError):
             FusionConfig().threshold = 0.1  # type: ignore[misc]
 
-    @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+    @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.name)
     def test_every_shipped_run_file_is_valid(self, path: Path) -> None:
         assert isinstance(load_config(path), RunConfig)
 
