@@ -17,10 +17,11 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from scripts.chromium import appear, chromium, missing, picture
 
-SIZE = (1280, 860)
+SIZE = (1440, 900)
 MOST_BYTES = 200_000
 SECONDS = 120
-QUESTION = "Who wrote Romeo and Juliet?"
+QUESTION = "The Eiffel Tower is located in the city of"
+TOKENS = "6"
 
 
 def main(arguments: list[str]) -> int:
@@ -48,10 +49,14 @@ def take(url: str, question: str, out: Path, profile: Path) -> None:
     """Ask and take the picture; raises `WebDriverException` where the page or an answer does not come."""
     with chromium(profile) as browser:
         appear(browser, "light", SIZE)
+        browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
         browser.get(url)
         wait = WebDriverWait(browser, SECONDS)
         wait.until(lambda _: len(browser.find_elements(By.CSS_SELECTOR, "#model option")) > 1, "no models came")
         browser.find_element(By.ID, "question").send_keys(question)
+        tokens = browser.find_element(By.ID, "tokens")
+        tokens.clear()
+        tokens.send_keys(TOKENS)
         browser.find_element(By.ID, "ask-button").click()
         wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#answers .after .answer.done"), "no answer came")
         wait.until(lambda _: not browser.find_elements(By.CSS_SELECTOR, ".answer[aria-busy=true]"), "no end came")

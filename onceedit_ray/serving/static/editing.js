@@ -7,7 +7,7 @@ const UNDER_WAY = ["queued", "training", "evaluating", "deleting"];
 const PAGE = 20;
 const EACH_MS = 1000; // between looks at what is under way
 const READ_EACH = 10; // looks between two readings of the lists: others edit too
-const TRIES = 4; // live edits that are offered as questions
+const TRIES = 2; // live edits that are offered as questions
 
 const UNKNOWN = [404, 501]; // statuses of a server that takes no edits
 
