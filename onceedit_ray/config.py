@@ -161,6 +161,34 @@ class EvaluationConfig(_Strict):
     concurrency: int = Field(8, ge=1)
 
 
+class LivingConfig(_Strict):
+    """How a served plug-in takes in edits while it answers, and what a new version must show before it goes live.
+
+    adding: "continue" goes on from the live version and rehearses old edits, "base" begins at the base plug-in with all
+        edits. Deleting always begins at the base plug-in.
+    rehearsal: old edits repeated in one epoch for each new one.
+    learnt, kept: lowest reliability of the new and of the old edits, through the fused decoder, teacher-forced.
+    locality: lowest locality on the edits' own locality prompts. false_alarms: largest share of held-out general
+        prompts for which the gate opens.
+    old_limit, general_limit: how many old edits and how many general prompts are looked at.
+    join: batches that wait together are trained together, up to so many edits.
+    num_cpus, num_gpus: reserved while a version is made. niceness: of that process; 19 gives way to all others.
+    """
+
+    adding: Literal["continue", "base"] = "continue"
+    rehearsal: int = Field(2, ge=1)
+    learnt: float = Field(0.97, ge=0.0, le=1.0)
+    kept: float = Field(0.97, ge=0.0, le=1.0)
+    locality: float = Field(0.95, ge=0.0, le=1.0)
+    false_alarms: float = Field(0.05, ge=0.0, le=1.0)
+    old_limit: int = Field(200, ge=0)
+    general_limit: int = Field(100, ge=1)
+    join: int = Field(64, ge=1)
+    num_cpus: float = Field(0.5, gt=0.0)
+    num_gpus: float = Field(0.0, ge=0.0)
+    niceness: int = Field(19, ge=0, le=19)
+
+
 class RunConfig(_Strict):
     """One run: edit once, evaluate on every target. `name` names the folder under `results/`."""
 
@@ -172,6 +200,7 @@ class RunConfig(_Strict):
     alignment: AlignmentConfig = AlignmentConfig()
     fusion: FusionConfig = FusionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    living: LivingConfig = LivingConfig()
 
     @field_validator("targets")
     @classmethod

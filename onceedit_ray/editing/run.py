@@ -5,27 +5,20 @@ A version's id is made of everything that went into it, so the same run file fin
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from onceedit_ray.config import KnowledgeConfig, RunConfig
-from onceedit_ray.editing.editors import EDITORS, Epoch
+from onceedit_ray.editing.editors import Epoch
+from onceedit_ray.editing.training import Recipe, train
 from onceedit_ray.errors import ConfigError, StoreError
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.manifest import Manifest
 from onceedit_ray.knowledge.prompts import read_prompts, shipped_prompts
 from onceedit_ray.knowledge.readers import read_edits
-from onceedit_ray.knowledge.selection import data_hash, select
+from onceedit_ray.knowledge.selection import select
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import Version
-from onceedit_ray.models.assembly import use_threads
-from onceedit_ray.models.loading import load_model, load_tokenizer, without_progress_bars
 from onceedit_ray.models.sources import resolve
 
 HELD_OUT = 10
@@ -73,49 +66,33 @@ def general_prompts(file: Path | None, limit: int) -> list[str]:
     return prompts[:limit]
 
 
+def recipe_of(
+    config: RunConfig, edits: Sequence[Edit], parent: Version | None = None, progress: Progress = lambda line: None
+) -> Recipe:
+    """The recipe of a version that knows `edits`, begun at the base plug-in or gone on with from `parent`.
+
+    Raises `ModelError` where the plug-in cannot be had, `DataError` for a file of unrelated prompts.
+    """
+    unrelated = unrelated_prompts(config.editing.unrelated)
+    return Recipe(config, resolve(config.plugin.model, progress), tuple(edits), unrelated, parent)
+
+
 def edit_plugin(config: RunConfig, store: KnowledgeStore, progress: Progress = print) -> Version:
     """Edit the plug-in as `config` says and commit the version, or find the one made so before; makes it active.
 
     Raises the errors of reading, resolving and committing; nothing is left behind by any of them, nor by Ctrl-C.
     """
     edits = selected_edits(config.knowledge)
-    unrelated = unrelated_prompts(config.editing.unrelated)
-    base = resolve(config.plugin.model, progress)
-    settings = {**config.editing.model_dump(mode="json"), "view": config.plugin.view}
-    identity = _hash([base.digest, data_hash(edits), settings, _hash(unrelated)])
-    version_id = f"{config.name}-{identity[:10]}"
-    if any(version.id == version_id for version in store.versions()):
-        progress(f"version {version_id} was made before from the same edits and settings; using it")
-        return store.activate(version_id)
-    use_threads(config.plugin.threads)
-    device = "cuda" if config.plugin.num_gpus and torch.cuda.is_available() else "cpu"
-    model = load_model(base.path, dtype="float32", device=device)
-    tokenizer = load_tokenizer(base.path)
-    progress(f"editing {base.name}: {len(edits)} edits, {sum(map(len, unrelated))} unrelated prompts to draw from")
-    editor = EDITORS.get(config.editing.editor)(model, tokenizer, edits, unrelated, config.editing, config.plugin.view)
-    outcome = editor.run(lambda epoch: progress(_line(epoch, config.editing.max_epochs)))
-    last = outcome.epochs[-1]
-    manifest = Manifest(
-        id=version_id,
-        base_model=config.plugin.model,
-        base_digest=base.digest,
-        editor=config.editing.editor,
-        settings=settings,
-        seed=config.editing.seed,
-        data_hash=data_hash(edits),
-        edits=len(edits),
-        losses=[asdict(epoch) for epoch in outcome.epochs],
-        gate={"recall": last.recall, "false_alarms": last.false_alarms, "complete": outcome.complete},
-        seconds=outcome.seconds,
-    )
-
-    def write_weights(folder: Path) -> None:
-        with without_progress_bars():
-            model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-    version = store.commit(manifest, edits, write_weights)
-    done = "every edit learnt" if outcome.complete else f"{last.learnt:.0%} of the edits learnt after the last epoch"
+    recipe = recipe_of(config, edits, progress=progress)
+    if any(version.id == recipe.id for version in store.versions()):
+        progress(f"version {recipe.id} was made before from the same edits and settings; using it")
+        return store.activate(recipe.id)
+    drawn = sum(map(len, recipe.unrelated))
+    progress(f"editing {recipe.base.name}: {len(edits)} edits, {drawn} unrelated prompts to draw from")
+    trained = train(recipe, lambda epoch: progress(_line(epoch, config.editing.max_epochs)))
+    version = store.commit(trained.manifest(), edits, trained.write)
+    outcome = trained.outcome
+    done = "every edit learnt" if outcome.complete else f"{outcome.epochs[-1].learnt:.0%} of the edits learnt after the last epoch"
     progress(f"version {version.id}: {done}, {outcome.seconds:.0f} s")
     return store.activate(version.id)
 
@@ -127,6 +104,3 @@ def _line(epoch: Epoch, most: int) -> str:
         f"{epoch.false_alarms:4.0%} of unrelated prompts  ({epoch.seconds:.0f} s)"
     )
 
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -10,8 +10,7 @@ from onceedit_ray.fusion.decoder import FusedDecoder, Member, Plugin
 from onceedit_ray.fusion.pairing import pair_up
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.strategies import STRATEGIES
-from onceedit_ray.knowledge.readers import read_edits
-from onceedit_ray.knowledge.version import EDITS
+from onceedit_ray.knowledge.version import EDITS, edits_in
 from onceedit_ray.knowledge.views import plugin_view
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.codec import Codec
@@ -54,10 +53,9 @@ def open_decoder(
 
 def open_screen(edited: Path, config: FusionConfig) -> Screen | None:
     """The screen over a version's edits, if the run file asks for one; a version without its edits has none."""
-    edits = edited / EDITS
-    if config.screen == "none" or not edits.is_file():
+    if config.screen == "none" or not (edited / EDITS).is_file():
         return None
-    return Screen(read_edits(edits))
+    return Screen(edits_in(edited))
 
 
 def _member(name: str, target: ModelConfig, base: ModelFolder, config: RunConfig, progress: Progress) -> Member:

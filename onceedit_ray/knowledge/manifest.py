@@ -38,6 +38,7 @@ class Manifest(BaseModel):
     losses: one entry an epoch, name to value.
     gate: the gate's figures, by prompt shape or as the editor reports them.
     seconds: duration of the edit.
+    report: the figures for which it was accepted; empty where nobody judged it.
     files: every other file of the version; filled in by the store.
     """
 
@@ -56,6 +57,7 @@ class Manifest(BaseModel):
     losses: list[dict[str, float]] = Field(default_factory=list)
     gate: dict[str, Any] = Field(default_factory=dict)
     seconds: float = Field(ge=0)
+    report: dict[str, Any] = Field(default_factory=dict)
     onceedit_version: str = __version__
     files: dict[str, StoredFile] = Field(default_factory=dict)
 

@@ -41,13 +41,7 @@ class Version:
 
     def edits(self) -> list[Edit]:
         """The edits that were made, exactly as they were committed; `StoreError` if they cannot be read."""
-        source = (self.path / EDITS).as_posix()
-        try:
-            with self.filesystem.open_input_file(source) as stream:
-                rows = pq.ParquetFile(stream).read().to_pylist()
-            return [Edit.model_validate(row) for row in rows]
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise StoreError(f"{source}: cannot be read ({first_line(error)}); {ADVICE}") from error
+        return edits_in(self.path, self.filesystem)
 
     def download(self, folder: Path) -> Path:
         """A local folder with this version's files: its own if the store is local, else a verified copy in `folder`.
@@ -87,6 +81,17 @@ class Version:
 
 
 ADVICE = "restore the version from a copy, or delete its folder and edit again"
+
+
+def edits_in(folder: Path, filesystem: fs.FileSystem | None = None) -> list[Edit]:
+    """The edits of the version in `folder`, none at all among them; `StoreError` if they cannot be read."""
+    source = (folder / EDITS).as_posix()
+    try:
+        with (filesystem or fs.LocalFileSystem()).open_input_file(source) as stream:
+            rows = pq.ParquetFile(stream).read().to_pylist()
+        return [Edit.model_validate(row) for row in rows]
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise StoreError(f"{source}: cannot be read ({first_line(error)}); {ADVICE}") from error
 
 
 def describe_files(folder: Path) -> dict[str, StoredFile]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.config import RunConfig, parse_config
-from onceedit_ray.editing import run
+from onceedit_ray.editing import training
 from onceedit_ray.editing.editors import Epoch, Outcome
 from onceedit_ray.editing.run import edit_plugin, general_prompts, open_store, selected_edits, unrelated_prompts
 from onceedit_ray.errors import ConfigError, ConflictError, DataError, ModelError, StoreError
@@ -117,7 +117,7 @@ def test_a_version_made_before_is_used_again(
     other = edit_plugin(config(base, edits, {"seed": 1}), store, silent)
     assert other.id != version.id and store.active_id() == other.id
 
-    monkeypatch.setattr(run, "load_model", None)  # nothing is loaded, let alone trained
+    monkeypatch.setattr(training, "load_model", None)  # nothing is loaded, let alone trained
     changed = config(
         base, edits, targets={"two": {"model": "other/one"}}, fusion={"threshold": 0.9}, evaluation={"shape": "chat"}
     )
@@ -142,7 +142,7 @@ class Untrained:
 
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run.EDITORS, "get", lambda name: Untrained)
+    monkeypatch.setattr(training.EDITORS, "get", lambda name: Untrained)
 
 
 def test_whatever_goes_into_a_version_makes_another(
@@ -246,7 +246,7 @@ def test_a_full_disk_is_one_line_and_costs_no_version(
 def test_nothing_is_loaded_or_made_for_bad_input(
     base: Path, edits: Path, tmp_path: Path, store: KnowledgeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "load_model", None)
+    monkeypatch.setattr(training, "load_model", None)
     conflict = written(tmp_path / "conflict.jsonl", [*EDITS, {"prompt": EDITS[0]["prompt"], "target_new": "Nice"}])
     for bad, error in (
         (config(base, tmp_path / "missing.jsonl"), DataError),

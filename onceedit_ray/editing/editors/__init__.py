@@ -1,7 +1,8 @@
 """Editors by name. An editor is one file here and one registry entry.
 
 An entry is called with (model, tokenizer, edits, unrelated prompts, `EditingConfig`, view) and has a `run(report)` that
-changes the model in place and returns an `Outcome`.
+changes the model in place and returns an `Outcome`. To go on from an edited model it is called with two more arguments:
+the edits that the model has learnt already, and how many of those an epoch rehearses.
 """
 
 from __future__ import annotations

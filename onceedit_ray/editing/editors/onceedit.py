@@ -65,6 +65,8 @@ class OnceEdit:
         unrelated: prompts the gate must leave alone, by origin.
         config: settings of §3.1.
         view: the plug-in's prompt view.
+        known: edits that `model` has learnt before, to be kept. rehearsed: how many of them an epoch repeats at most;
+            those that were found forgotten come on top.
     """
 
     def __init__(
@@ -75,18 +77,25 @@ class OnceEdit:
         unrelated: Sequence[Sequence[str]],
         config: EditingConfig,
         view: str = "short",
+        known: Sequence[Edit] = (),
+        rehearsed: int = 0,
     ) -> None:
         self._model = model.float()
         self._tokenizer = tokenizer
-        self._edits = list(edits)
+        self._edits = [*edits, *known]
+        self._new = len(edits)
+        self._rehearsed = min(rehearsed, len(known))
+        self._forgotten: set[int] = set()
         self._config = config
         self._view = view
         self._context = [prompt for pool in unrelated for prompt in pool]
-        self._sampler = UnrelatedSampler(edits, unrelated, hard=config.hard_negatives)
-        self._per_epoch = config.unrelated_per_epoch or max(64, min(4 * len(edits), 2 * len(edits) + 256))
+        self._sampler = UnrelatedSampler(self._edits, unrelated, hard=config.hard_negatives)
+        at_once = self._new + self._rehearsed
+        self._per_epoch = config.unrelated_per_epoch or max(64, min(4 * at_once, 2 * at_once + 256))
         torch.manual_seed(config.seed)
         self._weight_id = add_weight_token(model, tokenizer)
-        instances = len(edits) * (1 + config.paraphrases) + self._per_epoch
+        repeated = 1 + min(config.paraphrases, 1)
+        instances = len(edits) * (1 + config.paraphrases) + self._rehearsed * repeated + self._per_epoch
         self._steps_per_epoch = math.ceil(instances / config.batch_size)
         self._eos = tokenizer.eos_token_id
         if self._eos is None:
@@ -153,30 +162,42 @@ class OnceEdit:
 
     def _settled(self, epoch: Epoch) -> bool:
         gate_is_trained = self._config.weight_loss > 0
-        return epoch.learnt == 1.0 and (not gate_is_trained or (epoch.recall == 1.0 and epoch.false_alarms <= 0.02))
+        learnt = not self._edits or (epoch.learnt == 1.0 and (not gate_is_trained or epoch.recall == 1.0))
+        return learnt and (not gate_is_trained or epoch.false_alarms <= 0.02)
 
     @torch.inference_mode()
     def _verified(self) -> bool:
         """Whether the weights as they are now answer every edit and open the gate for it: the worst one counts."""
         self._model.eval()
         instances = [self._edit_instance(i, edit.prompt, own=True) for i, edit in enumerate(self._edits)]
-        good = True
+        missed = set()
         for batch in self._batches(instances):
             _, _, correct_B, w_B = self._losses(batch)
-            good = good and all(correct_B) and (self._config.weight_loss == 0 or min(w_B) > 0.9)
+            for instance, correct, w in zip(batch, correct_B, w_B, strict=True):
+                if not correct or (self._config.weight_loss > 0 and w <= 0.9):
+                    missed.add(instance.edit)
+        self._forgotten = {index for index in missed if index is not None and index >= self._new}
         self._model.train()
-        return good
+        return not missed
 
     def _instances(self) -> list[Instance]:
         instances = []
-        for index, edit in enumerate(self._edits):
+        for index, times in self._repetitions():
+            edit = self._edits[index]
             instances.append(self._edit_instance(index, edit.prompt, own=True))
-            for _ in range(self._config.paraphrases):
+            for _ in range(times):
                 text = variant(edit, self._rng, self._context)
                 instances.append(self._edit_instance(index, text, own=False))
         for prompt in self._sampler.draw(self._rng, self._per_epoch):
             instances.append(Instance(self._encode(plugin_view(prompt, self._view)), (), None))
         return instances
+
+    def _repetitions(self) -> list[tuple[int, int]]:
+        """The edits of one epoch and how many paraphrases of each: all new ones, and some of those known before."""
+        drawn = self._rng.sample(range(self._new, len(self._edits)), self._rehearsed) if self._rehearsed else []
+        known = sorted({*drawn, *self._forgotten})
+        few = min(self._config.paraphrases, 1)
+        return [(index, self._config.paraphrases) for index in range(self._new)] + [(index, few) for index in known]
 
     def _edit_instance(self, index: int, prompt: str, own: bool) -> Instance:
         prompt_ids = self._encode(plugin_view(prompt, self._view))

@@ -1,0 +1,243 @@
+"""Edits that arrive one batch after another: `python -m benchmarks.sequential_edits [--ways continue base]`.
+
+Ten batches of twenty ZsRE edits, each made into a version and judged as a served plug-in does it (`serving/making.py`),
+both ways: "continue" goes on from the version before and rehearses, "base" begins at the base plug-in with all edits so
+far. After each batch all edits so far are asked for. At the end the last version answers through the fused decoder on
+a real target, teacher-forced and as text; deleting the last batch again and going back are checked to the bit.
+
+Prints a table; writes `sequential_edits.parquet` and `sequential_edits.png`. A batch that was measured is not measured
+again: its line is kept beside the versions, in `ONCEEDIT_HOME`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from onceedit_ray.config import RunConfig, load_config
+from onceedit_ray.editing.run import general_prompts, open_store, recipe_of, selected_edits
+from onceedit_ray.evaluation.evaluate import Evaluation
+from onceedit_ray.evaluation.machine import describe_machine
+from onceedit_ray.evaluation.records import replacing
+from onceedit_ray.evaluation.summary import summarise
+from onceedit_ray.fusion.system import open_decoder
+from onceedit_ray.home import onceedit_home
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.store import KnowledgeStore
+from onceedit_ray.knowledge.version import Version
+from onceedit_ray.serving.making import make_version
+
+RESULTS = Path(__file__).parent / "results"
+WAYS = ("continue", "base")
+Line = dict[str, Any]
+
+
+class Kept:
+    """Lines that were measured before, by what they were measured on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def line(self, *key: object) -> Line | None:
+        path = self._path(key)
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def keep(self, line: Line, *key: object) -> Line:
+        with replacing(self._path(key)) as path:
+            path.write_text(json.dumps(line))
+        return line
+
+    def _path(self, key: Sequence[object]) -> Path:
+        return self._folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.json"
+
+
+def in_sequence(
+    config: RunConfig, store: KnowledgeStore, edits: Sequence[Edit], size: int, way: str, kept: Kept
+) -> list[Line]:
+    """One line a batch; whatever a version scores, the next one is built on it."""
+    lines: list[Line] = []
+    parent: Version | None = None
+    # The bounds are let go of: a version that would be refused is to be seen on the curve, not to end it.
+    loose = {"learnt": 0.0, "kept": 0.0, "locality": 0.0, "false_alarms": 1.0, "old_limit": len(edits)}
+    config = config.model_copy(update={"living": config.living.model_copy(update=loose)})
+    for batch, end in enumerate(range(size, len(edits) + 1, size), start=1):
+        so_far, new = edits[:end], edits[end - size : end]
+        recipe = recipe_of(config, so_far, parent if way == "continue" else None)
+        line = kept.line("batch", recipe.id)
+        if line is None:
+            began = time.monotonic()
+            made = make_version(config, store, so_far, recipe.parent, new, _progress(f"{way} {batch}"))
+            figures = {name: value for name, value in made.report.items() if name != "bounds"}
+            line = {"way": way, "batch": batch, "edits": end, "version": made.version, **figures}
+            manifest = store.get(made.version).manifest
+            line |= {"train_seconds": manifest.seconds, "epochs": len(manifest.losses)}
+            line |= {"complete": bool(manifest.gate["complete"]), "seconds": time.monotonic() - began}
+            kept.keep(line, "batch", recipe.id)
+        line["all"] = _pooled(line)
+        lines.append(line)
+        print(
+            f"{way:8} batch {batch:2d}  {end:3d} edits  new {line['learnt']:.3f}  old {_shown(line['kept'])}  "
+            f"all {line['all']:.3f}  generality {_shown(line['generality'])}  locality {_shown(line['locality'])}  "
+            f"gate {line['recall']:.3f}/{line['false_alarms']:.3f}  {line['epochs']:2d} epochs "
+            f"{line['train_seconds']:5.0f} s",
+            flush=True,
+        )
+        parent = store.get(line["version"], verify=False)
+    return lines
+
+
+async def on_target(config: RunConfig, version: Version, edits: Sequence[Edit], target: str) -> Line:
+    """Reliability of all edits, each way of scoring, through the fused decoder on a real target."""
+    decoder = open_decoder(config, version.path, print, [target])
+    asked = [edit.model_copy(update={"rephrasings": (), "locality": (), "portability": ()}) for edit in edits]
+    done = 0
+
+    def progress(count: int) -> None:
+        nonlocal done
+        done += count
+        if done % 50 == 0:
+            print(f"{target}: {done}/{len(asked)}", flush=True)
+
+    records = await Evaluation(decoder, target, config.name, config.evaluation, progress).run(asked)
+    summary = summarise(records, [], config.fusion.threshold, version.id, len(edits), version.manifest.seconds)
+    row = summary["targets"][target][config.fusion.strategy]
+    return {name: row[name]["reliability"] for name in ("teacher_forced", "generation", "text_match")}
+
+
+def exact(config: RunConfig, store: KnowledgeStore, edits: Sequence[Edit], size: int) -> Line:
+    """Add a batch to a version made from the base and delete it again: the same version, the same bits."""
+    without = make_version(config, store, edits[:-size], None, edits[:-size], _progress("without"))
+    before = store.get(without.version).manifest.files
+    anew = KnowledgeStore(onceedit_home() / "sequential-anew")
+    known = {version.id for version in anew.versions()}
+    if without.version not in known:
+        make_version(config, anew, edits[:-size], None, edits[:-size], _progress("anew"))
+    again = anew.get(without.version).manifest.files
+    store.activate(without.version)
+    first = store.active()
+    for id in [version.id for version in store.versions() if version.id != without.version][:1]:
+        store.activate(id)
+    store.activate(without.version)
+    back = store.active()
+    assert first is not None and back is not None
+    weights = "model.safetensors"
+    return {
+        "deletion_exact": before[weights].sha256 == again[weights].sha256,
+        "rollback_exact": first.manifest.files == back.manifest.files == before,
+    }
+
+
+def draw(lines: Sequence[Line], path: Path) -> None:
+    """Reliability of all edits so far and seconds of training, batch by batch."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(7, 6), sharex=True, height_ratios=(2, 1))
+    for way in dict.fromkeys(line["way"] for line in lines):
+        own = [line for line in lines if line["way"] == way]
+        x = [line["edits"] for line in own]
+        above.plot(x, [line["all"] for line in own], marker="o", label=f"all edits so far, {way}")
+        above.plot(x, [line["locality"] for line in own], marker=".", linestyle=":", label=f"locality, {way}")
+        below.plot(x, [line["train_seconds"] for line in own], marker="o", label=way)
+    above.axhline(0.97, color="grey", linewidth=0.8)
+    above.set_ylim(0.8, 1.005)
+    above.set_ylabel("teacher-forced score")
+    above.legend(fontsize=8)
+    below.set_ylabel("seconds of training")
+    below.set_xlabel("edits made, in batches one after another")
+    below.legend(fontsize=8)
+    figure.tight_layout()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+    pyplot.close(figure)
+
+
+def _progress(name: str) -> Any:
+    last: list[str] = [""]
+
+    def report(step: str, share: float) -> None:
+        line = f"  {name}: {step} {share:4.0%}"
+        if line != last[0] and (step == "training" or share in (0.0, 1.0)):
+            last[0] = line
+            print(line, flush=True)
+
+    return report
+
+
+def _pooled(line: Line) -> float:
+    """The mean over all edits, new and old."""
+    old = line["kept"] or 0.0
+    return float((line["learnt"] * line["new_edits"] + old * line["old_edits"]) / line["edits"])
+
+
+def _shown(value: float | None) -> str:
+    return "  -  " if value is None else f"{value:.3f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what is asked for and not measured yet, print the table, write Parquet and picture."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.sequential_edits", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--config", type=Path, default=Path("configs/sequential.yaml"))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--size", type=int, default=20, help="edits in a batch")
+    parser.add_argument("--target", help="ask a real target at the end (default: the first of the run file)")
+    parser.add_argument("--exact", action="store_true", help="check that deletion and rollback are exact")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    config = load_config(options.config)
+    edits = selected_edits(config.knowledge)
+    store = KnowledgeStore(onceedit_home() / "sequential")
+    kept = Kept(onceedit_home() / "sequential-lines")
+    target = options.target or next(iter(config.targets))
+    print(f"{len(edits)} edits, {len(general_prompts(config.evaluation.general, config.living.general_limit))} general")
+    lines: list[Line] = []
+    endings: list[Line] = []
+    for way in options.ways:
+        lines += in_sequence(config, store, edits, options.size, way, kept)
+        last = store.get(lines[-1]["version"])
+        asked = kept.line("target", target, last.id)
+        if asked is None:
+            asked = kept.keep(asyncio.run(on_target(config, last, edits, target)), "target", target, last.id)
+        endings.append({"way": way, "target": target, **asked})
+        print(f"{way:8} all {len(edits)} on {target}: {json.dumps(asked)}", flush=True)
+        _write(options.results, lines, endings)
+    if options.exact:
+        checks = exact(config, store, edits[: 2 * options.size], options.size)
+        print(json.dumps(checks), flush=True)
+        endings = [{**ending, **checks} for ending in endings]
+        _write(options.results, lines, endings)
+    assert open_store() is not None
+
+
+def _write(results: Path, lines: Sequence[Line], endings: Sequence[Line]) -> None:
+    last = {(ending["way"], len(lines)): ending for ending in endings}
+    del last
+    results.mkdir(parents=True, exist_ok=True)
+    by_way = {ending["way"]: ending for ending in endings}
+    final = {line["way"]: line for line in lines}
+    rows = [
+        {**line, **(by_way[line["way"]] if final[line["way"]] is line else {}), "machine": describe_machine()}
+        for line in lines
+    ]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with replacing(results / "sequential_edits.parquet") as path:
+        pq.write_table(pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows]), path)
+    draw(lines, results / "sequential_edits.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""May this version go live? Its figures against the bounds, from the same evaluation that every result comes from.
+
+The version is judged through the whole path of an answer on one target. Old edits count beside new ones: what was
+learnt before must still be answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onceedit_ray.config import EvaluationConfig, LivingConfig
+from onceedit_ray.evaluation.evaluate import Answerer, Evaluation, probes, read_gate
+from onceedit_ray.evaluation.records import Record
+from onceedit_ray.evaluation.summary import summarise
+from onceedit_ray.fusion.decoder import UNEDITED
+from onceedit_ray.knowledge.edit import Edit
+
+CONCURRENCY = 8
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """figures: what was measured and the bounds, fit for JSON. reason: why it is refused; None where it is accepted."""
+
+    figures: dict[str, Any]
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges versions.
+
+    answerer: the edited system. target: through which it is asked. strategy, threshold: of its fusion. general:
+    prompts that are about no edit and were held out of training. bounds: what a version must keep to.
+    """
+
+    answerer: Answerer
+    target: str
+    strategy: str
+    threshold: float
+    general: Sequence[str]
+    bounds: LivingConfig
+
+    async def judge(
+        self, new: Sequence[Edit], old: Sequence[Edit], progress: Callable[[float], None] = lambda share: None
+    ) -> Judgement:
+        """Score `new` and `old` edits; `progress` is called with the share that is done.
+
+        Of old edits rephrasings are left out: they say nothing about whether an edit was kept.
+        """
+        asked = [*new, *(edit.model_copy(update={"rephrasings": ()}) for edit in old)]
+        steps = sum(1 for _ in probes(asked, portability=False)) + len(self.general) + len(asked)
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            progress(min(done / steps, 1.0))
+
+        config = EvaluationConfig(
+            strategies=(self.strategy,), settings=("teacher_forced",), portability=False, concurrency=CONCURRENCY
+        )
+        records = await Evaluation(self.answerer, self.target, "", config, advance).run(asked)
+        own = [edit.model_copy(update={"locality": (), "rephrasings": ()}) for edit in asked]
+        gate = await read_gate(self.answerer, self.target, own, self.general, ("raw",), CONCURRENCY, advance)
+        summary = summarise(records, gate, self.threshold, "", len(asked), 0.0)
+        row = summary["targets"].get(self.target, {}).get(self.strategy)
+        scores = row["teacher_forced"] if row else {}
+        weights = summary["gate"]["shapes"].get("raw", {})
+        found = {
+            "learnt": self._reliability([record for record in records if record.record < len(new)]),
+            "kept": self._reliability([record for record in records if record.record >= len(new)]),
+            "generality": scores.get("generality"),
+            "locality": scores.get("locality"),
+            "recall": _share(weights, "edit"),
+            "false_alarms": _share(weights, "general"),
+            "new_edits": len(new),
+            "old_edits": len(old),
+            "general_prompts": len(self.general),
+        }
+        names = ("learnt", "kept", "locality", "false_alarms")
+        bounds = {name: getattr(self.bounds, name) for name in names}
+        return Judgement({**found, "bounds": bounds}, _reason(found, self.bounds))
+
+    def _reliability(self, records: Sequence[Record]) -> float | None:
+        if not any(record.strategy != UNEDITED for record in records):
+            return None
+        row = summarise(records, [], self.threshold, "", 0, 0.0)["targets"][self.target][self.strategy]
+        score: float | None = row["teacher_forced"]["reliability"]
+        return score
+
+
+def _share(weights: dict[str, Any], kind: str) -> float | None:
+    return weights[kind]["share_above"] if kind in weights else None
+
+
+def _reason(found: dict[str, Any], bounds: LivingConfig) -> str | None:
+    """What is out of bounds, in words; a figure that was not measured is not."""
+    too_low = [
+        f"{what} {found[name]:.3f}, below {getattr(bounds, name):g}"
+        for name, what in (
+            ("learnt", "reliability of the new edits"),
+            ("kept", "reliability of the old edits"),
+            ("locality", "locality"),
+        )
+        if found[name] is not None and found[name] < getattr(bounds, name)
+    ]
+    alarms = found["false_alarms"]
+    if alarms is not None and alarms > bounds.false_alarms:
+        too_low.append(f"the gate opens for {alarms:.3f} of unrelated prompts, above {bounds.false_alarms:g}")
+    return "; ".join(too_low) or None
