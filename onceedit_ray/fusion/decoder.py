@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from onceedit_ray.config import FusionConfig
 from onceedit_ray.errors import ConfigError, OnceEditError
@@ -79,6 +81,25 @@ class Plugin:
     version: str = ""
     weights: dict[str, float] = field(default_factory=dict)
     drafters: dict[tuple[str, bool], _Shared] = field(default_factory=dict)
+    requests: int = 0
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Plugin]:
+        """Counts a request that ends with this plug-in, whatever replaces it meanwhile."""
+        self.requests += 1
+        self._idle.clear()
+        try:
+            yield self
+        finally:
+            self.requests -= 1
+            if not self.requests:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Returns once no request holds it: at once, or when the last one has ended."""
+        if self.requests:
+            await self._idle.wait()
 
 
 @dataclass
@@ -143,21 +164,26 @@ class FusedDecoder:
 
     async def gate(self, prompt: str) -> float:
         """w of a prompt in any shape, the screen aside; one question in different shapes shares one reading."""
-        plugin = self.plugin
         question = unwrap(prompt)
-        if question not in plugin.weights:
-            drafter = self._drafter(plugin, question, drafts=False)
-            async with contextlib.aclosing(drafter):
-                weight = await drafter.open(threshold=NEVER)
-            if len(plugin.weights) >= REMEMBERED_WEIGHTS:
-                plugin.weights.clear()
-            plugin.weights[question] = weight
-        return plugin.weights[question]
+        with self.plugin.held() as plugin:
+            if question not in plugin.weights:
+                drafter = self._drafter(plugin, question, drafts=False)
+                async with contextlib.aclosing(drafter):
+                    weight = await drafter.open(threshold=NEVER)
+                if len(plugin.weights) >= REMEMBERED_WEIGHTS:
+                    plugin.weights.clear()
+                plugin.weights[question] = weight
+            return plugin.weights[question]
 
     async def mentioned(self, prompt: str) -> bool:
         """Whether the screen lets a prompt through to the gate."""
-        screen = self.plugin.screen
-        return screen is None or screen.mentions(unwrap(prompt))
+        return _mentions(self.plugin, prompt)
+
+    @contextlib.contextmanager
+    def pinned(self) -> Iterator[Self]:
+        """This decoder with the plug-in of now, for work that asks more than once and must not see two versions."""
+        with self.plugin.held():
+            yield copy.copy(self)
 
     async def render(self, target: str, question: str, shape: str) -> str:
         """A question in a prompt shape; `chat` by the target's own chat template where it has one."""
@@ -206,8 +232,10 @@ class FusedDecoder:
         sampling: Sampling = GREEDY,
     ) -> dict[str, Generation]:
         """Put a question to several targets at once: a prompt for each. One draft serves all while they agree."""
-        asked = (self.generate(name, prompt, strategy, max_new_tokens, sampling) for name, prompt in prompts.items())
-        return dict(zip(prompts, await asyncio.gather(*asked), strict=True))
+        with self.pinned() as decoder:
+            options = (strategy, max_new_tokens, sampling)
+            asked = (decoder.generate(name, prompt, *options) for name, prompt in prompts.items())
+            return dict(zip(prompts, await asyncio.gather(*asked), strict=True))
 
     async def stream(
         self,
@@ -225,19 +253,21 @@ class FusedDecoder:
         Args:
             stride: tokens of the second piece, after a first of one; 0 does not hurry the first token.
         """
-        member, plugin = self.member(target), self.plugin
+        member = self.member(target)
         prompt_ids = member.codec.encode_prompt(prompt)
         budget = max_new_tokens or self._config.max_new_tokens
         answering = Answering(member.model, member.codec, prompt_ids, budget, sampling, stride)
         name = strategy or self._config.strategy
-        async with contextlib.aclosing(answering):
+        async with contextlib.AsyncExitStack() as held:
+            plugin = held.enter_context(self.plugin.held())
+            await held.enter_async_context(contextlib.aclosing(answering))
             if name == UNEDITED:
                 async for ids in answering.alone():
                     yield ids
                 yield _generation(member, answering, None, True, 0, "")
                 return
             chosen = await self._strategy(member, name)
-            if chosen.gated and not await self.mentioned(prompt):
+            if chosen.gated and not _mentions(plugin, prompt):
                 async for ids in answering.alone():
                     yield ids
                 yield _generation(member, answering, 0.0, True, 0, plugin.version)
@@ -262,7 +292,12 @@ class FusedDecoder:
 
     async def score(self, target: str, prompt: str, gold: Sequence[int], strategy: str | None = None) -> Score:
         """Teacher-forced predictions for the `gold` tokens after `prompt` (metrics.md)."""
-        member, plugin = self.member(target), self.plugin
+        with self.plugin.held() as plugin:
+            return await self._score(plugin, self.member(target), prompt, gold, strategy)
+
+    async def _score(
+        self, plugin: Plugin, member: Member, prompt: str, gold: Sequence[int], strategy: str | None
+    ) -> Score:
         ids = member.codec.encode_prompt(prompt) + list(gold[:-1])
         name = strategy or self._config.strategy
         step = await member.model.open(ids, rows=len(gold))
@@ -271,7 +306,7 @@ class FusedDecoder:
         if name == UNEDITED:
             return Score(own, None, True, 0)
         chosen = await self._strategy(member, name)
-        if chosen.gated and not await self.mentioned(prompt):
+        if chosen.gated and not _mentions(plugin, prompt):
             return Score(own, 0.0, True, 0)
         async with self._reading(plugin, prompt, chosen) as reader:
             if chosen.gated and reader.weight < self._config.threshold:
@@ -315,6 +350,10 @@ class FusedDecoder:
     def _drafter(self, plugin: Plugin, question: str, drafts: bool) -> Drafter:
         prompt_ids = plugin.codec.encode_prompt(plugin_view(question, plugin.view))
         return Drafter(plugin.model, plugin.codec, prompt_ids, self._config.draft_tokens if drafts else 0)
+
+
+def _mentions(plugin: Plugin, prompt: str) -> bool:
+    return plugin.screen is None or plugin.screen.mentions(unwrap(prompt))
 
 
 def answer_lead(prompt: str) -> bytes:

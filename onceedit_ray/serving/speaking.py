@@ -69,6 +69,13 @@ async def speak(decoder: FusedDecoder, asked: Asked) -> AsyncGenerator[str | End
     The decoder's codecs must be `PlainCodec`s (`take_prompts_as_text`). Raises `PromptError`, `ContextLengthError`,
     and `ConfigError` for an unknown target.
     """
+    with decoder.pinned() as pinned:
+        async with contextlib.aclosing(_spoken(pinned, asked)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+
+async def _spoken(decoder: FusedDecoder, asked: Asked) -> AsyncGenerator[str | Ending]:
     prompt, codec = _prompt(decoder, asked)
     text, tokens = TextStream(asked.stop), 0
     pieces = decoder.stream(asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling)
