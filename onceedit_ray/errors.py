@@ -33,6 +33,14 @@ class StoreError(OnceEditError):
     """The knowledge store cannot be read or written; versions made before are untouched."""
 
 
+class UnknownIdError(OnceEditError):
+    """There is no edit, batch or version of that id."""
+
+
+class NotPossibleError(OnceEditError):
+    """What is asked for does not fit the state that things are in."""
+
+
 class AlignmentError(OnceEditError):
     """Two vocabularies cannot be brought into one space."""
 
