@@ -30,6 +30,7 @@ _OWN_RAY = {
     "RAY_AUTH_MODE": "token",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray listens on every interface, for a Ray of this machine too
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # else those that answer would be as nice as Ray can make them, and editing no nicer
 }
 """The environment of a Ray that only this command's own processes may talk to. Read when ray is imported."""
 
@@ -178,7 +179,12 @@ def _serve(options: argparse.Namespace) -> None:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     from onceedit_ray.cluster.serve import ServeArgs, serve_here
 
-    args = ServeArgs(config=options.config.resolve(), version=options.version, keys_file=options.keys)
+    args = ServeArgs(
+        config=options.config.resolve(),
+        version=options.version,
+        keys_file=options.keys,
+        edit_keys_file=options.edit_keys,
+    )
     serve_here(args, options.host, options.port, _say)
 
 
@@ -247,6 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--host", default="127.0.0.1", help="where to listen; other than this machine needs API keys")
     serving.add_argument("--port", type=int, default=8000, metavar="N")
     serving.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line; also $ONCEEDIT_API_KEYS")
+    serving.add_argument("--edit-keys", type=Path, metavar="FILE", help="keys for editing; also $ONCEEDIT_EDIT_KEYS")
     serving.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the active one)")
     _with_config(serving)
     serving.set_defaults(run=_serve)

@@ -6,6 +6,8 @@ top-k rows. It holds the alignments and the targets' tokenizers, and no weights.
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from pathlib import Path
 
 import psutil
@@ -14,6 +16,7 @@ from ray.actor import ActorHandle
 
 from onceedit_ray.cluster.remote_model import RemoteModel
 from onceedit_ray.config import AlignmentConfig, FusionConfig
+from onceedit_ray.errors import ModelError
 from onceedit_ray.fusion.decoder import FusedDecoder, Member, Plugin
 from onceedit_ray.fusion.pairing import pair_up
 from onceedit_ray.fusion.strategies import Pair
@@ -40,11 +43,42 @@ class HostedDecoder(FusedDecoder):
         alignment: AlignmentConfig,
     ) -> None:
         use_threads(1)  # fusing is small work: a second thread costs more at the barrier than it brings
-        model = RemoteModel(plugin, "the plug-in")
-        super().__init__(Plugin(model, open_codec(edited), view, open_screen(edited, fusion), edited.name), fusion)
+        self._view = view
+        self._standby: Plugin | None = None
+        self._leaving: dict[int, Plugin] = {}
+        self._numbers = itertools.count(1)
+        super().__init__(self._opened(plugin, edited, fusion), fusion)
         self._base = base
         self._base_codec = open_codec(base.path)
         self._alignment = alignment
+
+    def _opened(self, actor: ActorHandle, edited: Path, fusion: FusionConfig) -> Plugin:
+        model = RemoteModel(actor, "the plug-in")
+        return Plugin(model, open_codec(edited), self._view, open_screen(edited, fusion), edited.name)
+
+    async def stand_by(self, actor: ActorHandle, edited: Path) -> None:
+        """Have another version of the plug-in ready; `take_over` puts it in place.
+
+        One pass is run, so that no request pays for the first. The alignments hang on the tokenizer, which no edit
+        changes, and stay.
+        """
+        plugin = await asyncio.to_thread(self._opened, actor, edited, self._config)
+        step = await plugin.model.open(plugin.codec.encode_prompt("a")[:1])
+        await plugin.model.close(step.session)
+        self._standby = plugin
+
+    async def take_over(self) -> int:
+        """Let requests begin on the version that stands by; the number under which `left` knows the one before."""
+        if self._standby is None:
+            raise ModelError("no other version of the plug-in is loaded; load one first")
+        number = next(self._numbers)
+        self._leaving[number], self.plugin, self._standby = self.plugin, self._standby, None
+        return number
+
+    async def left(self, number: int) -> None:
+        """Returns when the last request has ended that began on a version before `take_over`."""
+        await self._leaving[number].idle()
+        del self._leaving[number]
 
     async def add_target(self, name: str, actor: ActorHandle, folder: ModelFolder, beside: bool) -> None:
         """Take in a target: it answers with every edit made so far, and nothing is edited again.

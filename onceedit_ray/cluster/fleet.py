@@ -20,7 +20,7 @@ from onceedit_ray.cluster.coordinator import Coordinator
 from onceedit_ray.cluster.placement import actor_options, reserve
 from onceedit_ray.cluster.results import fetch
 from onceedit_ray.cluster.streams import awaited, received
-from onceedit_ray.config import ModelConfig, RunConfig
+from onceedit_ray.config import ModelConfig, PluginConfig, RunConfig
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.fusion.decoder import Generation, Score
 from onceedit_ray.models.sampling import GREEDY, Sampling
@@ -31,14 +31,24 @@ PLUGIN = "plug-in"
 Progress = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Seated:
+    """A plug-in's actor that does not answer, or not for long any more, and its reservation."""
+
+    actor: ActorHandle
+    group: PlacementGroup
+
+
 @dataclass
 class Fleet:
     """A running system; make one with `Fleet.start`."""
 
     top_k: int
+    plugin: PluginConfig
     coordinator: Any = None  # an actor handle, once started
     actors: dict[str, ActorHandle] = field(default_factory=dict)
     groups: dict[str, PlacementGroup] = field(default_factory=dict)
+    aside: list[Seated] = field(default_factory=list)
 
     @classmethod
     def start(
@@ -56,7 +66,7 @@ class Fleet:
         base = resolve(config.plugin.model, progress)
         models = {PLUGIN: config.plugin, **config.targets}
         folders = {name: resolve(target.model, progress) for name, target in config.targets.items()}
-        fleet = cls(config.fusion.top_k)
+        fleet = cls(config.fusion.top_k, config.plugin)
         try:
             fleet._reserve(models)
             plugin = fleet._load(PLUGIN, edited, config.plugin)
@@ -84,6 +94,39 @@ class Fleet:
         except BaseException:
             self._remove(name)
             raise
+
+    def load_plugin(self, edited: Path) -> Seated:
+        """Load another version of the plug-in beside the one that answers, and make the coordinator ready for it.
+
+        Raises `ConfigError` where the cluster has no room for it, `ModelError` where it cannot be loaded; the fleet is
+        then what it was.
+        """
+        group = reserve(PLUGIN, self.plugin)
+        options = actor_options(group, self.plugin)
+        seated = Seated(ModelActor.options(**options).remote(PLUGIN, edited, self.plugin, self.top_k), group)
+        self.aside.append(seated)
+        try:
+            fetch(seated.actor.seat.remote())
+            fetch(self.coordinator.stand_by.remote(seated.actor, edited))
+        except BaseException:
+            self.discard(seated)
+            raise
+        return seated
+
+    def promote(self, seated: Seated) -> Seated:
+        """Take in the plug-in that took over; the one before, which is to be discarded when its requests are done."""
+        before = Seated(self.actors[PLUGIN], self.groups[PLUGIN])
+        self.actors[PLUGIN], self.groups[PLUGIN] = seated.actor, seated.group
+        self.aside.remove(seated)
+        self.aside.append(before)
+        return before
+
+    def discard(self, seated: Seated) -> None:
+        """End a plug-in that does not answer any more and free its reservation."""
+        if seated in self.aside:
+            self.aside.remove(seated)
+            ray.kill(seated.actor)
+            remove_placement_group(seated.group)
 
     def _reserve(self, models: Mapping[str, ModelConfig]) -> None:
         """Reserve room for each, the largest first: a small one could take a GPU of the only node that fits a large."""
@@ -130,6 +173,8 @@ class Fleet:
         """End all actors and free their reservations."""
         if self.coordinator is not None:
             ray.kill(self.coordinator)
+        for seated in list(self.aside):
+            self.discard(seated)
         for name in list(self.groups):
             self._remove(name)
 

@@ -9,7 +9,10 @@ coordinator's.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import math
+import os
 import signal
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -25,16 +28,18 @@ from ray.serve import Application
 
 from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
+from onceedit_ray.cluster.living import RemoteKnowledge, open_living
 from onceedit_ray.cluster.streams import awaited, received
-from onceedit_ray.config import RunConfig, load_config
+from onceedit_ray.config import FusionConfig, RunConfig, load_config
 from onceedit_ray.editing.run import version_for
 from onceedit_ray.errors import ModelError
+from onceedit_ray.fusion.decoder import Plugin
 from onceedit_ray.models.sources import ModelFolder
 from onceedit_ray.serving.backend import PROBE_SECONDS
 from onceedit_ray.serving.ingress import build_ingress
-from onceedit_ray.serving.keys import check_binding, read_keys
+from onceedit_ray.serving.keys import EDIT_KEYS_VARIABLE, check_binding, read_keys
 from onceedit_ray.serving.limits import Limits
-from onceedit_ray.serving.plain_text import take_prompts_as_text
+from onceedit_ray.serving.plain_text import PlainCodec, take_prompts_as_text
 from onceedit_ray.serving.speaking import BUSY, Asked, Ending, answer, probe, speak
 
 APP_NAME = "onceedit"
@@ -48,7 +53,8 @@ class ServeArgs(BaseModel):
     """What the application is built from.
 
     config: the run file whose plug-in and targets are served. version: of the plug-in; None takes the active one.
-    keys_file: API keys, one a line, beside those in the environment of the replicas. replicas: of the ingress.
+    keys_file: API keys, one a line, beside those in the environment of the replicas. edit_keys_file: keys for editing,
+    likewise. replicas: of the ingress.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,6 +62,7 @@ class ServeArgs(BaseModel):
     config: Path = Path("configs/quickstart.yaml")
     version: str | None = None
     keys_file: Path | None = None
+    edit_keys_file: Path | None = None
     replicas: int = Field(1, ge=1)
     limits: Limits = Limits()
 
@@ -79,6 +86,11 @@ class SpeakingDecoder(HostedDecoder):
         """As `HostedDecoder.add_target`."""
         await super().add_target(name, actor, folder, beside)
         take_prompts_as_text(self)
+
+    def _opened(self, actor: ActorHandle, edited: Path, fusion: FusionConfig) -> Plugin:
+        plugin = super()._opened(actor, edited, fusion)
+        plugin.codec = PlainCodec(plugin.codec)
+        return plugin
 
     async def targets(self) -> list[str]:
         """The names of the targets."""
@@ -108,6 +120,7 @@ class RemoteBackend:
     def __init__(self, models: Any) -> None:
         self._models = models
         self._coordinator: ActorHandle | None = None
+        self.knowledge = RemoteKnowledge(models)
 
     async def targets(self) -> Sequence[str]:
         return await self._ask("targets")
@@ -143,15 +156,21 @@ class RemoteBackend:
 
 
 class Models:
-    """Starts the fleet and watches over it.
+    """Starts the fleet, watches over it, and edits what it knows.
 
     Args:
         config: whose plug-in and targets. version: of the plug-in; None takes the active one.
     """
 
-    def __init__(self, config: RunConfig, version: str | None) -> None:
+    async def __init__(self, config: RunConfig, version: str | None) -> None:  # type: ignore[misc]  # Serve awaits it
         served = version_for(config, version)
-        self.fleet = Fleet.start(config, served.path, print, SpeakingCoordinator)
+        self.fleet = await asyncio.to_thread(Fleet.start, config, served.path, print, SpeakingCoordinator)
+        self._living = open_living(config, self.fleet, served)
+        self._editing = asyncio.ensure_future(self._living.run())
+
+    async def knowledge(self, method: str, *args: Any) -> Any:
+        """What `living.Living` says: `method` is one of `backend.Knowledge`."""
+        return await getattr(self._living, method)(*args)
 
     async def coordinator(self) -> ActorHandle:
         """The actor that answers."""
@@ -176,13 +195,23 @@ class Gateway:
         self._backend = RemoteBackend(models)
         self._limits = args.limits
         self._keys = read_keys(args.keys_file)  # here, so that no key is stored with the application's settings
+        self._edit_keys = read_keys(args.edit_keys_file, EDIT_KEYS_VARIABLE)
 
     def __serve_build_asgi_app__(self) -> Any:
-        return build_ingress(self._backend, self._limits, self._keys)
+        return build_ingress(self._backend, self._limits, self._keys, self._edit_keys)
 
 
 ModelsDeployment = serve.deployment(num_replicas=1, max_ongoing_requests=64, ray_actor_options=SMALL)(Models)
 GatewayDeployment = serve.deployment(ray_actor_options=SMALL)(serve.ingress()(Gateway))
+
+
+def _cpus(config: RunConfig) -> float:
+    """What everything reserves while a version is made and then loaded beside the one that answers.
+
+    Reservations only say who may run beside whom: a machine with fewer cores serves too, only slower.
+    """
+    models = [config.plugin, config.plugin, *config.targets.values()]
+    return sum(model.num_cpus for model in models) + config.living.num_cpus + 1.0
 
 
 def serve_here(args: ServeArgs, host: str, port: int, progress: Callable[[str], None] = print) -> None:
@@ -191,10 +220,12 @@ def serve_here(args: ServeArgs, host: str, port: int, progress: Callable[[str], 
     Raises the errors of a run file, version or key that is wrong before Ray is started.
     """
     check_binding(host, read_keys(args.keys_file))
-    served = version_for(load_config(args.config), args.version)
+    read_keys(args.edit_keys_file, EDIT_KEYS_VARIABLE)
+    config = load_config(args.config)
+    served = version_for(config, args.version)
     app = application(args)
     told_to_end = threading.Event()
-    ray.init(address="local", include_dashboard=False)
+    ray.init(address="local", include_dashboard=False, num_cpus=max(os.cpu_count() or 1, math.ceil(_cpus(config))))
     signal.signal(signal.SIGTERM, lambda number, frame: told_to_end.set())  # after `ray.init`, which sets its own
     try:
         serve.start(http_options={"host": host, "port": port})

@@ -92,7 +92,11 @@ def edit_plugin(config: RunConfig, store: KnowledgeStore, progress: Progress = p
     trained = train(recipe, lambda epoch: progress(_line(epoch, config.editing.max_epochs)))
     version = store.commit(trained.manifest(), edits, trained.write)
     outcome = trained.outcome
-    done = "every edit learnt" if outcome.complete else f"{outcome.epochs[-1].learnt:.0%} of the edits learnt after the last epoch"
+    done = (
+        "every edit learnt"
+        if outcome.complete
+        else f"{outcome.epochs[-1].learnt:.0%} of the edits learnt after the last epoch"
+    )
     progress(f"version {version.id}: {done}, {outcome.seconds:.0f} s")
     return store.activate(version.id)
 
@@ -103,4 +107,3 @@ def _line(epoch: Epoch, most: int) -> str:
         f"learnt {epoch.learnt:4.0%}  gate open for {epoch.recall:4.0%} of edits, "
         f"{epoch.false_alarms:4.0%} of unrelated prompts  ({epoch.seconds:.0f} s)"
     )
-

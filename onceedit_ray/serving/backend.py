@@ -6,14 +6,44 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.serving.edit_views import BatchView, EditView, VersionView
 from onceedit_ray.serving.plain_text import take_prompts_as_text
 from onceedit_ray.serving.speaking import Asked, Ending, answer, probe, speak
 
 PROBE_SECONDS = 5.0
 
 
+class Knowledge(Protocol):
+    """What is known, and how it is edited; see `living.Living`, which says what each raises."""
+
+    async def submit(self, edits: Sequence[Edit]) -> BatchView:
+        """Queue edits."""
+
+    async def edits(self) -> list[EditView]:
+        """Every edit, the newest first."""
+
+    async def found(self, id: str) -> EditView | BatchView:
+        """An edit or a batch."""
+
+    async def remove(self, id: str) -> EditView | BatchView:
+        """Have an edit or a batch forgotten."""
+
+    async def versions(self) -> list[VersionView]:
+        """Every version, the newest first."""
+
+    async def activate(self, id: str) -> VersionView:
+        """Let a version answer from now on."""
+
+
 class Backend(Protocol):
-    """A decoder behind the ingress: in this process, or an actor elsewhere."""
+    """A decoder behind the ingress: in this process, or an actor elsewhere.
+
+    knowledge: how what it knows is edited; None where it is not.
+    """
+
+    @property
+    def knowledge(self) -> Knowledge | None: ...
 
     async def targets(self) -> Sequence[str]:
         """The names of the targets."""
@@ -31,9 +61,10 @@ class Backend(Protocol):
 class InProcess:
     """A decoder of this process."""
 
-    def __init__(self, decoder: FusedDecoder) -> None:
+    def __init__(self, decoder: FusedDecoder, knowledge: Knowledge | None = None) -> None:
         take_prompts_as_text(decoder)
         self._decoder = decoder
+        self.knowledge = knowledge
 
     async def targets(self) -> Sequence[str]:
         return list(self._decoder.members)

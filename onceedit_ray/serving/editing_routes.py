@@ -11,7 +11,13 @@ from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.serving.backend import Backend, Knowledge
 from onceedit_ray.serving.edit_book import Status
 from onceedit_ray.serving.edit_views import (
-    BatchView, EditBody, EditList, EditsBody, EditView, VersionList, VersionView,
+    BatchView,
+    EditBody,
+    EditList,
+    EditsBody,
+    EditView,
+    VersionList,
+    VersionView,
 )  # fmt: skip
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.refusals import Refusal, refusal_of

@@ -11,11 +11,12 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from onceedit_ray.serving.keys import Keys, is_loopback
+from onceedit_ray.serving.keys import EDIT_KEYS_VARIABLE, Keys, is_loopback
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.refusals import Refusal
 
 GUARDED = "/v1/"
+EDITING = ("/v1/edits", "/v1/versions")
 
 
 class Guard:
@@ -23,11 +24,13 @@ class Guard:
 
     Args:
         app: what is guarded. keys: who may ask; an empty set admits the loopback alone. limits: sizes and counts.
+        edit_keys: who may edit; an empty one lets nobody edit where there are keys for asking.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, limits: Limits, edit_keys: Keys) -> None:
         self._app = app
         self._keys = keys
+        self._edit_keys = edit_keys
         self._limits = limits
         self.in_flight = 0
 
@@ -59,8 +62,21 @@ class Guard:
         client = scope.get("client")
         if not self._keys and client and not is_loopback(client[0]):
             raise Refusal(403, "this server has no API keys, so it serves its own machine alone", code="no_keys")
-        if scope["path"].startswith(GUARDED) and not self._keys.admits(_header(scope, b"authorization")):
+        given = _header(scope, b"authorization")
+        if _edits(scope["path"]):
+            self._admit_editing(given)
+        elif scope["path"].startswith(GUARDED) and not self._keys.admits(given):
             raise Refusal(401, "give one of the server's keys: `Authorization: Bearer KEY`", code="invalid_api_key")
+
+    def _admit_editing(self, given: str) -> None:
+        if not self._edit_keys and self._keys:
+            message = f"editing is not allowed: start the server with {EDIT_KEYS_VARIABLE} or a file of editing keys"
+            raise Refusal(403, message, code="editing_not_allowed")
+        if self._edit_keys.admits(given):
+            return
+        if self._keys and self._keys.admits(given):
+            raise Refusal(403, "this key may ask and not edit; use one of the editing keys", code="editing_not_allowed")
+        raise Refusal(401, "give an editing key: `Authorization: Bearer KEY`", code="invalid_api_key")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None where the client goes away before it is here."""
@@ -84,6 +100,10 @@ class Guard:
         except TimeoutError:
             waited = f"the body did not arrive within {self._limits.body_seconds:g} s"
             raise Refusal(408, waited, code="timeout") from None
+
+
+def _edits(path: str) -> bool:
+    return any(path == route or path.startswith(f"{route}/") for route in EDITING)
 
 
 def _header(scope: Scope, name: bytes) -> str:

@@ -19,6 +19,7 @@ from onceedit_ray import __version__
 from onceedit_ray.serving.answers import DONE, Writer, event, model_card
 from onceedit_ray.serving.asking import questions
 from onceedit_ray.serving.backend import Backend
+from onceedit_ray.serving.editing_routes import add_editing_routes
 from onceedit_ray.serving.flow import merged, together, while_there
 from onceedit_ray.serving.guard import Guard
 from onceedit_ray.serving.keys import Keys
@@ -32,14 +33,15 @@ CLIENT_GONE = 499
 """The status, seen by nobody, of a request whose client went away."""
 
 
-def build_ingress(backend: Backend, limits: Limits, keys: Keys) -> FastAPI:
+def build_ingress(backend: Backend, limits: Limits, keys: Keys, edit_keys: Keys | None = None) -> FastAPI:
     """The application.
 
     Args:
         backend: who answers. limits: what is granted. keys: who may ask; without any, this machine alone.
+        edit_keys: who may edit; without any, nobody where there are keys, else this machine alone.
     """
     api = FastAPI(title="OnceEdit", version=__version__, docs_url=None, redoc_url=None)
-    api.add_middleware(Guard, keys=keys, limits=limits)
+    api.add_middleware(Guard, keys=keys, limits=limits, edit_keys=edit_keys or Keys())
     _refuse_in_openais_shape(api)
 
     @api.get("/v1/models")
@@ -60,6 +62,8 @@ def build_ingress(backend: Backend, limits: Limits, keys: Keys) -> FastAPI:
     @api.post("/v1/chat/completions")
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         return await _respond(backend, body, request, limits)
+
+    add_editing_routes(api, backend, limits)
 
     @api.get("/health")
     async def health() -> JSONResponse:

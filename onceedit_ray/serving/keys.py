@@ -1,4 +1,4 @@
-"""Bearer keys: who may ask.
+"""Bearer keys: who may ask, and who may edit.
 
 Keys come from the environment or from a file, one a line, `#` begins a comment. Only their hashes are kept in memory.
 """
@@ -15,7 +15,9 @@ from pathlib import Path
 from onceedit_ray.errors import ConfigError
 
 KEYS_VARIABLE = "ONCEEDIT_API_KEYS"
-"""Environment variable with keys, separated by commas."""
+"""Environment variable with keys for asking, separated by commas."""
+EDIT_KEYS_VARIABLE = "ONCEEDIT_EDIT_KEYS"
+"""Environment variable with keys for editing; a key for asking does not edit, nor the other way round."""
 SHORTEST_KEY = 8
 LOOPBACK_NAMES = ("localhost",)
 
@@ -37,9 +39,12 @@ class Keys:
         return not self._hashes or (scheme.lower() == "bearer" and any(found))
 
 
-def read_keys(file: Path | None = None) -> Keys:
-    """The keys of `KEYS_VARIABLE` and of `file`; raises `ConfigError` for a file that cannot be read or a short key."""
-    keys = [key.strip() for key in os.environ.get(KEYS_VARIABLE, "").split(",")]
+def read_keys(file: Path | None = None, variable: str = KEYS_VARIABLE) -> Keys:
+    """The keys of the environment's `variable` and of `file`.
+
+    Raises `ConfigError` for a file that cannot be read or a short key.
+    """
+    keys = [key.strip() for key in os.environ.get(variable, "").split(",")]
     if file is not None:
         try:
             lines = file.read_text(encoding="utf-8").splitlines()

@@ -11,6 +11,7 @@ class Limits(BaseModel):
     body_bytes: a request's body. prompt_chars: text of a prompt, or of all messages of a chat, together.
     messages: messages of a chat. answers: choices of one request: prompts × targets × `n`.
     max_tokens: tokens that one answer may ask for. chat_tokens: what a chat gets that asks for no number.
+    edits: edits of one call. edit_chars: each text of an edit. edit_probes: its rephrasings, and its prompts of a kind.
     in_flight: requests under way at once; one more is answered with 429. retry_after: what it is told to wait, seconds.
     seconds: a request as a whole. body_seconds: until its body must be here.
     temperature: where a request names none; 1 is OpenAI's.
@@ -24,6 +25,9 @@ class Limits(BaseModel):
     answers: int = Field(16, ge=1)
     max_tokens: int = Field(1024, ge=1)
     chat_tokens: int = Field(256, ge=1)
+    edits: int = Field(256, ge=1)
+    edit_chars: int = Field(2048, ge=1)
+    edit_probes: int = Field(32, ge=0)
     in_flight: int = Field(64, ge=1)
     retry_after: int = Field(1, ge=1)
     seconds: float = Field(300.0, gt=0)

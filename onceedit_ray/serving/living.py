@@ -138,7 +138,8 @@ class Living:
         if found.manifest.base_digest != self.active.manifest.base_digest:
             made_from = found.manifest.base_model
             raise NotPossibleError(f"version {id} was made from another plug-in ({made_from}) than the one served")
-        await self._go_live(found, f"not known to version {id}, which was activated")
+        # A caller that goes away half-way through does not leave store and requests apart.
+        await asyncio.shield(self._go_live(found, f"not known to version {id}, which was activated"))
         return self._version(found)
 
     def _edit(self, record: EditRecord) -> EditView:
@@ -290,7 +291,9 @@ class Living:
         """
         async with self._changing:
             if instead_of is not None and job is not None and self.active.id != instead_of.id:
-                self._again(job, f"version {self.active.id} was activated meanwhile, so a version is made from that one")
+                self._again(
+                    job, f"version {self.active.id} was activated meanwhile, so a version is made from that one"
+                )
                 return
             if version.id != self.active.id:
                 switch = await self._loader.load(version)

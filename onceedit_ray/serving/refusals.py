@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 
-from onceedit_ray.errors import ContextLengthError, OnceEditError
+from onceedit_ray.errors import ConflictError, ContextLengthError, NotPossibleError, OnceEditError, UnknownIdError
 from onceedit_ray.serving.plain_text import PromptError
 
 LOG = logging.getLogger(__name__)
@@ -63,6 +63,12 @@ def refusal_of(error: BaseException) -> Refusal:
         return Refusal(400, str(error), "prompt", "context_length_exceeded")
     if isinstance(error, PromptError):
         return Refusal(400, str(error), "prompt", "invalid_prompt")
+    if isinstance(error, ConflictError):
+        return Refusal(400, str(error), "edits", "conflicting_edits")
+    if isinstance(error, UnknownIdError):
+        return Refusal(404, str(error), "id", "not_found")
+    if isinstance(error, NotPossibleError):
+        return Refusal(409, str(error), "id", "conflict")
     if isinstance(error, TimeoutError):
         return Refusal(504, "the answer took too long; ask for fewer tokens", code="timeout")
     if isinstance(error, OnceEditError):

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 from fastapi import FastAPI
 
-from onceedit_ray.serving.backend import Backend, InProcess
+from onceedit_ray.serving.backend import Backend, InProcess, Knowledge
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
@@ -73,6 +73,7 @@ class Scripted:
         self.held = held
         self.asked: list[Asked] = []
         self.open = 0
+        self.knowledge: Knowledge | None = None
         self.states = {"plug-in": "", "one": ""}
 
     async def targets(self) -> list[str]:
