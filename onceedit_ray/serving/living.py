@@ -188,6 +188,11 @@ class Living:
             LOG.exception("a version could not be made")
             self._refuse(job, "something went wrong while the version was made; it is in the server's log")
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is made and nothing waits."""
+        return not self._work.is_set()
+
     def next_job(self) -> Job | None:
         """Deletions first, all at once; else the batches that wait, together as long as none asks what another does."""
         removed = tuple(record for record in self._book.live() if record.status == "deleting")
