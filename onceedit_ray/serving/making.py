@@ -108,7 +108,7 @@ def _draft(id: str) -> Iterator[Path]:
     for left in drafts.iterdir():
         if is_stale(left.name):
             shutil.rmtree(left, ignore_errors=True)
-    name = staging_name(id)
+    name = staging_name(f"draft-{id}")  # not the name under which the store will write it
     folder = drafts / name
     with in_progress(name):
         shutil.rmtree(folder, ignore_errors=True)
