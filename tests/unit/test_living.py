@@ -84,9 +84,7 @@ def test_the_edits_of_a_version_made_elsewhere_are_listed(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("adding", "parents"), [("continue", True), ("base", False)])
-def test_adding_goes_on_from_the_live_version_or_begins_at_the_base(
-    tmp_path: Path, adding: str, parents: bool
-) -> None:
+def test_adding_goes_on_from_the_live_version_or_begins_at_the_base(tmp_path: Path, adding: str, parents: bool) -> None:
     async def check() -> None:
         here = system(tmp_path, adding=adding)
         first = here.loader.live
@@ -160,7 +158,8 @@ def test_one_bad_batch_does_not_take_another_down(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"), [(ModelError("no memory; take a smaller one"), "no memory"), (KeyError("x"), "in the server's log")]
+    ("error", "said"),
+    [(ModelError("no memory; take a smaller one"), "no memory"), (KeyError("x"), "in the server's log")],
 )
 def test_an_error_refuses_the_batch_and_the_queue_goes_on(tmp_path: Path, error: Exception, said: str) -> None:
     async def check() -> None:

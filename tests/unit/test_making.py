@@ -72,7 +72,9 @@ def test_a_refused_version_leaves_a_report_and_no_weights(
     assert store.versions() == [] and list((onceedit_home() / "drafts").iterdir()) == []
 
 
-@pytest.mark.parametrize(("bound", "value", "said"), [("false_alarms", 0.0, "opens for"), ("locality", 1.0, "locality")])
+@pytest.mark.parametrize(
+    ("bound", "value", "said"), [("false_alarms", 0.0, "opens for"), ("locality", 1.0, "locality")]
+)
 def test_each_bound_can_refuse(
     config: RunConfig, edits: list[Edit], store: KnowledgeStore, bound: str, value: float, said: str
 ) -> None:
