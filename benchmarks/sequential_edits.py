@@ -3,7 +3,8 @@
 Ten batches of twenty ZsRE edits, each made into a version and judged as a served plug-in does it (`serving/making.py`),
 both ways: "continue" goes on from the version before and rehearses, "base" begins at the base plug-in with all edits so
 far. After each batch all edits so far are asked for. At the end the last version answers through the fused decoder on
-a real target, teacher-forced and as text; deleting the last batch again and going back are checked to the bit.
+a real target, teacher-forced and as text. `--exact` also checks, to the bit, that deleting a batch gives the version
+that never knew it, and that going back to a version gives its answers.
 
 Prints a table; writes `sequential_edits.parquet` and `sequential_edits.png`. A batch that was measured is not measured
 again: its line is kept beside the versions, in `ONCEEDIT_HOME`.
@@ -24,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onceedit_ray.config import RunConfig, load_config
-from onceedit_ray.editing.run import general_prompts, open_store, recipe_of, selected_edits
+from onceedit_ray.editing.run import general_prompts, recipe_of, selected_edits
 from onceedit_ray.evaluation.evaluate import Evaluation
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.records import replacing
@@ -34,10 +35,11 @@ from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import Version
-from onceedit_ray.serving.making import make_version
+from onceedit_ray.serving.making import Report, make_version
 
 RESULTS = Path(__file__).parent / "results"
 WAYS = ("continue", "base")
+WEIGHTS = "model.safetensors"
 Line = dict[str, Any]
 
 
@@ -67,9 +69,7 @@ def in_sequence(
     """One line a batch; whatever a version scores, the next one is built on it."""
     lines: list[Line] = []
     parent: Version | None = None
-    # The bounds are let go of: a version that would be refused is to be seen on the curve, not to end it.
-    loose = {"learnt": 0.0, "kept": 0.0, "locality": 0.0, "false_alarms": 1.0, "old_limit": len(edits)}
-    config = config.model_copy(update={"living": config.living.model_copy(update=loose)})
+    config = _unbound(config, len(edits))
     for batch, end in enumerate(range(size, len(edits) + 1, size), start=1):
         so_far, new = edits[:end], edits[end - size : end]
         recipe = recipe_of(config, so_far, parent if way == "continue" else None)
@@ -83,7 +83,8 @@ def in_sequence(
             line |= {"train_seconds": manifest.seconds, "epochs": len(manifest.losses)}
             line |= {"complete": bool(manifest.gate["complete"]), "seconds": time.monotonic() - began}
             kept.keep(line, "batch", recipe.id)
-        line["all"] = _pooled(line)
+        # The first batch of both ways is one version, measured once.
+        line |= {"way": way, "batch": batch, "all": _pooled(line)}
         lines.append(line)
         print(
             f"{way:8} batch {batch:2d}  {end:3d} edits  new {line['learnt']:.3f}  old {_shown(line['kept'])}  "
@@ -97,7 +98,7 @@ def in_sequence(
 
 
 async def on_target(config: RunConfig, version: Version, edits: Sequence[Edit], target: str) -> Line:
-    """Reliability of all edits, each way of scoring, through the fused decoder on a real target."""
+    """Reliability of all edits, in each setting, through the fused decoder on a real target."""
     decoder = open_decoder(config, version.path, print, [target])
     asked = [edit.model_copy(update={"rephrasings": (), "locality": (), "portability": ()}) for edit in edits]
     done = 0
@@ -114,27 +115,47 @@ async def on_target(config: RunConfig, version: Version, edits: Sequence[Edit], 
     return {name: row[name]["reliability"] for name in ("teacher_forced", "generation", "text_match")}
 
 
-def exact(config: RunConfig, store: KnowledgeStore, edits: Sequence[Edit], size: int) -> Line:
-    """Add a batch to a version made from the base and delete it again: the same version, the same bits."""
-    without = make_version(config, store, edits[:-size], None, edits[:-size], _progress("without"))
-    before = store.get(without.version).manifest.files
-    anew = KnowledgeStore(onceedit_home() / "sequential-anew")
-    known = {version.id for version in anew.versions()}
-    if without.version not in known:
-        make_version(config, anew, edits[:-size], None, edits[:-size], _progress("anew"))
-    again = anew.get(without.version).manifest.files
-    store.activate(without.version)
-    first = store.active()
-    for id in [version.id for version in store.versions() if version.id != without.version][:1]:
-        store.activate(id)
-    store.activate(without.version)
-    back = store.active()
-    assert first is not None and back is not None
-    weights = "model.safetensors"
-    return {
-        "deletion_exact": before[weights].sha256 == again[weights].sha256,
-        "rollback_exact": first.manifest.files == back.manifest.files == before,
+def exact(config: RunConfig, store: KnowledgeStore, edits: Sequence[Edit], size: int, target: str) -> Line:
+    """Add a batch and delete it again, go to the version with it and back: are the bits those of before?
+
+    The version without the batch is made in `store`, and in a store that has never seen the batch. Answers and gate
+    weights of the version are taken before and after another version answered in its place.
+    """
+    config = _unbound(config, len(edits))
+    without = edits[:-size]
+    store_anew = KnowledgeStore(onceedit_home() / "sequential-anew")
+    made = {
+        "with": make_version(config, store, edits, None, edits[-size:], _progress("with")).version,
+        "deleted": make_version(config, store, without, None, (), _progress("deleted")).version,
+        "never": make_version(config, store_anew, without, None, without, _progress("never")).version,
     }
+    files = {name: (store_anew if name == "never" else store).get(id).manifest.files for name, id in made.items()}
+    answers = asyncio.run(_there_and_back(config, store.get(made["deleted"]), store.get(made["with"]), edits, target))
+    before, between, after = answers
+    return {
+        "deletion_exact": files["deleted"][WEIGHTS].sha256 == files["never"][WEIGHTS].sha256,
+        "deletion_forgets": files["deleted"][WEIGHTS].sha256 != files["with"][WEIGHTS].sha256,
+        "rollback_exact": before == after,
+        "rollback_changes": before != between,
+    }
+
+
+async def _there_and_back(
+    config: RunConfig, version: Version, other: Version, edits: Sequence[Edit], target: str
+) -> list[list[tuple[tuple[int, ...], float | None]]]:
+    """Tokens and gate weight of every edit's answer by a version, by another, and by the first, loaded again."""
+    found = []
+    for each in (version, other, version):
+        decoder = open_decoder(config, each.path, targets=[target])
+        answers = [await decoder.generate(target, edit.prompt, max_new_tokens=8) for edit in edits]
+        found.append([(answer.token_ids, answer.weight) for answer in answers])
+    return found
+
+
+def _unbound(config: RunConfig, edits: int) -> RunConfig:
+    """The bounds are let go of: a version that would be refused is to be seen on the curve, not to end it."""
+    loose = {"learnt": 0.0, "kept": 0.0, "locality": 0.0, "false_alarms": 1.0, "old_limit": edits}
+    return config.model_copy(update={"living": config.living.model_copy(update=loose)})
 
 
 def draw(lines: Sequence[Line], path: Path) -> None:
@@ -164,14 +185,10 @@ def draw(lines: Sequence[Line], path: Path) -> None:
     pyplot.close(figure)
 
 
-def _progress(name: str) -> Any:
-    last: list[str] = [""]
-
+def _progress(name: str) -> Report:
     def report(step: str, share: float) -> None:
-        line = f"  {name}: {step} {share:4.0%}"
-        if line != last[0] and (step == "training" or share in (0.0, 1.0)):
-            last[0] = line
-            print(line, flush=True)
+        if step == "training" or share in (0.0, 1.0):
+            print(f"  {name}: {step} {share:4.0%}", flush=True)
 
     return report
 
@@ -205,35 +222,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     target = options.target or next(iter(config.targets))
     print(f"{len(edits)} edits, {len(general_prompts(config.evaluation.general, config.living.general_limit))} general")
     lines: list[Line] = []
-    endings: list[Line] = []
+    endings: dict[str, Line] = {}
     for way in options.ways:
         lines += in_sequence(config, store, edits, options.size, way, kept)
         last = store.get(lines[-1]["version"])
         asked = kept.line("target", target, last.id)
         if asked is None:
             asked = kept.keep(asyncio.run(on_target(config, last, edits, target)), "target", target, last.id)
-        endings.append({"way": way, "target": target, **asked})
+        endings[way] = {"target": target, **asked}
         print(f"{way:8} all {len(edits)} on {target}: {json.dumps(asked)}", flush=True)
-        _write(options.results, lines, endings)
+        write(options.results, lines, endings)
     if options.exact:
-        checks = exact(config, store, edits[: 2 * options.size], options.size)
+        checks = exact(config, store, edits[: 2 * options.size], options.size, target)
         print(json.dumps(checks), flush=True)
-        endings = [{**ending, **checks} for ending in endings]
-        _write(options.results, lines, endings)
-    assert open_store() is not None
+        write(options.results, lines, {way: {**ending, **checks} for way, ending in endings.items()})
 
 
-def _write(results: Path, lines: Sequence[Line], endings: Sequence[Line]) -> None:
-    last = {(ending["way"], len(lines)): ending for ending in endings}
-    del last
+def write(results: Path, lines: Sequence[Line], endings: dict[str, Line]) -> None:
+    """The table, each way's last line with what a real target said, and the picture."""
     results.mkdir(parents=True, exist_ok=True)
-    by_way = {ending["way"]: ending for ending in endings}
-    final = {line["way"]: line for line in lines}
+    last = {line["way"]: line for line in lines}
     rows = [
-        {**line, **(by_way[line["way"]] if final[line["way"]] is line else {}), "machine": describe_machine()}
+        {**line, **(endings.get(line["way"], {}) if last[line["way"]] is line else {}), "machine": describe_machine()}
         for line in lines
     ]
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = dict.fromkeys(name for row in rows for name in row)
     with replacing(results / "sequential_edits.parquet") as path:
         pq.write_table(pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows]), path)
     draw(lines, results / "sequential_edits.png")
