@@ -90,7 +90,7 @@ def serving(models: TaughtModels) -> Serving:
     @contextlib.contextmanager
     def start(weight: float = 0.6, keys: Sequence[str] = (), with_edits: bool = True) -> Iterator[Server]:
         backend, edits = Paced.over(models, weight), EditsInMemory(Keys(keys[1:]))
-        api = ingress_of(backend, keys)
+        api = ingress_of(backend, keys[:1], keys[1:])
         if with_edits:
             add_edit_routes(api, edits)
         with address_of(api) as url:

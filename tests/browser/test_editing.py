@@ -149,7 +149,7 @@ def test_hostile_edits_are_text(server: Server, page: Page, field: str) -> None:
 
 
 def test_keys_are_asked_for_and_kept_in_the_tab_alone(serving: Serving, page: Page) -> None:
-    page.expected = ["401 (Unauthorized)"]
+    page.expected = ["401 (Unauthorized)", "403 (Forbidden)"]
     with serving(keys=[ASKING_KEY, EDITING_KEY]) as server:
         server.edits.add(**EDIT)
         page.open(server.url)
@@ -172,7 +172,7 @@ def test_keys_are_asked_for_and_kept_in_the_tab_alone(serving: Serving, page: Pa
         assert page.run("return document.activeElement.id") == "key-editing"
         page.write("#key-editing", ASKING_KEY)
         page.click("#keep-keys")
-        page.until_shown("#list-problem", "editing needs an editing key")
+        page.until_shown("#list-problem", "this key may ask and not edit")
         page.click("#list-problem button")
         page.write("#key-editing", EDITING_KEY)
         page.click("#keep-keys")
@@ -193,7 +193,7 @@ def test_keys_are_asked_for_and_kept_in_the_tab_alone(serving: Serving, page: Pa
 
 
 def test_a_server_that_takes_no_edits_says_so(serving: Serving, page: Page) -> None:
-    page.expected = ["404 (Not Found)"]
+    page.expected = ["501 (Not Implemented)"]
     with serving(with_edits=False) as server:
         page.open(server.url)
         page.until(lambda: page.all("#no-edits"), "the note")

@@ -32,8 +32,8 @@ def small_backend(models: TaughtModels, weight: float = 0.6, **fusion: Any) -> I
     return InProcess(decoder)
 
 
-def ingress_of(backend: Backend, keys: Sequence[str] = (), **limits: Any) -> FastAPI:
-    return build_ingress(backend, LIMITS.model_copy(update=limits), Keys(keys))
+def ingress_of(backend: Backend, keys: Sequence[str] = (), edit_keys: Sequence[str] = (), **limits: Any) -> FastAPI:
+    return build_ingress(backend, LIMITS.model_copy(update=limits), Keys(keys), Keys(edit_keys))
 
 
 @contextlib.asynccontextmanager

@@ -11,10 +11,8 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from onceedit_ray.serving.ingress import build_ingress
-from onceedit_ray.serving.keys import Keys
 from tests.unit.living import FIRST, SECOND, System, system
-from tests.unit.serving import LIMITS, Scripted, client_of
+from tests.unit.serving import Scripted, client_of, ingress_of
 
 EDIT = {"prompt": "Who painted the ceiling?", "target_new": "Marie Curie", "subject": "ceiling"}
 ASKING, EDITING = "a-key-that-may-ask", "a-key-that-may-edit"
@@ -23,7 +21,7 @@ ASKING, EDITING = "a-key-that-may-ask", "a-key-that-may-edit"
 def api_over(of: System | None, keys: Sequence[str] = (), edit_keys: Sequence[str] = (), **limits: Any) -> FastAPI:
     backend = Scripted("a")
     backend.knowledge = of.living if of else None
-    return build_ingress(backend, LIMITS.model_copy(update=limits), Keys(keys), Keys(edit_keys))
+    return ingress_of(backend, keys, edit_keys, **limits)
 
 
 def bearing(key: str) -> dict[str, str]:
