@@ -178,6 +178,8 @@ class Models:
 
     async def check_health(self) -> None:
         """Raises what is wrong with a model that does not come back; one that loads or has much to do is well."""
+        if self._editing.done():
+            raise ModelError("edits are not taken up any more; the log says why")
         states = await self.fleet.coordinator.probe.remote(PROBE_SECONDS)
         broken = [f"{name}: {state}" for name, state in states.items() if state not in ("", BUSY)]
         if broken:

@@ -15,6 +15,7 @@ from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.serving.edit_book import EditBook
+from onceedit_ray.serving.edit_views import BatchView, EditView
 from onceedit_ray.serving.living import Living, Switch
 from onceedit_ray.serving.making import Made, Report
 from tests.unit.versions import manifest, weights
@@ -140,3 +141,20 @@ def system(folder: Path, initial: Sequence[Edit] = (FIRST,), **config: Any) -> S
     maker, loader = FakeMaker(store), FakeLoader(active.id)
     book = EditBook(folder / "edits.json")
     return System(folder, Living(book, store, active, LivingConfig(**config), maker, loader), maker, loader, store)
+
+
+def edit_in(view: EditView | BatchView) -> EditView:
+    assert isinstance(view, EditView)
+    return view
+
+
+def batch_in(view: EditView | BatchView) -> BatchView:
+    assert isinstance(view, BatchView)
+    return view
+
+
+async def added(of: System, *edits: Edit) -> BatchView:
+    """Submit, let the queue run out, and look again."""
+    batch = await of.living.submit(edits)
+    await of.settled()
+    return batch_in(await of.living.found(batch.id))
