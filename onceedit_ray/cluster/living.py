@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from onceedit_ray.cluster.fleet import Fleet
+from onceedit_ray.cluster.fleet import Fleet, Seated
 from onceedit_ray.cluster.results import result
 from onceedit_ray.cluster.trainer import RemoteMaker
 from onceedit_ray.config import RunConfig
@@ -35,13 +35,17 @@ class FleetLoader:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._leaving: set[asyncio.Task[None]] = set()
+        self._standby: Seated | None = None
 
     async def load(self, version: Version) -> Switch:
         """Raises `ConfigError` where the cluster has no room for a second plug-in, `ModelError` where it is unfit."""
-        standby = await asyncio.to_thread(self._fleet.load_plugin, version.path)
+        if self._standby is not None:  # loaded before and never switched to
+            await asyncio.to_thread(self._fleet.discard, self._standby)
+        standby = self._standby = await asyncio.to_thread(self._fleet.load_plugin, version.path)
 
         async def switch() -> None:
             number = await result(self._fleet.coordinator.take_over.remote())
+            self._standby = None
             old = self._fleet.promote(standby)
             leaving = asyncio.ensure_future(self._let_go(number, old))
             self._leaving.add(leaving)
@@ -49,7 +53,7 @@ class FleetLoader:
 
         return switch
 
-    async def _let_go(self, number: int, old: Any) -> None:
+    async def _let_go(self, number: int, old: Seated) -> None:
         try:
             await result(self._fleet.coordinator.left.remote(number))
         except OnceEditError as error:

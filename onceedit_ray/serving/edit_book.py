@@ -159,8 +159,10 @@ class EditBook:
         prompt = normalised(record.edit.prompt)
         if not any(normalised(edit.prompt) == prompt for edit in edits):
             return None
-        replacing = [other.id for other in self.edits.values() if record.id in other.replaces]
-        return f"replaced by {replacing[-1]}, which gives its prompt another answer" if replacing else None
+        successors = [
+            other.id for other in self.edits.values() if record.id in other.replaces and other.status in ANSWERED
+        ]
+        return f"replaced by {successors[-1]}, which gives its prompt another answer" if successors else None
 
 
 def _read(path: Path) -> _File:

@@ -212,16 +212,18 @@ class Living:
 
     async def _do(self, job: Job) -> None:
         began_at = self.active
-        known = await asyncio.to_thread(began_at.edits)
         gone = {record.edit for record in job.removed}
         added = self._added(job)
+        self._progress(job, "training", 0.0)  # before anything is awaited: from now on a deletion comes after it
+        known = await asyncio.to_thread(began_at.edits)
         new = [edit for edit in added if edit not in known]
         asked = {normalised(edit.prompt) for edit in new}
         kept = [edit for edit in known if edit not in gone and normalised(edit.prompt) not in asked]
         if kept == known and not new:
-            await self._go_live(began_at, "")
+            async with self._changing:
+                self._take_up(self.active, "")
+                self._book.save()
             return
-        self._deleting = 0.0
         going_on = self._config.adding == "continue" and not gone
         made = await self._maker.make(
             [*kept, *new], began_at if going_on else None, new, lambda step, share: self._progress(job, step, share)
@@ -236,7 +238,7 @@ class Living:
             return
         self._book.save()
         version = await asyncio.to_thread(self._store.get, made.version, False)  # it is verified when it goes live
-        await self._go_live(version, "", began_at, job)
+        await self._go_live(version, "the same edit was deleted under another id", began_at, job)
 
     def _added(self, job: Job) -> list[Edit]:
         """The edits that the job's batches bring, and whom they replace."""

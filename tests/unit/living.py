@@ -34,18 +34,21 @@ class FakeMaker:
     """Commits versions without training any.
 
     refused: reason by the target of an edit that spoils a version. held: a version waits for it before it is made.
-    fails: raised by the next making. made: what was asked for: edits, parent and new ones.
+    silent: nothing is said of progress before that, as where the cluster has no room yet. fails: raised by the next
+    making. made: what was asked for: edits, parent and new ones.
     """
 
     store: KnowledgeStore
     refused: dict[str, str] = field(default_factory=dict)
     held: asyncio.Event | None = None
+    silent: bool = False
     fails: BaseException | None = None
     made: list[tuple[list[str], str | None, list[str]]] = field(default_factory=list)
 
     async def make(self, edits: Sequence[Edit], parent: Version | None, new: Sequence[Edit], report: Report) -> Made:
         self.made.append(([e.target_new for e in edits], parent.id if parent else None, [e.target_new for e in new]))
-        report("training", 0.5)
+        if not self.silent:
+            report("training", 0.5)
         if self.held is not None:
             await self.held.wait()
         if self.fails is not None:

@@ -1,4 +1,4 @@
-"""The queue of edits: states, refusals, deletion, replacement, rollback, and what a restart finds."""
+"""The queue of edits: states, refusals, deletion, replacement."""
 
 from __future__ import annotations
 
@@ -101,6 +101,19 @@ def test_what_is_known_already_is_not_made_again(tmp_path: Path) -> None:
         before = here.loader.live
         batch = await added(here, FIRST)
         assert (batch.status, here.maker.made, here.loader.live) == ("live", [], before)
+
+    asyncio.run(check())
+
+
+def test_an_edit_asked_for_twice_is_deleted_with_its_double(tmp_path: Path) -> None:
+    async def check() -> None:
+        here = system(tmp_path)
+        first, second = await added(here, SECOND), await added(here, SECOND)
+        assert [made[2] for made in here.maker.made] == [["Marie Curie"]] and second.status == "live"
+        await here.living.remove(first.id)
+        await here.settled()
+        double = edit_in(await here.living.found(second.data[0].id))
+        assert double.status == "deleted" and "another id" in (double.reason or "") and here.targets() == ["Lyon"]
 
     asyncio.run(check())
 
@@ -234,19 +247,26 @@ def test_an_edit_that_waits_is_deleted_without_being_made(tmp_path: Path) -> Non
     asyncio.run(check())
 
 
-def test_an_edit_deleted_while_it_is_made_is_gone_in_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("silent", [False, True])
+def test_an_edit_deleted_while_it_is_made_is_gone_in_the_end(tmp_path: Path, silent: bool) -> None:
     async def check() -> None:
         here = system(tmp_path)
-        here.maker.held = asyncio.Event()
+        here.maker.held, here.maker.silent = asyncio.Event(), silent
         batch = await here.living.submit([SECOND, THIRD])
         running = asyncio.ensure_future(here.living.run())
         while not here.maker.made:
             await asyncio.sleep(0.001)
         assert edit_in(await here.living.remove(batch.data[0].id)).status == "deleting"
         here.maker.held.set()
-        running.cancel()
-        await asyncio.wait([running])
-        here = here.restarted()  # also across a restart
+        if silent:  # once across a restart
+            running.cancel()
+            await asyncio.wait([running])
+            here = here.restarted()
+        else:
+            while len(here.maker.made) < 2:
+                await asyncio.sleep(0.001)
+            running.cancel()
+            await asyncio.wait([running])
         await here.settled()
         assert here.targets() == ["Lyon", "Peru"]
         assert edit_in(await here.living.found(batch.data[0].id)).status == "deleted"
