@@ -176,7 +176,7 @@ class LivingConfig(_Strict):
     """
 
     adding: Literal["continue", "base"] = "continue"
-    rehearsal: int = Field(2, ge=1)
+    rehearsal: int = Field(1, ge=1)
     learnt: float = Field(0.97, ge=0.0, le=1.0)
     kept: float = Field(0.97, ge=0.0, le=1.0)
     locality: float = Field(0.95, ge=0.0, le=1.0)
