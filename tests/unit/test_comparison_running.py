@@ -17,6 +17,7 @@ from onceedit_ray.comparison.cell_store import CellStore
 from onceedit_ray.comparison.cells import Cell, cells_of
 from onceedit_ray.comparison.running import compute, make_version
 from onceedit_ray.comparison.scoring import KeptRecords, Scoring, Unit
+from onceedit_ray.editing.baselines import BASELINES
 from onceedit_ray.editing.baselines.fine_tune_layer import FineTuneLayer
 from onceedit_ray.editing.baselines.grace import Grace
 from onceedit_ray.errors import DataError, StoreError
@@ -154,6 +155,25 @@ def test_a_finished_cell_is_never_computed_again(
     cell, results = whole["FT-L"]
     monkeypatch.setattr(running, "_computed", lambda *args: pytest.fail("it was computed again"))
     assert compute(cell, results, None, silent) == CellStore(results).get(cell.id)
+
+
+QUICK: dict[str, dict[str, Any]] = {
+    "rome": {"steps": 2, "prefixes": [[2, 1]]},
+    "memit": {"steps": 2, "prefixes": [[2, 1]]},
+    "mend": {"steps": 2, "layers": 2, "rank": 8, "statistics_edits": 4, "edits_per_step": 2},
+    "defer": {"steps": 2},
+    "wise": {"steps": 2},
+}
+
+
+@pytest.mark.parametrize("protocol", ["batch", "single"])
+@pytest.mark.parametrize("method", BASELINES.names())
+def test_every_baseline_makes_a_cell(method: str, protocol: str, folder: Path, tmp_path: Path) -> None:
+    row = {"label": method, "method": method, "settings": QUICK.get(method, {"steps": 2})}
+    result = compute(cell_of(folder, row, protocol=protocol, records=2), tmp_path, None, silent)
+    assert result.edits == 2 and result.seconds["edit"] > 0
+    for setting in ("teacher_forced", "generation", "text_match"):
+        assert all(score is not None and 0 <= score <= 1 for score in result.scores[setting].values())
 
 
 def test_single_edits_are_taken_back_one_by_one(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
