@@ -64,13 +64,24 @@ class Kept:
 
 
 def in_sequence(
-    config: RunConfig, store: KnowledgeStore, edits: Sequence[Edit], size: int, way: str, kept: Kept
+    config: RunConfig,
+    store: KnowledgeStore,
+    edits: Sequence[Edit],
+    size: int,
+    way: str,
+    kept: Kept,
+    base_at: Sequence[int] = (),
 ) -> list[Line]:
-    """One line a batch; whatever a version scores, the next one is built on it."""
+    """One line a batch; whatever a version scores, the next one is built on it.
+
+    base_at: numbers of edits at which "base" is measured, each version of which stands alone; () at every batch.
+    """
     lines: list[Line] = []
     parent: Version | None = None
     config = _unbound(config, len(edits))
     for batch, end in enumerate(range(size, len(edits) + 1, size), start=1):
+        if way == "base" and base_at and end not in base_at:
+            continue
         so_far, new = edits[:end], edits[end - size : end]
         recipe = recipe_of(config, so_far, parent if way == "continue" else None)
         line = kept.line("batch", recipe.id)
@@ -211,6 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--config", type=Path, default=Path("configs/sequential.yaml"))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--size", type=int, default=20, help="edits in a batch")
+    parser.add_argument("--base-at", type=int, nargs="+", default=(), metavar="EDITS", help="measure 'base' there only")
     parser.add_argument("--target", help="ask a real target at the end (default: the first of the run file)")
     parser.add_argument("--exact", action="store_true", help="check that deletion and rollback are exact")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
@@ -224,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines: list[Line] = []
     endings: dict[str, Line] = {}
     for way in options.ways:
-        lines += in_sequence(config, store, edits, options.size, way, kept)
+        lines += in_sequence(config, store, edits, options.size, way, kept, options.base_at)
         last = store.get(lines[-1]["version"])
         asked = kept.line("target", target, last.id)
         if asked is None:
