@@ -14,6 +14,7 @@ from onceedit_ray.errors import ContextLengthError
 from onceedit_ray.fusion.drafter import DraftReader
 from onceedit_ray.fusion.reading import LOOKAHEAD, Reading
 from onceedit_ray.fusion.strategies import Fused, Strategy
+from onceedit_ray.fusion.trace import Trace
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.protocol import LanguageModel, Row, Step
 from onceedit_ray.models.sampling import Sampling, draw
@@ -28,7 +29,8 @@ class Answering:
     """An answer in the making.
 
     model, codec: the target's. prompt_ids: its prompt. budget: tokens at most. stride: tokens of the second
-    piece when the target speaks alone, later ones grow; 0 asks for all of them in one piece.
+    piece when the target speaks alone, later ones grow; 0 asks for all of them in one piece. trace: what is kept of
+    it. drafted, accepted: the plug-in's tokens that were verified, and those of them that were kept.
     """
 
     model: LanguageModel
@@ -37,8 +39,11 @@ class Answering:
     budget: int
     sampling: Sampling
     stride: int = 0
+    trace: Trace = field(default_factory=Trace)
     ids: list[int] = field(default_factory=list)
     passes: int = 0
+    drafted: int = 0
+    accepted: int = 0
     session: int | None = None
 
     @property
@@ -66,22 +71,23 @@ class Answering:
         stride = self.stride
         if first is not None:
             self.passes += 1
-            yield self._add(first.new_ids)
+            yield self._add(first)
+        rows = int(self.trace.wanted)
         while not self.done:
             asked = min(self.budget - len(self.ids), stride or self.budget)
             if self.session is None:
                 asked = 1 if stride else asked  # someone is waiting for the first token
                 step = self._opened(
-                    await self.model.open(self.prompt_ids, rows=0, decode=asked, sampling=self.sampling)
+                    await self.model.open(self.prompt_ids, rows, decode=asked, sampling=self.sampling)
                 )
             else:
                 held = len(self.prompt_ids) + len(self.ids) - 1
                 step = await self.model.extend(
-                    self.session, held, self.ids[-1:], rows=0, decode=asked, sampling=self.sampling
+                    self.session, held, self.ids[-1:], rows, decode=asked, sampling=self.sampling
                 )
                 stride = min(2 * stride, LONGEST_STRIDE)
             self.passes += len(step.new_ids)
-            yield self._add(step.new_ids)
+            yield self._add(step)
             if len(step.new_ids) < asked and not self.ended:
                 return  # the context is full
 
@@ -109,6 +115,8 @@ class Answering:
             before = len(self.ids)
             accepted = self._accept(readings, rows, proposed, strategy, weight)
             fed += len(pending) + accepted
+            self.drafted += len(proposed)
+            self.accepted += accepted
             whole = bool(proposed) and accepted == len(proposed)
             pending, row = ([], rows[accepted]) if whole and not self.done else (self.ids[-1:], None)
             if draft_tokens:
@@ -120,9 +128,13 @@ class Answering:
         self.session = step.session
         return step
 
-    def _add(self, new_ids: tuple[int, ...]) -> list[int]:
-        self.ids += new_ids
-        return list(new_ids)
+    def _add(self, step: Step) -> list[int]:
+        """Take the target's own tokens."""
+        self.ids += step.new_ids
+        if self.trace.wanted:
+            for at, token in enumerate(step.new_ids):
+                self.trace.add(token, *step.top.row(at), step.new_p[at] if step.new_p else None)
+        return list(step.new_ids)
 
     async def _verify(self, fed: int, pending: list[int], proposed: list[int]) -> list[Row]:
         """Run what is not in the target's cache yet and the draft in one pass; a row for each position to be chosen."""
@@ -156,6 +168,7 @@ class Answering:
         for position, (reading, row) in enumerate(zip(readings, rows, strict=False)):
             fused = strategy.fuse(reading, *row, weight)
             self.ids.append(self._chosen(fused))
+            self.trace.add(self.ids[-1], fused.ids_N, fused.p_N)
             if position >= len(proposed) or self.ids[-1] != proposed[position] or self.ended:
                 return position
         return len(proposed)

@@ -26,6 +26,7 @@ from onceedit_ray.fusion.answering import Answering, read
 from onceedit_ray.fusion.drafter import Drafter, DraftReader
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair, Strategy
+from onceedit_ray.fusion.trace import Trace
 from onceedit_ray.knowledge.views import plugin_view, unwrap
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.protocol import LanguageModel
@@ -117,7 +118,8 @@ class Generation:
 
     token_ids: the target's tokens, its end-of-text included where it came. weight: the gate's w, 0 where the screen
     found no edited subject; None if unedited. alone: the target spoke alone. target_passes, plugin_passes: forward
-    passes for this answer; requests that shared a draft report it each. version: the plug-in's.
+    passes for this answer; requests that shared a draft report it each. version: the plug-in's. drafted, accepted: tokens
+    that the plug-in proposed to the target, and those of them that were kept.
     """
 
     target: str
@@ -130,6 +132,8 @@ class Generation:
     ended: bool
     version: str = ""
     prompt_tokens: int = 0
+    drafted: int = 0
+    accepted: int = 0
 
 
 @dataclass(frozen=True)
@@ -245,6 +249,7 @@ class FusedDecoder:
         max_new_tokens: int | None = None,
         sampling: Sampling = GREEDY,
         stride: int = FIRST_STRIDE,
+        trace: Trace | None = None,
     ) -> AsyncGenerator[list[int] | Generation]:
         """As `generate`, piece by piece: the target's new tokens as they are decided, and the `Generation` at last.
 
@@ -252,25 +257,29 @@ class FusedDecoder:
 
         Args:
             stride: tokens of the second piece, after a first of one; 0 does not hurry the first token.
+            trace: filled while the answer is written.
         """
         member = self.member(target)
         prompt_ids = member.codec.encode_prompt(prompt)
         budget = max_new_tokens or self._config.max_new_tokens
-        answering = Answering(member.model, member.codec, prompt_ids, budget, sampling, stride)
+        trace = trace or Trace()
+        answering = Answering(member.model, member.codec, prompt_ids, budget, sampling, stride, trace)
         name = strategy or self._config.strategy
         async with contextlib.AsyncExitStack() as held:
             plugin = held.enter_context(self.plugin.held())
             await held.enter_async_context(contextlib.aclosing(answering))
             if name == UNEDITED:
+                trace.so_far = lambda: _generation(member, answering, None, True, 0, "")
                 async for ids in answering.alone():
                     yield ids
-                yield _generation(member, answering, None, True, 0, "")
+                yield trace.so_far()
                 return
             chosen = await self._strategy(member, name)
             if chosen.gated and not _mentions(plugin, prompt):
+                trace.so_far = lambda: _generation(member, answering, 0.0, True, 0, plugin.version)
                 async for ids in answering.alone():
                     yield ids
-                yield _generation(member, answering, 0.0, True, 0, plugin.version)
+                yield trace.so_far()
                 return
             prefill = asyncio.ensure_future(answering.prefill()) if member.beside else None
             try:
@@ -282,9 +291,12 @@ class FusedDecoder:
                     pieces = (
                         answering.alone(first) if alone else answering.fused(reader, chosen, used, draft_tokens, first)
                     )
+                    trace.so_far = lambda: _generation(
+                        member, answering, reader.weight, alone, reader.passes, plugin.version
+                    )
                     async for ids in pieces:
                         yield ids
-                    yield _generation(member, answering, reader.weight, alone, reader.passes, plugin.version)
+                    yield trace.so_far()
             finally:
                 if prefill is not None:
                     with contextlib.suppress(OnceEditError):
@@ -376,4 +388,6 @@ def _generation(
         ended=answering.ended,
         version=version,
         prompt_tokens=len(answering.prompt_ids),
+        drafted=answering.drafted,
+        accepted=answering.accepted,
     )

@@ -57,6 +57,7 @@ class _Call:
     feed: list[int] = field(default_factory=list)
     tops: list[Top] = field(default_factory=list)
     new_ids: list[int] = field(default_factory=list)
+    new_p: list[float] = field(default_factory=list)
     weight: float | None = None
     begun: bool = False
 
@@ -314,6 +315,8 @@ class LocalModel:
         for call, last_V in going:
             if not call.sampling.greedy:
                 call.new_ids.append(draw_from_logits(last_V, call.sampling, len(call.session.ids)))
+                if call.rows:
+                    call.new_p.append(float(torch.log_softmax(last_V.float(), -1)[call.new_ids[-1]].exp()))
 
     def _done(self, call: _Call) -> bool:
         full = len(call.session.ids) >= self._context
@@ -329,7 +332,7 @@ class LocalModel:
             top = Top(np.concatenate([t.ids_NK for t in call.tops]), np.concatenate([t.p_NK for t in call.tops]))
         else:
             top = Top(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32))
-        return Step(top, tuple(call.new_ids), call.session.number, call.weight)
+        return Step(top, tuple(call.new_ids), call.session.number, call.weight, tuple(call.new_p))
 
 
 def _future() -> asyncio.Future[Any]:

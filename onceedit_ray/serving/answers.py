@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from onceedit_ray.serving.logprobs import Said, of_chat, of_completion
 from onceedit_ray.serving.speaking import Ending
 
 DONE = b"data: [DONE]\n\n"
@@ -21,11 +22,13 @@ class Writer:
     """Writes one response.
 
     Args:
-        model: as the request named it. chat: whether it is a chat; else a completion.
+        model: as the request named it. chat: whether it is a chat; else a completion. likely: how many likely tokens it
+            asks for beside each of the answer's; None asks for no log probability.
     """
 
-    def __init__(self, model: str, chat: bool) -> None:
+    def __init__(self, model: str, chat: bool, likely: int | None = None) -> None:
         self.chat = chat
+        self._likely = likely
         self._head = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -61,7 +64,8 @@ class Writer:
         return {**self._head, "object": "chat.completion.chunk" if self.chat else "text_completion", "choices": choices}
 
     def _choice(self, index: int, said: dict[str, Any], text: str, ending: Ending | None) -> dict[str, Any]:
-        choice: dict[str, Any] = {"index": index, **(said if self.chat else {"text": text}), "logprobs": None}
+        logprobs = self._logprobs(text)
+        choice: dict[str, Any] = {"index": index, **(said if self.chat else {"text": text}), "logprobs": logprobs}
         choice["finish_reason"] = ending.reason if ending else None
         if ending:
             choice["onceedit"] = {
@@ -71,6 +75,11 @@ class Writer:
                 "alone": ending.alone,
             }
         return choice
+
+    def _logprobs(self, text: str) -> dict[str, Any] | None:
+        if self._likely is None or not isinstance(text, Said):
+            return None
+        return of_chat(text.tokens) if self.chat else of_completion(text.tokens, self._likely)
 
 
 def usage(endings: Sequence[Ending]) -> dict[str, int]:

@@ -37,7 +37,10 @@ def questions(request: CompletionRequest | ChatRequest, targets: Sequence[str], 
     tokens, stops = _tokens(request, limits), request.stops
     seed = secrets.randbits(63) if request.seed is None else request.seed
     return [
-        Asked(target, tokens, _sampling(request, seed + choice, limits), prompt, messages, stops, request.unedited)
+        Asked(
+            target, tokens, _sampling(request, seed + choice, limits), prompt, messages, stops,
+            request.unedited, request.likely,
+        )  # fmt: skip
         for prompt, messages in prompts
         for target in asked
         for choice in range(n)

@@ -101,7 +101,7 @@ def _refuse_in_openais_shape(api: FastAPI) -> None:
 async def _respond(
     backend: Backend, body: CompletionRequest | ChatRequest, request: Request, limits: Limits
 ) -> Response:
-    writer = Writer(body.model, chat=isinstance(body, ChatRequest))
+    writer = Writer(body.model, isinstance(body, ChatRequest), body.likely)
     deadline = asyncio.get_running_loop().time() + limits.seconds
     try:
         async with asyncio.timeout_at(deadline):

@@ -22,7 +22,6 @@ Part = tuple[str, bool]
 QUESTION_CHARS = 2048
 """The end of a long prompt is what the plug-in is asked."""
 _PRIVATE_USE = range(0xE000, 0xF900)
-_LONG_BLANK = re.compile(r"\s*\n\s*\n\s*|\s{3,}")
 
 
 class PromptError(OnceEditError):
@@ -186,5 +185,4 @@ def _last_user(messages: Sequence[Mapping[str, str]]) -> str:
 
 
 def _question(text: str) -> str:
-    """What the plug-in is asked; bounded, and without long blanks, over which `unwrap` would search for hours."""
-    return unwrap(_LONG_BLANK.sub(lambda blank: "\n" if "\n" in blank[0] else " ", text[-QUESTION_CHARS:]))
+    return unwrap(text[-QUESTION_CHARS:])

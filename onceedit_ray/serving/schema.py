@@ -24,8 +24,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (None, 0.0),
     "frequency_penalty": (None, 0.0),
     "logit_bias": (None, {}),
-    "logprobs": (None, False),
-    "top_logprobs": (None,),
     "best_of": (None, 1),
     "echo": (None, False),
     "suffix": (None, ""),
@@ -101,7 +99,7 @@ class CompletionRequest(_Request):
     prompt: (
         Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
     )
-    logprobs: int | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     best_of: int | None = None
     echo: bool | None = None
     suffix: str | None = None
@@ -110,6 +108,11 @@ class CompletionRequest(_Request):
     def prompts(self) -> list[str]:
         """The prompts, one at least."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+    @property
+    def likely(self) -> int | None:
+        """How many likely tokens to tell beside each token; None tells no log probability."""
+        return self.logprobs
 
 
 class TextPart(_Strict):
@@ -139,7 +142,18 @@ class ChatRequest(_Request):
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     tools: list[Any] | None = None
     tool_choice: str | dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _top_of_logprobs(self) -> ChatRequest:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("'top_logprobs' needs 'logprobs'; set it to true or leave both out")
+        return self
+
+    @property
+    def likely(self) -> int | None:
+        """As `CompletionRequest.likely`."""
+        return (self.top_logprobs or 0) if self.logprobs else None

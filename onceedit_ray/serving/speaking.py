@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder, Generation
+from onceedit_ray.fusion.trace import Trace
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.protocol import LanguageModel
 from onceedit_ray.models.sampling import Sampling
+from onceedit_ray.serving.logprobs import Said, Scored, scored
 from onceedit_ray.serving.plain_text import PlainCodec, Prompt
 from onceedit_ray.serving.text_stream import TextStream
 
@@ -29,7 +32,8 @@ class Asked:
     """A question to one target.
 
     prompt: text to go on with. messages: a chat, each `{"role", "content"}`, in place of a prompt.
-    stop: strings that end the answer. unedited: the target answers alone, the plug-in is not asked.
+    stop: strings that end the answer. unedited: the target answers alone, the plug-in is not asked. logprobs: how many
+    likely tokens to tell beside each of the answer's; None tells no log probability.
     """
 
     target: str
@@ -39,6 +43,7 @@ class Asked:
     messages: tuple[Mapping[str, str], ...] = ()
     stop: tuple[str, ...] = ()
     unedited: bool = False
+    logprobs: int | None = None
 
     @property
     def strategy(self) -> str | None:
@@ -50,8 +55,8 @@ class Asked:
 class Ending:
     """What is known about an answer when it has ended.
 
-    reason: "stop" at an end of text or a stop string, "length" where tokens or context ran out. version, weight, alone:
-    as in `Generation`.
+    reason: "stop" at an end of text or a stop string, "length" where tokens or context ran out. The others
+    are as in `Generation`.
     """
 
     target: str
@@ -61,13 +66,15 @@ class Ending:
     version: str
     weight: float | None
     alone: bool
+    drafted: int = 0
+    accepted: int = 0
 
 
 async def speak(decoder: FusedDecoder, asked: Asked) -> AsyncGenerator[str | Ending]:
     """An answer, piece by piece, and its `Ending` at last. Closing the generator frees the sessions.
 
-    The decoder's codecs must be `PlainCodec`s (`take_prompts_as_text`). Raises `PromptError`, `ContextLengthError`,
-    and `ConfigError` for an unknown target.
+    Pieces are `Said` where log probabilities are asked for. The decoder's codecs must be `PlainCodec`s
+    (`take_prompts_as_text`). Raises `PromptError`, `ContextLengthError`, and `ConfigError` for an unknown target.
     """
     with decoder.pinned() as pinned:
         async with contextlib.aclosing(_spoken(pinned, asked)) as pieces:
@@ -77,37 +84,70 @@ async def speak(decoder: FusedDecoder, asked: Asked) -> AsyncGenerator[str | End
 
 async def _spoken(decoder: FusedDecoder, asked: Asked) -> AsyncGenerator[str | Ending]:
     prompt, codec = _prompt(decoder, asked)
-    text, tokens = TextStream(asked.stop), 0
-    pieces = decoder.stream(asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling)
+    trace = Trace(asked.logprobs)
+    writing = _Writing(codec, TextStream(asked.stop), trace)
+    pieces = decoder.stream(
+        asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling, trace=trace
+    )
     async with contextlib.aclosing(pieces):
         async for piece in pieces:
             if isinstance(piece, Generation):
-                if rest := text.feed(b"", final=True):
+                if (rest := writing.end()) is not None:
                     yield rest
-                yield _ending(piece, text.stopped)
+                yield _ending(piece)
                 return
-            tokens += len(piece)
-            if certain := text.feed(codec.bytes_of(piece)):
+            if (certain := writing.write(piece)) is not None:
                 yield certain
-            if text.stopped:
-                # Asked while the answer is open: the plug-in's reading of the question is shared, so it is the same.
-                begun = await decoder.generate(asked.target, prompt, asked.strategy, 1, asked.sampling)
-                yield _ending(begun, stopped=True, tokens=tokens)
+            if writing.text.stopped:
+                yield _ending(trace.so_far(), stopped=True)
                 return
+
+
+@dataclass
+class _Writing:
+    """An answer's tokens, becoming text. waiting: those whose text has not been given out yet."""
+
+    codec: Codec
+    text: TextStream
+    trace: Trace
+    tokens: int = 0
+    waiting: deque[Scored] = field(default_factory=deque)
+
+    def write(self, ids: Sequence[int]) -> str | None:
+        """What of the text is certain after more tokens; None where it is no more than before."""
+        if not self.trace.wanted:
+            return self.text.feed(self.codec.bytes_of(ids)) or None
+        certain = ""
+        for token in ids:
+            if token not in self.codec.end_ids and not self.text.stopped:
+                self.waiting.append(scored(self.trace.chances[self.tokens], self.codec, self.text.read))
+                certain += self.text.feed(self.codec.surface(token))
+            self.tokens += 1
+        return self._said(certain, lambda token: token.at < self.text.given)
+
+    def end(self) -> str | None:
+        """The rest."""
+        rest = self.text.feed(b"", final=True)
+        return self._said(rest, lambda token: True) if self.trace.wanted else rest or None
+
+    def _said(self, certain: str, is_out: Callable[[Scored], bool]) -> Said | None:
+        out = []
+        while self.waiting and is_out(self.waiting[0]):
+            out.append(self.waiting.popleft())
+        return Said.of(certain, out) if certain or out else None
 
 
 async def answer(decoder: FusedDecoder, asked: Asked) -> tuple[str, Ending]:
-    """A whole answer; as `speak`, in fewer steps where no stop string is looked for."""
-    if asked.stop:
-        said, ending = [], None
+    """A whole answer; as `speak`, in fewer steps where no stop string is looked for and no token is scored."""
+    if asked.stop or asked.logprobs is not None:
+        said: list[str] = []
         async with contextlib.aclosing(speak(decoder, asked)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Ending):
-                    ending = piece
-                else:
-                    said.append(piece)
-        assert ending is not None, "an answer ends with an Ending"
-        return "".join(said), ending
+                    tokens = [token for part in said if isinstance(part, Said) for token in part.tokens]
+                    return Said.of("".join(said), tokens), piece
+                said.append(piece)
+        raise AssertionError("an answer ends with an Ending")
     prompt, _ = _prompt(decoder, asked)
     generation = await decoder.generate(asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling)
     return generation.text, _ending(generation)
@@ -139,13 +179,15 @@ def _prompt(decoder: FusedDecoder, asked: Asked) -> tuple[Prompt, Codec]:
     return codec.chat(asked.messages) if asked.messages else codec.completion(asked.prompt), codec
 
 
-def _ending(generation: Generation, stopped: bool = False, tokens: int | None = None) -> Ending:
+def _ending(generation: Generation, stopped: bool = False) -> Ending:
     return Ending(
         target=generation.target,
         reason="stop" if stopped or generation.ended else "length",
         prompt_tokens=generation.prompt_tokens,
-        completion_tokens=len(generation.token_ids) if tokens is None else tokens,
+        completion_tokens=len(generation.token_ids),
         version=generation.version,
         weight=generation.weight,
         alone=generation.alone,
+        drafted=generation.drafted,
+        accepted=generation.accepted,
     )

@@ -15,6 +15,8 @@ class TextStream:
 
     Args:
         stop: strings that end the text; the first that occurs does, and is left out.
+
+    read, given: characters read so far, and given out.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
@@ -22,6 +24,11 @@ class TextStream:
         self._stop = [string for string in stop if string]
         self._held = ""
         self.stopped = False
+        self.given = 0
+
+    @property
+    def read(self) -> int:
+        return self.given + len(self._held)
 
     def feed(self, data: bytes, final: bool = False) -> str:
         """The text that is certain after more bytes; `final` gives all of it, a broken character as U+FFFD."""
@@ -29,11 +36,10 @@ class TextStream:
             return ""
         text = self._held + self._decoder.decode(data, final)
         found = [at for string in self._stop if (at := text.find(string)) >= 0]
-        if found:
-            self.stopped = True
-            return text[: min(found)]
-        certain = len(text) if final else len(text) - self._begun(text)
-        self._held = text[certain:]
+        self.stopped = bool(found)
+        certain = min(found) if found else len(text) if final else len(text) - self._begun(text)
+        self._held = "" if self.stopped else text[certain:]
+        self.given += certain
         return text[:certain]
 
     def _begun(self, text: str) -> int:

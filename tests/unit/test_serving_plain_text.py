@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import time
 from pathlib import Path
 
 import pytest
@@ -96,16 +95,6 @@ def test_the_plugin_is_asked_the_last_question(codecs: dict[str, PlainCodec]) ->
         assert prompt[-1].isspace(), "the template ends in a newline, so the answer begins without a space"
         assert unwrap(codec.completion(wrap(QUESTION, "template"))) == QUESTION
         assert not codec.completion(QUESTION)[-1].isspace()
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["User:" + "\n" * 9000, "Q:" + " \n" * 4000, "User:\n" * 5000, "[INST] " * 4000, "<|im_start|>user\n" * 1500],
-)
-def test_no_prompt_keeps_the_search_for_its_question_busy(text: str, codecs: dict[str, PlainCodec]) -> None:
-    started = time.process_time()
-    unwrap(codecs["qwen2"].completion(text))
-    assert time.process_time() - started < 1
 
 
 def test_what_cannot_be_encoded_is_an_error_of_the_prompt(codecs: dict[str, PlainCodec]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -173,3 +175,49 @@ class TestLastQuestion:
         assert last_question([]) == ""
         assert last_question([{"role": "system", "content": "Be kind."}]) == ""
         assert last_question([{"role": "user"}]) == ""
+
+
+# The shapes as plain regular expressions: what `unwrap` finds must be what they find, wherever they end in time.
+REFERENCE = [
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        r".*<\|im_start\|>user\s*\n(.*?)(?:<\|im_end\|>.*)?",
+        r".*<start_of_turn>user\s*\n(.*?)(?:<end_of_turn>.*)?",
+        r".*<\|start_header_id\|>user<\|end_header_id\|>\s*(.*?)(?:<\|eot_id\|>.*)?",
+        r".*\[INST\]\s*(?:<<SYS>>.*?<</SYS>>)?\s*(.*?)\s*(?:\[/INST\].*)?",
+        r".*<\|user\|>\s*(.*?)(?:<\|end\|>.*|</s>.*|<\|assistant\|>.*)?",
+        r"(?:.*\n)?(?:User|Human):\s*(.*?)\s*\n\s*(?:Assistant|AI):\s*",
+        r"\s*Answer this question:\s*\[Question\]:\s*(.*?)\s*\[Answer\]:\s*",
+        r"\s*Complete this half sentence\.\s*\[Half Sentence\]:\s*(.*?)\s*\[Answer\]:\s*",
+        r"\s*(?:Q|Question):\s*(.*?)\s*\n\s*(?:A|Answer):\s*",
+    )
+]
+MARKS = """Q: Question: A: Answer: x <|im_start|>user <|im_end|> <start_of_turn>user <end_of_turn> <|eot_id|> [INST] <<SYS>>
+<|start_header_id|>user<|end_header_id|> <</SYS>> [/INST] <|user|> <|end|> </s> <|assistant|> User: Human: Assistant: AI:
+[Question]: [Answer]: [Half Sentence]:""".split()
+PARTS = [*MARKS, "\n", " ", "\t", "Answer this question:", "Complete this half sentence."]
+
+
+def by_reference(prompt: str) -> str:
+    matches = (pattern.fullmatch(prompt) for pattern in REFERENCE)
+    inside = next((match[1] for match in matches if match and match[1].strip()), None)
+    return prompt.strip() if inside is None else by_reference(inside)
+
+
+@settings(max_examples=1000, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.sampled_from(PARTS), max_size=9).map("".join))
+def test_the_search_finds_what_the_expressions_find(prompt: str) -> None:
+    assert unwrap(prompt) == by_reference(prompt)
+
+
+@pytest.mark.parametrize("blank", ["\n", " ", " \n", "\t", "\n\n \r\n"])
+@pytest.mark.parametrize("mark", [*MARKS, "Answer this question:", "User: x", "Q: x", "[INST] x", "<|user|> x"])
+def test_the_search_is_linear(mark: str, blank: str) -> None:
+    """A million blanks or marks: a search that takes their square would not be done in this life."""
+    unwrap(mark + blank * 1_000_000)
+    unwrap((mark + blank) * 100_000)
+    unwrap(mark + "\nx" * 300_000 + "\nA:")
+
+
+def test_many_layers_end() -> None:
+    assert isinstance(unwrap("Q: " * 100_000 + "Who?" + "\nA:" * 100_000), str)

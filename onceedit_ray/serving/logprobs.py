@@ -1,0 +1,94 @@
+"""How likely the tokens of an answer were, in OpenAI's two shapes: completions' four lists, and chat's list of tokens.
+
+A token that ends in the middle of a character is spelled by its bytes, one that stands for no text by its name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onceedit_ray.fusion.trace import Chance
+from onceedit_ray.models.codec import Codec
+
+UNLIKELIEST = -9999.0
+"""What OpenAI writes for a probability of 0; JSON has no infinity."""
+
+
+@dataclass(frozen=True)
+class Likely:
+    """A token: its bytes, None where it stands for no text; its name, "" where it does; and its log probability."""
+
+    data: bytes | None
+    name: str
+    logprob: float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A token of an answer. at: characters of the answer before it. top: the most likely tokens in its place."""
+
+    token: Likely
+    at: int
+    top: tuple[Likely, ...]
+
+
+class Said(str):
+    """A piece of an answer that knows its tokens."""
+
+    tokens: tuple[Scored, ...]
+
+    @classmethod
+    def of(cls, text: str, tokens: Iterable[Scored]) -> Said:
+        """A piece and its tokens."""
+        said = cls(text)
+        said.tokens = tuple(tokens)
+        return said
+
+
+def scored(chance: Chance, codec: Codec, at: int) -> Scored:
+    """A token of an answer after `at` characters of it."""
+    top = tuple(_likely(token, p, codec) for token, p in chance.likely)
+    return Scored(_likely(chance.token, chance.p, codec), at, top)
+
+
+def of_chat(tokens: Sequence[Scored]) -> dict[str, Any]:
+    """`logprobs` of a chat's choice."""
+    content = [_in_chat(each.token) | {"top_logprobs": [_in_chat(likely) for likely in each.top]} for each in tokens]
+    return {"content": content, "refusal": None}
+
+
+def of_completion(tokens: Sequence[Scored], likely: int) -> dict[str, Any]:
+    """`logprobs` of a completion's choice.
+
+    The token itself is always among its `top_logprobs`, as OpenAI has it; there are none where 0 were asked for.
+    """
+    top = [{_spelled(other, "bytes:"): other.logprob for other in (*each.top, each.token)} for each in tokens]
+    return {
+        "tokens": [_spelled(each.token, "bytes:") for each in tokens],
+        "token_logprobs": [each.token.logprob for each in tokens],
+        "top_logprobs": top if likely else None,
+        "text_offset": [each.at for each in tokens],
+    }
+
+
+def _likely(token: int, p: float, codec: Codec) -> Likely:
+    logprob = max(math.log(min(p, 1.0)), UNLIKELIEST) if p > 0 else UNLIKELIEST
+    data = codec.surfaces.get(token)
+    return Likely(data, "" if data is not None else str(codec.tokenizer.convert_ids_to_tokens(token) or ""), logprob)
+
+
+def _in_chat(token: Likely) -> dict[str, Any]:
+    data = None if token.data is None else list(token.data)
+    return {"token": _spelled(token), "logprob": token.logprob, "bytes": data}
+
+
+def _spelled(token: Likely, mark: str = "") -> str:
+    if token.data is None:
+        return token.name
+    try:
+        return token.data.decode()
+    except UnicodeDecodeError:
+        return mark + "".join(f"\\x{byte:02x}" for byte in token.data)
