@@ -69,8 +69,7 @@ class RemoteModel:
     ) -> Step:
         """As `LanguageModel.open`; raises `ModelError` if a dead actor does not come back."""
         ids = list(ids)
-        opening = self._open(ids, rows, decode, threshold, sampling)
-        step = await kept_or_closed(opening, lambda step: self._release(step.session))
+        step = await self._opened(ids, rows, decode, threshold, sampling)
         return replace(step, session=self._known(step.session, ids + list(step.new_ids[:-1])))
 
     async def extend(
@@ -90,7 +89,7 @@ class RemoteModel:
         except ActorDiedError:
             raise self._gone() from None
         except (ActorUnavailableError, SessionLostError):
-            step = await self._open(held, rows, decode, 0.0, sampling)
+            step = await self._opened(held, rows, decode, 0.0, sampling)
             known.number = step.session
         known.ids = held + list(step.new_ids[:-1])
         return replace(step, session=session)
@@ -103,7 +102,7 @@ class RemoteModel:
         except ActorDiedError:
             raise self._gone() from None
         except (ActorUnavailableError, SessionLostError):
-            number = (await self._open(known.ids, 0, 0, 0.0, GREEDY)).session
+            number = (await self._opened(known.ids, 0, 0, 0.0, GREEDY)).session
         return self._known(number, known.ids)
 
     async def close(self, session: int) -> None:
@@ -120,6 +119,11 @@ class RemoteModel:
         session = next(self._numbers)
         self._sessions[session] = _Session(number, list(ids))
         return session
+
+    async def _opened(self, ids: list[int], rows: int, decode: int, threshold: float, sampling: Sampling) -> Step:
+        """A new session of the actor's, closed there if the caller goes away meanwhile."""
+        opening = self._open(ids, rows, decode, threshold, sampling)
+        return await kept_or_closed(opening, lambda step: self._release(step.session))
 
     async def _open(self, ids: list[int], rows: int, decode: int, threshold: float, sampling: Sampling) -> Step:
         clock = asyncio.get_running_loop()

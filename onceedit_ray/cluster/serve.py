@@ -29,17 +29,23 @@ from ray.serve import Application
 from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
 from onceedit_ray.cluster.living import RemoteKnowledge, open_living
+from onceedit_ray.cluster.metrics import Metrics, VersionGauge
+from onceedit_ray.cluster.results import fetch
 from onceedit_ray.cluster.streams import awaited, received
 from onceedit_ray.config import FusionConfig, RunConfig, load_config
 from onceedit_ray.editing.run import version_for
 from onceedit_ray.errors import ModelError
 from onceedit_ray.fusion.decoder import Plugin
+from onceedit_ray.knowledge.version import Version
+from onceedit_ray.models.sampling import GREEDY
 from onceedit_ray.models.sources import ModelFolder
 from onceedit_ray.serving.backend import PROBE_SECONDS
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import EDIT_KEYS_VARIABLE, check_binding, read_keys
 from onceedit_ray.serving.limits import Limits
+from onceedit_ray.serving.observing import Observer
 from onceedit_ray.serving.plain_text import PlainCodec, take_prompts_as_text
+from onceedit_ray.serving.request_log import RequestLog
 from onceedit_ray.serving.speaking import BUSY, Asked, Ending, answer, probe, speak
 
 APP_NAME = "onceedit"
@@ -54,7 +60,7 @@ class ServeArgs(BaseModel):
 
     config: the run file whose plug-in and targets are served. version: of the plug-in; None takes the active one.
     keys_file: API keys, one a line, beside those in the environment of the replicas. edit_keys_file: keys for editing,
-    likewise. replicas: of the ingress.
+    likewise. replicas: of the ingress. request_log: whether each request is a line of JSON in the replicas' output.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,6 +71,7 @@ class ServeArgs(BaseModel):
     edit_keys_file: Path | None = None
     replicas: int = Field(1, ge=1)
     limits: Limits = Limits()
+    request_log: bool = True
 
 
 def application(args: ServeArgs) -> Application:
@@ -79,8 +86,19 @@ class SpeakingDecoder(HostedDecoder):
     """The coordinator of a served fleet: prompts are plain text, answers are text."""
 
     def __init__(self, *args: Any) -> None:
+        self._version = VersionGauge()
         super().__init__(*args)
         take_prompts_as_text(self)
+
+    @property
+    def plugin(self) -> Plugin:
+        """The plug-in that new requests begin with; whichever takes its place is shown in the metrics."""
+        return self._plugin
+
+    @plugin.setter
+    def plugin(self, plugin: Plugin) -> None:
+        self._plugin = plugin
+        self._version.show(plugin.version)
 
     async def add_target(self, name: str, actor: ActorHandle, folder: ModelFolder, beside: bool) -> None:
         """As `HostedDecoder.add_target`."""
@@ -165,8 +183,16 @@ class Models:
     async def __init__(self, config: RunConfig, version: str | None) -> None:  # type: ignore[misc]  # Serve awaits it
         served = version_for(config, version)
         self.fleet = await asyncio.to_thread(Fleet.start, config, served.path, print, SpeakingCoordinator)
+        await asyncio.to_thread(self._warm_up, config, served)
         self._living = open_living(config, self.fleet, served)
         self._editing = asyncio.ensure_future(self._living.run())
+
+    def _warm_up(self, config: RunConfig, served: Version) -> None:
+        """Load what a first request would wait for: alignments, and whatever a model does once; nobody waits yet."""
+        self.fleet.prepare([config.fusion.strategy], print)
+        question = next((edit.prompt for edit in served.edits()), "Who?")
+        asked = (Asked(target, 4, GREEDY, question) for target in config.targets)
+        fetch([self.fleet.coordinator.answer.remote(each) for each in asked])
 
     async def knowledge(self, method: str, *args: Any) -> Any:
         """What `living.Living` says: `method` is one of `backend.Knowledge`."""
@@ -196,11 +222,14 @@ class Gateway:
     def __init__(self, models: Any, args: ServeArgs) -> None:
         self._backend = RemoteBackend(models)
         self._limits = args.limits
+        self._observers: list[Observer] = [Metrics(), *([RequestLog()] if args.request_log else [])]
         self._keys = read_keys(args.keys_file)  # here, so that no key is stored with the application's settings
         self._edit_keys = read_keys(args.edit_keys_file, EDIT_KEYS_VARIABLE)
 
     def __serve_build_asgi_app__(self) -> Any:
-        return build_ingress(self._backend, self._limits, self._keys, self._edit_keys)
+        return build_ingress(
+            self._backend, self._limits, self._keys, self._edit_keys, self._observers, behind_proxy=True
+        )
 
 
 ModelsDeployment = serve.deployment(num_replicas=1, max_ongoing_requests=64, ray_actor_options=SMALL)(Models)

@@ -77,9 +77,7 @@ class Answering:
             asked = min(self.budget - len(self.ids), stride or self.budget)
             if self.session is None:
                 asked = 1 if stride else asked  # someone is waiting for the first token
-                step = self._opened(
-                    await self.model.open(self.prompt_ids, rows, decode=asked, sampling=self.sampling)
-                )
+                step = self._opened(await self.model.open(self.prompt_ids, rows, decode=asked, sampling=self.sampling))
             else:
                 held = len(self.prompt_ids) + len(self.ids) - 1
                 step = await self.model.extend(

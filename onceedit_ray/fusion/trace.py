@@ -46,9 +46,7 @@ class Trace:
         """Whether probabilities are kept."""
         return self.likely is not None
 
-    def add(
-        self, token: int, ids_N: NDArray[np.integer], p_N: NDArray[np.floating], p: float | None = None
-    ) -> None:
+    def add(self, token: int, ids_N: NDArray[np.integer], p_N: NDArray[np.floating], p: float | None = None) -> None:
         """Note a chosen token; p: its probability, where it may be missing among `ids_N`."""
         if self.likely is None:
             return

@@ -49,8 +49,8 @@ class Step:
         last token that the model has been fed.
     new_ids: tokens the model decoded; the last of them has not been fed yet.
     session: the session's number.
-    new_p: probabilities of `new_ids`, where they were drawn and rows were asked for; else () (a most likely token stands in
-        its row, a drawn one may not).
+    new_p: probabilities of `new_ids`, where they were drawn and rows were asked for; else (): a likeliest token stands
+        in its row, a drawn one may not.
     weight: σ(l_W) at the last position of the tokens given to `open`; None where the model has no `[WEIGHT]` token.
     """
 

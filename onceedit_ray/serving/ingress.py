@@ -12,36 +12,45 @@ from collections.abc import AsyncGenerator, Sequence
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from onceedit_ray import __version__
+from onceedit_ray.errors import OnceEditError
 from onceedit_ray.serving.answers import DONE, Writer, event, model_card
 from onceedit_ray.serving.asking import questions
 from onceedit_ray.serving.backend import Backend
 from onceedit_ray.serving.editing_routes import add_editing_routes
-from onceedit_ray.serving.flow import merged, together, while_there
+from onceedit_ray.serving.flow import merged, together, undisturbed, while_there
 from onceedit_ray.serving.guard import Guard
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
+from onceedit_ray.serving.observing import CLIENT_GONE, Account, Observed, Observer, account_of
 from onceedit_ray.serving.playground import add_playground
 from onceedit_ray.serving.refusals import Refusal, invalid, refusal_of, unknown_model
 from onceedit_ray.serving.schema import ChatRequest, CompletionRequest
 from onceedit_ray.serving.speaking import BUSY, Asked, Ending
 
-CLIENT_GONE = 499
-"""The status, seen by nobody, of a request whose client went away."""
 
-
-def build_ingress(backend: Backend, limits: Limits, keys: Keys, edit_keys: Keys | None = None) -> FastAPI:
+def build_ingress(
+    backend: Backend,
+    limits: Limits,
+    keys: Keys,
+    edit_keys: Keys | None = None,
+    observers: Sequence[Observer] = (),
+    behind_proxy: bool = False,
+) -> FastAPI:
     """The application.
 
     Args:
         backend: who answers. limits: what is granted. keys: who may ask; without any, this machine alone.
         edit_keys: who may edit; without any, nobody where there are keys, else this machine alone.
+        observers: who is told of every request. behind_proxy: whether what is in front writes `x-request-id` itself.
     """
     api = FastAPI(title="OnceEdit", version=__version__, docs_url=None, redoc_url=None)
     api.add_middleware(Guard, keys=keys, limits=limits, edit_keys=edit_keys or Keys())
+    api.add_middleware(Observed, observers=observers, names=not behind_proxy)
     _refuse_in_openais_shape(api)
 
     @api.get("/v1/models")
@@ -79,7 +88,9 @@ def build_ingress(backend: Backend, limits: Limits, keys: Keys, edit_keys: Keys 
 
 def _refuse_in_openais_shape(api: FastAPI) -> None:
     async def refused(request: Request, error: Exception) -> Response:
-        return refusal_of(error).response()
+        refusal = refusal_of(error)
+        account_of(request.scope).error = refusal.code
+        return refusal.response()
 
     async def not_valid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -94,7 +105,8 @@ def _refuse_in_openais_shape(api: FastAPI) -> None:
 
     api.add_exception_handler(RequestValidationError, not_valid)
     api.add_exception_handler(HTTPException, not_routed)
-    api.add_exception_handler(Exception, refused)
+    api.add_exception_handler(OnceEditError, refused)
+    api.add_exception_handler(TimeoutError, refused)
     api.add_exception_handler(Refusal, refused)
 
 
@@ -102,16 +114,20 @@ async def _respond(
     backend: Backend, body: CompletionRequest | ChatRequest, request: Request, limits: Limits
 ) -> Response:
     writer = Writer(body.model, isinstance(body, ChatRequest), body.likely)
+    account = account_of(request.scope)
     deadline = asyncio.get_running_loop().time() + limits.seconds
     try:
         async with asyncio.timeout_at(deadline):
             asked = questions(body, await backend.targets(), limits)
     except Exception as error:
         raise refusal_of(error) from None
+    account.model, account.streamed = body.model, bool(body.stream)
+    if limits.keep_prompts:
+        account.prompts = [*body.prompts] if isinstance(body, CompletionRequest) else [*asked[0].messages]
     if not body.stream:
         return await _whole(backend, asked, writer, request, deadline)
     counted = body.stream_options is not None and body.stream_options.include_usage
-    events = while_there(request.receive, _events(backend, asked, writer, counted, deadline))
+    events = while_there(request.receive, _events(backend, asked, writer, counted, deadline, account))
     try:
         first = await anext(events, None)
     except Exception as error:
@@ -119,7 +135,35 @@ async def _respond(
     if first is None:
         return Response(status_code=CLIENT_GONE)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_from(first, events), media_type="text/event-stream", headers=headers)
+    return _EventStream(first, events, headers)
+
+
+class _EventStream(Response):
+    """A stream of events, closed whatever happens to whoever sends it.
+
+    first: an item already taken. rest: the others; they end by themselves when the client goes away.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes], headers: dict[str, str]) -> None:
+        super().__init__(headers=headers)
+        del self.headers["content-length"]
+        self._first = first
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        def part(body: bytes, more: bool) -> dict[str, object]:
+            return {"type": "http.response.body", "body": body, "more_body": more}
+
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send(part(self._first, True))
+            async for item in self._rest:
+                await send(part(item, True))
+            await send(part(b"", False))
+        finally:
+            await undisturbed(self._rest.aclose())
 
 
 async def _whole(
@@ -133,6 +177,7 @@ async def _whole(
     try:
         async with contextlib.aclosing(while_there(request.receive, answers())) as arrived:
             async for found in arrived:
+                account_of(request.scope).endings = [ending for _, ending in found]
                 return JSONResponse(writer.whole(found))
     except Exception as error:
         raise refusal_of(error) from None
@@ -140,11 +185,10 @@ async def _whole(
 
 
 async def _events(
-    backend: Backend, asked: Sequence[Asked], writer: Writer, counted: bool, deadline: float
+    backend: Backend, asked: Sequence[Asked], writer: Writer, counted: bool, deadline: float, account: Account
 ) -> AsyncGenerator[bytes]:
     """The events of a stream. An error before the first of them is raised, a later one is an event."""
     begun: set[int] = set()
-    endings: list[Ending] = []
     items = merged([backend.speak(question) for question in asked])
     try:
         async with contextlib.aclosing(items):
@@ -157,21 +201,17 @@ async def _events(
                 opening = event(writer.opening(index)) if writer.chat and index not in begun else b""
                 begun.add(index)
                 if isinstance(said, Ending):
-                    endings.append(said)
+                    account.endings.append(said)
                     yield opening + event(writer.ending(index, said))
                 else:
+                    account.told()
                     yield opening + event(writer.piece(index, said))
         if counted:
-            yield event(writer.counts(endings))
+            yield event(writer.counts(account.endings))
         yield DONE
     except Exception as error:
         if not begun:
             raise
-        yield event(refusal_of(error).body)
-
-
-async def _from(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    async with contextlib.aclosing(rest):
-        yield first
-        async for item in rest:
-            yield item
+        refusal = refusal_of(error)
+        account.error = refusal.code
+        yield event(refusal.body)

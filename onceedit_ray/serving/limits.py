@@ -14,7 +14,7 @@ class Limits(BaseModel):
     edits: edits of one call. edit_chars: each text of an edit. edit_probes: its rephrasings, and its prompts of a kind.
     in_flight: requests under way at once; one more is answered with 429. retry_after: what it is told to wait, seconds.
     seconds: a request as a whole. body_seconds: until its body must be here.
-    temperature: where a request names none; 1 is OpenAI's.
+    temperature: where a request names none; 1 is OpenAI's. keep_prompts: show prompts in the log of requests.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,3 +33,4 @@ class Limits(BaseModel):
     seconds: float = Field(300.0, gt=0)
     body_seconds: float = Field(30.0, gt=0)
     temperature: float = Field(1.0, ge=0, le=2)
+    keep_prompts: bool = False

@@ -86,9 +86,7 @@ async def _spoken(decoder: FusedDecoder, asked: Asked) -> AsyncGenerator[str | E
     prompt, codec = _prompt(decoder, asked)
     trace = Trace(asked.logprobs)
     writing = _Writing(codec, TextStream(asked.stop), trace)
-    pieces = decoder.stream(
-        asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling, trace=trace
-    )
+    pieces = decoder.stream(asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling, trace=trace)
     async with contextlib.aclosing(pieces):
         async for piece in pieces:
             if isinstance(piece, Generation):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -193,3 +194,78 @@ def test_health_probes_the_models(address: str) -> None:
     models = found.json()["models"]
     assert (found.status_code, list(models)) == (200, ["plug-in", *TARGETS])
     assert set(models.values()) <= {"ok", "busy"}
+
+
+def test_who_is_cancelled_with_all_his_calls_takes_nobody_along(address: str, local: FusedDecoder) -> None:
+    """Serve cancels a lost client's calls, theirs, and so on; a pass that others share is none of them."""
+    coordinator = found_coordinator()
+    prompts = [f"{QUESTION} Number {number}?" for number in range(4)]
+    expected = asyncio.run(local.generate_all({"mistral": prompts[-1]}, None, 24))["mistral"].text
+    for pause in (0.0, 0.005, 0.02, 0.05):
+        asked = [coordinator.generate.remote("mistral", prompt, None, 24) for prompt in prompts]
+        time.sleep(pause)
+        for call in asked[:-1]:
+            ray.cancel(call, recursive=True)
+        assert ray.get(asked[-1], timeout=60).text == expected
+    deadline = time.monotonic() + 10
+    while any(left := on_models("open_sessions")):
+        assert time.monotonic() < deadline, f"sessions left: {left}"
+        time.sleep(0.1)
+
+
+def metrics() -> dict[str, float]:
+    """What the node's metrics port shows of this application: a name with its labels, and its value."""
+    (node,) = (node for node in ray.nodes() if node["Alive"])
+    shown = httpx2.get(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", trust_env=False).text
+    ours = ("route", "status", "model", "direction", "decision", "outcome", "version")
+    found: dict[str, float] = {}
+    for name, labels, value in re.findall(r"^ray_(onceedit_\w+)\{(.*)\} (\S+)$", shown, re.MULTILINE):
+        kept = (f"{key}={said}" for key, said in re.findall(r'(\w+)="([^"]*)"', labels) if key in ours)
+        found[" ".join([name, *sorted(kept)])] = float(value)
+    return found
+
+
+def test_metrics_count_what_was_asked(address: str, version: Version) -> None:
+    async def ask() -> tuple[Any, Any]:
+        async with client_of(address) as client:
+            fused = await client.completions.create(model="mistral", prompt=QUESTION, temperature=0)
+            stream = await client.completions.create(model="qwen2", prompt="The river", max_tokens=6, stream=True)
+            async for _ in stream:
+                pass
+            with pytest.raises(openai.NotFoundError):
+                await client.completions.create(model="gpt-5", prompt="x")
+            raw = await client.completions.with_raw_response.create(
+                model="mistral", prompt=QUESTION, temperature=0, extra_headers={"x-request-id": "mine-1"}
+            )
+            return fused, raw.headers.get_list("x-request-id")
+
+    fused, named = asyncio.run(ask())
+    assert named == ["mine-1"]
+    served = "onceedit_requests_total model=mistral route=/v1/completions status=200"
+    wanted = {
+        f"onceedit_version_info version={version.id}",
+        "onceedit_requests_in_flight",
+        served,
+        "onceedit_requests_total model=qwen2 route=/v1/completions status=200",
+        "onceedit_requests_total model= route=/v1/completions status=404",
+        "onceedit_tokens_total direction=in model=mistral",
+        "onceedit_tokens_total direction=out model=mistral",
+        "onceedit_gate_decisions_total decision=fused model=mistral",
+        "onceedit_gate_decisions_total decision=screened model=qwen2",
+        "onceedit_gate_weight_count model=mistral",
+        "onceedit_draft_tokens_total model=mistral outcome=drafted",
+        "onceedit_draft_tokens_total model=mistral outcome=accepted",
+        "onceedit_time_to_first_token_seconds_count model=qwen2",
+        "onceedit_time_per_token_seconds_count model=qwen2",
+    }
+    deadline = time.monotonic() + 60  # exported every few seconds
+    while not wanted <= (found := metrics()).keys() or found[served] < 2 or found["onceedit_requests_in_flight"]:
+        assert time.monotonic() < deadline, f"missing: {wanted - found.keys()} in {found}"
+        time.sleep(0.5)
+    assert found[f"onceedit_version_info version={version.id}"] == 1
+    assert found["onceedit_tokens_total direction=out model=mistral"] >= 2 * fused.usage.completion_tokens
+    drafted, accepted = (
+        found[f"onceedit_draft_tokens_total model=mistral outcome={kind}"] for kind in ("drafted", "accepted")
+    )
+    assert 0 < accepted <= drafted
+    assert not any("gpt-5" in name for name in found), "nothing that a client invents becomes a label"

@@ -192,9 +192,9 @@ REFERENCE = [
         r"\s*(?:Q|Question):\s*(.*?)\s*\n\s*(?:A|Answer):\s*",
     )
 ]
-MARKS = """Q: Question: A: Answer: x <|im_start|>user <|im_end|> <start_of_turn>user <end_of_turn> <|eot_id|> [INST] <<SYS>>
-<|start_header_id|>user<|end_header_id|> <</SYS>> [/INST] <|user|> <|end|> </s> <|assistant|> User: Human: Assistant: AI:
-[Question]: [Answer]: [Half Sentence]:""".split()
+MARKS = """Q: Question: A: Answer: x <|im_start|>user <|im_end|> <start_of_turn>user <end_of_turn> <|eot_id|>
+<|start_header_id|>user<|end_header_id|> [INST] <<SYS>> <</SYS>> [/INST] <|user|> <|end|> </s> <|assistant|>
+User: Human: Assistant: AI: [Question]: [Answer]: [Half Sentence]:""".split()
 PARTS = [*MARKS, "\n", " ", "\t", "Answer this question:", "Complete this half sentence."]
 
 

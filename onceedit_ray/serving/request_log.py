@@ -1,0 +1,56 @@
+"""A line of JSON for each request: what it cost and how it went; no prompt, no answer and no key.
+
+The ingress keeps prompts only where the deployment's settings say so (`keep_prompts`); the log writes what it is given.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from onceedit_ray.serving.answers import usage
+from onceedit_ray.serving.observing import Account
+
+DIGITS = 6
+
+
+class RequestLog:
+    """An `Observer` that writes lines to `stream`, by default to the process's standard output."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+
+    def began(self, account: Account) -> None:
+        """Nothing is written yet."""
+
+    def ended(self, account: Account) -> None:
+        """Write the request's line, in one piece."""
+        self._stream.write(json.dumps(line(account), ensure_ascii=False) + "\n")
+        self._stream.flush()
+
+
+def line(account: Account) -> dict[str, Any]:
+    """What is written of a request."""
+    entry: dict[str, Any] = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "request_id": account.id,
+        "method": account.method,
+        "route": account.route,
+        "status": account.status,
+        "seconds": round(account.seconds, DIGITS),
+    }
+    if account.error:
+        entry["error"] = account.error
+    if account.model:
+        entry |= {"model": account.model, "stream": account.streamed, **usage(account.endings)}
+        entry["answers"] = [
+            {"target": end.target, "version": end.version, "weight": end.weight, "alone": end.alone}
+            for end in account.endings
+        ]
+    if account.first is not None:
+        entry["first_token_seconds"] = round(account.first, DIGITS)
+    if account.prompts:
+        entry["prompts"] = account.prompts
+    return entry
