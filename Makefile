@@ -6,7 +6,7 @@ CONFIG ?= configs/quickstart.yaml
 PYTEST := RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo serve bench test test-unit test-ray test-browser picture lint types format docs-check clean
+.PHONY: help venv demo serve fuzz bench test test-unit test-ray test-browser picture lint types format docs-check clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test-browser: venv ## run the tests of the playground in headless Chromium (skip
 
 picture: venv ## take docs/images/playground.png of a running server (`make serve`)
 	$(BIN)/python -m scripts.picture
+
+fuzz: venv ## a few thousand requests made from the API's own schema: whatever comes, no 5xx
+	ONCEEDIT_FUZZ_CASES=700 OMP_NUM_THREADS=1 $(PYTEST) -rP tests/unit/test_serving_fuzz.py
 
 bench: venv ## measure decoding and alignment beside their floors (BENCH_ARGS=--quick: under 3 minutes)
 	$(BIN)/python -m benchmarks.decoding $(BENCH_ARGS)

@@ -36,11 +36,9 @@ def questions(request: CompletionRequest | ChatRequest, targets: Sequence[str], 
         raise Refusal(400, f"{answers} answers are asked for; {limits.answers} is the most at once", "n")
     tokens, stops = _tokens(request, limits), request.stops
     seed = secrets.randbits(63) if request.seed is None else request.seed
+    options = (request.unedited, request.likely)
     return [
-        Asked(
-            target, tokens, _sampling(request, seed + choice, limits), prompt, messages, stops,
-            request.unedited, request.likely,
-        )  # fmt: skip
+        Asked(target, tokens, _sampling(request, seed + choice, limits), prompt, messages, stops, *options)
         for prompt, messages in prompts
         for target in asked
         for choice in range(n)

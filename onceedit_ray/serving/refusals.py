@@ -27,7 +27,7 @@ class Refusal(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
+        self.message = message.encode("utf-8", "replace").decode()  # a name may come with what no response can carry
         self.param = param
         self.code = code
         self.retry_after = retry_after

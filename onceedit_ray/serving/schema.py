@@ -20,7 +20,7 @@ StopString = Annotated[str, Field(min_length=1, max_length=256)]
 
 MOST_STOPS = 4
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
+NEUTRAL: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (None, 0.0),
     "frequency_penalty": (None, 0.0),
     "logit_bias": (None, {}),
@@ -66,10 +66,10 @@ class _Request(_Strict):
     logit_bias: dict[str, float] | None = None
     onceedit: Extension | None = Field(None, description="What goes beyond OpenAI's API")
 
-    @field_validator(*_NEUTRAL, check_fields=False)
+    @field_validator(*NEUTRAL, check_fields=False)
     @classmethod
     def _asks_for_nothing(cls, value: Any, info: Any) -> Any:
-        neutral = _NEUTRAL[info.field_name]
+        neutral = NEUTRAL[info.field_name]
         if not any(value == allowed and type(value) is type(allowed) for allowed in neutral):
             raise ValueError(f"'{info.field_name}' is not supported here; leave it out")
         return value

@@ -1,0 +1,90 @@
+"""schemathesis against our own OpenAPI schema, in this process over a small random system: whatever comes, no 5xx.
+
+`make fuzz` runs a few thousand cases, the tests a few hundred (`ONCEEDIT_FUZZ_CASES` for each route).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.schemas import BaseSchema
+
+from onceedit_ray.config import FusionConfig
+from onceedit_ray.serving.asking import EVERY
+from onceedit_ray.serving.backend import InProcess
+from onceedit_ray.serving.ingress import build_ingress
+from onceedit_ray.serving.keys import Keys
+from onceedit_ray.serving.limits import Limits
+from onceedit_ray.serving.schema import NEUTRAL
+from tests.small_system import small_decoder
+from tests.unit.serving import Scripted
+
+CASES = int(os.environ.get("ONCEEDIT_FUZZ_CASES", "80"))
+KEY = "a-key-of-the-fuzzer"
+LIMITS = Limits(max_tokens=4, chat_tokens=4, answers=4, seconds=20)
+TARGETS = ["mistral", "qwen2"]
+ROUTES = [
+    f"{method} {path}"
+    for path, methods in build_ingress(Scripted(), LIMITS, Keys()).openapi()["paths"].items()
+    for method in methods
+]
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> BaseSchema:
+    """The schema as the application describes itself; new routes are found in it."""
+    decoder = small_decoder(tmp_path_factory.mktemp("fuzz"), TARGETS, FusionConfig(top_k=16))
+    return schemathesis.openapi.from_asgi("/openapi.json", build_ingress(InProcess(decoder), LIMITS, Keys([KEY])))
+
+
+@pytest.mark.parametrize("mode", ["as the schema says", "not as it says", "to the models"])
+@pytest.mark.parametrize("route", ROUTES)
+def test_no_request_breaks_the_server(schema: BaseSchema, route: str, mode: str) -> None:
+    """An answer, or an error in OpenAI's shape that is the client's."""
+    method, path = route.split()
+    kind = GenerationMode.NEGATIVE if mode == "not as it says" else GenerationMode.POSITIVE
+    cases = schema[path][method].as_strategy(generation_mode=kind)
+    seen: Counter[int] = Counter()
+
+    @settings(
+        max_examples=CASES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def fuzz(data: st.DataObject) -> None:
+        case = data.draw(cases)
+        if mode == "to the models" and isinstance(case.body, dict):
+            case.body = servable(case.body, data)
+        response = case.call(headers={"Authorization": f"Bearer {KEY}"})
+        seen[response.status_code] += 1
+        assert response.status_code < 500, (case.as_curl_command(), response.text)
+        if response.status_code >= 400:
+            error = response.json()["error"]
+            assert set(error) == {"message", "type", "param", "code"} and error["message"], case.as_curl_command()
+
+    # A route without a parameter has one case, and none that is not as the schema says.
+    with contextlib.suppress(Unsatisfiable):
+        fuzz()
+    if method == "post":
+        assert seen.total() >= CASES, seen
+        assert mode != "to the models" or seen[200] > CASES / 4, seen
+
+
+def servable(body: dict[str, Any], data: st.DataObject) -> dict[str, Any]:
+    """`body` for a served model and within the limits, so that what else it says comes as far as the models."""
+    kept = {name: value for name, value in body.items() if name not in NEUTRAL or name in ("logprobs", "top_logprobs")}
+    bounded = {"max_tokens", "max_completion_tokens", "n"} & kept.keys()
+    return kept | {"model": data.draw(st.sampled_from([*TARGETS, EVERY]))} | dict.fromkeys(bounded, 2)
