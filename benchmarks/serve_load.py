@@ -1,0 +1,223 @@
+"""What HTTP costs: `python -m benchmarks.serve_load [--quick]`, over the active version and the run file's models.
+
+Clients ask one question after another, edited and unrelated ones in turns, of every target. At every number of
+clients they ask over HTTP and, in the same rounds, the same coordinator directly, so that both see the same machine.
+Prints a table; writes `serve_load.parquet` and `serve_load.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import secrets
+import socket
+import statistics
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.ratios import RESULTS
+from onceedit_ray.config import load_config
+from onceedit_ray.editing.run import version_for
+from onceedit_ray.evaluation.machine import describe_machine
+from onceedit_ray.evaluation.records import replacing
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.models.sampling import GREEDY
+from onceedit_ray.serving.speaking import Asked, Ending
+
+CLIENTS = (1, 4, 16)
+TOKENS = 16
+GOAL_MS = 15.0
+"""What HTTP may add to a first token at one client, on two cores."""
+
+Speak = Callable[[Asked], AsyncGenerator[str | Ending]]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One answer: seconds to its first piece, and to its end; its tokens."""
+
+    first: float
+    whole: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Round:
+    """Answers that several clients got side by side, and the seconds that all of it took."""
+
+    answers: list[Answered]
+    seconds: float
+
+
+def questions(edits: Sequence[Edit], targets: Sequence[str]) -> Iterator[Asked]:
+    """Edited and unrelated prompts in turns, target by target, without end."""
+    edited = itertools.cycle(edit.prompt for edit in edits)
+    unrelated = itertools.cycle(probe.prompt for edit in edits for probe in edit.locality)
+    for number, target in enumerate(itertools.cycle(targets)):
+        prompt = next(edited) if number // len(targets) % 2 == 0 else next(unrelated)
+        yield Asked(target, TOKENS, GREEDY, prompt)
+
+
+async def answered(speak: Speak, asked: Asked) -> Answered:
+    """Ask one question and read its answer as it comes."""
+    started, first = time.perf_counter(), 0.0
+    async with aclosing(speak(asked)) as pieces:
+        async for piece in pieces:
+            first = first or time.perf_counter() - started
+            if isinstance(piece, Ending):
+                return Answered(first, time.perf_counter() - started, piece.completion_tokens)
+    raise RuntimeError("an answer was cut off")
+
+
+async def load(speak: Speak, asked: Sequence[Asked], clients: int) -> Round:
+    """Put all questions, `clients` at a time."""
+    waiting = iter(asked)
+
+    async def client() -> list[Answered]:
+        return [await answered(speak, question) for question in waiting]
+
+    started = time.perf_counter()
+    found = await asyncio.gather(*(client() for _ in range(clients)))
+    return Round([answer for answers in found for answer in answers], time.perf_counter() - started)
+
+
+def over_http(http: Any, address: str) -> Speak:
+    """Asks as a client does; parses no more of an event than it must."""
+
+    async def speak(asked: Asked) -> AsyncGenerator[str | Ending]:
+        body = {
+            "model": asked.target, "prompt": asked.prompt, "max_tokens": asked.max_tokens, "temperature": 0,
+            "stream": True, "stream_options": {"include_usage": True},
+        }  # fmt: skip
+        tokens, reason, told = 0, "length", {}
+        async with http.stream("POST", f"{address}/v1/completions", json=body) as response:
+            response.raise_for_status()
+            async for line in response.aiter_lines():
+                if not line or line == "data: [DONE]":
+                    continue
+                chunk = json.loads(line.removeprefix("data: "))
+                tokens = chunk.get("usage", {}).get("completion_tokens", tokens)
+                for choice in chunk["choices"]:
+                    told, reason = choice.get("onceedit", told), choice["finish_reason"] or reason
+                    if choice["text"]:
+                        yield choice["text"]
+        yield Ending(reason=reason, prompt_tokens=0, completion_tokens=tokens, **told)
+
+    return speak
+
+
+async def measure(ways: dict[str, Speak], asked: Iterator[Asked], rounds: int, each: int) -> list[dict[str, Any]]:
+    """The table's lines: every way at every number of clients, in turns."""
+    await load(ways["http"], list(itertools.islice(asked, 8)), 2)
+    lines = []
+    for clients in CLIENTS:
+        found: dict[str, list[Round]] = {way: [] for way in ways}
+        for turn in range(rounds):
+            put = list(itertools.islice(asked, max(each, 2 * clients)))
+            for way in sorted(ways, reverse=bool(turn % 2)):
+                found[way].append(await load(ways[way], put, clients))
+        lines += [line(way, clients, done) for way, done in found.items()]
+    return lines
+
+
+def line(way: str, clients: int, rounds: Sequence[Round]) -> dict[str, Any]:
+    """Figures of one way at one number of clients."""
+    answers = [answer for each in rounds for answer in each.answers]
+    firsts = [1e3 * answer.first for answer in answers]
+    tokens = [1e3 * (a.whole - a.first) / (a.tokens - 1) for a in answers if a.tokens > 1]
+    seconds = sum(each.seconds for each in rounds)
+    return {
+        "way": way,
+        "clients": clients,
+        "answers": len(answers),
+        "answers_per_second": len(answers) / seconds,
+        "tokens_per_second": sum(answer.tokens for answer in answers) / seconds,
+        "first_p50_ms": statistics.median(firsts),
+        "first_p95_ms": percentile(firsts, 95),
+        "token_p50_ms": statistics.median(tokens),
+        "token_p95_ms": percentile(tokens, 95),
+        "machine": describe_machine(),
+    }
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """The value that `percent` of all do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) * percent // 100, len(ordered) - 1)]
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """The lines as Markdown, and what HTTP added."""
+    columns = {
+        "answers/s": "answers_per_second", "tokens/s": "tokens_per_second", "first token p50, ms": "first_p50_ms",
+        "p95": "first_p95_ms", "per token p50, ms": "token_p50_ms", "p95 ": "token_p95_ms",
+    }  # fmt: skip
+    rows = ["| clients | asked | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    rows += [
+        f"| {each['clients']} | {each['way']} | " + " | ".join(f"{each[name]:.1f}" for name in columns.values()) + " |"
+        for each in lines
+    ]
+    by_way = {(each["way"], each["clients"]): each["first_p50_ms"] for each in lines}
+    added = [f"{by_way['http', clients] - by_way['direct', clients]:+.1f} ms at {clients}" for clients in CLIENTS]
+    said = f"HTTP adds to a first token (p50): {', '.join(added)} clients; the goal is under {GOAL_MS:.0f} ms at 1."
+    return "\n".join([*rows, "", said, "", f"Machine: {lines[0]['machine']}."])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Start a Ray and the server, measure, write the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serve_load", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", RAY_AUTH_MODE="token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    import ray  # after the environment that it reads is set
+    from ray import serve
+
+    from onceedit_ray.cluster.serve import APP_NAME, RemoteBackend, ServeArgs, application
+
+    config = load_config(options.config)
+    asked = questions(version_for(config).edits(), list(config.targets))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    rounds, each = (2, 8) if options.quick else (8, 16)
+    ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
+    try:
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        serve.run(application(ServeArgs(config=options.config.resolve())), name=APP_NAME)
+
+        async def run() -> list[dict[str, Any]]:
+            import httpx2
+
+            backend = RemoteBackend(serve.get_deployment_handle("Models", APP_NAME))
+            async with httpx2.AsyncClient(trust_env=False, timeout=300) as http:
+                ways = {"direct": backend.speak, "http": over_http(http, f"http://127.0.0.1:{port}")}
+                return await measure(ways, asked, rounds, each)
+
+        lines = asyncio.run(run())
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+    print(table(lines))
+    options.results.mkdir(parents=True, exist_ok=True)
+    with replacing(options.results / "serve_load.parquet") as path:
+        pq.write_table(pa.Table.from_pylist(lines), path)
+    with replacing(options.results / "serve_load.md") as path:
+        path.write_text(f"# HTTP beside the same coordinator called directly\n\n{table(lines)}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
