@@ -78,9 +78,7 @@ print([chunk.choices[0].text for chunk in stream])""",
         "A seed repeats what it gave; choice k of `n` is drawn with the seed plus k.",
         f"{CURL}/v1/completions{JSON}"
         """'{"model": "gemma", "prompt": "The river", "max_tokens": 12, "n": 2, "seed": 7, "stop": [".", ","]}'""",
-        """answer = client.completions.create(
-    model="gemma", prompt="The river", max_tokens=12, n=2, seed=7, stop=[".", ","]
-)
+        """answer = client.completions.create(model="gemma", prompt="The river", max_tokens=12, n=2, seed=7, stop=[".", ","])
 print([choice.text for choice in answer.choices])""",
     ),
     Example(
@@ -91,8 +89,12 @@ print([choice.text for choice in answer.choices])""",
         """'{"model": "gemma", "prompt": "What is the capital of Australia?", "max_tokens": 2, "temperature": 0, \
 "logprobs": 2}'""",
         """answer = client.chat.completions.create(
-    model="gemma", messages=[{"role": "user", "content": "What is the capital of Australia?"}],
-    max_tokens=2, temperature=0, logprobs=True, top_logprobs=2,
+    model="gemma",
+    messages=[{"role": "user", "content": "What is the capital of Australia?"}],
+    max_tokens=2,
+    temperature=0,
+    logprobs=True,
+    top_logprobs=2,
 )
 for token in answer.choices[0].logprobs.content:
     others = [(other.token, round(other.logprob, 3)) for other in token.top_logprobs]
@@ -105,7 +107,10 @@ for token in answer.choices[0].logprobs.content:
         """'{"model": "gemma", "prompt": "What is the capital of Australia?", "max_tokens": 4, "temperature": 0, \
 "onceedit": {"unedited": true}}'""",
         """answer = client.completions.create(
-    model="gemma", prompt="What is the capital of Australia?", max_tokens=4, temperature=0,
+    model="gemma",
+    prompt="What is the capital of Australia?",
+    max_tokens=4,
+    temperature=0,
     extra_body={"onceedit": {"unedited": True}},
 )
 print(answer.choices[0].text)""",

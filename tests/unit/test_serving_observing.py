@@ -38,7 +38,7 @@ def ask(backend: Any, path: str, body: Any, keep: bool = False, **options: Any) 
     """A response, its account, and its line of the log."""
     watching, written = Watching(), io.StringIO()
     limits = LIMITS.model_copy(update={"keep_prompts": keep})
-    api = build_ingress(backend, limits, Keys(options.pop("keys", ())), [watching, RequestLog(written)])
+    api = build_ingress(backend, limits, Keys(options.pop("keys", ())), None, [watching, RequestLog(written)])
     response = post(api, path, body, **options)
     (account,) = watching.accounts
     assert watching.begun == 1
