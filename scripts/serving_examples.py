@@ -79,7 +79,7 @@ print([chunk.choices[0].text for chunk in stream])""",
         f"{CURL}/v1/completions{JSON}"
         """'{"model": "gemma", "prompt": "The river", "max_tokens": 12, "n": 2, "seed": 7, "stop": [".", ","]}'""",
         """answer = client.completions.create(model="gemma", prompt="The river", max_tokens=12, n=2, seed=7, stop=[".", ","])
-print([choice.text for choice in answer.choices])""",
+print([choice.text for choice in answer.choices])""",  # noqa: E501
     ),
     Example(
         "Log probabilities",
