@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -14,15 +13,13 @@ from typing import Any
 
 import httpx2
 import pytest
-import yaml
-from ray import serve
 
-from onceedit_ray.cluster.serve import APP_NAME, ServeArgs, application
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import edit_plugin, open_store, selected_edits
 from onceedit_ray.fusion.system import open_decoder
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.version import Version
+from tests.ray.served import served
 from tests.ray.small_fleet import build_models, model, run_config
 
 TARGETS = ["mistral", "qwen2"]
@@ -59,21 +56,12 @@ def first(config: RunConfig) -> Version:
 
 
 @contextlib.contextmanager
-def served(config: RunConfig, folder: Path) -> Iterator[str]:
+def up(config: RunConfig, folder: Path) -> Iterator[str]:
     """The application, up, with one key for asking and one for editing."""
-    (folder / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     (folder / "keys").write_text(KEY)
     (folder / "edit_keys").write_text(EDIT_KEY)
-    args = ServeArgs(config=folder / "run.yaml", keys_file=folder / "keys", edit_keys_file=folder / "edit_keys")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
-    try:
-        serve.run(application(args), name=APP_NAME)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        serve.shutdown()
+    with served(config, folder, keys_file=folder / "keys", edit_keys_file=folder / "edit_keys") as address:
+        yield address
 
 
 @contextlib.asynccontextmanager
@@ -180,7 +168,7 @@ def test_an_edit_goes_live_and_is_rolled_back_under_load(
         await running
         return load, batch["version"]
 
-    with served(config, folder) as address:
+    with up(config, folder) as address:
         load, second = asyncio.run(edited(address))
     store = open_store()
     answers = expected(config, first, prompts) | expected(config, store.get(second), prompts)
@@ -207,6 +195,6 @@ def test_an_edit_goes_live_and_is_rolled_back_under_load(
             assert choice["text"] == answers[TARGETS[0], third.prompt, first.id]
             assert (await client.get("/v1/edits")).status_code == 403
 
-    with served(config, folder) as address:
+    with up(config, folder) as address:
         asyncio.run(after(address))
     assert open_store().active_id() == first.id

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,11 +14,10 @@ import httpx2
 import openai
 import pytest
 import ray
-import yaml
 from ray import serve
 
 from onceedit_ray.cluster.fleet import RemoteDecoder
-from onceedit_ray.cluster.serve import APP_NAME, ServeArgs, application
+from onceedit_ray.cluster.serve import APP_NAME
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import edit_plugin, open_store
 from onceedit_ray.fusion.decoder import FusedDecoder
@@ -27,6 +25,7 @@ from onceedit_ray.fusion.system import open_decoder
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.sampling import Sampling
 from onceedit_ray.serving.limits import Limits
+from tests.ray.served import served
 from tests.ray.small_fleet import build_models, model, run_config
 
 TARGETS = ["mistral", "qwen2"]
@@ -60,19 +59,9 @@ def local(config: RunConfig, version: Version) -> FusedDecoder:
 @pytest.fixture(scope="module")
 def address(ray_session: None, config: RunConfig, version: Version, folder: Path) -> Iterator[str]:
     """The application, up."""
-    (folder / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     (folder / "keys").write_text(KEY)
-    limits = Limits(in_flight=2, max_tokens=256)
-    args = ServeArgs(config=folder / "run.yaml", keys_file=folder / "keys", limits=limits)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
-    try:
-        serve.run(application(args), name=APP_NAME)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        serve.shutdown()
+    with served(config, folder, keys_file=folder / "keys", limits=Limits(in_flight=2, max_tokens=256)) as address:
+        yield address
 
 
 @contextlib.asynccontextmanager
