@@ -39,8 +39,11 @@ class Page:
         return self
 
     def close(self) -> None:
-        """Leave; raises where the console holds what nobody expected, or a request went elsewhere."""
+        """Leave, once; raises where the console holds what nobody expected, or a request went elsewhere."""
+        if not self.url:
+            return
         wrong, elsewhere = self.complaints(), [url for url in self.requested() if not url.startswith(self.url)]
+        self.url = ""
         self.browser.execute_script("sessionStorage.clear()")
         self.browser.get("about:blank")
         assert wrong == []
