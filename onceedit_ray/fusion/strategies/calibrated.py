@@ -38,4 +38,4 @@ class Calibrated:
 
 
 def _tensors(ids_K: NDArray[np.int32], p_K: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(ids_K).long(), torch.from_numpy(p_K)
+    return torch.tensor(ids_K, dtype=torch.long), torch.tensor(p_K)

@@ -43,7 +43,7 @@ class Draft:
         covered_K = np.array([proposal.covered.get(int(token), 0.0) for token in reading.ids_K], np.float32)
         rest_K = np.maximum(reading.p_K - covered_K, 0.0)
         if reading.suffixes is None:
-            columns_KE, mass_KE = self._rows.rows(torch.from_numpy(reading.ids_K).long())
+            columns_KE, mass_KE = self._rows.rows(torch.tensor(reading.ids_K, dtype=torch.long))
             rest_ids = self._anchor_ids_A[columns_KE.numpy()].ravel()
             rest = (rest_K[:, None] * mass_KE.numpy()).ravel()
         else:

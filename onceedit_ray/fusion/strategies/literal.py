@@ -40,8 +40,8 @@ class _Literal:
 
     def relative(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Tensor:
         """r̄ of eq. 8 over the anchors, float32 [A]."""
-        r_A = weight * (torch.from_numpy(reading.p_K) @ _rows(self._alignment.plugin_literal, reading.ids_K))
-        return r_A + (1.0 - weight) * (torch.from_numpy(p_K) @ _rows(self._alignment.target_literal, ids_K))
+        r_A = weight * (torch.tensor(reading.p_K) @ _rows(self._alignment.plugin_literal, reading.ids_K))
+        return r_A + (1.0 - weight) * (torch.tensor(p_K) @ _rows(self._alignment.target_literal, ids_K))
 
 
 @STRATEGIES.register("onceedit")
@@ -81,4 +81,4 @@ class Deepen(DeepenDynamicWeight):
 
 
 def _rows(matrix: LiteralMatrix, ids_N: NDArray[np.integer]) -> Tensor:
-    return matrix.rows(torch.from_numpy(ids_N).long())
+    return matrix.rows(torch.tensor(ids_N, dtype=torch.long))
