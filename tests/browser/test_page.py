@@ -118,12 +118,15 @@ def test_the_policy_is_strict_and_the_files_keep_to_it(server: Server) -> None:
     assert sources and not [path for path in sources if re.search(r"innerHTML|https?://", path.read_text("utf-8"))]
 
 
-def test_the_readmes_picture_is_taken(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readmes_picture_is_taken(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     if missing():
         pytest.skip("Chromium not found")
     file = tmp_path / "images" / "playground.png"
     assert main(["--url", server.url, "--question", BEGUN[0], "--out", str(file)]) == 0
     assert file.read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr("scripts.picture.SECONDS", 1)
     assert main(["--url", "http://127.0.0.1:9/", "--out", str(file)]) == 1
     assert "no picture of http://127.0.0.1:9/: " in capsys.readouterr().err
 
