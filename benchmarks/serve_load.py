@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    rounds, each = (2, 8) if options.quick else (8, 16)
+    rounds, each = (2, 8) if options.quick else (4, 16)
     ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
