@@ -237,6 +237,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     endings: dict[str, Line] = {}
     for way in options.ways:
         lines += in_sequence(config, store, edits, options.size, way, kept, options.base_at)
+        if lines[-1]["edits"] < len(edits):  # measured at smaller sizes only
+            write(options.results, lines, endings)
+            continue
         last = store.get(lines[-1]["version"])
         asked = kept.line("target", target, last.id)
         if asked is None:
