@@ -204,7 +204,7 @@ class SinglePasses:
         self._caches[place], self._floors[place] = cache, 0
 
 
-_NOT_MADE_FOR_IT = (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError)
+_NOT_MADE_FOR_IT = (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError)
 """What a network raises that does not take the caches or masks given to it."""
 
 

@@ -139,7 +139,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         with without_progress_bars():
             tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
             model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
-    except (ValueError, KeyError, TypeError, RuntimeError, ImportError, NotImplementedError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
         known = header.get("general.architecture", "unknown")
         raise ModelError(
             f"{gguf} (architecture '{known}') cannot be converted: {one_line(error)}; "
