@@ -28,16 +28,21 @@ def open_model(folder: Path, config: ModelConfig, codec: Codec, top_k: int, name
 
 
 def load_for_decoding(folder: Path, config: ModelConfig) -> PreTrainedModel:
-    """Load a model on the devices `config` asks for."""
+    """Load a model on the devices `config` asks for, its linear maps laid out for them; for inference only."""
+    model = load_placed(folder, config)
+    speed_up_linear_maps(model)
+    return model
+
+
+def load_placed(folder: Path, config: ModelConfig) -> PreTrainedModel:
+    """Load a model on the devices `config` asks for, as transformers loads it."""
     use_threads(config.threads)
     device_map = "auto" if config.num_gpus > 1 else None
     device = "cuda" if config.num_gpus and torch.cuda.is_available() else "cpu"
     dtype: str = config.dtype
     if dtype == "auto" and isinstance(config, PluginConfig) and has_bfloat16(torch.device(device)):
         dtype = "bfloat16"
-    model = load_model(folder, dtype=dtype, device=device, device_map=device_map)
-    speed_up_linear_maps(model)
-    return model
+    return load_model(folder, dtype=dtype, device=device, device_map=device_map)
 
 
 def use_threads(threads: int = 0) -> None:

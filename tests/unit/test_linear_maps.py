@@ -9,41 +9,41 @@ import pytest
 import torch
 from torch import nn
 
-from onceedit_ray.models import linear_maps
-from onceedit_ray.models.linear_maps import laid_out_linear, lay_out, narrow_linear, speed_up_linear_maps
+from onceedit_ray.models.linear_maps import laid_out_linear, lay_out, speed_up_linear_maps
 from onceedit_ray.models.loading import has_bfloat16, load_model
 from tests.families import build_family
 
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(torch.device("cpu")), reason="this CPU has no AVX512-BF16")
+DTYPES = [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)]
+FAMILIES = ["gemma3", "qwen2", "gpt2"]  # tied head; biases; no nn.Linear but the head
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(1, 7), (1, 1, 7), (2, 7), (1, 3, 7), (2, 2, 7), (1, 5, 7), (3, 9, 7)])
+@pytest.mark.parametrize("shape", [(1, 7), (1, 1, 7), (2, 7), (1, 3, 7), (2, 2, 7), (1, 5, 7), (3, 9, 7), (1, 64, 7)])
 def test_equals_the_linear_map(shape: tuple[int, ...], bias: bool) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(7, 11, bias=bias)
     x = torch.randn(shape)
     with torch.inference_mode():
-        found = narrow_linear(linear, x)
+        found = laid_out_linear(lay_out(linear.weight), linear.bias, x)
     assert found.shape == (*shape[:-1], 11) and found.is_contiguous()
     torch.testing.assert_close(found, linear(x), atol=1e-6, rtol=1e-5)
 
 
-def test_one_row_and_many_rows_are_untouched_to_the_bit() -> None:
-    linear = nn.Linear(64, 96)
-    for rows in (1, 5, 40):
-        x = torch.randn(rows, 64)
-        assert torch.equal(narrow_linear(linear, x), linear(x))
+@pytest.mark.parametrize("rows", [1, 2, 8, 40])
+def test_a_row_is_the_same_whatever_is_multiplied_beside_it(rows: int) -> None:
+    torch.manual_seed(0)
+    laid_out, x = lay_out(torch.randn(96, 64)), torch.randn(rows, 64)
+    with torch.inference_mode():
+        together = laid_out_linear(laid_out, None, x)
+        alone = torch.cat([laid_out_linear(laid_out, None, row[None]) for row in x])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
-def test_wide_outputs_take_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear_maps, "LARGE", 96)
-    linear, x = nn.Linear(64, 96), torch.randn(8, 64)
-    torch.testing.assert_close(narrow_linear(linear, x), linear(x), atol=1e-5, rtol=1e-5)
-
-
-def test_a_whole_model_gives_the_same_logits(tmp_path: Path) -> None:
-    model: Any = load_model(build_family("gemma3", tmp_path / "gemma3"), dtype="float32", device="cpu")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_whole_model_gives_the_same_logits(family: str, tmp_path: Path) -> None:
+    model: Any = load_model(build_family(family, tmp_path / family), dtype="float32", device="cpu")
     ids = torch.tensor([[5, 9, 33]])
     with torch.inference_mode():
         before = model(ids).logits
@@ -51,9 +51,18 @@ def test_a_whole_model_gives_the_same_logits(tmp_path: Path) -> None:
         torch.testing.assert_close(model(ids).logits, before, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_embeddings_stay_as_they_are_where_the_head_shares_them(dtype: torch.dtype, tmp_path: Path) -> None:
+    name = str(dtype).removeprefix("torch.")
+    model: Any = load_model(build_family("gemma3", tmp_path / "gemma3"), dtype=name, device="cpu")
+    before = model.get_input_embeddings().weight.clone()
+    speed_up_linear_maps(model)
+    assert torch.equal(model.get_input_embeddings().weight, before)
+
+
 @needs_bfloat16
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_weight_laid_out_once_gives_the_same_bits(bias: bool) -> None:
+def test_a_bfloat16_weight_laid_out_once_gives_the_same_bits(bias: bool) -> None:
     torch.manual_seed(0)
     for inputs, outputs in ((24, 37), (64, 96), (576, 1536)):
         linear = nn.Linear(inputs, outputs, bias=bias, dtype=torch.bfloat16)
@@ -65,7 +74,7 @@ def test_a_weight_laid_out_once_gives_the_same_bits(bias: bool) -> None:
 
 
 @needs_bfloat16
-@pytest.mark.parametrize("family", ["gemma3", "qwen2", "gpt2"])  # tied head; biases; no nn.Linear but the head
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_bfloat16_model_gives_the_same_bits(family: str, tmp_path: Path) -> None:
     model: Any = load_model(build_family(family, tmp_path / family), dtype="bfloat16", device="cpu")
     ids = torch.tensor([[5, 9, 33]])
