@@ -10,7 +10,6 @@ V  vocabulary   A  anchors   D  embedding   N  rows sampled   E  embeddings
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import resource
@@ -33,7 +32,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from benchmarks.ratios import RESULTS
+from benchmarks.options import parse, parser_for
 from onceedit_ray.alignment import Side, build_alignment, find_anchors
 from onceedit_ray.alignment.calibrated import KEEP
 from onceedit_ray.alignment.in_parallel import cores, in_parallel
@@ -302,14 +301,11 @@ def line_of(row: Measurement) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, measure from small to large, write."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.alignment", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="up to a quarter of the target's vocabulary")
+    parser = parser_for("alignment", __doc__, "up to a quarter of the target's vocabulary")
     parser.add_argument(
         "--random", type=int, nargs=3, metavar=("TOKENS", "ANCHORS", "DIM"), help="random embeddings of this size"
     )
-    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     whole = random_embeddings(*options.random) if options.random else real_embeddings(load_config(options.config))
     machine = describe_machine()
     print(f"alignment of parts of {whole.name}, {whole.E_VD.shape[1]} dimensions, {torch.get_num_threads()} threads")

@@ -9,7 +9,6 @@ decoder's doing. Edits the plug-in first if the run file's version was not made 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +23,8 @@ from matplotlib.figure import Figure
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from benchmarks.dense_deepen import released_deepen
-from benchmarks.ratios import RESULTS, Ratios
+from benchmarks.options import parse, parser_for
+from benchmarks.ratios import Ratios
 from benchmarks.reprefilling import Reprefilling
 from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.editing.run import edit_plugin, general_prompts, open_store, selected_edits
@@ -320,12 +320,9 @@ def floor(bench: Bench) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure everything, print the table, write it."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.decoding", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, a smaller large target")
-    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
+    parser = parser_for("decoding", __doc__, "fewer rounds, a smaller large target")
     parser.add_argument("--only", choices=SECTIONS, help="one part, printed and not written")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     config = load_config(options.config)
     edits = selected_edits(config.knowledge)
     version = edit_plugin(config, open_store())

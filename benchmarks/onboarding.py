@@ -7,16 +7,16 @@ plug-in. Then every actor's memory after questions about edits. Writes `onboardi
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import os
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ratios import RESULTS, Ratios
+from benchmarks.options import parse, parser_for
+from benchmarks.ratios import Ratios
+from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.config import ModelConfig, RunConfig, load_config
 from onceedit_ray.editing.baselines import BASELINES, preset
 from onceedit_ray.editing.run import edit_plugin, open_store, selected_edits
@@ -84,13 +84,9 @@ def onboard(config: RunConfig, edited: Path, newcomer: str, edits: Sequence[Edit
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Start a Ray of its own, measure, write the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.onboarding", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="take in the run file's last target, fine-tune 4 edits")
-    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
-    options = parser.parse_args(arguments)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    parser = parser_for("onboarding", __doc__, "take in the run file's last target, fine-tune 4 edits")
+    options = parse(parser, arguments)
+    prepare_environment()
     config = load_config(options.config)
     edits = selected_edits(config.knowledge)
     newcomer = list(config.targets)[-1 if options.quick else 0]

@@ -6,15 +6,13 @@ operators that take most time to `profile.txt`.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.ratios import RESULTS
+from benchmarks.options import parse, parser_for
 from onceedit_ray.config import load_config
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.records import replacing
@@ -39,13 +37,7 @@ def steps(network: Any, count: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Profile both models, write the summary."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.profile_step", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--quick", action="store_true", help="4 steps")
-    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
-    options = parser.parse_args(arguments)
+    options = parse(parser_for("profile_step", __doc__, "4 steps"), arguments)
     config = load_config(options.config)
     count = 4 if options.quick else STEPS
     parts = [describe_machine()]

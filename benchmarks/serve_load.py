@@ -7,25 +7,22 @@ Prints a table; writes `serve_load.parquet` and `serve_load.md`.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
 import json
-import os
-import secrets
 import socket
 import statistics
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.ratios import RESULTS
+from benchmarks.options import parse, parser_for
+from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.config import load_config
 from onceedit_ray.editing.run import version_for
 from onceedit_ray.evaluation.machine import describe_machine
@@ -181,14 +178,8 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Start a Ray and the server, measure, write the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serve_load", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
-    options = parser.parse_args(arguments)
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", RAY_AUTH_MODE="token")
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    options = parse(parser_for("serve_load", __doc__, "fewer rounds"), arguments)
+    prepare_environment()
     import ray  # after the environment that it reads is set
     from ray import serve
 

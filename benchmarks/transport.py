@@ -7,25 +7,25 @@ turns: the same call to the same model in this process, and an actor call that r
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.ratios import RESULTS
-from onceedit_ray.cluster.actors import HostedModel, ModelActor
-from onceedit_ray.cluster.remote_model import RemoteModel
+from benchmarks.options import parse, parser_for
+from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.config import ModelConfig, load_config
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.records import replacing
 from onceedit_ray.models.protocol import LanguageModel
 from onceedit_ray.models.sources import resolve
+
+if TYPE_CHECKING:
+    from onceedit_ray.cluster.remote_model import RemoteModel
 
 PROMPT = list(range(100, 120))
 DRAFT = list(range(200, 208))
@@ -90,14 +90,12 @@ async def measure(name: str, remote: RemoteModel, here: LanguageModel, drafted: 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Start a Ray of its own, measure the first target of the run file, write the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.transport", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
-    options = parser.parse_args(arguments)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    options = parse(parser_for("transport", __doc__, "fewer rounds"), arguments)
+    prepare_environment()
     import ray  # after the environment that it reads is set
+
+    from onceedit_ray.cluster.actors import HostedModel, ModelActor
+    from onceedit_ray.cluster.remote_model import RemoteModel
 
     config = load_config(options.config)
     models: dict[str, ModelConfig] = {"base plug-in": config.plugin, **dict(list(config.targets.items())[:1])}

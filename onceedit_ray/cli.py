@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onceedit_ray import __version__
+from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.comparison.config import is_grid, load_grid
 from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError, OnceEditError
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
     from onceedit_ray.fusion.decoder import Generation
 
 DEFAULT_CONFIG = Path("configs/quickstart.yaml")
-_OWN_RAY = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray listens on every interface, for a Ray of this machine too
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # else those that answer would be as nice as Ray can make them, and editing no nicer
-}
-"""The environment of a Ray that only this command's own processes may talk to. Read when ray is imported."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -174,9 +167,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    for name, value in _OWN_RAY.items():
-        os.environ.setdefault(name, value)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    prepare_environment()  # which ray reads when the next line imports it
     from onceedit_ray.cluster.serve import ServeArgs, serve_here
 
     args = ServeArgs(

@@ -16,12 +16,13 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from onceedit_ray.comparison.cell_store import CellResult, CellStore
-from onceedit_ray.comparison.cells import Cell, cells_of, cheapest_first, digest
+from onceedit_ray.comparison.cells import Cell, cells_of, cheapest_first
 from onceedit_ray.comparison.config import GridConfig
 from onceedit_ray.comparison.progress import Progress, ProgressView
 from onceedit_ray.comparison.report import write_comparison
 from onceedit_ray.comparison.running import compute, make_version, reason_of
 from onceedit_ray.config import RunConfig
+from onceedit_ray.digest import digest
 
 POLL_SECONDS = 2.0
 _TELL_SECONDS = 1.0

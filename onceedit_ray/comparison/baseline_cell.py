@@ -17,11 +17,12 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.comparison.cells import Plan, Sources, corpus_texts, digest
+from onceedit_ray.comparison.cells import Plan, Sources, corpus_texts
 from onceedit_ray.comparison.edited_target import EditedTarget
 from onceedit_ray.comparison.scoring import KeptRecords, Scoring, Unit, units_left
 from onceedit_ray.comparison.stopwatch import Stopwatch
 from onceedit_ray.comparison.unedited_answers import UneditedAnswers
+from onceedit_ray.digest import digest
 from onceedit_ray.editing.baselines import Baseline
 from onceedit_ray.editing.edited_model import EditedModel
 from onceedit_ray.editing.material import read_material

@@ -7,7 +7,6 @@ can be edited by the method. No weights are loaded for it. Two grids that ask fo
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from onceedit_ray.comparison.config import ONCEEDIT, DatasetConfig, GridConfig, Protocol, RowConfig, TargetConfig
 from onceedit_ray.config import EditingConfig, EvaluationConfig, RunConfig
+from onceedit_ray.digest import digest
 from onceedit_ray.editing.baselines import BASELINES, Baseline, BaselineSettings, preset
 from onceedit_ray.editing.run import general_prompts, selected_edits, unrelated_prompts
 from onceedit_ray.errors import ConfigError, DataError, OnceEditError
@@ -275,18 +275,6 @@ class _Expansion:
     def _cost(self, method: str, target: TargetConfig) -> float:
         parameters = sum(parameter.numel() for parameter in self._shape(target).parameters())
         return _COST.get(method, 3) * parameters**0.5
-
-
-def digest(value: object) -> str:
-    """SHA-256 of anything that JSON can write, hexadecimal."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=_plain)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    return str(value)
 
 
 def _first(error: ValidationError) -> str:

@@ -11,10 +11,11 @@ from filelock import FileLock
 
 from onceedit_ray.comparison.baseline_cell import BaselineCell
 from onceedit_ray.comparison.cell_store import CellResult, CellStore
-from onceedit_ray.comparison.cells import Cell, Plan, digest
+from onceedit_ray.comparison.cells import Cell, Plan
 from onceedit_ray.comparison.onceedit_cell import score_version, time_edit
 from onceedit_ray.comparison.stopwatch import Stopwatch
 from onceedit_ray.config import RunConfig
+from onceedit_ray.digest import digest
 from onceedit_ray.editing.run import edit_plugin, selected_edits
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.evaluation.machine import describe_machine

@@ -6,8 +6,6 @@ about what a version must pass before it is used, nor when.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -18,6 +16,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.config import RunConfig
+from onceedit_ray.digest import digest
 from onceedit_ray.editing.editors import EDITORS, Epoch, Outcome
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.manifest import Manifest
@@ -51,10 +50,10 @@ class Recipe:
     @cached_property
     def id(self) -> str:
         """The id of the version."""
-        made_of = [self.base.digest, data_hash(self.edits), self.settings, _hash(self.unrelated)]
+        made_of = [self.base.digest, data_hash(self.edits), self.settings, digest(self.unrelated)]
         if self.parent is not None:
             made_of.append(self.parent.id)
-        return f"{self.config.name}-{_hash(made_of)[:10]}"
+        return f"{self.config.name}-{digest(made_of)[:10]}"
 
     @cached_property
     def known(self) -> tuple[Edit, ...]:
@@ -117,7 +116,3 @@ def train(recipe: Recipe, report: Callable[[Epoch], None]) -> Trained:
         model, tokenizer, recipe.new, recipe.unrelated, config.editing, config.plugin.view, *going_on
     )
     return Trained(recipe, model, tokenizer, editor.run(report))
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
