@@ -21,6 +21,7 @@ from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.comparison.config import is_grid, load_grid
 from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.threads import let_threads_sleep
 
 if TYPE_CHECKING:
     from onceedit_ray.fusion.decoder import Generation
@@ -91,6 +92,7 @@ def _validate(options: argparse.Namespace) -> None:
 
 
 def _edit(options: argparse.Namespace) -> None:
+    let_threads_sleep()
     from onceedit_ray.editing.run import edit_plugin, open_store
 
     version = edit_plugin(load_config(options.config), open_store(), _say)
@@ -98,6 +100,7 @@ def _edit(options: argparse.Namespace) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
+    let_threads_sleep()
     from onceedit_ray.editing.material import prepare_baseline
 
     for model in options.model:
@@ -139,6 +142,7 @@ def _how(answer: Generation) -> str:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    let_threads_sleep()
     from onceedit_ray.editing.run import edit_plugin, general_prompts, open_store, selected_edits
     from onceedit_ray.evaluation.run import evaluate_targets, write_results
     from onceedit_ray.fusion.system import check_run, open_decoder
@@ -159,6 +163,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    let_threads_sleep()
     from onceedit_ray.comparison.locally import compare_here
 
     command = f"onceedit compare --config {options.config}{f' --scale {options.scale}' if options.scale else ''}"

@@ -23,6 +23,7 @@ from onceedit_ray.comparison.report import write_comparison
 from onceedit_ray.comparison.running import compute, make_version, reason_of
 from onceedit_ray.config import RunConfig
 from onceedit_ray.digest import digest
+from onceedit_ray.threads import SLEEPING
 
 POLL_SECONDS = 2.0
 _TELL_SECONDS = 1.0
@@ -74,13 +75,13 @@ class Board:
         return dict(self._lines)
 
 
-@ray.remote(max_retries=0, max_calls=1)
+@ray.remote(max_retries=0, max_calls=1, runtime_env={"env_vars": SLEEPING})
 def version_task(run: RunConfig, results: Path, name: str, board: Any) -> str:
     """Edit the plug-in; the version's id."""
     return make_version(run, results, _told(board, name))
 
 
-@ray.remote(max_retries=0, max_calls=1)
+@ray.remote(max_retries=0, max_calls=1, runtime_env={"env_vars": SLEEPING})
 def cell_task(cell: Cell, results: Path, version: str | None, board: Any) -> CellResult:
     """Compute and commit one cell."""
     return compute(cell, results, version, _told(board, cell.id))

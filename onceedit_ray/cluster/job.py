@@ -15,11 +15,13 @@ from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import edit_plugin, general_prompts, open_store, selected_edits
 from onceedit_ray.evaluation.run import Outcome, evaluate_targets, write_results
 from onceedit_ray.fusion.system import check_run
+from onceedit_ray.threads import SLEEPING
 
 Progress = Callable[[str], None]
 
 
-@ray.remote(max_retries=0, max_calls=1)  # the worker ends with the task: its optimizer states go with it
+# The worker ends with the task: its optimizer states go with it.
+@ray.remote(max_retries=0, max_calls=1, runtime_env={"env_vars": SLEEPING})
 def edit_task(config: RunConfig) -> str:
     """Edit the plug-in on a node with the resources it asks for; the id of the version made, or made before."""
     return edit_plugin(config, open_store()).id

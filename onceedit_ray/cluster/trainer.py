@@ -19,6 +19,7 @@ from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.serving.making import Made, Report, Step, make_version
+from onceedit_ray.threads import SLEEPING
 
 Progress = tuple[Step, float]
 
@@ -49,7 +50,7 @@ class Trainer:
         yield await making
 
 
-TrainerActor = ray.remote(max_restarts=0)(Trainer)
+TrainerActor = ray.remote(max_restarts=0, runtime_env={"env_vars": SLEEPING})(Trainer)
 
 
 class RemoteMaker:
