@@ -50,8 +50,9 @@ class FineTuneLayer:
     """One layer's MLP projection, under a bound on every weight.
 
     Presets: GPT-2 XL and GPT-J are the constrained fine-tuning of Meng et al. 2022 (layer 0). For Llama, Mistral and
-    Qwen2 the layer is EasyEdit's, which publishes no bound; ε and the learning rate are chosen by us so that a small
-    model learns single edits, as Gemma 3's and the default ones are. (SmolLM2-135M learns few with ε at 5e-4.)
+    Qwen2 the layer is EasyEdit's, which publishes a bound for Mistral alone, 5e-5; ε and the learning rate are chosen
+    by us so that a small model learns single edits, as Gemma 3's and the default ones are. (SmolLM2-135M learns few
+    with ε at 5e-4.)
     """
 
     paper: ClassVar[str] = "Zhu et al. 2020, Modifying Memories in Transformer Models, https://arxiv.org/abs/2012.00363"
