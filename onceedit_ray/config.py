@@ -36,7 +36,7 @@ class ModelConfig(_Strict):
     dtype: "auto" is float32 on CPU and bfloat16 on GPU.
     num_gpus: GPUs reserved for its actor; more than one spreads the layers (accelerate `device_map`).
     num_cpus: CPUs reserved for its actor, a scheduling figure; torch uses `threads`.
-    threads: torch threads of the actor; 0 takes every core of the machine when there is no GPU.
+    threads: torch threads of the model; 0 takes every core, but one for a small model on a CPU (`assembly.SMALL`).
     """
 
     model: str = Field(min_length=1)

@@ -88,6 +88,7 @@ class LocalModel:
         weight_id: the `[WEIGHT]` token, kept out of every distribution; None for a target.
         top_k: entries kept of each distribution.
         name: for messages.
+        threads: that torch uses in passes, 0 for as many as elsewhere in the process.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class LocalModel:
         weight_id: int | None = None,
         top_k: int = 64,
         name: str = "model",
+        threads: int = 0,
     ) -> None:
         self.network = model
         self._end_ids = frozenset(end_ids)
@@ -107,7 +109,7 @@ class LocalModel:
         self._cached = passes_for(model)
         self._sessions: dict[int, _Session] = {}
         self._numbers = itertools.count(time.time_ns())  # never those of this model's life before a restart
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._thread = ThreadPoolExecutor(1, name, *((torch.set_num_threads, (threads,)) if threads else ()))
         self._waiting: deque[_Call | _Fork | _Release] = deque()
         self._lock = threading.Lock()
         self._serving = False
