@@ -14,7 +14,7 @@ import ray
 
 from onceedit_ray.config import ModelConfig
 from onceedit_ray.errors import OnceEditError
-from onceedit_ray.models.assembly import load_for_decoding, open_codec
+from onceedit_ray.models.assembly import decoding_threads, load_for_decoding, open_codec
 from onceedit_ray.models.local import LocalModel
 
 
@@ -53,7 +53,9 @@ class HostedModel(LocalModel):
         self._failure: OnceEditError | None = None
         try:
             codec = open_codec(folder)
-            super().__init__(load_for_decoding(folder, config), codec.end_ids, codec.weight_id, top_k, name)
+            model = load_for_decoding(folder, config)
+            threads = decoding_threads(model, config)
+            super().__init__(model, codec.end_ids, codec.weight_id, top_k, name, threads)
         except OnceEditError as error:
             self._failure = error  # raised by `seat`: what an actor's constructor raises arrives as a traceback
 

@@ -31,8 +31,7 @@ def open_codec(folder: Path) -> Codec:
 def open_model(folder: Path, config: ModelConfig, codec: Codec, top_k: int, name: str) -> LocalModel:
     """A model folder, loaded and ready for sessions."""
     model = load_for_decoding(folder, config)
-    small = model.get_memory_footprint() < SMALL and model.device.type == "cpu"
-    return LocalModel(model, codec.end_ids, codec.weight_id, top_k, name, config.threads or (1 if small else 0))
+    return LocalModel(model, codec.end_ids, codec.weight_id, top_k, name, decoding_threads(model, config))
 
 
 def load_for_decoding(folder: Path, config: ModelConfig) -> PreTrainedModel:
@@ -40,6 +39,12 @@ def load_for_decoding(folder: Path, config: ModelConfig) -> PreTrainedModel:
     model = load_placed(folder, config)
     speed_up_linear_maps(model)
     return model
+
+
+def decoding_threads(model: PreTrainedModel, config: ModelConfig) -> int:
+    """Threads that `model` decodes with, 0 for as many as torch has."""
+    small = model.device.type == "cpu" and model.get_memory_footprint() < SMALL
+    return config.threads or (1 if small else 0)
 
 
 def load_placed(folder: Path, config: ModelConfig) -> PreTrainedModel:

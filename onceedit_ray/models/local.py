@@ -88,7 +88,7 @@ class LocalModel:
         weight_id: the `[WEIGHT]` token, kept out of every distribution; None for a target.
         top_k: entries kept of each distribution.
         name: for messages.
-        threads: that torch uses in passes, 0 for as many as elsewhere in the process.
+        threads: that torch takes for a pass, 0 for as many as it takes where this is made.
     """
 
     def __init__(
@@ -109,7 +109,8 @@ class LocalModel:
         self._cached = passes_for(model)
         self._sessions: dict[int, _Session] = {}
         self._numbers = itertools.count(time.time_ns())  # never those of this model's life before a restart
-        self._thread = ThreadPoolExecutor(1, name, *((torch.set_num_threads, (threads,)) if threads else ()))
+        # Said in every model's thread: what one says is what threads that say nothing begin with.
+        self._thread = ThreadPoolExecutor(1, name, torch.set_num_threads, (threads or torch.get_num_threads(),))
         self._waiting: deque[_Call | _Fork | _Release] = deque()
         self._lock = threading.Lock()
         self._serving = False

@@ -299,3 +299,12 @@ def test_sessions_are_independent(watched: dict[str, Watched]) -> None:
         await asyncio.gather(*(w.model.close(step.session) for step in steps))
 
     asyncio.run(play())
+
+
+def test_a_model_computes_with_threads_of_its_own_and_leaves_the_others_theirs(tmp_path: Path) -> None:
+    """What one thread of torch is told is what a thread that was told nothing begins with."""
+    before = torch.get_num_threads()
+    network = load_model(build_family("llama", tmp_path / "llama"), dtype="float32", device="cpu")
+    models = [LocalModel(network, [], threads=threads) for threads in (1, 0)]
+    assert [model._thread.submit(torch.get_num_threads).result() for model in models] == [1, before]
+    assert torch.get_num_threads() == before
