@@ -39,6 +39,8 @@ WEIGHT = 0.5
 """Each model's, as for two models there."""
 SPARE = 1 << 30
 """Bytes left free for the models' own work."""
+QUICK = 1 << 30
+"""Bytes of matrices that a short run makes at most."""
 
 
 class DenseDeepen:
@@ -89,6 +91,9 @@ def released_deepen(bench: Bench) -> None:
     needs = {name: dense_bytes(member.pair()) for name, member in members.items()}
     name = min(needs, key=lambda each: needs[each])
     figure = f"ours over DEEPEN as released, dense matrices, {name}, seconds per token"
+    if bench.quick and needs[name] > QUICK:
+        bench.ratios.skip(f"{figure}: skipped, a short run does not make {needs[name] / 1e9:.1f} GB of matrices")
+        return
     free = psutil.virtual_memory().available
     if needs[name] + SPARE > free:
         wanted = f"{needs[name] / 1e9:.1f} GB of matrices and {SPARE / 1e9:.1f} GB beside them are wanted"

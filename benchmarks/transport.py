@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             actor = ModelActor.options(num_cpus=1).remote(name, folder, model, config.fusion.top_k)
             ray.get(actor.seat.remote())
             here = HostedModel(name, folder, model, config.fusion.top_k)
-            rounds = 4 if options.quick else 15
+            rounds = 3 if options.quick else 15
             drafted = config.fusion.draft_tokens if model is config.plugin else 0
             lines.append(asyncio.run(measure(name, RemoteModel(actor, name), here, drafted, rounds)))
             ray.kill(actor)
