@@ -239,7 +239,13 @@ def _parser() -> argparse.ArgumentParser:
     comparing = commands.add_parser("compare", help="methods side by side: the cells of a grid file, results/<grid>/")
     comparing.add_argument("--config", type=Path, required=True, help="a grid file, such as configs/paper_table1.yaml")
     comparing.add_argument("--scale", help="one of the grid file's scales, such as 'small'")
-    comparing.add_argument("--at-once", type=int, default=1, metavar="N", help="cells computed at the same time")
+    comparing.add_argument(
+        "--at-once",
+        type=int,
+        default=1,
+        metavar="N",
+        help="cells computed at the same time; 0: report what is finished",
+    )
     comparing.add_argument(
         "--results", type=Path, default=Path(os.environ.get("ONCEEDIT_RESULTS", "results")), help="default: results/"
     )

@@ -23,6 +23,7 @@ def compare_here(config: GridConfig, results: Path, command: str, at_once: int, 
     """Run a whole grid and write `results/<name>/`; 0 where every cell was computed, 1 where one failed.
 
     at_once: how many cells are computed at the same time; a grid of times takes one after another whatever is given.
+        0 computes none: the report is written of what is finished.
     """
     cells = cells_of(config, say)
     store = CellStore(results)
@@ -43,7 +44,8 @@ def compare_here(config: GridConfig, results: Path, command: str, at_once: int, 
             say(f"{cell.name}: FAILED: {failures[cell.id]}")
         report()
 
-    _run(left, results, 1 if config.table.layout == "cost" else at_once, settle)
+    if at_once > 0:
+        _run(left, results, 1 if config.table.layout == "cost" else at_once, settle)
     say(f"\n{report()}\n\nresults: {results / config.name}")
     return 1 if failures else 0
 

@@ -38,6 +38,9 @@ def test_a_cell_that_fails_leaves_the_others_alone_and_is_tried_again(
     assert main(["validate", str(run_file)]) == 0
     assert capsys.readouterr().out == f"{run_file}: valid, 3 cells\n"
     arguments = ["compare", "--config", str(run_file), "--results", str(results), "--at-once", "2"]
+    assert main([*arguments[:-1], "0"]) == 0, "nothing is computed, what is finished is reported"
+    assert "0 of 3 cells are computed." in (results / "small" / "report.md").read_text(encoding="utf-8")
+    assert "0 of 3 cells were finished before" in capsys.readouterr().err
     assert main(arguments) == 1
     said = capsys.readouterr().err
     assert "0 of 3 cells were finished before" in said and "give more texts" in said

@@ -50,11 +50,15 @@ def test_matrices_are_whole_and_those_of_one_model_are_held_once(decoder: FusedD
         torch.testing.assert_close(dense(literal, len(pair.alignment.anchors)), expected)
 
 
-def test_too_little_memory_is_said_and_nothing_is_begun(decoder: FusedDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("quick", "limit"), [(False, ("SPARE", 1 << 50)), (True, ("QUICK", 0))])
+def test_matrices_that_are_too_large_are_not_begun(
+    decoder: FusedDecoder, monkeypatch: pytest.MonkeyPatch, quick: bool, limit: tuple[str, int]
+) -> None:
+    """Too large for the memory that is free, or for a short run."""
     lines: list[str] = []
-    monkeypatch.setattr(dense_deepen, "SPARE", 1 << 50)
+    monkeypatch.setattr(dense_deepen, *limit)
     monkeypatch.setattr(dense_deepen, "dense", lambda *_: pytest.fail("a matrix was begun"))
-    bench: Any = SimpleNamespace(decoder=decoder, ratios=SimpleNamespace(skip=lines.append))
+    bench: Any = SimpleNamespace(decoder=decoder, ratios=SimpleNamespace(skip=lines.append), quick=quick)
     released_deepen(bench)
     (line,) = lines
-    assert "dense matrices, twin, seconds per token: skipped, 0.0 GB of matrices" in line
+    assert "dense matrices, twin, seconds per token: skipped, " in line and "0.0 GB of matrices" in line
