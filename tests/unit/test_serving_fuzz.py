@@ -87,6 +87,7 @@ def test_no_request_breaks_the_server(schema: BaseSchema, route: str, mode: str)
     # A route without a parameter has one case, and none that is not as the schema says.
     with contextlib.suppress(Unsatisfiable):
         fuzz()
+    print(f"{seen.total()} cases, by status {dict(sorted(seen.items()))}")
     if "completions" in path:
         assert seen.total() >= CASES, seen
         assert mode != TO_THE_MODELS or seen[200] > CASES / 4, seen
