@@ -1,7 +1,8 @@
 """Our baselines beside published implementations of them, on the same small inputs.
 
-`reference_numbers.json` holds what the published code computed; `scripts/reference_numbers.py` made it and says from
-which repository, commit and file each number is. A test's docstring says where ours differs on purpose.
+`reference_numbers.json` holds what functions of the published code computed when they were called with the inputs of
+`tests/reference_inputs.py`, and says from which repository, commit and files each number is; none of that code is here.
+A test's docstring says where ours differs on purpose.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from onceedit_ray.editing.second_moment import second_moments
 from onceedit_ray.editing.target_value import Located, TargetSettings, bare_output, locate, mean_key, target_shift
 from onceedit_ray.editing.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.knowledge.edit import Edit
-from scripts import reference_inputs as inputs
+from tests import reference_inputs as inputs
 
 REFERENCE: dict[str, Any] = json.loads(Path(__file__).with_name("reference_numbers.json").read_text())
 EDITS = [Edit(prompt=prompt, subject=subject, target_new=answer) for prompt, subject, answer in inputs.EDITS]

@@ -1,8 +1,7 @@
 """Small inputs on which our baselines are compared with published implementations of them.
 
-The same on every machine: random numbers are NumPy's legacy uniform ones, whose stream never changes. They are used by
-`scripts/reference_numbers.py`, which runs the published code, and by `tests/unit/test_reference_numbers.py`, which runs
-ours.
+The same on every machine: random numbers are NumPy's legacy uniform ones, whose stream never changes. What published
+code computed from them is in `tests/unit/reference_numbers.json`; `tests/unit/test_reference_numbers.py` runs ours.
 
 Shapes: D model width, F inner width, N tokens, R rank, L weights of one shape, Z = 7 numbers of a token.
 """
