@@ -55,13 +55,14 @@ class Memit:
 
     Presets: GPT-J as the authors published it; GPT-2 XL, Llama, Mistral and Qwen2 as EasyEdit publishes them.
     Gemma 3 is chosen by us on its 270M model, whose residual stream is long: at a rate of 0.5 targets are not reached.
-    The default, for small models, has the prefixes and steps of our default for ROME.
+    The default, for small models, has the prefixes and steps of our default for ROME and Gemma 3's λ: with that of
+    large models more of every edit stays missing after the last layer.
     """
 
     paper: ClassVar[str] = "Meng et al. 2023, Mass-Editing Memory in a Transformer, https://arxiv.org/abs/2210.07229"
     Settings: ClassVar[type[BaselineSettings]] = MemitSettings
     presets: ClassVar[Mapping[str, BaselineSettings]] = {
-        "default": MemitSettings(decay=1e-3, steps=50, prefixes=((5, 3), (10, 3))),
+        "default": MemitSettings(decay=1e-3, ordinary=0.3, steps=50, prefixes=((5, 3), (10, 3))),
         "gemma3_text": MemitSettings(learning_rate=2.0, decay=1e-3, ordinary=0.3),
         "gpt2": MemitSettings(
             depths=tuple(n / 48 for n in range(13, 18)), ordinary=20_000 / 6_400, clamp=0.75, steps=20
