@@ -78,11 +78,11 @@ def locate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edit: Edi
     )
 
 
-def mean_key(model: PreTrainedModel, mlp: Mlp, located: Located) -> Tensor:
-    """k* = 1/N Σ_j k(x_j + prompt): what the projection is given at the subject's token, [F] float32."""
+def keys_of(model: PreTrainedModel, mlp: Mlp, located: Located) -> Tensor:
+    """What the projection is given at the subject's token after each prefix, the empty one first, [B, F] float32."""
     answers = located.answers
     (keys,) = module_inputs(model, [mlp.projection], answers.ids_BT, answers.attention_mask_BT)
-    return at(keys, located.index_B).float().mean(0)
+    return at(keys, located.index_B).float()
 
 
 def bare_output(model: PreTrainedModel, module: nn.Module, located: Located) -> Tensor:

@@ -55,12 +55,17 @@ class Page:
         return self.browser.find_element(By.CSS_SELECTOR, css)
 
     def all(self, css: str) -> list[WebElement]:
-        return [found for found in self.browser.find_elements(By.CSS_SELECTOR, css) if found.is_displayed()]
+        return self._shown(css, "e => e")
 
     def texts(self, css: str) -> list[str]:
         """The shown texts of what matches, as they are in the document."""
-        script = "return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility())"
-        return list(self.browser.execute_script(script + ".map(e => e.textContent)", css))
+        return self._shown(css, "e => e.textContent")
+
+    def _shown(self, css: str, what: str) -> list[Any]:
+        """`what` of each element that is shown, looked at in the next frame: `x-show` brings back what is new there."""
+        shown = f"[...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility()).map({what})"
+        script = f"requestAnimationFrame(() => requestAnimationFrame(() => arguments[1]({shown})))"
+        return list(self.browser.execute_async_script(script, css))
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self.browser.execute_script(script, *arguments)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, preset
 from onceedit_ray.editing.baselines import memit as memit_module
-from onceedit_ray.editing.baselines.memit import Memit, MemitSettings
+from onceedit_ray.editing.baselines.memit import Memit, MemitSettings, edit_key
 from onceedit_ray.editing.closed_form import least_squares
 from onceedit_ray.editing.contexts import context_prefixes
 from onceedit_ray.editing.mlps import find_mlps
-from onceedit_ray.editing.target_value import bare_output, locate, mean_key
+from onceedit_ray.editing.target_value import bare_output, locate
 from onceedit_ray.editing.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.errors import ConfigError, DataError, ModelError
 from tests.unit.baseline_models import (
@@ -61,7 +61,7 @@ def test_the_update_of_a_layer_solves_its_normal_equations_in_the_model(llama: S
     mlp = find_mlps(model)[0]
     prefixes = context_prefixes(model, tokenizer, settings.prefixes, settings.seed)
     located = [locate(model, tokenizer, edit, prefixes) for edit in EDITS]
-    K_FN = torch.stack([mean_key(model, mlp, each) for each in located], 1).double()
+    K_FN = torch.stack([edit_key(model, mlp, each) for each in located], 1).double()
     before_DF = mlp.matrix_DF.detach().clone()
     wanted: list[Tensor] = []
     method = prepared(Memit(settings), llama, tmp_path)

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from onceedit_ray.editing.activations import module_inputs
 from onceedit_ray.editing.baselines import Material
 from onceedit_ray.editing.baselines import memit as memit_module
 from onceedit_ray.editing.baselines import rome as rome_module
@@ -25,7 +24,7 @@ from onceedit_ray.editing.baselines import wise as wise_module
 from onceedit_ray.editing.baselines.defer import Deferral
 from onceedit_ray.editing.baselines.fine_tune_layer import FineTuneLayer, FineTuneLayerSettings
 from onceedit_ray.editing.baselines.grace import Codebook, Grace, GraceSettings
-from onceedit_ray.editing.baselines.memit import Memit, MemitSettings
+from onceedit_ray.editing.baselines.memit import Memit, MemitSettings, edit_key
 from onceedit_ray.editing.baselines.rome import Rome, RomeSettings
 from onceedit_ray.editing.baselines.wise import SideMemory, Wise, WiseSettings, margin_loss, ties
 from onceedit_ray.editing.edited_model import Question
@@ -38,7 +37,7 @@ from onceedit_ray.editing.gradient_transform import (
 )
 from onceedit_ray.editing.mlps import Mlp, find_mlps
 from onceedit_ray.editing.second_moment import second_moments
-from onceedit_ray.editing.target_value import Located, TargetSettings, bare_output, locate, mean_key, target_shift
+from onceedit_ray.editing.target_value import Located, TargetSettings, bare_output, keys_of, locate, target_shift
 from onceedit_ray.editing.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.knowledge.edit import Edit
 from tests import reference_inputs as inputs
@@ -70,12 +69,6 @@ def where_published(located: Located) -> Located:
     return Located(located.edit, located.answers, located.index_B, (ids_1T[:, : int(index_1) + 1], index_1))
 
 
-def key_of_the_bare_prompt(model: PreTrainedModel, mlp: Mlp, located: Located) -> Tensor:
-    answers = located.answers
-    (keys,) = module_inputs(model, [mlp.projection], answers.ids_BT[:1], answers.attention_mask_BT[:1])
-    return keys[0, located.index_B[0]]
-
-
 @families
 @pytest.mark.parametrize("which", ["one prefix", "prefixes", "clamped", "essence"])
 def test_rome(family: str, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,8 +94,9 @@ def test_rome(family: str, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for edit, reference in zip(EDITS, REFERENCE["rome"][family][which], strict=True):
         before_DF = mlp.matrix_DF.detach().clone()
         located = locate(model, TOKENIZER, edit, prefixes)
-        u_F = torch.linalg.solve(C_FF, mean_key(model, mlp, located))
-        factor = (u_F @ mean_key(model, mlp, located)) / (u_F @ key_of_the_bare_prompt(model, mlp, located))
+        keys_BF = keys_of(model, mlp, located)
+        u_F = torch.linalg.solve(C_FF, keys_BF.mean(0))
+        factor = (u_F @ keys_BF.mean(0)) / (u_F @ keys_BF[0])
         edited = rome.edit(model, TOKENIZER, [edit], [].append)
         update_DF = mlp.matrix_DF.detach() - before_DF
         edited.undo()
@@ -125,17 +119,13 @@ def test_the_value_that_memit_aims_at(family: str, which: str, essence: float) -
 
 
 @families
-def test_the_keys_of_memit(family: str) -> None:
-    """The mean over all prefixes, as the paper has it; the published code gives the empty one half of the weight."""
+def test_the_keys_of_rome_and_memit(family: str) -> None:
+    """ROME's is the mean over all prefixes; MEMIT's published code gives the empty one half of the weight."""
     model, mlp = opened(family)
     reference = REFERENCE["memit"][family]
     every = [locate(model, TOKENIZER, edit, inputs.PREFIXES) for edit in EDITS]
-    keys_NF = torch.stack([mean_key(model, mlp, located) for located in every])
-    same(inputs.digest(keys_NF), reference["keys"])
-    bare_NF = torch.stack([key_of_the_bare_prompt(model, mlp, located) for located in every])
-    others = len(inputs.PREFIXES) - 1
-    sampled_NF = (keys_NF * (others + 1) - bare_NF) / others
-    same(inputs.digest((bare_NF + sampled_NF) / 2), reference["keys in groups"])
+    same(inputs.digest(torch.stack([keys_of(model, mlp, each).mean(0) for each in every])), reference["keys"])
+    same(inputs.digest(torch.stack([edit_key(model, mlp, each) for each in every])), reference["keys in groups"])
 
 
 @families

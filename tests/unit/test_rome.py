@@ -15,7 +15,7 @@ from onceedit_ray.editing.baselines.rome import Rome, RomeSettings
 from onceedit_ray.editing.closed_form import factor, rank_one
 from onceedit_ray.editing.contexts import context_prefixes
 from onceedit_ray.editing.mlps import find_mlps
-from onceedit_ray.editing.target_value import locate, mean_key
+from onceedit_ray.editing.target_value import keys_of, locate
 from onceedit_ray.editing.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.errors import ConfigError, DataError, ModelError
 from tests.unit.baseline_models import (
@@ -52,7 +52,7 @@ def test_k_is_mapped_to_v_and_what_is_orthogonal_stays(
     mlp = find_mlps(model)[0]
     before_DF = mlp.matrix_DF.detach().clone()
     located = locate(model, tokenizer, EDITS[0], context_prefixes(model, tokenizer, SETTINGS.prefixes, 0))
-    k_F = mean_key(model, mlp, located)
+    k_F = keys_of(model, mlp, located).mean(0)
     delta_D = torch.linspace(-1, 1, len(before_DF))
     monkeypatch.setattr(rome_module, "target_shift", lambda *_: delta_D)
 

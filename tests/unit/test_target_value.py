@@ -7,7 +7,7 @@ import torch
 from onceedit_ray.editing.activations import at, module_inputs, module_outputs, shifted
 from onceedit_ray.editing.contexts import context_prefixes
 from onceedit_ray.editing.mlps import find_mlps
-from onceedit_ray.editing.target_value import TargetSettings, bare_output, locate, mean_key, target_shift
+from onceedit_ray.editing.target_value import TargetSettings, bare_output, keys_of, locate, target_shift
 from onceedit_ray.editing.teacher_forcing import answer_loss
 from onceedit_ray.models.codec import Codec
 from tests.unit.baseline_models import EDITS, Small, every_family, one_llama
@@ -68,7 +68,7 @@ def test_an_edit_without_a_subject_is_made_at_the_prompts_end(llama: Small) -> N
     assert delta_D.norm() > 0
 
 
-def test_the_key_is_the_mean_over_the_prefixes_and_the_projection_maps_it(given: Small) -> None:
+def test_there_is_a_key_for_each_prefix_and_the_projection_maps_it(given: Small) -> None:
     mlp = find_mlps(given.model)[0]
     codec = Codec(given.tokenizer)
     located = locate(given.model, given.tokenizer, EDITS[1], PREFIXES)
@@ -77,7 +77,7 @@ def test_the_key_is_the_mean_over_the_prefixes_and_the_projection_maps_it(given:
         ids_1T = torch.tensor([codec.encode_prompt(prefix + EDITS[1].prompt)])
         (k_1TF,) = module_inputs(given.model, [mlp.projection], ids_1T, torch.ones_like(ids_1T))
         keys.append(k_1TF[0, index])
-    torch.testing.assert_close(mean_key(given.model, mlp, located), (keys[0] + keys[1]) / 2, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(keys_of(given.model, mlp, located), torch.stack(keys), rtol=1e-4, atol=1e-5)
     bias = getattr(mlp.projection, "bias", None)
     v_D = mlp.matrix_DF.detach() @ keys[0] + (0 if bias is None else bias.detach())
     torch.testing.assert_close(bare_output(given.model, mlp.projection, located), v_D, rtol=1e-4, atol=1e-4)

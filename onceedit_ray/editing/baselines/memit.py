@@ -5,12 +5,13 @@ stream after layer L, at the subject's last token, until the answer comes; what 
 MLPs of the chosen layers, an equal share each, from the first to the last:
 
     z_i = h_i^L + argmin_δ L(δ)                       see `editing.target_value`                   (eq. 16)
-    k_i^ℓ = 1/N Σ_j k^ℓ(x_j + prompt_i)               keys, over sampled prefixes x_j                   (§4.3)
+    k_i^ℓ = ½ k^ℓ(prompt_i) + ½ mean_j k^ℓ(x_j + prompt_i)          keys; x_j are sampled prefixes       (§4.3)
     r_i^ℓ = (z_i - h_i^L) / (L - ℓ + 1)               h_i^L after the layers before were changed         (§4.3)
     Δ^ℓ   = R Kᵀ (λ C^ℓ + K Kᵀ)⁻¹                     with C^ℓ = E[k kᵀ] over ordinary text         (eq. 14, 15)
 
-L - ℓ + 1 counts the chosen layers from ℓ on. Where a model puts a norm between MLP and residual stream, r is brought
-into the MLP's own space first (`editing.residual`).
+L - ℓ + 1 counts the chosen layers from ℓ on. The paper's mean takes all prefixes alike, the empty one too; its authors'
+code gives the empty one half of the weight, and so does this. Where a model puts a norm between MLP and residual
+stream, r is brought into the MLP's own space first (`editing.residual`).
 
 Shapes: N edits, F inner width, D model width.
 """
@@ -33,7 +34,7 @@ from onceedit_ray.editing.edited_model import EditedModel
 from onceedit_ray.editing.mlps import Mlp, find_mlps
 from onceedit_ray.editing.residual import norm_after, value_change
 from onceedit_ray.editing.second_moment import second_moments
-from onceedit_ray.editing.target_value import Located, TargetSettings, bare_output, locate, mean_key, target_shift
+from onceedit_ray.editing.target_value import Located, TargetSettings, bare_output, keys_of, locate, target_shift
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 
@@ -47,6 +48,12 @@ class MemitSettings(TargetSettings):
 
     depths: tuple[float, ...] = Field(tuple(layer / 32 for layer in range(4, 9)), min_length=1)
     ordinary: float = Field(15_000 / 11_008, gt=0)
+
+
+def edit_key(model: PreTrainedModel, mlp: Mlp, located: Located) -> Tensor:
+    """k of one edit: half of it the bare prompt's key, half the mean over the sampled prefixes, [F] float32."""
+    keys_BF = keys_of(model, mlp, located)
+    return keys_BF[0] if len(keys_BF) == 1 else (keys_BF[0] + keys_BF[1:].mean(0)) / 2
 
 
 @BASELINES.register("memit")
@@ -123,7 +130,7 @@ class Memit:
         return EditedModel.restored(model, folder, "memit")
 
     def _update(self, model: PreTrainedModel, mlp: Mlp, located: Sequence[Located], r_ND: Tensor) -> Tensor:
-        K_NF = torch.stack([mean_key(model, mlp, each) for each in located])
+        K_NF = torch.stack([edit_key(model, mlp, each) for each in located])
         m_ND = torch.stack([bare_output(model, mlp.projection, each) for each in located])
         R_ND = value_change(norm_after(model, mlp), m_ND, r_ND)
         weight = self._settings.ordinary * K_NF.shape[1]

@@ -29,7 +29,7 @@ from onceedit_ray.editing.contexts import context_prefixes
 from onceedit_ray.editing.edited_model import EditedModel
 from onceedit_ray.editing.mlps import Mlp, find_mlps
 from onceedit_ray.editing.second_moment import second_moments
-from onceedit_ray.editing.target_value import TargetSettings, locate, mean_key, target_shift
+from onceedit_ray.editing.target_value import TargetSettings, keys_of, locate, target_shift
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 
@@ -95,7 +95,7 @@ class Rome:
         with edited.whole_or_undone():
             for number, edit in enumerate(edits, start=1):
                 located = locate(model, tokenizer, edit, prefixes)
-                k_F = mean_key(model, mlp, located)
+                k_F = keys_of(model, mlp, located).mean(0)
                 delta_D = target_shift(model, mlp.projection, located, self._settings)
                 update_DF = rank_one(self._factor_FF, k_F, delta_D)
                 edited.set_parameter(mlp.weight_path, changed_weight(mlp, update_DF))
