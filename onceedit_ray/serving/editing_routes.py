@@ -24,6 +24,8 @@ from onceedit_ray.serving.refusals import Refusal, refusal_of
 
 Id = Annotated[str, Path(max_length=128)]
 MOST_LISTED = 1000
+QUEUE_SECONDS = 60
+"""How long a caller whose edits find the queue full is told to wait: about a version's making on a small machine."""
 
 
 def add_editing_routes(api: FastAPI, backend: Backend, limits: Limits) -> None:
@@ -33,8 +35,10 @@ def add_editing_routes(api: FastAPI, backend: Backend, limits: Limits) -> None:
     async def submit(body: EditBody) -> BatchView:
         edits = body.edits if isinstance(body, EditsBody) else [body]
         _check(edits, limits)
+        knowledge = _of(backend)
         try:
-            return await _of(backend).submit(edits)
+            _check_queue(len(edits), await knowledge.edits(), limits)
+            return await knowledge.submit(edits)
         except Exception as error:
             raise refusal_of(error) from None
 
@@ -89,6 +93,15 @@ def _of(backend: Backend) -> Knowledge:
     if backend.knowledge is None:
         raise Refusal(501, "this server's knowledge is not edited while it runs", code="not_editable")
     return backend.knowledge
+
+
+def _check_queue(new: int, edits: Sequence[EditView], limits: Limits) -> None:
+    queued = sum(edit.status == "queued" for edit in edits)
+    if queued + new > limits.queued:
+        raise Refusal(
+            429, f"{queued} edits are queued and {limits.queued} may be; try again when they are made",
+            code="queue_full", retry_after=QUEUE_SECONDS,
+        )  # fmt: skip
 
 
 def _check(edits: Sequence[Edit], limits: Limits) -> None:

@@ -191,3 +191,23 @@ def test_the_schema_names_the_editing_routes(tmp_path: Path) -> None:
     schema = api_over(system(tmp_path)).openapi()
     assert {"/v1/edits", "/v1/edits/{id}", "/v1/versions", "/v1/versions/{id}/activate"} <= set(schema["paths"])
     assert "BatchView" in str(schema["paths"]["/v1/edits"]["post"]["responses"]["202"])
+
+
+def test_a_full_queue_says_when_to_try_again_and_takes_edits_once_it_is_made(tmp_path: Path) -> None:
+    async def check() -> None:
+        here = system(tmp_path)
+        edits = [{**EDIT, "prompt": f"Question {number}?"} for number in range(4)]
+        async with client_of(api_over(here, queued=3)) as client:
+            assert (await client.post("/v1/edits", json={"edits": edits[:2]})).status_code == 202
+            refused = await client.post("/v1/edits", json={"edits": edits[2:]})
+            assert (refused.status_code, refused.headers["Retry-After"]) == (429, "60")
+            error = refused.json()["error"]
+            assert (error["type"], error["code"]) == ("rate_limit_error", "queue_full")
+            assert error["message"].startswith("2 edits are queued")
+            queued = (await client.get("/v1/edits", params={"status": "queued"})).json()["data"]
+            assert len(queued) == 2, "a refused call leaves nothing behind"
+            assert (await client.post("/v1/edits", json=edits[2])).status_code == 202
+            await here.settled()
+            assert (await client.post("/v1/edits", json={"edits": edits[2:]})).status_code == 202
+
+    asyncio.run(check())
