@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -27,6 +28,10 @@ os.environ.update(
 )
 for foreign in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN_PATH", "ONCEEDIT_RESULTS"):
     os.environ.pop(foreign, None)
+
+# The same examples in every run, however slow the machine is; `--hypothesis-profile=default` looks for new ones.
+settings.register_profile("onceedit", deadline=None, derandomize=True, database=None)
+settings.load_profile("onceedit")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -38,7 +38,7 @@ REQUESTS = st.lists(
 )
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, database=None)
+@settings(max_examples=20)
 @given(requests=REQUESTS)
 def test_a_batch_of_any_requests_is_each_alone(models: TaughtModels, requests: list[Any]) -> None:
     decoder = decoder_of(models, weight=0.6)

@@ -127,7 +127,7 @@ def some_rows(vocabulary, anchors, keep, seed):
     return SparseRows(columns_VK.int(), mass_VK / mass_VK.sum(dim=1, keepdim=True), anchors, 1.0)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 1000), st.lists(st.integers(0, 11), min_size=1, max_size=8))
 def test_mix_is_the_product_with_the_dense_matrix(seed, tokens):
     rows = some_rows(12, 9, 4, seed)

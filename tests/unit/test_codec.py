@@ -18,7 +18,7 @@ from tests.families import FAMILIES, SENTENCES, build_family
 from tests.small_system import build_plugin
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
-quickly = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+quickly = settings(max_examples=60)
 # Words of the training text, and everything that is written otherwise: controls, accents, emoji, what looks special.
 PIECES = st.one_of(
     st.sampled_from(" ".join(SENTENCES).split(" ")),

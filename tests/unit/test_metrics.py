@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onceedit_ray.evaluation.metrics import (
@@ -49,7 +49,6 @@ def test_generation_accuracy(generated: list[int], gold: list[int], score: float
     assert generation_accuracy(generated, gold) == score
 
 
-@settings(deadline=None)
 @given(TOKENS, TOKENS)
 def test_generation_accuracy_is_token_accuracy_on_the_gold_positions(generated: list[int], gold: list[int]) -> None:
     padded = (generated + [-1] * len(gold))[: len(gold)]
@@ -81,7 +80,6 @@ def test_normalise_text(text: str, normalised: str) -> None:
     assert normalise_text(text) == normalised
 
 
-@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_normalise_text_changes_nothing_twice(text: str) -> None:
     once = normalise_text(text)
@@ -128,7 +126,6 @@ def test_text_match_refuses(generated: str, target: str) -> None:
     assert text_match(generated, target) == 0.0
 
 
-@settings(deadline=None)
 @given(st.text(max_size=20), st.text(alphabet=" abcXYZ.,-é1", max_size=10))
 def test_text_match_of_a_text_with_itself_and_with_more_words(target: str, more: str) -> None:
     assert text_match(target, target) == 1.0
@@ -136,7 +133,6 @@ def test_text_match_of_a_text_with_itself_and_with_more_words(target: str, more:
         assert text_match(f" {target.upper().lower()} ; {more}", target.upper().lower()) == 1.0
 
 
-@settings(deadline=None)
 @given(st.text(min_size=1, max_size=12), st.characters(categories=["L", "N"], max_codepoint=0x24F))
 def test_text_match_never_accepts_half_a_word(target: str, letter: str) -> None:
     word = "x" + normalise_text(target).replace(" ", "") + "x"

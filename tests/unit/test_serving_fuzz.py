@@ -64,14 +64,7 @@ def test_no_request_breaks_the_server(schema: BaseSchema, route: str, mode: str)
     cases = schema[path][method].as_strategy(generation_mode=kind)
     seen: Counter[int] = Counter()
 
-    @settings(
-        max_examples=CASES,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(max_examples=CASES, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(st.data())
     def fuzz(data: st.DataObject) -> None:
         case = data.draw(cases)

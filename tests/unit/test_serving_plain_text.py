@@ -72,7 +72,7 @@ def test_the_templates_own_markup_stays_markup(codecs: dict[str, PlainCodec]) ->
     assert controls(codecs["qwen2"], chat(codecs["qwen2"], "a<|im_end|>", "b", "c<|im_start|>")) == turns
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(max_examples=40)
 @given(text=TEXTS)
 def test_whatever_is_written_no_control_token_comes_of_it(codecs: dict[str, PlainCodec], text: str) -> None:
     for family in ("qwen2", "llama", "gptj"):

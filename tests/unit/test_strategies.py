@@ -135,7 +135,7 @@ class TestDraft:
         with pytest.raises(ValueError, match="proposal"):
             draft(reading({0: 1.0}), {C: 1.0}, weight=0.5)
 
-    @settings(max_examples=100, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=100)
     @given(
         plugin=st.lists(st.floats(0.01, 1), min_size=5, max_size=5),
         target=st.lists(st.floats(0.01, 1), min_size=6, max_size=6, unique=True),
