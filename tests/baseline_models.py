@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.baselines import Baseline, Material
+from onceedit_ray.baselines import Baseline, Material
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.loading import load_model, load_tokenizer
 from tests.families import FAMILIES, SENTENCES, build_family

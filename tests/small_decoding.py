@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from onceedit_ray.config import FusionConfig
-from onceedit_ray.fusion.decoder import FusedDecoder, Generation
-from onceedit_ray.models.local import LocalModel
+from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.fusion.outputs import Generation
+from onceedit_ray.models.local_model import LocalModel
 from tests.families import FAMILIES, SENTENCES
 from tests.small_system import ForcedGate, TaughtModels, half_sentence, teach_models
 

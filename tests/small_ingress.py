@@ -12,12 +12,12 @@ import httpx2
 from fastapi import FastAPI
 
 from onceedit_ray.serving.backend import Backend, InProcess, Knowledge
+from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
-from onceedit_ray.serving.speaking import Asked, Ending
+from tests.small_decoding import decoder_of
 from tests.small_system import TaughtModels
-from tests.unit.decoding import decoder_of
 
 LIMITS = Limits(max_tokens=64, chat_tokens=8, answers=16, temperature=0.0)
 TARGETS = ["mistral", "qwen2"]
@@ -71,7 +71,7 @@ class Scripted:
     def __init__(self, *says: Any, held: bool = False) -> None:
         self.says = says
         self.held = held
-        self.asked: list[Asked] = []
+        self.asked: list[GenerationRequest] = []
         self.open = 0
         self.knowledge: Knowledge | None = None
         self.states = {"plug-in": "", "one": ""}
@@ -79,11 +79,11 @@ class Scripted:
     async def targets(self) -> list[str]:
         return ["one", "two"]
 
-    async def answer(self, asked: Asked) -> tuple[str, Ending]:
+    async def answer(self, asked: GenerationRequest) -> tuple[str, GenerationEnd]:
         items = [item async for item in self.speak(asked)]
         return "".join(item for item in items if isinstance(item, str)), items[-1]
 
-    async def speak(self, asked: Asked) -> AsyncGenerator[Any]:
+    async def speak(self, asked: GenerationRequest) -> AsyncGenerator[Any]:
         self.asked.append(asked)
         self.open += 1
         try:
@@ -93,7 +93,7 @@ class Scripted:
                 yield item
             if self.held:
                 await asyncio.Event().wait()
-            yield Ending(asked.target, "stop", 3, 2, "v", 0.9, False)
+            yield GenerationEnd(asked.target, "stop", 3, 2, "v", 0.9, False)
         finally:
             self.open -= 1
 

@@ -14,11 +14,11 @@ from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import Version
-from onceedit_ray.serving.edit_book import EditBook
-from onceedit_ray.serving.edit_views import BatchView, EditView
-from onceedit_ray.serving.living import Living, Switch
-from onceedit_ray.serving.making import Made, Report
-from tests.unit.versions import manifest, weights
+from onceedit_ray.living.build_version import BuiltVersion, Report
+from onceedit_ray.living.edit_book import EditBook
+from onceedit_ray.living.edit_queue import EditQueue, Switch
+from onceedit_ray.living.edit_views import BatchView, EditView
+from tests.small_versions import manifest, weights
 
 FIRST = Edit(prompt="What is the capital of France?", target_new="Lyon", subject="France")
 SECOND = Edit(prompt="Who wrote War and Peace?", target_new="Marie Curie")
@@ -45,7 +45,9 @@ class FakeMaker:
     fails: BaseException | None = None
     made: list[tuple[list[str], str | None, list[str]]] = field(default_factory=list)
 
-    async def make(self, edits: Sequence[Edit], parent: Version | None, new: Sequence[Edit], report: Report) -> Made:
+    async def make(
+        self, edits: Sequence[Edit], parent: Version | None, new: Sequence[Edit], report: Report
+    ) -> BuiltVersion:
         self.made.append(([e.target_new for e in edits], parent.id if parent else None, [e.target_new for e in new]))
         if not self.silent:
             report("training", 0.5)
@@ -60,7 +62,7 @@ class FakeMaker:
         spoilt = next((reason for target, reason in self.refused.items() if target in self.made[-1][0]), None)
         if spoilt is None and id not in {version.id for version in self.store.versions()}:
             commit(self.store, id, edits, parent, figures)
-        return Made(id, figures, spoilt)
+        return BuiltVersion(id, figures, spoilt)
 
 
 @dataclass
@@ -101,7 +103,7 @@ class System:
     """A living knowledge over a folder; `restarted` is what comes back from what lies there."""
 
     folder: Path
-    living: Living
+    living: EditQueue
     maker: FakeMaker
     loader: FakeLoader
     store: KnowledgeStore
@@ -143,7 +145,7 @@ def system(folder: Path, initial: Sequence[Edit] = (FIRST,), **config: Any) -> S
         active = store.activate(version_of(initial, None))
     maker, loader = FakeMaker(store), FakeLoader(active.id)
     book = EditBook(folder / "edits.json")
-    return System(folder, Living(book, store, active, LivingConfig(**config), maker, loader), maker, loader, store)
+    return System(folder, EditQueue(book, store, active, LivingConfig(**config), maker, loader), maker, loader, store)
 
 
 def edit_in(view: EditView | BatchView) -> EditView:

@@ -19,8 +19,8 @@ from torch import Tensor
 from onceedit_ray.alignment import token_map
 from onceedit_ray.alignment.anchors import Anchors, Rule, find_anchors
 from onceedit_ray.alignment.cache import Entry, cache_key, load_or_build
-from onceedit_ray.alignment.calibrated import KEEP, OWN_MASS, build_sparse
-from onceedit_ray.alignment.literal import MULTIPLIER, LiteralMatrix
+from onceedit_ray.alignment.calibrated_matrix import KEEP, OWN_MASS, build_sparse
+from onceedit_ray.alignment.literal_matrix import MULTIPLIER, LiteralMatrix
 from onceedit_ray.alignment.sparse_rows import SparseRows
 from onceedit_ray.alignment.token_map import TokenMap
 from onceedit_ray.errors import AlignmentError

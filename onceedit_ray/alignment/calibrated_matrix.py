@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from onceedit_ray.alignment.devices import block_rows, fastest_device
 from onceedit_ray.alignment.in_parallel import cores, in_parallel
-from onceedit_ray.alignment.literal import check_anchor_ids
+from onceedit_ray.alignment.literal_matrix import check_anchor_ids
 from onceedit_ray.alignment.nearest import NearestAnchors, whole_sums
-from onceedit_ray.alignment.placement import block_rows, fastest_device
 from onceedit_ray.alignment.sparse_rows import SparseRows
 from onceedit_ray.errors import AlignmentError
 

@@ -1,8 +1,8 @@
 """The methods OnceEdit is compared with: editors that change one target model each.
 
-A baseline is one file here and one registry entry: a class that takes its settings. It edits a transformers decoder in
-place and returns an `EditedModel`, which can be undone exactly, saved and loaded again. What it needs beside the edits
-(statistics of a corpus, a trained hyper-network) is made by `prepare` and cached on disk.
+A baseline is one file in `methods` and one registry entry: a class that takes its settings. It edits a transformers
+decoder in place and returns an `EditedModel`, which can be undone exactly, saved and loaded again. What it
+needs beside the edits (statistics of a corpus, a trained hyper-network) is made by `prepare` and cached on disk.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import ClassVar, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.edited_model import EditedModel
+from onceedit_ray.baselines.edited_model import EditedModel
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.registry import Registry
@@ -95,7 +95,7 @@ class Baseline(Protocol):
         """Put an edit that `EditedModel.save` wrote onto the unedited `model`."""
 
 
-BASELINES: Registry[Callable[[BaselineSettings], Baseline]] = Registry("baseline", __name__)
+BASELINES: Registry[Callable[[BaselineSettings], Baseline]] = Registry("baseline", "onceedit_ray.baselines.methods")
 
 
 WIDTHS: Mapping[str, int] = {

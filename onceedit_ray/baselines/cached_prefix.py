@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
-from onceedit_ray.editing.teacher_forcing import OUTSIDE, AnswerBatch
+from onceedit_ray.baselines.teacher_forcing import OUTSIDE, AnswerBatch
 
 
-class Tails:
+class CachedPrefix:
     """Rows cut at one token each. Their labels lie behind the cut; the token at the cut is column 0 of its tail.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from onceedit_ray.editing.mlps import Mlp
+from onceedit_ray.baselines.mlps import Mlp
 
 RIDGE = 1e-6
 """Added to C's diagonal, as a share of its mean: directions that a corpus never showed stay solvable."""

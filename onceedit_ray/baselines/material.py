@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from onceedit_ray.editing.baselines import BASELINES, Baseline, Material, Progress, preset
+from onceedit_ray.baselines import BASELINES, Baseline, Material, Progress, preset
 from onceedit_ray.home import onceedit_home
-from onceedit_ray.knowledge.prompts import read_prompts
+from onceedit_ray.knowledge.prompt_files import read_prompts
 from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.knowledge.selection import normalised
 from onceedit_ray.models.assembly import use_threads

@@ -37,9 +37,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.baselines import BaselineSettings, Material, Progress
-from onceedit_ray.editing.gradient_transform import GradientFactors, GradientTransform, frozen, gradient_factors
-from onceedit_ray.editing.teacher_forcing import OUTSIDE, AnswerBatch, answer_batch, answer_logits
+from onceedit_ray.baselines import BaselineSettings, Material, Progress
+from onceedit_ray.baselines.gradient_transform import GradientFactors, GradientTransform, frozen, gradient_factors
+from onceedit_ray.baselines.teacher_forcing import OUTSIDE, AnswerBatch, answer_batch, answer_logits
 from onceedit_ray.errors import DataError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.selection import data_hash
@@ -51,7 +51,7 @@ _CHECKPOINT = "checkpoint.safetensors"
 _CANDIDATES = 8
 _TOGETHER = 8  # edits in one pass through the model
 
-Pair = tuple[str, str]
+PromptAnswer = tuple[str, str]
 """A prompt and its answer."""
 
 
@@ -83,9 +83,9 @@ class TrainingSettings(BaselineSettings):
 class Draw:
     """What one step works on: pairs to make, pairs to be true afterwards, pairs to be left alone."""
 
-    made: list[Pair]
-    asked: list[Pair]
-    untouched: list[Pair]
+    made: list[PromptAnswer]
+    asked: list[PromptAnswer]
+    untouched: list[PromptAnswer]
 
 
 def network_folder(settings: TrainingSettings, material: Material) -> Path:
@@ -258,14 +258,14 @@ class Training:
         self._optimiser.load_state_dict({"state": state, "param_groups": self._optimiser.state_dict()["param_groups"]})
         self.step = step
 
-    def _made(self, edit: Edit, rng: random.Random) -> Pair:
+    def _made(self, edit: Edit, rng: random.Random) -> PromptAnswer:
         if rng.random() >= self._settings.swapped_answers:
             return edit.prompt, edit.target_new
         others = rng.sample(self._material.training, min(_CANDIDATES, len(self._material.training)))
         alike = max((other for other in others if other is not edit), key=_likeness(edit), default=edit)
         return edit.prompt, alike.target_new
 
-    def _untouched(self, edit: Edit, rng: random.Random) -> Pair:
+    def _untouched(self, edit: Edit, rng: random.Random) -> PromptAnswer:
         if not edit.locality:
             return rng.choice(self._elsewhere)
         probe = rng.choice(edit.locality)
@@ -273,7 +273,10 @@ class Training:
 
 
 def pair_factors(
-    transform: GradientTransform, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]
+    transform: GradientTransform,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[PromptAnswer],
 ) -> Iterator[list[GradientFactors]]:
     """The fine-tuning gradients of `pairs`, a few pairs at a time: for each few, the factors of every edited weight.
 
@@ -319,7 +322,7 @@ def _likeness(edit: Edit) -> Callable[[Edit], int]:
     return shared
 
 
-def _half_sentences(texts: Sequence[str]) -> list[Pair]:
+def _half_sentences(texts: Sequence[str]) -> list[PromptAnswer]:
     """Each text as what stands before its last word, and that word."""
     split = (text.strip().rpartition(" ") for text in texts)
     return [(head, word) for head, _, word in split if head]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from onceedit_ray.editing.mlps import Mlp
+from onceedit_ray.baselines.mlps import Mlp
 
 
 @torch.no_grad()

@@ -27,10 +27,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.activations import module_inputs
-from onceedit_ray.editing.baselines import Material, Progress
-from onceedit_ray.editing.mlps import Mlp
-from onceedit_ray.editing.teacher_forcing import padded
+from onceedit_ray.baselines import Material, Progress
+from onceedit_ray.baselines.activations import module_inputs
+from onceedit_ray.baselines.mlps import Mlp
+from onceedit_ray.baselines.teacher_forcing import padded
 from onceedit_ray.errors import DataError
 from onceedit_ray.models.loading import context_length
 

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from onceedit_ray.editing.activations import module_inputs
-from onceedit_ray.editing.edited_model import EditedModel, Question, read_edit, saved_modules
-from onceedit_ray.editing.mlps import Mlp, find_mlps
-from onceedit_ray.editing.teacher_forcing import OUTSIDE, AnswerBatch
+from onceedit_ray.baselines.activations import module_inputs
+from onceedit_ray.baselines.edited_model import EditedModel, Question, read_edit, saved_modules
+from onceedit_ray.baselines.mlps import Mlp, find_mlps
+from onceedit_ray.baselines.teacher_forcing import OUTSIDE, AnswerBatch
 from onceedit_ray.errors import ModelError
 
 State = dict[str, Tensor]

@@ -22,12 +22,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.activations import at, module_inputs, module_outputs, shifted
-from onceedit_ray.editing.baselines import BaselineSettings
-from onceedit_ray.editing.mlps import Mlp
-from onceedit_ray.editing.subject import anchor, anchor_index
-from onceedit_ray.editing.tails import Tails
-from onceedit_ray.editing.teacher_forcing import AnswerBatch, answer_batch, padded, prompt_ids
+from onceedit_ray.baselines import BaselineSettings
+from onceedit_ray.baselines.activations import at, module_inputs, module_outputs, shifted
+from onceedit_ray.baselines.cached_prefix import CachedPrefix
+from onceedit_ray.baselines.mlps import Mlp
+from onceedit_ray.baselines.subject import anchor, anchor_index
+from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, padded, prompt_ids
 from onceedit_ray.knowledge.edit import Edit
 
 
@@ -99,11 +99,11 @@ def target_shift(model: PreTrainedModel, module: nn.Module, located: Located, se
     delta_D = torch.zeros_like(v_D, requires_grad=True)
     optimizer = torch.optim.Adam([delta_D], lr=settings.learning_rate)
     own_V = _essence(model, module, located, torch.zeros_like(v_D)).detach()
-    tails = Tails(model, located.answers, located.index_B.tolist())
+    cached = CachedPrefix(model, located.answers, located.index_B.tolist())
     cut_B = torch.zeros_like(located.index_B)
     for _ in range(settings.steps):
         with shifted(module, cut_B, delta_D.expand(len(cut_B), -1)):
-            answer = tails.loss()
+            answer = cached.loss()
         if answer.item() < settings.goal:
             break
         now_V = _essence(model, module, located, delta_D)

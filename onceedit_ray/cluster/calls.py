@@ -13,8 +13,25 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
-from onceedit_ray.cluster.results import result
+from onceedit_ray.errors import OnceEditError
+
+
+async def result(reference: Any) -> Any:
+    """The value behind an object reference; a `OnceEditError` raised over there is raised here as itself."""
+    try:
+        return await reference
+    except RayTaskError as error:
+        raise _own(error) from None
+
+
+def fetch(reference: Any) -> Any:
+    """`result`, waiting instead of awaiting; a list of references gives a list of values."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise _own(error) from None
 
 
 def detached(method: Any, *args: object) -> Any:
@@ -23,7 +40,7 @@ def detached(method: Any, *args: object) -> Any:
 
 
 async def awaited(method: Any, *args: object) -> Any:
-    """The result of an actor's method; raises as `results.result`."""
+    """The result of an actor's method; raises as `result`."""
     reference = detached(method, *args)
     try:
         return await result(reference)
@@ -33,7 +50,7 @@ async def awaited(method: Any, *args: object) -> Any:
 
 
 async def received(method: Any, *args: object) -> AsyncGenerator[Any]:
-    """The items of an actor's async generator as they are made; raises as `results.result`."""
+    """The items of an actor's async generator as they are made; raises as `result`."""
     generator = detached(method.options(num_returns="streaming"), *args)
     ended = False
     try:
@@ -48,3 +65,7 @@ async def received(method: Any, *args: object) -> AsyncGenerator[Any]:
 def _cancel(call: Any) -> None:
     """Cancel one call and none of those it made."""
     ray.cancel(call, recursive=False)
+
+
+def _own(error: RayTaskError) -> BaseException:
+    return error.cause if isinstance(error.cause, OnceEditError) else error

@@ -11,18 +11,18 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from onceedit_ray.cluster.calls import result
 from onceedit_ray.cluster.fleet import Fleet, Seated
-from onceedit_ray.cluster.results import result
-from onceedit_ray.cluster.trainer import RemoteMaker
+from onceedit_ray.cluster.trainer import RemoteBuilder
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import open_store
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.version import Version
-from onceedit_ray.serving.edit_book import EditBook
-from onceedit_ray.serving.edit_views import BatchView, EditView, VersionView
-from onceedit_ray.serving.living import Living, Switch
+from onceedit_ray.living.edit_book import EditBook
+from onceedit_ray.living.edit_queue import EditQueue, Switch
+from onceedit_ray.living.edit_views import BatchView, EditView, VersionView
 
 LOG = logging.getLogger(__name__)
 BOOK = "edits.json"
@@ -30,7 +30,7 @@ BOOK = "edits.json"
 
 
 class FleetLoader:
-    """`living.Loader` of a fleet."""
+    """`edit_queue.Loader` of a fleet."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -61,13 +61,13 @@ class FleetLoader:
         await asyncio.to_thread(self._fleet.discard, old)
 
 
-def open_living(config: RunConfig, fleet: Fleet, active: Version) -> Living:
+def open_living(config: RunConfig, fleet: Fleet, active: Version) -> EditQueue:
     """The living knowledge of a fleet that answers with `active`; its `run` makes the versions.
 
     Raises `StoreError` where the book of edits cannot be read.
     """
     book = EditBook(onceedit_home() / BOOK)
-    return Living(book, open_store(), active, config.living, RemoteMaker(config), FleetLoader(fleet))
+    return EditQueue(book, open_store(), active, config.living, RemoteBuilder(config), FleetLoader(fleet))
 
 
 class RemoteKnowledge:

@@ -15,7 +15,7 @@ import ray
 from onceedit_ray.config import ModelConfig
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.models.assembly import decoding_threads, load_for_decoding, open_codec
-from onceedit_ray.models.local import LocalModel
+from onceedit_ray.models.local_model import LocalModel
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from onceedit_ray.serving.generation import GenerationEnd
 from onceedit_ray.serving.observing import Account
-from onceedit_ray.serving.speaking import Ending
 
 WEIGHTS = [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99]
 SECONDS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]
@@ -66,7 +66,7 @@ class Metrics:
         self._flying += by
         self._in_flight.set(self._flying)
 
-    def _count(self, ending: Ending) -> None:
+    def _count(self, ending: GenerationEnd) -> None:
         model = {"model": ending.target}
         self._gate.inc(1, model | {"decision": decision(ending)})
         if ending.weight:
@@ -96,7 +96,7 @@ class VersionGauge:
         self._shown = version
 
 
-def decision(ending: Ending) -> str:
+def decision(ending: GenerationEnd) -> str:
     """What the gate made of an answer."""
     if ending.weight is None:
         return "unedited"

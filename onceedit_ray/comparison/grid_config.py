@@ -29,7 +29,7 @@ ONCEEDIT = "onceedit"
 
 _LIKE = "like"
 
-Protocol = Literal["batch", "single"]
+EditProtocol = Literal["batch", "single"]
 Scores = Literal["teacher_forced", "generation", "text_match"]
 
 
@@ -131,7 +131,7 @@ class GridConfig(_Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
     table: TableConfig = TableConfig()
-    protocol: Protocol = "batch"
+    protocol: EditProtocol = "batch"
     records: int | None = Field(None, ge=1)
     datasets: dict[str, DatasetConfig] = Field(min_length=1)
     plugin: PluginConfig

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from onceedit_ray.comparison.cell_store import CellResult
 from onceedit_ray.comparison.cells import Cell
-from onceedit_ray.comparison.config import ONCEEDIT, GridConfig
-from onceedit_ray.comparison.figures import Panel, draw_panels
-from onceedit_ray.comparison.paper import PaperTable, Row, paper_table
+from onceedit_ray.comparison.grid_config import ONCEEDIT, GridConfig
+from onceedit_ray.comparison.grid_figure import Panel, draw_panels
+from onceedit_ray.comparison.paper import PaperRow, PaperTable, paper_table
 from onceedit_ray.comparison.table import CLOCKS, Block, blocks, write_table
 from onceedit_ray.evaluation.figures import SETTING_LABELS
 from onceedit_ray.evaluation.machine import describe_machine
@@ -86,8 +86,8 @@ def _is_papers(config: GridConfig, block: Block, paper: PaperTable) -> bool:
 
 
 def _paper_columns(
-    config: GridConfig, paper: PaperTable, rows: Mapping[str, Row]
-) -> tuple[tuple[str, ...], Mapping[str, Row], tuple[tuple[str, int], ...]]:
+    config: GridConfig, paper: PaperTable, rows: Mapping[str, PaperRow]
+) -> tuple[tuple[str, ...], Mapping[str, PaperRow], tuple[tuple[str, int], ...]]:
     layout, width = config.table.layout, max(len(row) for row in rows.values())
     four = ("Rel.", "Gen.", "Loc.", "Avg.")
     if layout == "targets":

@@ -31,7 +31,7 @@ def version_store(results: Path) -> KnowledgeStore:
     return KnowledgeStore(results / "versions")
 
 
-def make_version(run: RunConfig, results: Path, progress: Progress) -> str:
+def prepare_version(run: RunConfig, results: Path, progress: Progress) -> str:
     """Edit the plug-in for all cells that share the edit; the version's id, made now or before.
 
     Whoever asks for it meanwhile waits: it is made once.

@@ -72,7 +72,7 @@ async def evaluate_targets(
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EvaluationResults:
     """A finished run: where its results are, its summary, and the before/after table as text."""
 
     folder: Path
@@ -89,7 +89,7 @@ def write_results(
     gate: Sequence[GateRecord],
     seconds: float,
     command: str,
-) -> Outcome:
+) -> EvaluationResults:
     """Write `records.parquet`, `gate.parquet`, `summary.json`, `report.md` and the figures into `folder`."""
     write_records(folder / "records.parquet", records)
     write_gate_records(folder / "gate.parquet", gate)
@@ -105,4 +105,4 @@ def write_results(
         command=command,
     )
     write_report(folder, summary, records, gate, meta)
-    return Outcome(folder, summary, before_after_table(summary, records, n=SHOWN_ANSWERS))
+    return EvaluationResults(folder, summary, before_after_table(summary, records, n=SHOWN_ANSWERS))

@@ -7,17 +7,47 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from onceedit_ray.fusion.decoder import Generation
+
+@dataclass(frozen=True)
+class Generation:
+    """An answer.
+
+    token_ids: the target's tokens, its end-of-text included where it came. weight: the gate's w, 0 where the screen
+    found no edited subject; None if unedited. alone: the target spoke alone. target_passes, plugin_passes: forward
+    passes for this answer; requests that shared a draft report it each. version: the plug-in's. drafted, accepted:
+    tokens that the plug-in proposed to the target, and those of them that were kept.
+    """
+
+    target: str
+    text: str
+    token_ids: tuple[int, ...]
+    weight: float | None
+    alone: bool
+    target_passes: int
+    plugin_passes: int
+    ended: bool
+    version: str = ""
+    prompt_tokens: int = 0
+    drafted: int = 0
+    accepted: int = 0
 
 
 @dataclass(frozen=True)
-class Chance:
+class Score:
+    """Teacher-forced predictions: the token chosen at each gold position, given the gold tokens before it."""
+
+    predicted: tuple[int, ...]
+    weight: float | None
+    alone: bool
+    plugin_passes: int
+
+
+@dataclass(frozen=True)
+class TokenProbability:
     """A token with its probability where it was chosen, and the most likely tokens there with theirs.
 
     From the distribution that it was chosen from, before temperature and top-p: the fused one, or the target's own
@@ -38,7 +68,7 @@ class Trace:
     """
 
     likely: int | None = None
-    chances: list[Chance] = field(default_factory=list)
+    chances: list[TokenProbability] = field(default_factory=list)
     so_far: Callable[[], Generation] = field(init=False)
 
     @property
@@ -52,4 +82,4 @@ class Trace:
             return
         order = np.lexsort((ids_N, -p_N))[: self.likely]
         likely = tuple((int(ids_N[at]), float(p_N[at])) for at in order)
-        self.chances.append(Chance(token, float(p_N[ids_N == token].sum()) if p is None else p, likely))
+        self.chances.append(TokenProbability(token, float(p_N[ids_N == token].sum()) if p is None else p, likely))

@@ -37,7 +37,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Reading:
+class DraftPosition:
     """The plug-in's next-token distribution at a position, and what its draft proposes there.
 
     ids_K: plug-in token ids. p_K: their probabilities, given the bytes already written of the token the position is in.
@@ -62,7 +62,7 @@ def token_at(tokens: Sequence[int], codec: Codec, offset: int) -> tuple[int, int
     return len(tokens), offset - start
 
 
-def read_draft(tokens: Sequence[int], rows: Sequence[Row], codec: Codec, offset: int, target: Codec) -> Reading:
+def read_draft(tokens: Sequence[int], rows: Sequence[Row], codec: Codec, offset: int, target: Codec) -> DraftPosition:
     """The plug-in's distribution at a byte of its draft, and the target token proposed there.
 
     tokens: the draft. rows: the plug-in's distribution before each of them. The draft must reach `LOOKAHEAD` tokens
@@ -73,10 +73,10 @@ def read_draft(tokens: Sequence[int], rows: Sequence[Row], codec: Codec, offset:
     window = tokens[index : index + LOOKAHEAD]
     if window[0] in codec.end_ids:
         mass = {int(t): float(p) for t, p in zip(ids_K, p_K, strict=True) if int(t) in codec.end_ids}
-        return Reading(ids_K, p_K, suffixes, Proposal(target.end_id, sum(mass.values()), mass))
+        return DraftPosition(ids_K, p_K, suffixes, Proposal(target.end_id, sum(mass.values()), mass))
     token = target.encode_bytes(codec.bytes_of(window)[inside:])[0]
     path = zip(window, [(ids_K, p_K), *rows[index + 1 : index + len(window)]], strict=True)
-    return Reading(ids_K, p_K, suffixes, _cover(token, target.surface(token), inside, list(path), codec))
+    return DraftPosition(ids_K, p_K, suffixes, _cover(token, target.surface(token), inside, list(path), codec))
 
 
 def _cover(token: int, wanted: bytes, inside: int, path: Sequence[tuple[int, Row]], codec: Codec) -> Proposal:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from onceedit_ray.errors import ContextLengthError
 from onceedit_ray.fusion.drafter import DraftReader
-from onceedit_ray.fusion.reading import LOOKAHEAD, Reading
+from onceedit_ray.fusion.outputs import Trace
+from onceedit_ray.fusion.retokenise import LOOKAHEAD, DraftPosition
 from onceedit_ray.fusion.strategies import Fused, Strategy
-from onceedit_ray.fusion.trace import Trace
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.protocol import LanguageModel, Row, Step
 from onceedit_ray.models.sampling import Sampling, draw
@@ -25,7 +25,7 @@ MOST_AHEAD = 4
 
 
 @dataclass
-class Answering:
+class SpeculativeAnswer:
     """An answer in the making.
 
     model, codec: the target's. prompt_ids: its prompt. budget: tokens at most. stride: tokens of the second
@@ -147,7 +147,7 @@ class Answering:
             step = await self.model.extend(self.session, fed, feed, rows=len(drafted) + bool(pending))
         return [step.top.row(i) for i in range(len(step.top))]
 
-    async def _readings(self, reader: DraftReader, strategy: Strategy, speculative: bool) -> list[Reading]:
+    async def _readings(self, reader: DraftReader, strategy: Strategy, speculative: bool) -> list[DraftPosition]:
         """What the plug-in says at the next positions, as far as its draft reaches."""
         readings = [await read(reader, strategy, self.codec, self.codec.bytes_of(self.ids))]
         offset = len(self.codec.bytes_of(self.ids))
@@ -160,7 +160,7 @@ class Answering:
         return readings
 
     def _accept(
-        self, readings: list[Reading], rows: list[Row], proposed: list[int], strategy: Strategy, weight: float
+        self, readings: list[DraftPosition], rows: list[Row], proposed: list[int], strategy: Strategy, weight: float
     ) -> int:
         """Fuse position after position while the choice is the drafted token; how many drafted ones were kept."""
         for position, (reading, row) in enumerate(zip(readings, rows, strict=False)):
@@ -177,7 +177,7 @@ class Answering:
         return draw(fused.ids_N, fused.p_N, self.sampling, len(self.prompt_ids) + len(self.ids))
 
 
-async def read(reader: DraftReader, strategy: Strategy, codec: Codec, answer: bytes) -> Reading:
+async def read(reader: DraftReader, strategy: Strategy, codec: Codec, answer: bytes) -> DraftPosition:
     """What the plug-in says after an answer, as the strategy needs it."""
     if not strategy.drafts:
         return await reader.boundary(answer)

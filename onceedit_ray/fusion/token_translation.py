@@ -13,7 +13,7 @@ from onceedit_ray.errors import ModelError
 from onceedit_ray.models.codec import Codec
 
 
-class Wording:
+class TokenTranslation:
     """One model's tokens in the other's words.
 
     Args:

@@ -30,7 +30,7 @@ _PARQUET_MAGIC = b"PAR1"
 
 
 @dataclass(frozen=True)
-class Record:
+class DatasetRecord:
     """One record's fields, and where they were found.
 
     where: file and record, as in "edits.jsonl, line 3".
@@ -82,14 +82,14 @@ class Record:
             raise self.error(second, f"has {len(seconds)} texts for {len(firsts)} in '{first}'; give one for each")
         return list(zip(firsts, seconds, strict=True))
 
-    def nested(self, field: str) -> Record | None:
+    def nested(self, field: str) -> DatasetRecord | None:
         """An object held by a field, as a record of its own; None if absent, null or empty."""
         value = self.fields.get(field)
         if value is None:
             return None
         if not isinstance(value, dict):
             raise self.error(field, f"expected an object, found {describe(value)}")
-        return Record(value, self.where, f"{self.inside}{field}.") if value else None
+        return DatasetRecord(value, self.where, f"{self.inside}{field}.") if value else None
 
     def _stripped(self, field: str, value: object) -> str:
         if not isinstance(value, str):
@@ -105,7 +105,7 @@ class RecordFile:
 
     path: str
     container: Container
-    records: list[Record]
+    records: list[DatasetRecord]
 
 
 def read_records(path: str | Path) -> RecordFile:
@@ -187,7 +187,7 @@ def _content(filesystem: fs.FileSystem, inside: str) -> bytes:
         return bytes(stream.read())
 
 
-def _parquet_records(filesystem: fs.FileSystem, inside: str, name: str) -> Iterator[Record]:
+def _parquet_records(filesystem: fs.FileSystem, inside: str, name: str) -> Iterator[DatasetRecord]:
     try:
         with filesystem.open_input_file(inside) as stream:
             rows = pq.ParquetFile(stream).read().to_pylist()
@@ -195,10 +195,10 @@ def _parquet_records(filesystem: fs.FileSystem, inside: str, name: str) -> Itera
         reason = _first_line(error)
         raise DataError(f"{name}: not a whole Parquet file ({reason}); copy or write it again") from error
     for number, row in enumerate(rows, start=1):
-        yield Record(row, f"{name}, record {number}")
+        yield DatasetRecord(row, f"{name}, record {number}")
 
 
-def _json_records(source: bytes, name: str) -> Iterator[Record]:
+def _json_records(source: bytes, name: str) -> Iterator[DatasetRecord]:
     text = _decoded(source, name)
     start = text.lstrip()[:1]
     if not start:
@@ -225,10 +225,10 @@ def _json_line(line: str, where: str) -> object:
         raise DataError(f"{where}: not JSON ({_reason(error)}); {advice}") from error
 
 
-def _record(value: object, where: str) -> Record:
+def _record(value: object, where: str) -> DatasetRecord:
     if not isinstance(value, dict):
         raise DataError(f"{where}: expected an object with named fields, found {describe(value)}")
-    return Record(value, where)
+    return DatasetRecord(value, where)
 
 
 def _decoded(source: bytes, name: str) -> str:

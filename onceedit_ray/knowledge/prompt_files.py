@@ -10,8 +10,8 @@ from importlib import resources
 from pathlib import Path
 
 from onceedit_ray.errors import DataError
+from onceedit_ray.knowledge.dataset_records import RecordFile, read_lines, read_records
 from onceedit_ray.knowledge.readers import READERS, edits_of, recognise
-from onceedit_ray.knowledge.records import RecordFile, read_lines, read_records
 
 # Columns of plain prompts, in order of preference; `Text` is how the ME-PPL corpus spells it.
 _COLUMNS = ("prompt", "text", "Text")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from onceedit_ray.errors import ConfigError
 
-Message = Mapping[str, str]
+ChatMessage = Mapping[str, str]
 
 SHAPES: dict[str, str] = {
     "raw": "{x}",
@@ -121,7 +121,7 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     return last
 
 
-def last_question(messages: Sequence[Message]) -> str:
+def last_question(messages: Sequence[ChatMessage]) -> str:
     """The user's last message of a chat, unwrapped; "" if the user has said nothing."""
     for message in reversed(messages):
         if message.get("role") == "user":

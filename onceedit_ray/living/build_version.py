@@ -31,12 +31,12 @@ from onceedit_ray.knowledge.version import EDITS, Version
 JUDGE = "base"
 """The target through which a version is judged: the plug-in before any edit."""
 
-Step = Literal["training", "evaluating"]
-Report = Callable[[Step, float], None]
+Phase = Literal["training", "evaluating"]
+Report = Callable[[Phase, float], None]
 
 
 @dataclass(frozen=True)
-class Made:
+class BuiltVersion:
     """version: its id; it is in the store unless it was refused. report: its figures. reason: why it was refused."""
 
     version: str
@@ -44,14 +44,14 @@ class Made:
     reason: str | None
 
 
-def make_version(
+def build_version(
     config: RunConfig,
     store: KnowledgeStore,
     edits: Sequence[Edit],
     parent: Version | None,
     new: Sequence[Edit],
     report: Report = lambda step, share: None,
-) -> Made:
+) -> BuiltVersion:
     """Make the version that knows `edits`, and commit it if it passes.
 
     Args:
@@ -66,14 +66,14 @@ def make_version(
     if made is not None:
         found = made.manifest.report
         judged = Judgement(found, None) if found else _judged(recipe, made.path, new, report)
-        return Made(recipe.id, judged.figures, judged.reason)
+        return BuiltVersion(recipe.id, judged.figures, judged.reason)
     with _draft(recipe.id) as folder:
         manifest = _trained(recipe, folder, report)
         judged = _judged(recipe, folder, new, report)
         if judged.reason is None:
             sealed = manifest.model_copy(update={"report": judged.figures})
             store.commit(sealed, edits, lambda to: _move(folder, to))
-    return Made(recipe.id, judged.figures, judged.reason)
+    return BuiltVersion(recipe.id, judged.figures, judged.reason)
 
 
 def _trained(recipe: Recipe, folder: Path, report: Report) -> Manifest:

@@ -4,7 +4,7 @@ Edits wait in a book that outlasts this process. One version is made at a time, 
 passes, and the requests under way end on the version they began with. What is live is what the active version knows,
 so going back to an older version takes back the edits made since.
 
-Knows neither Ray nor models: a `Maker` makes versions, a `Loader` puts them before the requests.
+Knows neither Ray nor models: a `VersionBuilder` makes versions, a `Loader` puts them before the requests.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.selection import normalised, select
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import Version
-from onceedit_ray.serving.edit_book import UNDER_WAY, BatchRecord, EditBook, EditRecord
-from onceedit_ray.serving.edit_views import BatchView, EditView, VersionView, batch_view, edit_view, version_view
-from onceedit_ray.serving.making import Made, Report, Step
+from onceedit_ray.living.build_version import BuiltVersion, Phase, Report
+from onceedit_ray.living.edit_book import UNDER_WAY, BatchRecord, EditBook, EditRecord
+from onceedit_ray.living.edit_views import BatchView, EditView, VersionView, batch_view, edit_view, version_view
 
 LOG = logging.getLogger(__name__)
 TRAINING_SHARE = 0.8
@@ -32,11 +32,13 @@ TRAINING_SHARE = 0.8
 Switch = Callable[[], Awaitable[None]]
 
 
-class Maker(Protocol):
+class VersionBuilder(Protocol):
     """Makes versions, away from the requests."""
 
-    async def make(self, edits: Sequence[Edit], parent: Version | None, new: Sequence[Edit], report: Report) -> Made:
-        """As `making.make_version`; `report` is called in this event loop."""
+    async def make(
+        self, edits: Sequence[Edit], parent: Version | None, new: Sequence[Edit], report: Report
+    ) -> BuiltVersion:
+        """As `build_version.build_version`; `report` is called in this event loop."""
 
 
 class Loader(Protocol):
@@ -54,7 +56,7 @@ class Job:
     removed: tuple[EditRecord, ...] = ()
 
 
-class Living:
+class EditQueue:
     """The queue and what is live.
 
     Args:
@@ -63,7 +65,13 @@ class Living:
     """
 
     def __init__(
-        self, book: EditBook, store: KnowledgeStore, active: Version, config: LivingConfig, maker: Maker, loader: Loader
+        self,
+        book: EditBook,
+        store: KnowledgeStore,
+        active: Version,
+        config: LivingConfig,
+        maker: VersionBuilder,
+        loader: Loader,
     ) -> None:
         self._book = book
         self._store = store
@@ -254,7 +262,7 @@ class Living:
                     record.replaces = [before.id]
         return list(dict.fromkeys(added))
 
-    def _progress(self, job: Job, step: Step, share: float) -> None:
+    def _progress(self, job: Job, step: Phase, share: float) -> None:
         done = share * TRAINING_SHARE
         if step == "evaluating":
             done = TRAINING_SHARE + share * (1.0 - TRAINING_SHARE)

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.version import Version
-from onceedit_ray.serving.edit_book import BatchRecord, EditRecord, Status
+from onceedit_ray.living.edit_book import BatchRecord, EditRecord, Status
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class EditView(Edit):
@@ -26,7 +26,7 @@ class EditView(Edit):
     batch: str
     created: int
     status: Status
-    progress: Share
+    progress: Fraction
     reason: str | None
     version: str | None
     replaces: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class BatchView(BaseModel):
     object: Literal["edit.batch"] = "edit.batch"
     created: int
     status: Status
-    progress: Share
+    progress: Fraction
     reason: str | None
     version: str | None
     report: dict[str, Any] | None

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 
 from onceedit_ray.errors import ContextLengthError, ModelError, SessionLostError
 from onceedit_ray.models.loading import context_length
-from onceedit_ray.models.passes import Row, passes_for
+from onceedit_ray.models.passes import PassRow, passes_for
 from onceedit_ray.models.protocol import Step, Top
 from onceedit_ray.models.sampling import GREEDY, Sampling, draw_from_logits
 
@@ -276,7 +276,7 @@ class LocalModel:
 
     def _pass(self, calls: Sequence[_Call]) -> list[_Call]:
         """One forward pass for `calls`; returns those that are done."""
-        rows = [Row(call.session.place, call.session.held, call.feed, call.wanted) for call in calls]
+        rows = [PassRow(call.session.place, call.session.held, call.feed, call.wanted) for call in calls]
         logits = self._cached.logits(rows)
         self.passes += 1
         self.tokens += sum(len(call.feed) for call in calls)

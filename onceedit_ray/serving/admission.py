@@ -11,15 +11,15 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from onceedit_ray.serving.errors import ApiError
 from onceedit_ray.serving.keys import EDIT_KEYS_VARIABLE, Keys, is_loopback
 from onceedit_ray.serving.limits import Limits
-from onceedit_ray.serving.refusals import Refusal
 
 GUARDED = "/v1/"
 EDITING = ("/v1/edits", "/v1/versions")
 
 
-class Guard:
+class Admission:
     """ASGI middleware in front of the API.
 
     Args:
@@ -45,11 +45,11 @@ class Guard:
                 return  # the client went away
             counted = scope["method"] == "POST"
             if counted and self.in_flight >= self._limits.in_flight:
-                raise Refusal(
+                raise ApiError(
                     429, f"{self.in_flight} requests are under way, the most there may be; try again",
                     code="too_many_requests", retry_after=self._limits.retry_after,
                 )  # fmt: skip
-        except Refusal as refusal:
+        except ApiError as refusal:
             await refusal.response()(scope, receive, send)
             return
         self.in_flight += counted
@@ -61,28 +61,30 @@ class Guard:
     def _admit(self, scope: Scope) -> None:
         client = scope.get("client")
         if not self._keys and client and not is_loopback(client[0]):
-            raise Refusal(403, "this server has no API keys, so it serves its own machine alone", code="no_keys")
+            raise ApiError(403, "this server has no API keys, so it serves its own machine alone", code="no_keys")
         given = _header(scope, b"authorization")
         if _edits(scope["path"]):
             self._admit_editing(given)
         elif scope["path"].startswith(GUARDED) and not self._keys.admits(given):
-            raise Refusal(401, "give one of the server's keys: `Authorization: Bearer KEY`", code="invalid_api_key")
+            raise ApiError(401, "give one of the server's keys: `Authorization: Bearer KEY`", code="invalid_api_key")
 
     def _admit_editing(self, given: str) -> None:
         if not self._edit_keys and self._keys:
             message = f"editing is not allowed: start the server with {EDIT_KEYS_VARIABLE} or a file of editing keys"
-            raise Refusal(403, message, code="editing_not_allowed")
+            raise ApiError(403, message, code="editing_not_allowed")
         if self._edit_keys.admits(given):
             return
         if self._keys and self._keys.admits(given):
-            raise Refusal(403, "this key may ask and not edit; use one of the editing keys", code="editing_not_allowed")
-        raise Refusal(401, "give an editing key: `Authorization: Bearer KEY`", code="invalid_api_key")
+            raise ApiError(
+                403, "this key may ask and not edit; use one of the editing keys", code="editing_not_allowed"
+            )
+        raise ApiError(401, "give an editing key: `Authorization: Bearer KEY`", code="invalid_api_key")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None where the client goes away before it is here."""
         most = self._limits.body_bytes
         announced = _header(scope, b"content-length")
-        too_large = Refusal(413, f"the body has more than {most} bytes; shorten it", code="request_too_large")
+        too_large = ApiError(413, f"the body has more than {most} bytes; shorten it", code="request_too_large")
         if announced.isascii() and announced.isdecimal() and (len(announced) > 18 or int(announced) > most):
             raise too_large
         body = b""
@@ -99,7 +101,7 @@ class Guard:
                         return body
         except TimeoutError:
             waited = f"the body did not arrive within {self._limits.body_seconds:g} s"
-            raise Refusal(408, waited, code="timeout") from None
+            raise ApiError(408, waited, code="timeout") from None
 
 
 def _edits(path: str) -> bool:

@@ -10,7 +10,7 @@ import codecs
 from collections.abc import Sequence
 
 
-class TextStream:
+class Detokenizer:
     """Bytes in, text out.
 
     Args:

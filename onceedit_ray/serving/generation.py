@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from onceedit_ray.errors import OnceEditError
-from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder, Generation
-from onceedit_ray.fusion.trace import Trace
+from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder
+from onceedit_ray.fusion.outputs import Generation, Trace
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.protocol import LanguageModel
 from onceedit_ray.models.sampling import Sampling
+from onceedit_ray.serving.detokenizer import Detokenizer
 from onceedit_ray.serving.logprobs import Said, Scored, scored
-from onceedit_ray.serving.plain_text import PlainCodec, Prompt
-from onceedit_ray.serving.text_stream import TextStream
+from onceedit_ray.serving.prompts import PlainCodec, Prompt
 
 BUSY = "busy"
 """What `probe` says of a model that did not answer in time: it may be loading, or have long work before it."""
@@ -28,7 +28,7 @@ PLUGIN = "plug-in"
 
 
 @dataclass(frozen=True)
-class Asked:
+class GenerationRequest:
     """A question to one target.
 
     prompt: text to go on with. messages: a chat, each `{"role", "content"}`, in place of a prompt.
@@ -52,7 +52,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Ending:
+class GenerationEnd:
     """What is known about an answer when it has ended.
 
     reason: "stop" at an end of text or a stop string, "length" where tokens or context ran out. The others
@@ -70,8 +70,8 @@ class Ending:
     accepted: int = 0
 
 
-async def speak(decoder: FusedDecoder, asked: Asked) -> AsyncGenerator[str | Ending]:
-    """An answer, piece by piece, and its `Ending` at last. Closing the generator frees the sessions.
+async def speak(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
+    """An answer, piece by piece, and its `GenerationEnd` at last. Closing the generator frees the sessions.
 
     Pieces are `Said` where log probabilities are asked for. The decoder's codecs must be `PlainCodec`s
     (`take_prompts_as_text`). Raises `PromptError`, `ContextLengthError`, and `ConfigError` for an unknown target.
@@ -82,10 +82,10 @@ async def speak(decoder: FusedDecoder, asked: Asked) -> AsyncGenerator[str | End
                 yield piece
 
 
-async def _spoken(decoder: FusedDecoder, asked: Asked) -> AsyncGenerator[str | Ending]:
+async def _spoken(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
     prompt, codec = _prompt(decoder, asked)
     trace = Trace(asked.logprobs)
-    writing = _Writing(codec, TextStream(asked.stop), trace)
+    writing = _Writing(codec, Detokenizer(asked.stop), trace)
     pieces = decoder.stream(asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling, trace=trace)
     async with contextlib.aclosing(pieces):
         async for piece in pieces:
@@ -106,7 +106,7 @@ class _Writing:
     """An answer's tokens, becoming text. waiting: those whose text has not been given out yet."""
 
     codec: Codec
-    text: TextStream
+    text: Detokenizer
     trace: Trace
     tokens: int = 0
     waiting: deque[Scored] = field(default_factory=deque)
@@ -135,17 +135,17 @@ class _Writing:
         return Said.of(certain, out) if certain or out else None
 
 
-async def answer(decoder: FusedDecoder, asked: Asked) -> tuple[str, Ending]:
+async def answer(decoder: FusedDecoder, asked: GenerationRequest) -> tuple[str, GenerationEnd]:
     """A whole answer; as `speak`, in fewer steps where no stop string is looked for and no token is scored."""
     if asked.stop or asked.logprobs is not None:
         said: list[str] = []
         async with contextlib.aclosing(speak(decoder, asked)) as pieces:
             async for piece in pieces:
-                if isinstance(piece, Ending):
+                if isinstance(piece, GenerationEnd):
                     tokens = [token for part in said if isinstance(part, Said) for token in part.tokens]
                     return Said.of("".join(said), tokens), piece
                 said.append(piece)
-        raise AssertionError("an answer ends with an Ending")
+        raise AssertionError("an answer ends with a GenerationEnd")
     prompt, _ = _prompt(decoder, asked)
     generation = await decoder.generate(asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling)
     return generation.text, _ending(generation)
@@ -171,14 +171,14 @@ async def _state(model: LanguageModel, codec: Codec, seconds: float) -> str:
     return ""
 
 
-def _prompt(decoder: FusedDecoder, asked: Asked) -> tuple[Prompt, Codec]:
+def _prompt(decoder: FusedDecoder, asked: GenerationRequest) -> tuple[Prompt, Codec]:
     codec = decoder.member(asked.target).codec
     assert isinstance(codec, PlainCodec), "take_prompts_as_text comes first"
     return codec.chat(asked.messages) if asked.messages else codec.completion(asked.prompt), codec
 
 
-def _ending(generation: Generation, stopped: bool = False) -> Ending:
-    return Ending(
+def _ending(generation: Generation, stopped: bool = False) -> GenerationEnd:
+    return GenerationEnd(
         target=generation.target,
         reason="stop" if stopped or generation.ended else "length",
         prompt_tokens=generation.prompt_tokens,

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from onceedit_ray.errors import ModelError, OnceEditError
 from onceedit_ray.fusion.decoder import FusedDecoder, answer_lead
-from onceedit_ray.knowledge.views import unwrap
+from onceedit_ray.knowledge.prompt_shapes import unwrap
 from onceedit_ray.models.codec import Codec
 
 Part = tuple[str, bool]

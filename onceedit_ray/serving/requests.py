@@ -6,10 +6,10 @@ import secrets
 from collections.abc import Mapping, Sequence
 
 from onceedit_ray.models.sampling import Sampling
+from onceedit_ray.serving.errors import ApiError, unknown_model
+from onceedit_ray.serving.generation import GenerationRequest
 from onceedit_ray.serving.limits import Limits
-from onceedit_ray.serving.refusals import Refusal, unknown_model
 from onceedit_ray.serving.schema import ChatRequest, CompletionRequest
-from onceedit_ray.serving.speaking import Asked
 
 EVERY = "*"
 """The model that asks every target."""
@@ -21,10 +21,12 @@ COLDEST = 0.01
 Messages = tuple[Mapping[str, str], ...]
 
 
-def questions(request: CompletionRequest | ChatRequest, targets: Sequence[str], limits: Limits) -> list[Asked]:
+def questions(
+    request: CompletionRequest | ChatRequest, targets: Sequence[str], limits: Limits
+) -> list[GenerationRequest]:
     """What to ask, in the order of the choices: prompt by prompt, target by target, `n` of each.
 
-    Raises `Refusal` for an unknown model and for what exceeds the limits.
+    Raises `ApiError` for an unknown model and for what exceeds the limits.
     """
     if request.model != EVERY and request.model not in targets:
         raise unknown_model(request.model, targets)
@@ -33,12 +35,12 @@ def questions(request: CompletionRequest | ChatRequest, targets: Sequence[str], 
     n = request.n or 1
     answers = len(prompts) * len(asked) * n
     if answers > limits.answers:
-        raise Refusal(400, f"{answers} answers are asked for; {limits.answers} is the most at once", "n")
+        raise ApiError(400, f"{answers} answers are asked for; {limits.answers} is the most at once", "n")
     tokens, stops = _tokens(request, limits), request.stops
     seed = secrets.randbits(63) if request.seed is None else request.seed
     options = (request.unedited, request.likely)
     return [
-        Asked(target, tokens, _sampling(request, seed + choice, limits), prompt, messages, stops, *options)
+        GenerationRequest(target, tokens, _sampling(request, seed + choice, limits), prompt, messages, stops, *options)
         for prompt, messages in prompts
         for target in asked
         for choice in range(n)
@@ -51,7 +53,7 @@ def _prompts(request: CompletionRequest | ChatRequest, limits: Limits) -> list[t
         return [(prompt, ()) for prompt in request.prompts]
     if len(request.messages) > limits.messages:
         found = f"{len(request.messages)} messages; {limits.messages} is the most"
-        raise Refusal(400, found, "messages")
+        raise ApiError(400, found, "messages")
     messages = tuple(message.plain for message in request.messages)
     _check_length([message["content"] for message in messages], "messages", limits)
     return [("", messages)]
@@ -61,7 +63,7 @@ def _check_length(texts: Sequence[str], param: str, limits: Limits) -> None:
     chars = sum(map(len, texts))
     if chars > limits.prompt_chars:
         found = f"{chars} characters; {limits.prompt_chars} is the most, so shorten it"
-        raise Refusal(400, found, param, "context_length_exceeded")
+        raise ApiError(400, found, param, "context_length_exceeded")
 
 
 def _tokens(request: CompletionRequest | ChatRequest, limits: Limits) -> int:
@@ -71,7 +73,7 @@ def _tokens(request: CompletionRequest | ChatRequest, limits: Limits) -> int:
     else:
         wanted, param = request.max_tokens or min(COMPLETION_TOKENS, limits.max_tokens), "max_tokens"
     if wanted > limits.max_tokens:
-        raise Refusal(400, f"{wanted} tokens are asked for; {limits.max_tokens} is the most for an answer", param)
+        raise ApiError(400, f"{wanted} tokens are asked for; {limits.max_tokens} is the most for an answer", param)
     return wanted
 
 

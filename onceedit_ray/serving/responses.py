@@ -12,13 +12,13 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from onceedit_ray.serving.generation import GenerationEnd
 from onceedit_ray.serving.logprobs import Said, of_chat, of_completion
-from onceedit_ray.serving.speaking import Ending
 
 DONE = b"data: [DONE]\n\n"
 
 
-class Writer:
+class ResponseWriter:
     """Writes one response.
 
     Args:
@@ -35,7 +35,7 @@ class Writer:
             "model": model,
         }
 
-    def whole(self, answers: Sequence[tuple[str, Ending]]) -> dict[str, Any]:
+    def whole(self, answers: Sequence[tuple[str, GenerationEnd]]) -> dict[str, Any]:
         """The response of a request that does not stream."""
         choices = [
             self._choice(index, {"message": {"role": "assistant", "content": text}}, text, ending)
@@ -52,18 +52,18 @@ class Writer:
         """A chunk with more of a choice's text."""
         return self._chunk([self._choice(index, {"delta": {"content": text}}, text, None)])
 
-    def ending(self, index: int, ending: Ending) -> dict[str, Any]:
+    def ending(self, index: int, ending: GenerationEnd) -> dict[str, Any]:
         """The chunk that ends a choice."""
         return self._chunk([self._choice(index, {"delta": {}}, "", ending)])
 
-    def counts(self, endings: Sequence[Ending]) -> dict[str, Any]:
+    def counts(self, endings: Sequence[GenerationEnd]) -> dict[str, Any]:
         """The chunk with the token counts of the whole stream."""
         return {**self._chunk([]), "usage": usage(endings)}
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {**self._head, "object": "chat.completion.chunk" if self.chat else "text_completion", "choices": choices}
 
-    def _choice(self, index: int, said: dict[str, Any], text: str, ending: Ending | None) -> dict[str, Any]:
+    def _choice(self, index: int, said: dict[str, Any], text: str, ending: GenerationEnd | None) -> dict[str, Any]:
         logprobs = self._logprobs(text)
         choice: dict[str, Any] = {"index": index, **(said if self.chat else {"text": text}), "logprobs": logprobs}
         choice["finish_reason"] = ending.reason if ending else None
@@ -82,7 +82,7 @@ class Writer:
         return of_chat(text.tokens) if self.chat else of_completion(text.tokens, self._likely)
 
 
-def usage(endings: Sequence[Ending]) -> dict[str, int]:
+def usage(endings: Sequence[GenerationEnd]) -> dict[str, int]:
     """Token counts. A prompt is counted once for each of its answers, each of which has read it."""
     prompt = sum(ending.prompt_tokens for ending in endings)
     completion = sum(ending.completion_tokens for ending in endings)

@@ -33,11 +33,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
-from onceedit_ray.editing.edited_model import EditedModel, Question
-from onceedit_ray.editing.mlps import Mlp
-from onceedit_ray.editing.one_layer import State, entering, mlp_at, prompt_end, prompt_of, restore_wrapper
-from onceedit_ray.editing.teacher_forcing import AnswerBatch, answer_batch, answer_loss, prompt_ids
+from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
+from onceedit_ray.baselines.edited_model import EditedModel, Question
+from onceedit_ray.baselines.mlps import Mlp
+from onceedit_ray.baselines.side_module import State, entering, mlp_at, prompt_end, prompt_of, restore_wrapper
+from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, answer_loss, prompt_ids
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 

@@ -24,10 +24,10 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
-from onceedit_ray.editing.edited_model import EditedModel
-from onceedit_ray.editing.mlps import Mlp, find_mlps
-from onceedit_ray.editing.teacher_forcing import answer_batch, answer_loss
+from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
+from onceedit_ray.baselines.edited_model import EditedModel
+from onceedit_ray.baselines.mlps import Mlp, find_mlps
+from onceedit_ray.baselines.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.knowledge.edit import Edit
 
 

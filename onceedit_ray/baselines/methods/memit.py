@@ -27,14 +27,14 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
-from onceedit_ray.editing.closed_form import changed_weight, least_squares
-from onceedit_ray.editing.contexts import context_prefixes
-from onceedit_ray.editing.edited_model import EditedModel
-from onceedit_ray.editing.mlps import Mlp, find_mlps
-from onceedit_ray.editing.residual import norm_after, value_change
-from onceedit_ray.editing.second_moment import second_moments
-from onceedit_ray.editing.target_value import Located, TargetSettings, bare_output, keys_of, locate, target_shift
+from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
+from onceedit_ray.baselines.closed_form import changed_weight, least_squares
+from onceedit_ray.baselines.context_templates import context_prefixes
+from onceedit_ray.baselines.edited_model import EditedModel
+from onceedit_ray.baselines.mlps import Mlp, find_mlps
+from onceedit_ray.baselines.post_norm import norm_after, value_change
+from onceedit_ray.baselines.second_moment import second_moments
+from onceedit_ray.baselines.target_value import Located, TargetSettings, bare_output, keys_of, locate, target_shift
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 

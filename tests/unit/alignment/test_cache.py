@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from onceedit_ray.alignment import Side, build_alignment, cache, cache_key, embedding_digest, pair
+from onceedit_ray.alignment import Side, build_alignment, cache, cache_key, embedding_digest
+from onceedit_ray.alignment import alignment as alignment_module
 from onceedit_ray.alignment.cache import Entry, load_or_build
 from onceedit_ray.errors import AlignmentError
 
@@ -282,7 +283,7 @@ def test_models_without_common_tokens_are_named(plugin):
 
 
 def test_long_builds_say_how_far_they_are(plugin, target, monkeypatch):
-    monkeypatch.setattr(pair, "_SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(alignment_module, "_SECONDS_BETWEEN_LINES", 0.0)
     lines = []
     build_alignment(plugin.side(), target.side(), progress=lines.append).prepare()
     assert any(line.startswith("aligning large: calibrated rows, 100 % of 102") for line in lines)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from onceedit_ray.editing.activations import shifted
-from onceedit_ray.editing.mlps import find_mlps
-from onceedit_ray.editing.subject import anchor, anchor_index
-from onceedit_ray.editing.tails import Tails
-from onceedit_ray.editing.teacher_forcing import answer_batch, answer_loss
+from onceedit_ray.baselines.activations import shifted
+from onceedit_ray.baselines.cached_prefix import CachedPrefix
+from onceedit_ray.baselines.mlps import find_mlps
+from onceedit_ray.baselines.subject import anchor, anchor_index
+from onceedit_ray.baselines.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.knowledge.edit import Edit
+from tests.baseline_models import Small, small
 from tests.families import FAMILIES
-from tests.unit.baseline_models import Small, small
 
 # Longer than the window of the family that has one.
 FAR = "The city of Hamburg is in Germany, and so is Berlin, but the river Nile is not. "
@@ -41,10 +41,10 @@ def test_loss_and_gradient_are_those_of_whole_rows(
         whole = answer_loss(given.model, batch)
     (whole_gradient,) = torch.autograd.grad(whole, shift_D)
 
-    tails = Tails(given.model, batch, index_B.tolist())
+    cached = CachedPrefix(given.model, batch, index_B.tolist())
     for _ in range(2):  # the second run must find the heads as the first one did
         with shifted(module, torch.zeros_like(index_B), shift_D.expand(len(places), -1)):
-            loss = tails.loss()
+            loss = cached.loss()
         (gradient,) = torch.autograd.grad(loss, shift_D)
         torch.testing.assert_close(loss, whole, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(gradient, whole_gradient, rtol=1e-4, atol=1e-5)

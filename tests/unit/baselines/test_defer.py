@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from onceedit_ray.editing.baselines.defer import Defer, Deferral, DeferSettings
-from onceedit_ray.editing.edited_model import Question
+from onceedit_ray.baselines.edited_model import Question
+from onceedit_ray.baselines.methods.defer import Defer, Deferral, DeferSettings
 from tests.small_edits import (
     EDITS,
     UNRELATED,
-    Pair,
+    LoadedModel,
     assert_needs_its_settings_and_unrelated_prompts,
     assert_three_ways_agree,
     assert_undo_and_load_are_exact,
@@ -56,7 +56,9 @@ def test_learning_mixes_both_answers_by_the_gate() -> None:
     torch.testing.assert_close(layer(h_BTF)[0, 1], expected)
 
 
-def test_one_edit_is_learnt_and_unrelated_inputs_stay_identical(open_fresh: Callable[[], Pair], tmp_path: Path) -> None:
+def test_one_edit_is_learnt_and_unrelated_inputs_stay_identical(
+    open_fresh: Callable[[], LoadedModel], tmp_path: Path
+) -> None:
     model, tokenizer = open_fresh()
     far = [tokenizer(text).input_ids for text in UNRELATED]
     before = [logits_of(model, ids) for ids in far]
@@ -72,7 +74,7 @@ def test_one_edit_is_learnt_and_unrelated_inputs_stay_identical(open_fresh: Call
     assert same >= 0.9 * len(far)
 
 
-def test_without_a_gate_loss_the_edits_alone_teach_the_gate(open_fresh: Callable[[], Pair]) -> None:
+def test_without_a_gate_loss_the_edits_alone_teach_the_gate(open_fresh: Callable[[], LoadedModel]) -> None:
     """As in the paper: no unrelated prompts are needed, and the gate opens for the edit."""
     model, tokenizer = open_fresh()
     defer = Defer(SETTINGS.model_copy(update={"gate_loss": 0.0}))
@@ -81,9 +83,9 @@ def test_without_a_gate_loss_the_edits_alone_teach_the_gate(open_fresh: Callable
     assert greedy(edited, prompt, len(answer)) == answer
 
 
-def test_undo_and_load_are_exact(open_fresh: Callable[[], Pair], tmp_path: Path) -> None:
+def test_undo_and_load_are_exact(open_fresh: Callable[[], LoadedModel], tmp_path: Path) -> None:
     assert_undo_and_load_are_exact(Defer(SETTINGS), EDITS[1], open_fresh, tmp_path)
 
 
-def test_bad_input_is_refused_in_one_line(open_fresh: Callable[[], Pair]) -> None:
+def test_bad_input_is_refused_in_one_line(open_fresh: Callable[[], LoadedModel]) -> None:
     assert_needs_its_settings_and_unrelated_prompts(Defer, SETTINGS, open_fresh)

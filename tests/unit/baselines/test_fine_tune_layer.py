@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, preset
-from onceedit_ray.editing.baselines.fine_tune_layer import FineTuneLayer, FineTuneLayerSettings
-from onceedit_ray.editing.mlps import find_mlps
-from onceedit_ray.editing.teacher_forcing import answer_batch, answer_loss
+from onceedit_ray.baselines import BASELINES, BaselineSettings, preset
+from onceedit_ray.baselines.methods.fine_tune_layer import FineTuneLayer, FineTuneLayerSettings
+from onceedit_ray.baselines.mlps import find_mlps
+from onceedit_ray.baselines.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.errors import ConfigError, ModelError
 from onceedit_ray.knowledge.edit import Edit
-from tests.unit.baseline_models import EDITS, Small, changed, every_family, mixture_of_experts, one_llama, parameters
+from tests.baseline_models import EDITS, Small, changed, every_family, mixture_of_experts, one_llama, parameters
 
 SETTINGS = FineTuneLayerSettings(depth=0.5, steps=6, learning_rate=2e-3, bound=5e-3, goal=0.0, batch_size=2)
 

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, OPTConfig
 
-from onceedit_ray.editing.baselines import BaselineSettings
-from onceedit_ray.editing.baselines.grace import Codebook, Grace, GraceSettings
-from onceedit_ray.editing.edited_model import Question
+from onceedit_ray.baselines import BaselineSettings
+from onceedit_ray.baselines.edited_model import Question
+from onceedit_ray.baselines.methods.grace import Codebook, Grace, GraceSettings
 from onceedit_ray.errors import ConfigError, ModelError
 from tests.small_edits import (
     EDITS,
     FAR,
-    Pair,
+    LoadedModel,
     assert_three_ways_agree,
     assert_undo_and_load_are_exact,
     every_family,
@@ -79,7 +79,7 @@ def test_nearest_key_within_its_radius_replaces_the_last_position_alone() -> Non
     assert torch.equal(book(h_BTF[:, :1]), book.inner(h_BTF[:, :1]))  # one position: a decoding step
 
 
-def test_edits_are_learnt_and_far_inputs_stay_identical(open_fresh: Callable[[], Pair]) -> None:
+def test_edits_are_learnt_and_far_inputs_stay_identical(open_fresh: Callable[[], LoadedModel]) -> None:
     model, tokenizer = open_fresh()
     far = tokenizer(FAR).input_ids
     before = logits_of(model, far)
@@ -94,7 +94,7 @@ def test_edits_are_learnt_and_far_inputs_stay_identical(open_fresh: Callable[[],
         assert torch.equal(logits_of(model, far), before)
 
 
-def test_conflict_between_two_prompts_keeps_both_answers(open_fresh: Callable[[], Pair]) -> None:
+def test_conflict_between_two_prompts_keeps_both_answers(open_fresh: Callable[[], LoadedModel]) -> None:
     """A radius that would swallow the other prompt: the split keeps the two apart."""
     model, tokenizer = open_fresh()
     wide = SETTINGS.model_copy(update={"radius": 2.0})
@@ -107,11 +107,11 @@ def test_conflict_between_two_prompts_keeps_both_answers(open_fresh: Callable[[]
         assert greedy(edited, prompt, len(answer)) == answer
 
 
-def test_undo_and_load_are_exact(open_fresh: Callable[[], Pair], tmp_path: Path) -> None:
+def test_undo_and_load_are_exact(open_fresh: Callable[[], LoadedModel], tmp_path: Path) -> None:
     assert_undo_and_load_are_exact(Grace(SETTINGS), EDITS[0], open_fresh, tmp_path)
 
 
-def test_bad_input_is_refused_in_one_line(open_fresh: Callable[[], Pair], tmp_path: Path) -> None:
+def test_bad_input_is_refused_in_one_line(open_fresh: Callable[[], LoadedModel], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="grace was given BaselineSettings"):
         Grace(BaselineSettings())
     model, tokenizer = open_fresh()

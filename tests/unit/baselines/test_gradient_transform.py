@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from onceedit_ray.editing.baselines.mend import edited_maps
-from onceedit_ray.editing.gradient_transform import (
+from onceedit_ray.baselines.gradient_transform import (
     EditorNetwork,
     GradientFactors,
     GradientTransform,
@@ -20,6 +19,7 @@ from onceedit_ray.editing.gradient_transform import (
     Spread,
     gradient_factors,
 )
+from onceedit_ray.baselines.methods.mend import edited_maps
 from tests.families import build_family
 
 IDS = torch.tensor([[5, 17, 40, 33, 21, 60], [9, 12, 77, 50, 0, 0]])

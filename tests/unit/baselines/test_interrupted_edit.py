@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from onceedit_ray.editing.baselines import BASELINES, Baseline, BaselineSettings
-from onceedit_ray.editing.baselines.defer import DeferSettings
-from onceedit_ray.editing.baselines.fine_tune_layer import FineTuneLayerSettings
-from onceedit_ray.editing.baselines.grace import GraceSettings
-from onceedit_ray.editing.baselines.memit import MemitSettings
-from onceedit_ray.editing.baselines.mend import MendSettings
-from onceedit_ray.editing.baselines.rome import RomeSettings
-from onceedit_ray.editing.baselines.wise import WiseSettings
+from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings
+from onceedit_ray.baselines.methods.defer import DeferSettings
+from onceedit_ray.baselines.methods.fine_tune_layer import FineTuneLayerSettings
+from onceedit_ray.baselines.methods.grace import GraceSettings
+from onceedit_ray.baselines.methods.memit import MemitSettings
+from onceedit_ray.baselines.methods.mend import MendSettings
+from onceedit_ray.baselines.methods.rome import RomeSettings
+from onceedit_ray.baselines.methods.wise import WiseSettings
+from tests.baseline_models import EDITS, Small, material, one_llama
 from tests.families import SENTENCES
-from tests.unit.baseline_models import EDITS, Small, material, one_llama
 
 llama = one_llama
 

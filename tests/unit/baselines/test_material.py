@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from onceedit_ray.baselines.material import prepare_baseline, read_material
 from onceedit_ray.cli import main
-from onceedit_ray.editing.material import prepare_baseline, read_material
 from onceedit_ray.errors import ConfigError, DataError, ModelError
 from onceedit_ray.models.sources import resolve
 from tests.families import SENTENCES, build_family
@@ -77,7 +77,7 @@ def test_what_is_missing_or_unknown_is_one_line_before_any_work(
     with pytest.raises(DataError, match="onceedit prepare mend --model NAME --training"):
         mend = f"local:{build_family('llama', tmp_path / 'llama')}"
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("onceedit_ray.editing.baselines.mend.edited_maps", lambda *_: [])
+            patch.setattr("onceedit_ray.baselines.methods.mend.edited_maps", lambda *_: [])
             prepare_baseline("mend", mend, [].append, threads=1)
     with pytest.raises(ConfigError, match="did you mean 'rome'"):
         prepare_baseline("roma", model, [].append)

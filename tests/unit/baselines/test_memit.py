@@ -9,16 +9,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, preset
-from onceedit_ray.editing.baselines import memit as memit_module
-from onceedit_ray.editing.baselines.memit import Memit, MemitSettings, edit_key
-from onceedit_ray.editing.closed_form import least_squares
-from onceedit_ray.editing.contexts import context_prefixes
-from onceedit_ray.editing.mlps import find_mlps
-from onceedit_ray.editing.target_value import bare_output, locate
-from onceedit_ray.editing.teacher_forcing import answer_batch, answer_loss
+from onceedit_ray.baselines import BASELINES, BaselineSettings, preset
+from onceedit_ray.baselines.closed_form import least_squares
+from onceedit_ray.baselines.context_templates import context_prefixes
+from onceedit_ray.baselines.methods import memit as memit_module
+from onceedit_ray.baselines.methods.memit import Memit, MemitSettings, edit_key
+from onceedit_ray.baselines.mlps import find_mlps
+from onceedit_ray.baselines.target_value import bare_output, locate
+from onceedit_ray.baselines.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.errors import ConfigError, DataError, ModelError
-from tests.unit.baseline_models import (
+from tests.baseline_models import (
     EDITS,
     Small,
     changed,

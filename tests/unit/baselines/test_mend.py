@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, Material, preset
-from onceedit_ray.editing.baselines.mend import Mend, MendSettings, edited_maps
-from onceedit_ray.editing.edited_model import EditedModel
-from onceedit_ray.editing.teacher_forcing import answer_batch, answer_loss
+from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, preset
+from onceedit_ray.baselines.edited_model import EditedModel
+from onceedit_ray.baselines.methods.mend import Mend, MendSettings, edited_maps
+from onceedit_ray.baselines.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.errors import ConfigError, DataError, ModelError
 from onceedit_ray.knowledge.edit import Edit, Probe
 from tests.families import FAMILIES, build_family

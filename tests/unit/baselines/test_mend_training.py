@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.baselines import Material
-from onceedit_ray.editing.baselines.mend import MendSettings, edited_maps
-from onceedit_ray.editing.gradient_transform import GradientTransform
-from onceedit_ray.editing.mend_training import (
+from onceedit_ray.baselines import Material
+from onceedit_ray.baselines.gradient_transform import GradientTransform
+from onceedit_ray.baselines.mend_training import (
     Training,
     edited_weights,
     network_folder,
@@ -21,6 +20,7 @@ from onceedit_ray.editing.mend_training import (
     pair_losses,
     train,
 )
+from onceedit_ray.baselines.methods.mend import MendSettings, edited_maps
 from onceedit_ray.errors import DataError
 from onceedit_ray.knowledge.edit import Edit, Probe
 from tests.families import build_family

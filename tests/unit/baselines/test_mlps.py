@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MixtralConfig, OPTConfig
 
-from onceedit_ray.editing.mlps import find_mlps
+from onceedit_ray.baselines.mlps import find_mlps
 from onceedit_ray.errors import ModelError
 from onceedit_ray.models.loading import load_model
 from tests.families import FAMILIES, build_family

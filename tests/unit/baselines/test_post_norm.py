@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 
-from onceedit_ray.editing.mlps import find_mlps
-from onceedit_ray.editing.residual import nearest_direction, norm_after, value_change
+from onceedit_ray.baselines.mlps import find_mlps
+from onceedit_ray.baselines.post_norm import nearest_direction, norm_after, value_change
+from tests.baseline_models import small
 from tests.families import FAMILIES
-from tests.unit.baseline_models import small
 
 
 @pytest.mark.parametrize("family", FAMILIES)

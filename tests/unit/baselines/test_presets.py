@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, OPTConfig, Qwen2Config
 
-from onceedit_ray.editing.baselines import BASELINES, WIDTHS, Baseline, preset
+from onceedit_ray.baselines import BASELINES, WIDTHS, Baseline, preset
 
 
 def sized(config: Any) -> Any:

@@ -17,28 +17,28 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from onceedit_ray.editing.baselines import Material
-from onceedit_ray.editing.baselines import memit as memit_module
-from onceedit_ray.editing.baselines import rome as rome_module
-from onceedit_ray.editing.baselines import wise as wise_module
-from onceedit_ray.editing.baselines.defer import Deferral
-from onceedit_ray.editing.baselines.fine_tune_layer import FineTuneLayer, FineTuneLayerSettings
-from onceedit_ray.editing.baselines.grace import Codebook, Grace, GraceSettings
-from onceedit_ray.editing.baselines.memit import Memit, MemitSettings, edit_key
-from onceedit_ray.editing.baselines.rome import Rome, RomeSettings
-from onceedit_ray.editing.baselines.wise import SideMemory, Wise, WiseSettings, margin_loss, ties
-from onceedit_ray.editing.edited_model import Question
-from onceedit_ray.editing.gradient_transform import (
+from onceedit_ray.baselines import Material
+from onceedit_ray.baselines.edited_model import Question
+from onceedit_ray.baselines.gradient_transform import (
     GradientFactors,
     GradientTransform,
     LinearMap,
     Spread,
     gradient_factors,
 )
-from onceedit_ray.editing.mlps import Mlp, find_mlps
-from onceedit_ray.editing.second_moment import second_moments
-from onceedit_ray.editing.target_value import Located, TargetSettings, bare_output, keys_of, locate, target_shift
-from onceedit_ray.editing.teacher_forcing import answer_batch, answer_loss
+from onceedit_ray.baselines.methods import memit as memit_module
+from onceedit_ray.baselines.methods import rome as rome_module
+from onceedit_ray.baselines.methods import wise as wise_module
+from onceedit_ray.baselines.methods.defer import Deferral
+from onceedit_ray.baselines.methods.fine_tune_layer import FineTuneLayer, FineTuneLayerSettings
+from onceedit_ray.baselines.methods.grace import Codebook, Grace, GraceSettings
+from onceedit_ray.baselines.methods.memit import Memit, MemitSettings, edit_key
+from onceedit_ray.baselines.methods.rome import Rome, RomeSettings
+from onceedit_ray.baselines.methods.wise import SideMemory, Wise, WiseSettings, margin_loss, ties
+from onceedit_ray.baselines.mlps import Mlp, find_mlps
+from onceedit_ray.baselines.second_moment import second_moments
+from onceedit_ray.baselines.target_value import Located, TargetSettings, bare_output, keys_of, locate, target_shift
+from onceedit_ray.baselines.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.knowledge.edit import Edit
 from tests import reference_inputs as inputs
 

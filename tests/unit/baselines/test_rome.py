@@ -9,16 +9,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from onceedit_ray.editing.baselines import BASELINES, BaselineSettings, preset
-from onceedit_ray.editing.baselines import rome as rome_module
-from onceedit_ray.editing.baselines.rome import Rome, RomeSettings
-from onceedit_ray.editing.closed_form import factor, rank_one
-from onceedit_ray.editing.contexts import context_prefixes
-from onceedit_ray.editing.mlps import find_mlps
-from onceedit_ray.editing.target_value import keys_of, locate
-from onceedit_ray.editing.teacher_forcing import answer_batch, answer_loss
+from onceedit_ray.baselines import BASELINES, BaselineSettings, preset
+from onceedit_ray.baselines.closed_form import factor, rank_one
+from onceedit_ray.baselines.context_templates import context_prefixes
+from onceedit_ray.baselines.methods import rome as rome_module
+from onceedit_ray.baselines.methods.rome import Rome, RomeSettings
+from onceedit_ray.baselines.mlps import find_mlps
+from onceedit_ray.baselines.target_value import keys_of, locate
+from onceedit_ray.baselines.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.errors import ConfigError, DataError, ModelError
-from tests.unit.baseline_models import (
+from tests.baseline_models import (
     EDITS,
     Small,
     changed,

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from onceedit_ray.editing import second_moment
-from onceedit_ray.editing.mlps import Mlp, find_mlps
-from onceedit_ray.editing.second_moment import second_moments
+from onceedit_ray.baselines import second_moment
+from onceedit_ray.baselines.mlps import Mlp, find_mlps
+from onceedit_ray.baselines.second_moment import second_moments
 from onceedit_ray.errors import DataError
 from onceedit_ray.models.codec import Codec
+from tests.baseline_models import Small, every_family, material, one_llama, parameters
 from tests.families import SENTENCES
-from tests.unit.baseline_models import Small, every_family, material, one_llama, parameters
 
 given, llama = every_family, one_llama
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import ByT5Tokenizer, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.subject import Anchor, anchor, anchor_index
+from onceedit_ray.baselines.subject import Anchor, anchor, anchor_index
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.loading import load_tokenizer

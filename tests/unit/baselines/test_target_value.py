@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from onceedit_ray.editing.activations import at, module_inputs, module_outputs, shifted
-from onceedit_ray.editing.contexts import context_prefixes
-from onceedit_ray.editing.mlps import find_mlps
-from onceedit_ray.editing.target_value import TargetSettings, bare_output, keys_of, locate, target_shift
-from onceedit_ray.editing.teacher_forcing import answer_loss
+from onceedit_ray.baselines.activations import at, module_inputs, module_outputs, shifted
+from onceedit_ray.baselines.context_templates import context_prefixes
+from onceedit_ray.baselines.mlps import find_mlps
+from onceedit_ray.baselines.target_value import TargetSettings, bare_output, keys_of, locate, target_shift
+from onceedit_ray.baselines.teacher_forcing import answer_loss
 from onceedit_ray.models.codec import Codec
-from tests.unit.baseline_models import EDITS, Small, every_family, one_llama
+from tests.baseline_models import EDITS, Small, every_family, one_llama
 
 SETTINGS = TargetSettings(steps=15, decay=0.0, essence=0.0, clamp=10.0)
 PREFIXES = ["", "I was there. "]

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from onceedit_ray.editing.teacher_forcing import OUTSIDE, answer_batch, answer_ids, answer_logits, answer_loss
+from onceedit_ray.baselines.teacher_forcing import OUTSIDE, answer_batch, answer_ids, answer_logits, answer_loss
 from onceedit_ray.models.codec import Codec
+from tests.baseline_models import Small, small
 from tests.families import FAMILIES
-from tests.unit.baseline_models import Small, small
 
 PAIRS = [
     ("The capital of France is", "Paris"),

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from onceedit_ray.editing.baselines.wise import SideMemory, Wise, WiseSettings, margin_loss, random_mask, ties
-from onceedit_ray.editing.edited_model import Question
+from onceedit_ray.baselines.edited_model import Question
+from onceedit_ray.baselines.methods.wise import SideMemory, Wise, WiseSettings, margin_loss, random_mask, ties
 from tests.small_edits import (
     EDITS,
     FAR,
-    Pair,
+    LoadedModel,
     assert_needs_its_settings_and_unrelated_prompts,
     assert_three_ways_agree,
     assert_undo_and_load_are_exact,
@@ -89,7 +89,7 @@ def test_prompt_alone_decides_and_its_answer_follows() -> None:
 
 
 def test_merging_two_shards_keeps_both_and_unrelated_inputs_stay_identical(
-    open_fresh: Callable[[], Pair], tmp_path: Path
+    open_fresh: Callable[[], LoadedModel], tmp_path: Path
 ) -> None:
     model, tokenizer = open_fresh()
     far = tokenizer(FAR).input_ids
@@ -107,7 +107,7 @@ def test_merging_two_shards_keeps_both_and_unrelated_inputs_stay_identical(
 
 
 def test_threshold_is_a_share_of_the_smallest_activation_of_an_edit(
-    open_fresh: Callable[[], Pair], tmp_path: Path
+    open_fresh: Callable[[], LoadedModel], tmp_path: Path
 ) -> None:
     model, tokenizer = open_fresh()
     wise = prepared(Wise(SETTINGS.model_copy(update={"steps": 3})), (model, tokenizer), tmp_path)
@@ -121,9 +121,9 @@ def test_threshold_is_a_share_of_the_smallest_activation_of_an_edit(
     assert memory.epsilon.item() == pytest.approx(0.88 * smallest, rel=1e-4)
 
 
-def test_undo_and_load_are_exact(open_fresh: Callable[[], Pair], tmp_path: Path) -> None:
+def test_undo_and_load_are_exact(open_fresh: Callable[[], LoadedModel], tmp_path: Path) -> None:
     assert_undo_and_load_are_exact(Wise(SETTINGS), EDITS[0], open_fresh, tmp_path)
 
 
-def test_bad_input_is_refused_in_one_line(open_fresh: Callable[[], Pair]) -> None:
+def test_bad_input_is_refused_in_one_line(open_fresh: Callable[[], LoadedModel]) -> None:
     assert_needs_its_settings_and_unrelated_prompts(Wise, SETTINGS, open_fresh)

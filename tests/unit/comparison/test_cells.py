@@ -10,9 +10,9 @@ import pytest
 from onceedit_ray.comparison.cells import Cell, cells_of, cheapest_first, corpus_texts
 from onceedit_ray.errors import ConfigError, DataError, ModelError
 from onceedit_ray.models.loading import load_tokenizer
+from tests.baseline_models import mixture_of_experts
 from tests.small_grid import FT_L, GRACE, ONCEEDIT, grid, write_files
 from tests.small_system import write
-from tests.unit.baseline_models import mixture_of_experts
 
 TARGETS = ["gpt2", "mistral"]
 ROWS = [FT_L, GRACE, ONCEEDIT]

@@ -7,26 +7,26 @@ from pathlib import Path
 
 import pytest
 
+from onceedit_ray.baselines.edited_model import EditedModel
+from onceedit_ray.baselines.methods.fine_tune_layer import FineTuneLayer, FineTuneLayerSettings
+from onceedit_ray.baselines.methods.grace import Grace, GraceSettings
 from onceedit_ray.comparison.edited_target import EditedTarget
 from onceedit_ray.comparison.unedited_answers import UneditedAnswers
-from onceedit_ray.editing.baselines.fine_tune_layer import FineTuneLayer, FineTuneLayerSettings
-from onceedit_ray.editing.baselines.grace import Grace, GraceSettings
-from onceedit_ray.editing.edited_model import EditedModel
 from onceedit_ray.errors import ModelError
 from onceedit_ray.fusion.decoder import UNEDITED
 from onceedit_ray.models.codec import Codec
-from tests.small_edits import EDITS, FAMILIES, Pair, greedy, logits_of, open_family
+from tests.small_edits import EDITS, FAMILIES, LoadedModel, greedy, logits_of, open_family
 
 PROMPT = EDITS[0].prompt
 
 
-def target_of(pair: Pair) -> tuple[EditedTarget, Codec]:
+def target_of(pair: LoadedModel) -> tuple[EditedTarget, Codec]:
     model, tokenizer = pair
     codec = Codec(tokenizer)
     return EditedTarget("target", model, codec), codec
 
 
-def grace(pair: Pair) -> EditedModel:
+def grace(pair: LoadedModel) -> EditedModel:
     return Grace(GraceSettings()).edit(*pair, EDITS, lambda line: None)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from onceedit_ray.comparison.config import is_grid, load_grid
+from onceedit_ray.comparison.grid_config import is_grid, load_grid
 from onceedit_ray.comparison.paper import paper_table
 from onceedit_ray.errors import ConfigError
 from tests.paths import ROOT

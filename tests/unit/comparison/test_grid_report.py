@@ -11,9 +11,9 @@ import pytest
 
 from onceedit_ray.comparison.cell_store import CellResult
 from onceedit_ray.comparison.cells import Cell, Plan
-from onceedit_ray.comparison.config import GridConfig, load_grid
+from onceedit_ray.comparison.grid_config import GridConfig, load_grid
+from onceedit_ray.comparison.grid_report import write_comparison
 from onceedit_ray.comparison.paper import paper_table
-from onceedit_ray.comparison.report import write_comparison
 from onceedit_ray.comparison.table import TABLE_SCHEMA, blocks
 from onceedit_ray.config import parse_as
 from tests.paths import ROOT

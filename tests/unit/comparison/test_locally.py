@@ -11,7 +11,7 @@ import yaml
 from onceedit_ray.cli import main
 from onceedit_ray.comparison.cell_store import CellStore
 from onceedit_ray.comparison.cells import cells_of
-from onceedit_ray.comparison.config import load_grid
+from onceedit_ray.comparison.grid_config import load_grid
 from tests.small_grid import FT_L, GRACE, values, write_files
 
 

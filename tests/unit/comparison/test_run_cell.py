@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from onceedit_ray.comparison import running
+from onceedit_ray.baselines import BASELINES
+from onceedit_ray.baselines.methods.fine_tune_layer import FineTuneLayer
+from onceedit_ray.baselines.methods.grace import Grace
+from onceedit_ray.comparison import run_cell
 from onceedit_ray.comparison.baseline_cell import BaselineCell
 from onceedit_ray.comparison.cell_store import CellStore
 from onceedit_ray.comparison.cells import Cell, cells_of
-from onceedit_ray.comparison.running import compute, make_version
+from onceedit_ray.comparison.run_cell import compute, prepare_version
 from onceedit_ray.comparison.scoring import KeptRecords, Scoring, Unit
-from onceedit_ray.editing.baselines import BASELINES
-from onceedit_ray.editing.baselines.fine_tune_layer import FineTuneLayer
-from onceedit_ray.editing.baselines.grace import Grace
 from onceedit_ray.errors import DataError, StoreError
 from onceedit_ray.evaluation.records import Record, read_records, records_from
 from tests.small_edits import EDITS
@@ -153,7 +153,7 @@ def test_a_finished_cell_is_never_computed_again(
     whole: dict[str, tuple[Cell, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell, results = whole["FT-L"]
-    monkeypatch.setattr(running, "_computed", lambda *args: pytest.fail("it was computed again"))
+    monkeypatch.setattr(run_cell, "_computed", lambda *args: pytest.fail("it was computed again"))
     assert compute(cell, results, None, silent) == CellStore(results).get(cell.id)
 
 
@@ -200,7 +200,7 @@ def test_onceedit_scores_one_version_on_every_target(folder: Path, tmp_path: Pat
     versions = set()
     for cell in cells:
         assert cell.plan.run is not None
-        versions.add(make_version(cell.plan.run, tmp_path, silent))
+        versions.add(prepare_version(cell.plan.run, tmp_path, silent))
         compute(cell, tmp_path, next(iter(versions)), silent)
     results = [CellStore(tmp_path).get(cell.id) for cell in cells]
     assert len(versions) == 1 and {result.edit_id for result in results if result} == versions

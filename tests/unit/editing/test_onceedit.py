@@ -20,10 +20,10 @@ from onceedit_ray.editing.editors.onceedit import OnceEdit
 from onceedit_ray.editing.unrelated import UnrelatedSampler
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.views import plugin_view
+from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.loading import load_model, load_tokenizer
-from onceedit_ray.models.local import LocalModel
+from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.weight_token import weight_token_id
 from tests.families import FAMILIES, build_family
 

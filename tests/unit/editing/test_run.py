@@ -20,7 +20,7 @@ from onceedit_ray.editing.editors import Epoch, Outcome
 from onceedit_ray.editing.run import edit_plugin, general_prompts, open_store, selected_edits, unrelated_prompts
 from onceedit_ray.errors import ConfigError, ConflictError, DataError, ModelError, StoreError
 from onceedit_ray.home import onceedit_home
-from onceedit_ray.knowledge.prompts import shipped_prompts
+from onceedit_ray.knowledge.prompt_files import shipped_prompts
 from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.models.assembly import open_codec

@@ -10,7 +10,7 @@ import pytest
 
 from onceedit_ray.editing.unrelated import UnrelatedSampler, names_in
 from onceedit_ray.knowledge.edit import Edit, Probe
-from onceedit_ray.knowledge.views import unwrap
+from onceedit_ray.knowledge.prompt_shapes import unwrap
 
 SPEAKS = Edit(prompt="Which language does Zora Quill speak at home?", target_new="Basque", subject="Zora Quill")
 PLAYS = Edit(prompt="The position that Tobias Renn plays is", target_new="goalkeeper", subject="Tobias Renn")

@@ -10,9 +10,9 @@ import pytest
 
 from onceedit_ray.config import EvaluationConfig, KnowledgeConfig, ModelConfig, PluginConfig, RunConfig
 from onceedit_ray.evaluation.evaluate import EXTRA_TOKENS, Evaluation, Probed, probes, read_gate
+from onceedit_ray.evaluation.evaluate_targets import evaluate_targets
 from onceedit_ray.evaluation.records import Record
-from onceedit_ray.evaluation.run import evaluate_targets
-from onceedit_ray.fusion.decoder import Generation, Score
+from onceedit_ray.fusion.outputs import Generation, Score
 from onceedit_ray.knowledge.edit import Edit, Probe
 
 END = 0

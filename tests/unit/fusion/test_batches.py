@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onceedit_ray.config import FusionConfig
-from onceedit_ray.fusion.decoder import UNEDITED, Generation
+from onceedit_ray.fusion.decoder import UNEDITED
+from onceedit_ray.fusion.outputs import Generation
 from onceedit_ray.models.loading import load_model
-from onceedit_ray.models.local import LocalModel
+from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.passes import passes_for
 from onceedit_ray.models.sampling import GREEDY, Sampling
 from tests.families import FAMILIES
+from tests.small_decoding import BEGUN, decoder_of, models, open_sessions
 from tests.small_system import TWIN, ForcedGate, Recorder, TaughtModels, full_logits
-from tests.unit.decoding import BEGUN, decoder_of, models, open_sessions
 
 __all__ = ["models"]
 

@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from onceedit_ray.config import FusionConfig
-from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder, Generation, Plugin, answer_lead
-from onceedit_ray.knowledge.views import SHAPES, plugin_view, unwrap, wrap
+from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder, Plugin, answer_lead
+from onceedit_ray.fusion.outputs import Generation
+from onceedit_ray.knowledge.prompt_shapes import SHAPES, plugin_view, unwrap, wrap
 from onceedit_ray.models.loading import load_model
-from onceedit_ray.models.local import LocalModel
+from onceedit_ray.models.local_model import LocalModel
 from tests.families import FAMILIES, SENTENCES
 from tests.plain_draft import PlainDraft, PlainModel
+from tests.small_decoding import BEGUN, BUDGET, decoder, decoder_of, generations, models, open_sessions
 from tests.small_system import (
     TWIN,
     ForcedGate,
@@ -26,7 +28,6 @@ from tests.small_system import (
     full_logits,
     small_decoder,
 )
-from tests.unit.decoding import BEGUN, BUDGET, decoder, decoder_of, generations, models, open_sessions
 
 __all__ = ["decoder", "models"]  # fixtures
 

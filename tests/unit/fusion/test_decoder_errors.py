@@ -13,14 +13,14 @@ import pytest
 from onceedit_ray.config import FusionConfig
 from onceedit_ray.errors import ConfigError, ContextLengthError, ModelError, OnceEditError, SessionLostError
 from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder
-from onceedit_ray.knowledge.views import plugin_view
+from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.loading import load_model
-from onceedit_ray.models.local import LocalModel
+from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.protocol import Step
 from tests.families import FAMILIES, SENTENCES
+from tests.small_decoding import BEGUN, decoder, decoder_of, generations, models, open_sessions
 from tests.small_system import CPU, ForcedGate, Relay, TaughtModels
-from tests.unit.decoding import BEGUN, decoder, decoder_of, generations, models, open_sessions
 
 __all__ = ["decoder", "models"]  # fixtures
 

@@ -14,7 +14,7 @@ import pytest
 
 from onceedit_ray.errors import ModelError, SessionLostError
 from onceedit_ray.fusion.drafter import Drafter
-from onceedit_ray.fusion.reading import Proposal, Reading
+from onceedit_ray.fusion.retokenise import DraftPosition, Proposal
 from onceedit_ray.models.protocol import Step, Top
 from onceedit_ray.models.sampling import GREEDY, Sampling
 
@@ -119,11 +119,11 @@ def drafter(model: Scripted, draft_tokens: int = 8) -> Drafter:
 
 def read(
     answer: bytes, target: Sequence[bytes], draft_tokens: int = 8, lead: bytes = b"", table: Table = TABLE
-) -> Reading:
+) -> DraftPosition:
     """What is read after `answer` for a target with these tokens (its end-of-text is put behind them)."""
     codec: Any = Spelling([*target, b""], ends=[len(target)])
 
-    async def follow() -> Reading:
+    async def follow() -> DraftPosition:
         made = drafter(Scripted(table), draft_tokens)
         await made.open(threshold=0.0)
         reader = made.reader(lead)
@@ -134,12 +134,12 @@ def read(
     return asyncio.run(follow())
 
 
-def proposed(reading: Reading) -> Proposal:
+def proposed(reading: DraftPosition) -> Proposal:
     assert reading.proposal is not None
     return reading.proposal
 
 
-def said(reading: Reading) -> dict[int, float]:
+def said(reading: DraftPosition) -> dict[int, float]:
     return {int(t): pytest.approx(float(p), abs=1e-6) for t, p in zip(reading.ids_K, reading.p_K, strict=True) if p > 0}
 
 

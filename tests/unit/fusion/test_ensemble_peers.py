@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from onceedit_ray.errors import ModelError
-from onceedit_ray.fusion.reading import Reading
+from onceedit_ray.fusion.retokenise import DraftPosition
 from onceedit_ray.fusion.strategies import STRATEGIES, Fused
 from onceedit_ray.fusion.strategies.eva import FAITHFUL
 from onceedit_ray.fusion.strategies.unite import TOP
-from onceedit_ray.fusion.wording import Wording
+from onceedit_ray.fusion.token_translation import TokenTranslation
 
 PLUGIN = {0: b"Mich", 1: b"el", 2: b" a", 3: b"b"}
 TARGET = {0: b" a", 1: b"b", 2: b"Michel", 3: b"c", 5: b"el", 6: b"Mi", 7: b"ch"}
@@ -61,7 +61,7 @@ def distribution(p: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fused(made: Any, plugin: dict[int, float], target: dict[int, float], weight: float) -> dict[int, float]:
-    outcome: Fused = made.fuse(Reading(*distribution(plugin)), *distribution(target), weight)
+    outcome: Fused = made.fuse(DraftPosition(*distribution(plugin)), *distribution(target), weight)
     masses = dict(zip(outcome.ids_N.tolist(), outcome.p_N.tolist(), strict=True))
     assert len(masses) == len(outcome.ids_N)  # a token stands once
     assert outcome.likeliest in masses
@@ -73,7 +73,7 @@ def approx(masses: dict[int, float]) -> Any:
 
 
 class TestWording:
-    WORDS = Wording(codec(PLUGIN, (4, 6)), codec(TARGET, (4,)), torch.tensor([1, 2]), torch.tensor([EL, A]))
+    WORDS = TokenTranslation(codec(PLUGIN, (4, 6)), codec(TARGET, (4,)), torch.tensor([1, 2]), torch.tensor([EL, A]))
 
     @pytest.mark.parametrize(
         ("token", "same", "first"),
@@ -83,7 +83,7 @@ class TestWording:
         assert (self.WORDS.same(token), self.WORDS.first(token)) == (same, first)
 
     def test_a_text_the_other_cannot_write_has_no_word(self) -> None:
-        words = Wording(codec(TARGET, (4,)), codec(PLUGIN, (4, 6)), torch.tensor([A]), torch.tensor([2]))
+        words = TokenTranslation(codec(TARGET, (4,)), codec(PLUGIN, (4, 6)), torch.tensor([A]), torch.tensor([2]))
         assert words.first(C) is None
         assert words.first(MICHEL) == 0
         assert words.same(MICHEL) is None

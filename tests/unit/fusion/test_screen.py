@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from onceedit_ray.config import FusionConfig
-from onceedit_ray.fusion.decoder import Generation
+from onceedit_ray.fusion.outputs import Generation
 from onceedit_ray.fusion.screen import Screen, words
 from onceedit_ray.knowledge.edit import Edit
+from tests.small_decoding import BEGUN, models
 from tests.small_system import ForcedGate, Recorder, TaughtModels
-from tests.unit.decoding import BEGUN, models
 
 __all__ = ["models"]
 

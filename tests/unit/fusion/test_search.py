@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from onceedit_ray.alignment import LiteralMatrix
-from onceedit_ray.fusion.reading import Reading
+from onceedit_ray.fusion.retokenise import DraftPosition
 from onceedit_ray.fusion.search import column_argmax, gradient_search, one_hot
 from onceedit_ray.fusion.strategies import STRATEGIES
 from onceedit_ray.models.loading import input_embeddings
@@ -87,7 +87,10 @@ class TestClosedForm:
             r_A = weight * plugin_p @ R_CA[plugin_ids] + (1 - weight) * target_p @ R_CA[target_ids]
             expected = gradient_search(R_CA, one_hot(int(r_A.argmax()), 30), torch.zeros(80)).argmax()
             fused = strategy("onceedit", R_CA).fuse(
-                Reading(plugin_ids.int().numpy(), plugin_p.numpy()), target_ids.int().numpy(), target_p.numpy(), weight
+                DraftPosition(plugin_ids.int().numpy(), plugin_p.numpy()),
+                target_ids.int().numpy(),
+                target_p.numpy(),
+                weight,
             )
             assert fused.likeliest == int(expected)
 
@@ -156,7 +159,7 @@ class TestCandidates:
         draw = np.random.default_rng(seed)
         ids_K = draw.permutation(60)[:10].astype(np.int32)
         p_K = np.sort(draw.dirichlet(np.full(10, 0.5)))[::-1].astype(np.float32)
-        reading = Reading(draw.permutation(60)[:10].astype(np.int32), p_K)
+        reading = DraftPosition(draw.permutation(60)[:10].astype(np.int32), p_K)
         fused = strategy("deepen+dw", R_CA)
         rest = np.setdiff1d(np.arange(60), ids_K).astype(np.int32)
         everything = np.concatenate([ids_K, rest])
@@ -168,7 +171,7 @@ class TestCandidates:
     def test_deepen_misses_a_winner_that_is_no_candidate(self) -> None:
         """Token 2 fits an aim between two anchors best; it is no column's winner, and not among the target's top-k."""
         fused = strategy("deepen+dw", self.R_CA)
-        reading = Reading(np.array([0, 1], np.int32), np.array([0.5, 0.5], np.float32))
+        reading = DraftPosition(np.array([0, 1], np.int32), np.array([0.5, 0.5], np.float32))
         p_V = np.array([0.24, 0.24, 0.28, 0.24], np.float32)
         whole = np.array([2, 0, 1, 3], np.int32)
         assert fused.fuse(reading, whole, np.sort(p_V)[::-1].copy(), 0.95).likeliest == 2

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onceedit_ray.alignment import SparseRows
-from onceedit_ray.fusion.reading import Proposal, Reading
+from onceedit_ray.fusion.retokenise import DraftPosition, Proposal
 from onceedit_ray.fusion.strategies import STRATEGIES
 
 MICHEL, C, END = 2, 3, 4
@@ -59,11 +59,11 @@ def distribution(p: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
 
 def reading(
     p: dict[int, float], proposal: Proposal | None = None, suffixes: tuple[bytes, ...] | None = None
-) -> Reading:
-    return Reading(*distribution(p), suffixes=suffixes, proposal=proposal)
+) -> DraftPosition:
+    return DraftPosition(*distribution(p), suffixes=suffixes, proposal=proposal)
 
 
-def draft(said: Reading, target: dict[int, float], weight: float) -> int:
+def draft(said: DraftPosition, target: dict[int, float], weight: float) -> int:
     return strategy("draft").fuse(said, *distribution(target), weight).likeliest
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from onceedit_ray.config import FusionConfig
-from onceedit_ray.fusion.decoder import FusedDecoder, Generation, Plugin
+from onceedit_ray.fusion.decoder import FusedDecoder, Plugin
+from onceedit_ray.fusion.outputs import Generation
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.sampling import GREEDY
-from onceedit_ray.serving.plain_text import PlainCodec, take_prompts_as_text
-from onceedit_ray.serving.speaking import Asked, Ending, speak
+from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest, speak
+from onceedit_ray.serving.prompts import PlainCodec, take_prompts_as_text
 from tests.small_system import ForcedGate, TaughtModels, teach_models
 
 PROMPT = "The capital of France"
@@ -71,12 +72,14 @@ def test_an_answer_cut_by_a_stop_string_names_the_version_that_gave_it(models: T
         decoder = decoder_of(models)
         text = (await decoder.generate("gpt2", PROMPT)).text
         stop = text.strip()[-2:]
-        said: list[str | Ending] = []
-        async with contextlib.aclosing(speak(decoder, Asked("gpt2", 12, GREEDY, PROMPT, stop=(stop,)))) as pieces:
+        said: list[str | GenerationEnd] = []
+        async with contextlib.aclosing(
+            speak(decoder, GenerationRequest("gpt2", 12, GREEDY, PROMPT, stop=(stop,)))
+        ) as pieces:
             async for piece in pieces:
                 said.append(piece)
                 decoder.plugin = plugin_of(models, "new", 0.1)
-        assert isinstance(said[-1], Ending)
+        assert isinstance(said[-1], GenerationEnd)
         assert (said[-1].reason, said[-1].version, said[-1].alone) == ("stop", "old", False)
 
     asyncio.run(check())

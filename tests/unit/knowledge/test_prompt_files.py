@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from onceedit_ray.errors import DataError
-from onceedit_ray.knowledge.prompts import read_prompts, shipped_prompts
+from onceedit_ray.knowledge.prompt_files import read_prompts, shipped_prompts
 from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.knowledge.selection import normalised
 from tests.paths import ROOT, SHARED, needs_shared

@@ -9,7 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from onceedit_ray.errors import ConfigError
-from onceedit_ray.knowledge.views import SHAPES, VIEWS, last_question, plugin_view, unwrap, wrap
+from onceedit_ray.knowledge.prompt_shapes import SHAPES, VIEWS, last_question, plugin_view, unwrap, wrap
 
 QUESTIONS = [
     "Who wrote the book?",

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from onceedit_ray.errors import StoreError
 from onceedit_ray.knowledge.store import KnowledgeStore
-from tests.unit.versions import EDITS, failing, manifest, names, one_line, weights
+from tests.small_versions import EDITS, failing, manifest, names, one_line, weights
 
 
 @pytest.fixture

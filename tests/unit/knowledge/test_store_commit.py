@@ -17,7 +17,7 @@ from onceedit_ray.errors import StoreError
 from onceedit_ray.knowledge.staging import staging_name
 from onceedit_ray.knowledge.store import KnowledgeStore
 from tests.paths import ROOT
-from tests.unit.versions import EDITS, failing, manifest, names, one_line, weights
+from tests.small_versions import EDITS, failing, manifest, names, one_line, weights
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def commit_until(ended_by: signal.Signals, root: Path, meanwhile: Callable[[], N
     script = """
 import signal, sys, time
 from pathlib import Path
-from tests.unit.versions import EDITS, manifest, weights
+from tests.small_versions import EDITS, manifest, weights
 from onceedit_ray.knowledge.store import KnowledgeStore
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with it ignored
 def write(folder):

@@ -13,8 +13,8 @@ from onceedit_ray.fusion.system import open_screen
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.store import KnowledgeStore
-from onceedit_ray.serving import making
-from onceedit_ray.serving.making import Made, make_version
+from onceedit_ray.living import build_version as module
+from onceedit_ray.living.build_version import BuiltVersion, build_version
 from tests.ray.small_fleet import build_models, run_config
 
 WEIGHTS = "model.safetensors"
@@ -26,7 +26,7 @@ LOOSE = {"learnt": 0.9, "kept": 0.9, "locality": 0.0, "false_alarms": 1.0, "gene
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     folder = tmp_path_factory.mktemp("making")
     build_models(folder, [])
-    return run_config(folder, "living", {"unused": making.ModelConfig(model="no/such-model")}, living=LOOSE)
+    return run_config(folder, "living", {"unused": module.ModelConfig(model="no/such-model")}, living=LOOSE)
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +43,14 @@ def with_bounds(config: RunConfig, **bounds: Any) -> RunConfig:
     return config.model_copy(update={"living": config.living.model_copy(update=bounds)})
 
 
-def weights_of(store: KnowledgeStore, made: Made) -> str:
+def weights_of(store: KnowledgeStore, made: BuiltVersion) -> str:
     assert made.reason is None, made.reason
     return store.get(made.version).manifest.files[WEIGHTS].sha256
 
 
 def test_a_version_says_for_what_it_was_accepted(config: RunConfig, edits: list[Edit], store: KnowledgeStore) -> None:
     told: list[tuple[str, float]] = []
-    made = make_version(config, store, edits[:2], None, edits[:2], lambda step, share: told.append((step, share)))
+    made = build_version(config, store, edits[:2], None, edits[:2], lambda step, share: told.append((step, share)))
     assert made.reason is None
     assert made.report["learnt"] >= 0.9 and made.report["kept"] is None
     assert (made.report["new_edits"], made.report["old_edits"], made.report["general_prompts"]) == (2, 0, 8)
@@ -66,7 +66,7 @@ def test_a_refused_version_leaves_a_report_and_no_weights(
     config: RunConfig, edits: list[Edit], store: KnowledgeStore
 ) -> None:
     short = config.model_copy(update={"editing": config.editing.model_copy(update={"max_epochs": 1, "min_epochs": 1})})
-    made = make_version(with_bounds(short, learnt=1.0), store, edits, None, edits)
+    made = build_version(with_bounds(short, learnt=1.0), store, edits, None, edits)
     assert made.reason is not None and made.reason.startswith("reliability of the new edits 0.")
     assert made.report["learnt"] < 1.0
     assert store.versions() == [] and list((onceedit_home() / "drafts").iterdir()) == []
@@ -86,7 +86,7 @@ def test_each_bound_can_refuse(
             "fusion": config.fusion.model_copy(update={"threshold": 0.0, "screen": "none"}),
         }
     )
-    made = make_version(with_bounds(bare, **{bound: value}), store, edits, None, edits)
+    made = build_version(with_bounds(bare, **{bound: value}), store, edits, None, edits)
     assert made.reason is not None and said in made.reason and store.versions() == []
 
 
@@ -95,16 +95,16 @@ def test_a_deleted_edit_leaves_the_version_that_never_knew_it(
 ) -> None:
     store, elsewhere = KnowledgeStore(tmp_path / "a"), KnowledgeStore(tmp_path / "b")
     without, all_of_them = edits[:2], edits
-    make_version(config, store, all_of_them, None, all_of_them)
-    deleted = make_version(config, store, without, None, ())
-    never = make_version(config, elsewhere, without, None, without)
+    build_version(config, store, all_of_them, None, all_of_them)
+    deleted = build_version(config, store, without, None, ())
+    never = build_version(config, elsewhere, without, None, without)
     assert deleted.version == never.version and weights_of(store, deleted) == weights_of(elsewhere, never)
 
 
 def test_going_on_learns_the_new_and_keeps_the_old(config: RunConfig, edits: list[Edit], store: KnowledgeStore) -> None:
-    first = make_version(config, store, edits[:2], None, edits[:2])
+    first = build_version(config, store, edits[:2], None, edits[:2])
     parent = store.get(first.version)
-    second = make_version(config, store, edits, parent, edits[2:])
+    second = build_version(config, store, edits, parent, edits[2:])
     assert second.reason is None and second.report["learnt"] >= 0.9 and second.report["kept"] >= 0.9
     assert (second.report["new_edits"], second.report["old_edits"]) == (1, 2)
     manifest = store.get(second.version).manifest
@@ -117,14 +117,14 @@ def test_going_on_learns_the_new_and_keeps_the_old(config: RunConfig, edits: lis
 def test_a_version_made_before_is_neither_trained_nor_judged_again(
     config: RunConfig, edits: list[Edit], store: KnowledgeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = make_version(config, store, edits[:1], None, edits[:1])
-    monkeypatch.setattr(making, "train", None)
-    monkeypatch.setattr(making, "open_decoder", None)
-    assert make_version(config, store, edits[:1], None, edits[:1]) == made
+    made = build_version(config, store, edits[:1], None, edits[:1])
+    monkeypatch.setattr(module, "train", None)
+    monkeypatch.setattr(module, "open_decoder", None)
+    assert build_version(config, store, edits[:1], None, edits[:1]) == made
 
 
 def test_nothing_known_is_a_version_too(config: RunConfig, edits: list[Edit], store: KnowledgeStore) -> None:
-    made = make_version(config, store, [], None, [])
+    made = build_version(config, store, [], None, [])
     version = store.get(made.version)
     assert version.edits() == [] and (made.report["learnt"], made.report["kept"]) == (None, None)
     screen = open_screen(version.path, config.fusion)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from onceedit_ray.errors import ConfigError, ConflictError, ModelError, NotPossibleError, UnknownIdError
-from tests.unit.living import FIRST, SECOND, THIRD, added, batch_in, edit_in, system, version_of
+from tests.small_queue import FIRST, SECOND, THIRD, added, batch_in, edit_in, system, version_of
 
 # --- from queued to live ---------------------------------------------------------------------------------------------
 

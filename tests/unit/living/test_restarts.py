@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from onceedit_ray.errors import NotPossibleError, StoreError
-from onceedit_ray.serving.edit_book import EditBook
-from tests.unit.living import (
+from onceedit_ray.living.edit_book import EditBook
+from tests.small_queue import (
     FIRST,
     SECOND,
     THIRD,
@@ -23,7 +23,7 @@ from tests.unit.living import (
     system,
     version_of,
 )
-from tests.unit.versions import EDITS, manifest, weights
+from tests.small_versions import EDITS, manifest, weights
 
 # --- versions --------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from onceedit_ray.errors import ModelError
-from onceedit_ray.knowledge.views import SHAPES, unwrap, wrap
+from onceedit_ray.knowledge.prompt_shapes import SHAPES, unwrap, wrap
 from onceedit_ray.models.assembly import open_codec
 from onceedit_ray.models.codec import Codec, common_prefix
 from tests.families import FAMILIES, SENTENCES, build_family

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from onceedit_ray.errors import ContextLengthError, ModelError, SessionLostError
 from onceedit_ray.models.loading import load_model, load_tokenizer
-from onceedit_ray.models.local import LocalModel
+from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.protocol import Step, Top
 from onceedit_ray.models.weight_token import weight_token_id
 from tests.families import FAMILIES, build_family

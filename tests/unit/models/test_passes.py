@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from onceedit_ray.models import local
+from onceedit_ray.models import local_model
+from onceedit_ray.models.kv_cache import SlotCache
 from onceedit_ray.models.loading import load_model
-from onceedit_ray.models.local import LocalModel
-from onceedit_ray.models.passes import Row, SinglePasses, SlotPasses, passes_for
-from onceedit_ray.models.slots import SlotCache
+from onceedit_ray.models.local_model import LocalModel
+from onceedit_ray.models.passes import PassRow, SinglePasses, SlotPasses, passes_for
 from tests.families import FAMILIES, build_family
 from tests.small_system import full_logits, sharpen
 
@@ -42,9 +42,9 @@ def test_rows_of_a_pass_do_not_see_each_other(networks: dict[str, Any], family: 
     held = [[20 + n for n in range(length)] for length in (40, 3, 17)]
     places = [passes.take() for _ in held]
     for place, ids in zip(places, held, strict=True):
-        passes.logits([Row(place, 0, ids, 1)])
+        passes.logits([PassRow(place, 0, ids, 1)])
     fed = [[7, 8], [9], [10, 11, 12, 13]]
-    rows = [Row(place, len(ids), more, len(more)) for place, ids, more in zip(places, held, fed, strict=True)]
+    rows = [PassRow(place, len(ids), more, len(more)) for place, ids, more in zip(places, held, fed, strict=True)]
     for logits_NV, ids, more in zip(passes.logits(rows), held, fed, strict=True):
         torch.testing.assert_close(p(logits_NV), p(full_logits(network, ids + more)[-len(more) :]), atol=1e-5, rtol=0)
 
@@ -54,9 +54,9 @@ def test_rows_of_a_pass_do_not_see_each_other(networks: dict[str, Any], family: 
 def test_what_lies_beyond_a_cut_is_never_seen(networks: dict[str, Any], family: str) -> None:
     passes = passes_for(networks[family])
     place = passes.take()
-    passes.logits([Row(place, 0, list(range(30, 60)), 1)])
+    passes.logits([PassRow(place, 0, list(range(30, 60)), 1)])
     assert passes.cut(place, 30, 5) == 5
-    (logits_NV,) = passes.logits([Row(place, 5, [77, 78], 2)])
+    (logits_NV,) = passes.logits([PassRow(place, 5, [77, 78], 2)])
     expected = full_logits(networks[family], [*range(30, 35), 77, 78])[-2:]
     torch.testing.assert_close(p(logits_NV), p(expected), atol=1e-5, rtol=0)
 
@@ -69,7 +69,7 @@ def test_a_fork_goes_its_own_way(
     """Both ways, with cuts: what each session gives afterwards is what a fresh pass gives."""
     network = networks[family]
     if kind is SinglePasses:
-        monkeypatch.setattr(local, "passes_for", SinglePasses)
+        monkeypatch.setattr(local_model, "passes_for", SinglePasses)
     model = LocalModel(network, end_ids=(), top_k=8)
     ids = [25 + n for n in range(33)]
 
@@ -106,7 +106,7 @@ def test_a_cache_for_each_session_decodes_the_same(
         return asyncio.run(play())
 
     slots = answers()
-    monkeypatch.setattr(local, "passes_for", SinglePasses)
+    monkeypatch.setattr(local_model, "passes_for", SinglePasses)
     assert answers() == slots
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from onceedit_ray.serving.flow import merged, undisturbed, while_there
+from onceedit_ray.serving.cancellation import merged, undisturbed, while_there
 
 
 class Counting:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onceedit_ray.serving.text_stream import TextStream
+from onceedit_ray.serving.detokenizer import Detokenizer
 
 
 def spoken(pieces: list[bytes], stop: tuple[str, ...] = ()) -> tuple[list[str], bool]:
-    stream = TextStream(stop)
+    stream = Detokenizer(stop)
     said = [stream.feed(piece) for piece in pieces]
     return [*said, stream.feed(b"", final=True)], stream.stopped
 

@@ -11,8 +11,8 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from tests.unit.living import FIRST, SECOND, System, system
-from tests.unit.serving import Scripted, client_of, ingress_of
+from tests.small_ingress import Scripted, client_of, ingress_of
+from tests.small_queue import FIRST, SECOND, System, system
 
 EDIT = {"prompt": "Who painted the ceiling?", "target_new": "Marie Curie", "subject": "ceiling"}
 ASKING, EDITING = "a-key-that-may-ask", "a-key-that-may-edit"

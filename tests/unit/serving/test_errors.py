@@ -13,9 +13,9 @@ from onceedit_ray.errors import ContextLengthError, ModelError
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
+from tests.small_decoding import BEGUN, models, open_sessions
+from tests.small_ingress import Scripted, client_of, events, ingress_of, post, small_backend
 from tests.small_system import TaughtModels
-from tests.unit.decoding import BEGUN, models, open_sessions
-from tests.unit.serving import Scripted, client_of, events, ingress_of, post, small_backend
 
 __all__ = ["models"]  # a fixture
 

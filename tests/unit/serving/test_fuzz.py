@@ -19,16 +19,16 @@ from schemathesis import GenerationMode
 from schemathesis.schemas import BaseSchema
 
 from onceedit_ray.config import FusionConfig
-from onceedit_ray.serving.asking import EVERY
+from onceedit_ray.serving.admission import EDITING
 from onceedit_ray.serving.backend import InProcess
-from onceedit_ray.serving.guard import EDITING
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
+from onceedit_ray.serving.requests import EVERY
 from onceedit_ray.serving.schema import NEUTRAL
+from tests.small_ingress import Scripted
+from tests.small_queue import system
 from tests.small_system import small_decoder
-from tests.unit.living import system
-from tests.unit.serving import Scripted
 
 CASES = int(os.environ.get("ONCEEDIT_FUZZ_CASES", "25"))
 KEY, EDIT_KEY = "a-key-of-the-fuzzer", "a-key-for-editing"

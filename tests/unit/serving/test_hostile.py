@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from tests.small_decoding import models, open_sessions
+from tests.small_ingress import Scripted, ingress_of, post, small_backend
 from tests.small_system import TaughtModels
-from tests.unit.decoding import models, open_sessions
-from tests.unit.serving import Scripted, ingress_of, post, small_backend
 
 __all__ = ["models"]  # a fixture
 

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.serving.backend import InProcess
+from tests.small_decoding import BEGUN, decoder_of, models, open_sessions
+from tests.small_ingress import TARGETS, VERSION, client_of, events, ingress_of, post, small_backend
 from tests.small_system import TaughtModels
-from tests.unit.decoding import BEGUN, decoder_of, models, open_sessions
-from tests.unit.serving import TARGETS, VERSION, client_of, events, ingress_of, post, small_backend
 
 __all__ = ["models"]  # a fixture
 

@@ -10,14 +10,14 @@ import openai
 import pytest
 import torch
 
-from onceedit_ray.fusion.trace import Chance, Trace
-from onceedit_ray.models.local import LocalModel
+from onceedit_ray.fusion.outputs import TokenProbability, Trace
+from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.sampling import Sampling
+from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest, answer, speak
 from onceedit_ray.serving.logprobs import UNLIKELIEST, Said, of_chat, of_completion, scored
-from onceedit_ray.serving.speaking import Asked, Ending, answer, speak
+from tests.small_decoding import BEGUN, decoder_of, models, open_sessions
+from tests.small_ingress import client_of, events, ingress_of, post, small_backend
 from tests.small_system import TaughtModels, full_logits
-from tests.unit.decoding import BEGUN, decoder_of, models, open_sessions
-from tests.unit.serving import client_of, events, ingress_of, post, small_backend
 
 __all__ = ["models"]  # a fixture
 
@@ -115,10 +115,12 @@ def test_a_stop_string_costs_no_second_answer(models: TaughtModels, monkeypatch:
     monkeypatch.setattr(decoder, "generate", None)
 
     async def ask() -> list[Any]:
-        return [piece async for piece in speak(decoder, Asked("mistral", 8, Sampling(), PROMPT, stop=("e",)))]
+        return [
+            piece async for piece in speak(decoder, GenerationRequest("mistral", 8, Sampling(), PROMPT, stop=("e",)))
+        ]
 
     *_, ending = asyncio.run(ask())
-    assert isinstance(ending, Ending) and (ending.reason, ending.weight, ending.alone) == ("stop", 0.6, False)
+    assert isinstance(ending, GenerationEnd) and (ending.reason, ending.weight, ending.alone) == ("stop", 0.6, False)
     assert ending.drafted >= ending.accepted
 
 
@@ -149,8 +151,8 @@ def test_half_characters_and_names(models: TaughtModels) -> None:
     codec = models.members["qwen2"].codec
     half = next(token for token, data in codec.surfaces.items() if data == b"\xc3")
     letter = next(token for token, data in codec.surfaces.items() if data == b"a")
-    tokens = [scored(Chance(half, 0.5, ((half, 0.5), (codec.end_id, 0.25))), codec, 0)]
-    tokens.append(scored(Chance(letter, 0.0, ()), codec, 1))
+    tokens = [scored(TokenProbability(half, 0.5, ((half, 0.5), (codec.end_id, 0.25))), codec, 0)]
+    tokens.append(scored(TokenProbability(letter, 0.0, ()), codec, 1))
     (first, second) = of_chat(tokens)["content"]
     name = codec.tokenizer.convert_ids_to_tokens(codec.end_id)
     assert (first["token"], first["bytes"]) == ("\\xc3", [0xC3])
@@ -163,9 +165,9 @@ def test_half_characters_and_names(models: TaughtModels) -> None:
 
 def test_a_whole_answer_is_the_stream_put_together(models: TaughtModels) -> None:
     decoder = small_backend(models)._decoder
-    asked = Asked("mistral", 12, Sampling(1.9, 1.0, 3), PROMPT, logprobs=2)
+    asked = GenerationRequest("mistral", 12, Sampling(1.9, 1.0, 3), PROMPT, logprobs=2)
 
-    async def both() -> tuple[list[Any], tuple[str, Ending]]:
+    async def both() -> tuple[list[Any], tuple[str, GenerationEnd]]:
         return [piece async for piece in speak(decoder, asked)], await answer(decoder, asked)
 
     (*pieces, ending), (text, same) = asyncio.run(both())

@@ -13,7 +13,7 @@ from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.observing import NO_ROUTE, Account
 from onceedit_ray.serving.request_log import RequestLog
-from tests.unit.serving import LIMITS, Scripted, post
+from tests.small_ingress import LIMITS, Scripted, post
 
 SECRET = "Who is Danielle?"
 GOOD = {"model": "one", "prompt": SECRET}
