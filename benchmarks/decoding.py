@@ -28,7 +28,7 @@ from benchmarks.ratios import Ratios
 from benchmarks.reprefilling import Reprefilling
 from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.editing.run import edit_plugin, general_prompts, open_store, selected_edits
-from onceedit_ray.evaluation.records import replacing
+from onceedit_ray.files import replacing
 from onceedit_ray.fusion.decoder import FusedDecoder, Member, Plugin
 from onceedit_ray.fusion.outputs import Generation
 from onceedit_ray.fusion.screen import Screen

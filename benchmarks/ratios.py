@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onceedit_ray.evaluation.machine import describe_machine
-from onceedit_ray.evaluation.records import replacing
+from onceedit_ray.files import replacing
 
 RESULTS = Path(__file__).parent / "results"
 

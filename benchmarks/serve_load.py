@@ -26,7 +26,7 @@ from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.config import load_config
 from onceedit_ray.editing.run import version_for
 from onceedit_ray.evaluation.machine import describe_machine
-from onceedit_ray.evaluation.records import replacing
+from onceedit_ray.files import replacing
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.sampling import GREEDY
 from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from onceedit_ray.baselines import BASELINES, Baseline, Material, Progress, preset
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.prompt_files import read_prompts
@@ -67,7 +65,7 @@ def prepare_baseline(
     folder = resolve(reference, progress)
     material = read_material(folder, corpus, training, edited)
     use_threads(threads)
-    model = load_model(folder.path, dtype="float32", device="cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(folder.path, dtype="float32", device="auto")
     method: Baseline = BASELINES.get(name)(preset(name, model))
     method.check(model)
     method.prepare(model, load_tokenizer(folder.path), material, progress)

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,6 +40,7 @@ from onceedit_ray.baselines import BaselineSettings, Material, Progress
 from onceedit_ray.baselines.gradient_transform import GradientFactors, GradientTransform, frozen, gradient_factors
 from onceedit_ray.baselines.teacher_forcing import OUTSIDE, AnswerBatch, answer_batch, answer_logits
 from onceedit_ray.errors import DataError
+from onceedit_ray.files import replacing
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.selection import data_hash
 
@@ -341,11 +341,5 @@ def _read(file: Path, device: torch.device, progress: Progress) -> tuple[dict[st
 
 
 def _write(file: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Put the file in place whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, aside, metadata)
-        os.replace(aside, file)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(file) as temporary:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata)

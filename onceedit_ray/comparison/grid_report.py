@@ -16,8 +16,8 @@ from onceedit_ray.comparison.paper import PaperRow, PaperTable, paper_table
 from onceedit_ray.comparison.table import CLOCKS, Block, blocks, write_table
 from onceedit_ray.evaluation.figures import SETTING_LABELS
 from onceedit_ray.evaluation.machine import describe_machine
-from onceedit_ray.evaluation.records import replacing
 from onceedit_ray.evaluation.report import markdown_text
+from onceedit_ray.files import replacing
 
 _LABELS = {**SETTING_LABELS, **CLOCKS}
 _READING = {

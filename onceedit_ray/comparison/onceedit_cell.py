@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from onceedit_ray.comparison.cells import Plan
 from onceedit_ray.comparison.scoring import KeptRecords, Scoring, units_left
 from onceedit_ray.comparison.stopwatch import Stopwatch
@@ -16,7 +14,7 @@ from onceedit_ray.editing.run import general_prompts, selected_edits, unrelated_
 from onceedit_ray.fusion.system import open_decoder
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.assembly import use_threads
-from onceedit_ray.models.loading import load_model, load_tokenizer
+from onceedit_ray.models.loading import device_for, load_model, load_tokenizer
 from onceedit_ray.models.sources import resolve
 
 Progress = Callable[[str], None]
@@ -49,8 +47,8 @@ def time_edit(run: RunConfig, watch: Stopwatch, progress: Progress) -> None:
     edits, unrelated = selected_edits(run.knowledge), unrelated_prompts(run.editing.unrelated)
     base = resolve(run.plugin.model, progress)
     use_threads(run.plugin.threads)
-    device = "cuda" if run.plugin.num_gpus and torch.cuda.is_available() else "cpu"
-    model, tokenizer = load_model(base.path, "float32", device), load_tokenizer(base.path)
+    model = load_model(base.path, "float32", device_for(run.plugin.num_gpus))
+    tokenizer = load_tokenizer(base.path)
     editor = EDITORS.get(run.editing.editor)(model, tokenizer, edits, unrelated, run.editing, run.plugin.view)
     with watch.of("edit"):
         editor.run(lambda epoch: progress(f"epoch {epoch.number} of {run.editing.max_epochs}"))

@@ -16,8 +16,9 @@ from typing import Any
 
 from onceedit_ray.evaluation.figures import KIND_LABELS, PROPERTY_LABELS, SETTING_LABELS, draw_gate, draw_scores
 from onceedit_ray.evaluation.machine import package_versions
-from onceedit_ray.evaluation.records import GateRecord, Record, replacing
+from onceedit_ray.evaluation.records import GateRecord, Record
 from onceedit_ray.evaluation.summary import PROPERTIES, SETTINGS, strategies_of
+from onceedit_ray.files import replacing
 from onceedit_ray.fusion.decoder import UNEDITED
 from onceedit_ray.knowledge.prompt_shapes import unwrap
 

@@ -79,6 +79,11 @@ class Codec:
         """
         return self._encode_exactly(data)
 
+    def encode_answer(self, prompt: str, answer: str) -> tuple[int, ...]:
+        """An answer's tokens after `prompt`, its leading space included unless the prompt ends in white space."""
+        lead = "" if prompt[-1:].isspace() else " "
+        return self.encode_bytes((lead + answer.strip()).encode())
+
     def _encode(self, data: bytes) -> tuple[int, ...]:
         try:
             text, rest = data.decode("utf-8"), b""

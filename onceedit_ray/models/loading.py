@@ -124,6 +124,11 @@ def without_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def device_for(num_gpus: float) -> str:
+    """The device, as `load_model` takes it, of a model that reserves so many GPUs."""
+    return "cuda" if num_gpus and torch.cuda.is_available() else "cpu"
+
+
 def _device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

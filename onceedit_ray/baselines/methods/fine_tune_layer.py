@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
 from onceedit_ray.baselines.edited_model import EditedModel
-from onceedit_ray.baselines.mlps import Mlp, find_mlps
+from onceedit_ray.baselines.mlps import Mlp, find_mlps, layer_at
 from onceedit_ray.baselines.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.knowledge.edit import Edit
 
@@ -117,7 +117,7 @@ class FineTuneLayer:
 
     def _mlp(self, model: PreTrainedModel) -> Mlp:
         mlps = find_mlps(model)
-        return mlps[min(round(self._settings.depth * len(mlps)), len(mlps) - 1)]
+        return mlps[layer_at(len(mlps), self._settings.depth)]
 
 
 @torch.enable_grad()

@@ -31,7 +31,7 @@ from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, Progre
 from onceedit_ray.baselines.closed_form import changed_weight, least_squares
 from onceedit_ray.baselines.context_templates import context_prefixes
 from onceedit_ray.baselines.edited_model import EditedModel
-from onceedit_ray.baselines.mlps import Mlp, find_mlps
+from onceedit_ray.baselines.mlps import Mlp, find_mlps, layer_at
 from onceedit_ray.baselines.post_norm import norm_after, value_change
 from onceedit_ray.baselines.second_moment import second_moments
 from onceedit_ray.baselines.target_value import Located, TargetSettings, bare_output, keys_of, locate, target_shift
@@ -138,5 +138,5 @@ class Memit:
 
     def _mlps(self, model: PreTrainedModel) -> list[Mlp]:
         mlps = find_mlps(model)
-        chosen = {min(round(depth * len(mlps)), len(mlps) - 1) for depth in self._settings.depths}
+        chosen = {layer_at(len(mlps), depth) for depth in self._settings.depths}
         return [mlps[number] for number in sorted(chosen)]

@@ -27,7 +27,7 @@ from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, Progre
 from onceedit_ray.baselines.closed_form import changed_weight, factor, rank_one
 from onceedit_ray.baselines.context_templates import context_prefixes
 from onceedit_ray.baselines.edited_model import EditedModel
-from onceedit_ray.baselines.mlps import Mlp, find_mlps
+from onceedit_ray.baselines.mlps import Mlp, find_mlps, layer_at
 from onceedit_ray.baselines.second_moment import second_moments
 from onceedit_ray.baselines.target_value import TargetSettings, keys_of, locate, target_shift
 from onceedit_ray.errors import ModelError
@@ -108,4 +108,4 @@ class Rome:
 
     def _mlp(self, model: PreTrainedModel) -> Mlp:
         mlps = find_mlps(model)
-        return mlps[min(round(self._settings.depth * len(mlps)), len(mlps) - 1)]
+        return mlps[layer_at(len(mlps), self._settings.depth)]

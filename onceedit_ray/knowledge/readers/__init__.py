@@ -17,6 +17,7 @@ from onceedit_ray.errors import DataError
 from onceedit_ray.knowledge.dataset_records import Container, DatasetRecord, RecordFile, describe, read_records
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.registry import Registry
+from onceedit_ray.validation import place, reason
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ def _edit(reader: Reader, record: DatasetRecord) -> Edit:
         return reader.edit(record)
     except ValidationError as error:
         first = error.errors()[0]
-        field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-        raise record.error(field, _problem(first["type"], first["msg"], first["input"])) from error
+        problem = _problem(first["type"], first["msg"], first["input"])
+        raise record.error(place(first["loc"]), problem) from error
 
 
 def _problem(kind: str, message: str, found: object) -> str:
@@ -102,4 +103,4 @@ def _problem(kind: str, message: str, found: object) -> str:
         return "is blank; fill it in or remove the record"
     if kind == "extra_forbidden":
         return "unknown field; remove it or correct its name"
-    return f"{message[:1].lower()}{message[1:]}; correct it"
+    return f"{reason(message)}; correct it"

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +23,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from onceedit_ray.errors import ModelError
+from onceedit_ray.files import new_folder
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.models.loading import without_progress_bars
 from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource, Progress
@@ -89,33 +88,23 @@ def convert_once(
     with _only_one(target, progress):
         if not target.is_dir():
             gguf = obtain()
-            with staging(target) as staged:
+            with disk_errors(target), new_folder(target) as staged:
                 progress(f"converting {name} to safetensors (once, about a minute)")
                 _convert(gguf, staged)
                 record = {"name": name, "source": source, "digest": model.digest, "gguf_sha256": gguf_sha256}
                 (staged / RECORD).write_text(json.dumps({**record, "licence": licence}, indent=2) + "\n")
-                os.replace(staged, target)
     return model
 
 
 @contextmanager
-def staging(target: Path) -> Iterator[Path]:
-    """An empty folder beside `target` to write in; gone afterwards unless renamed. Use it under the lock of `target`.
-
-    Raises:
-        ModelError: the disk is full or cannot be written.
-    """
-    staged = target.with_name(f".staging-{target.name}")
-    shutil.rmtree(staged, ignore_errors=True)  # left by a process that was killed
+def disk_errors(target: Path) -> Iterator[None]:
+    """Turns what the disk says while `target` is made into a `ModelError` of one line."""
     try:
-        staged.mkdir(parents=True)
-        yield staged
+        yield
     except (OSError, SafetensorError) as error:
         if no_space(error):
             raise ModelError(f"no space left for {target}; free some or set ONCEEDIT_HOME to another disk") from error
         raise ModelError(f"{target} cannot be made: {one_line(error)}; check ONCEEDIT_HOME") from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 @contextmanager

