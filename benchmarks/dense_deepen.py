@@ -16,22 +16,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from benchmarks.bench import Bench
 from onceedit_ray.alignment import LiteralMatrix
 from onceedit_ray.fusion.decoder import UNEDITED, Member, Plugin, answer_lead
 from onceedit_ray.fusion.search import gradient_search
 from onceedit_ray.fusion.strategies import Pair
 from onceedit_ray.knowledge.prompt_shapes import plugin_view, unwrap
 from onceedit_ray.models.local_model import LocalModel
-
-if TYPE_CHECKING:
-    from benchmarks.decoding import Bench
 
 TOKENS = 8
 ROUNDS = 5

@@ -15,10 +15,10 @@ from onceedit_ray.cluster.calls import result
 from onceedit_ray.cluster.fleet import Fleet, Seated
 from onceedit_ray.cluster.trainer import RemoteBuilder
 from onceedit_ray.config import RunConfig
-from onceedit_ray.editing.run import open_store
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.living.edit_book import EditBook
 from onceedit_ray.living.edit_queue import EditQueue, Switch

@@ -126,7 +126,7 @@ def test_a_shape_that_a_method_cannot_edit_is_refused_without_loading_weights(fo
         (
             {"rows": [{**ONCEEDIT, "editing": {"lambda": 1}}]},
             ConfigError,
-            "row 'OnceEdit': unknown key 'editing.lambda'",
+            "'OnceEdit': unknown key 'editing.lambda'",
         ),
         ({"corpus": [Path("nowhere.txt")]}, DataError, "nowhere.txt: no such file to learn from"),
         ({"datasets": {"zsre": {"path": "nowhere.jsonl"}}}, DataError, "nowhere.jsonl"),
