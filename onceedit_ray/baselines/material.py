@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from onceedit_ray.baselines import BASELINES, Baseline, Material, Progress, preset
+from onceedit_ray.baselines import BASELINES, Baseline, Material, preset
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.prompt_files import read_prompts
 from onceedit_ray.knowledge.readers import read_edits
@@ -17,6 +17,7 @@ from onceedit_ray.knowledge.selection import normalised
 from onceedit_ray.models.assembly import use_threads
 from onceedit_ray.models.loading import load_model, load_tokenizer
 from onceedit_ray.models.sources import ModelFolder, resolve
+from onceedit_ray.progress import Progress
 
 
 def read_material(

@@ -25,13 +25,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.baselines import Material, Progress
+from onceedit_ray.baselines import Material
 from onceedit_ray.baselines.activations import module_inputs
 from onceedit_ray.baselines.mlps import Mlp
 from onceedit_ray.baselines.teacher_forcing import padded
 from onceedit_ray.errors import DataError
 from onceedit_ray.files import replacing
 from onceedit_ray.models.loading import context_length
+from onceedit_ray.progress import Count, Progress
 
 TEXTS_AT_ONCE = 16
 LONGEST = 512
@@ -104,7 +105,7 @@ def _measured(
             sums[mlp.layer] = sums[mlp.layer] + product_FF if mlp.layer in sums else product_FF
         tokens += int(real_BT.sum())
         read += len(ids)
-        progress(f"reading the corpus: {read} of {len(corpus)} texts, {tokens} tokens")
+        progress(Count("reading the corpus", read, len(corpus), f"{tokens} tokens"))
     width = max(mlp.matrix_DF.shape[1] for mlp in mlps)
     if tokens < 2 * width:
         raise DataError(

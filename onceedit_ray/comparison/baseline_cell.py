@@ -30,8 +30,7 @@ from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.models.assembly import open_codec, use_threads
 from onceedit_ray.models.loading import device_for, load_model, load_tokenizer
 from onceedit_ray.models.sources import resolve
-
-Progress = Callable[[str], None]
+from onceedit_ray.progress import Count, Progress
 
 
 class BaselineCell:
@@ -80,7 +79,7 @@ class BaselineCell:
         total = len(kept) + len(left)
 
         def told() -> None:
-            self._progress(f"scoring {len(kept)} of {total}")
+            self._progress(Count("scoring", len(kept), total))
 
         if left and batch:
             await self._batch(target, scoring, left, told)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,12 +35,12 @@ from onceedit_ray.knowledge.prompt_files import read_prompts
 from onceedit_ray.knowledge.run_data import general_prompts, selected_edits, unrelated_prompts
 from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.models.sources import ModelFolder, resolve
+from onceedit_ray.progress import Progress, silent
 
 FORMAT = 1
 """Part of every cell's id: raise it when what a cell computes, or how it is stored, changes."""
 
 Measure = Literal["scores", "cost"]
-Progress = Callable[[str], None]
 
 # What a method costs beside the others, for the order of cells alone: cheap ones first, unknown ones in the middle.
 _COST = {ONCEEDIT: 1, "ft-l": 1, "grace": 2, "wise": 4, "defer": 4, "memit": 6, "rome": 7, "mend": 9}
@@ -113,7 +113,7 @@ def corpus_texts(files: Sequence[Path], count: int) -> list[str]:
     return texts if len(texts) <= count else random.Random(0).sample(texts, count)
 
 
-def cells_of(config: GridConfig, progress: Progress = lambda line: None) -> list[Cell]:
+def cells_of(config: GridConfig, progress: Progress = silent) -> list[Cell]:
     """The cells of a grid, row by row.
 
     Raises:

