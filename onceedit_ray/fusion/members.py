@@ -55,7 +55,8 @@ class Member:
 class Plugin:
     """An edited plug-in as the decoder sees it.
 
-    view: its prompt view. screen: the edited subjects; a question that mentions none is not put to it. None puts every question. version: its id.
+    view: its prompt view. screen: the edited subjects; a question that mentions none is not put to it. None puts every
+    question to it. version: its id.
     """
 
     model: LanguageModel
