@@ -15,7 +15,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +29,22 @@ from ray.serve import Application
 from onceedit_ray.cluster.calls import awaited, fetch, received
 from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
-from onceedit_ray.cluster.hot_swap import RemoteKnowledge, open_living
+from onceedit_ray.cluster.hot_swap import open_living, remote_knowledge
 from onceedit_ray.cluster.telemetry import Metrics, VersionGauge
-from onceedit_ray.config import FusionConfig, RunConfig, load_config
+from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.editing.run import version_for
 from onceedit_ray.errors import ModelError
-from onceedit_ray.fusion.decoder import Plugin
+from onceedit_ray.fusion.members import Plugin
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.sampling import GREEDY
-from onceedit_ray.models.sources import ModelFolder
+from onceedit_ray.progress import Progress
 from onceedit_ray.serving.backend import PROBE_SECONDS
 from onceedit_ray.serving.generation import BUSY, GenerationEnd, GenerationRequest, answer, probe, speak
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import EDIT_KEYS_VARIABLE, check_binding, read_keys
 from onceedit_ray.serving.limits import Limits
+from onceedit_ray.serving.logprobs import Piece
 from onceedit_ray.serving.observing import Observer
-from onceedit_ray.serving.prompts import PlainCodec, take_prompts_as_text
 from onceedit_ray.serving.request_log import RequestLog
 
 APP_NAME = "onceedit"
@@ -82,12 +82,11 @@ def application(args: ServeArgs) -> Application:
 
 
 class SpeakingDecoder(HostedDecoder):
-    """The coordinator of a served fleet: prompts are plain text, answers are text."""
+    """The coordinator of a served fleet: questions come as text, answers go as text."""
 
     def __init__(self, *args: Any) -> None:
         self._version = VersionGauge()
         super().__init__(*args)
-        take_prompts_as_text(self)
 
     @property
     def plugin(self) -> Plugin:
@@ -99,25 +98,15 @@ class SpeakingDecoder(HostedDecoder):
         self._plugin = plugin
         self._version.show(plugin.version)
 
-    async def add_target(self, name: str, actor: ActorHandle, folder: ModelFolder, beside: bool) -> None:
-        """As `HostedDecoder.add_target`."""
-        await super().add_target(name, actor, folder, beside)
-        take_prompts_as_text(self)
-
-    def _opened(self, actor: ActorHandle, edited: Path, fusion: FusionConfig) -> Plugin:
-        plugin = super()._opened(actor, edited, fusion)
-        plugin.codec = PlainCodec(plugin.codec)
-        return plugin
-
     async def targets(self) -> list[str]:
         """The names of the targets."""
         return list(self.members)
 
-    async def answer(self, asked: GenerationRequest) -> tuple[str, GenerationEnd]:
+    async def answer(self, asked: GenerationRequest) -> tuple[Piece, GenerationEnd]:
         """As `generation.answer`."""
         return await answer(self, asked)
 
-    async def speak(self, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
+    async def speak(self, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
         """As `generation.speak`."""
         async with contextlib.aclosing(speak(self, asked)) as pieces:
             async for piece in pieces:
@@ -137,15 +126,15 @@ class RemoteBackend:
     def __init__(self, models: Any) -> None:
         self._models = models
         self._coordinator: ActorHandle | None = None
-        self.knowledge = RemoteKnowledge(models)
+        self.knowledge = remote_knowledge(models)
 
     async def targets(self) -> Sequence[str]:
         return await self._ask("targets")
 
-    async def answer(self, asked: GenerationRequest) -> tuple[str, GenerationEnd]:
+    async def answer(self, asked: GenerationRequest) -> tuple[Piece, GenerationEnd]:
         return await self._ask("answer", asked)
 
-    async def speak(self, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
+    async def speak(self, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
         try:
             async with contextlib.aclosing(received((await self._found()).speak, asked)) as pieces:
                 async for piece in pieces:
@@ -193,9 +182,9 @@ class Models:
         asked = (GenerationRequest(target, 4, GREEDY, question) for target in config.targets)
         fetch([self.fleet.coordinator.answer.remote(each) for each in asked])
 
-    async def knowledge(self, method: str, *args: Any) -> Any:
+    async def knowledge(self, method: str, *args: Any, **named: Any) -> Any:
         """What `edit_queue.EditQueue` says: `method` is one of `backend.Knowledge`."""
-        return await getattr(self._living, method)(*args)
+        return await getattr(self._living, method)(*args, **named)
 
     async def coordinator(self) -> ActorHandle:
         """The actor that answers."""
@@ -244,7 +233,7 @@ def _cpus(config: RunConfig) -> float:
     return sum(model.num_cpus for model in models) + config.living.num_cpus + 1.0
 
 
-def serve_here(args: ServeArgs, host: str, port: int, progress: Callable[[str], None] = print) -> None:
+def serve_here(args: ServeArgs, host: str, port: int, progress: Progress = print) -> None:
     """Serve in a Ray of this process's own until interrupted or terminated.
 
     Raises the errors of a run file, version or key that is wrong before Ray is started.
