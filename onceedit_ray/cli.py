@@ -68,6 +68,7 @@ def _models_fetch(options: argparse.Namespace) -> None:
 
 def _validate(options: argparse.Namespace) -> None:
     from onceedit_ray.editing.editors import EDITORS
+    from onceedit_ray.reader.plugin import editor_name
     from onceedit_ray.editing.run import general_prompts, selected_edits, unrelated_prompts
     from onceedit_ray.fusion.strategies import STRATEGIES
     from onceedit_ray.knowledge.prompt_shapes import plugin_view
@@ -81,7 +82,7 @@ def _validate(options: argparse.Namespace) -> None:
     config = load_config(options.config)
     for strategy in (config.fusion.strategy, *config.evaluation.strategies):
         STRATEGIES.get(strategy)
-    EDITORS.get(config.editing.editor)
+    EDITORS.get(editor_name(config.editing.editor))
     plugin_view("", config.plugin.view)
     edits = selected_edits(config.knowledge)
     unrelated = unrelated_prompts(config.editing.unrelated)

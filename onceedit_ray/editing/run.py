@@ -87,13 +87,14 @@ def edit_plugin(config: RunConfig, store: KnowledgeStore, progress: Progress = p
     if any(version.id == recipe.id for version in store.versions()):
         progress(f"version {recipe.id} was made before from the same edits and settings; using it")
         return store.activate(recipe.id)
-    drawn = sum(map(len, recipe.unrelated))
-    progress(f"editing {recipe.base.name}: {len(edits)} edits, {drawn} unrelated prompts to draw from")
+    if recipe.adapter is None:
+        drawn = sum(map(len, recipe.unrelated))
+        progress(f"editing {recipe.base.name}: {len(edits)} edits, {drawn} unrelated prompts to draw from")
     trained = train(recipe, lambda epoch: progress(_line(epoch, config.editing.max_epochs)))
     version = store.commit(trained.manifest(), edits, trained.write)
     outcome = trained.outcome
     done = (
-        "every edit learnt"
+        ("every edit learnt" if outcome.epochs else f"{len(edits)} edits to be read, nothing to be trained")
         if outcome.complete
         else f"{outcome.epochs[-1].learnt:.0%} of the edits learnt after the last epoch"
     )

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from onceedit_ray.config import RunConfig
 from onceedit_ray.digest import digest
 from onceedit_ray.editing.editors import EDITORS, Epoch, Outcome
+from onceedit_ray.editing.editors.reader import ReadFacts
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.manifest import Manifest
 from onceedit_ray.knowledge.selection import data_hash
@@ -25,6 +26,8 @@ from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.assembly import use_threads
 from onceedit_ray.models.loading import load_model, load_tokenizer, without_progress_bars
 from onceedit_ray.models.sources import ModelFolder
+from onceedit_ray.reader.adapter import Adapter, adapter_for
+from onceedit_ray.reader.plugin import READER, editor_name
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,16 @@ class Recipe:
     parent: Version | None = None
 
     @cached_property
+    def adapter(self) -> Adapter | None:
+        """The reader of the version; None where the plug-in is trained on its edits."""
+        editor = self.config.editing.editor
+        return adapter_for(self.base, editor) if editor_name(editor) == READER else None
+
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """How the version is made, as its manifest says."""
+        if self.adapter is not None:
+            return {"editor": READER, "reader": self.adapter.digest}
         own = {**self.config.editing.model_dump(mode="json"), "view": self.config.plugin.view}
         return own if self.parent is None else {**own, "rehearsal": self.config.living.rehearsal}
 
@@ -51,7 +62,9 @@ class Recipe:
     def id(self) -> str:
         """The id of the version."""
         made_of = [self.base.digest, data_hash(self.edits), self.settings, digest(self.unrelated)]
-        if self.parent is not None:
+        if self.adapter is not None:  # what was known before leaves no trace
+            made_of = made_of[:3]
+        elif self.parent is not None:
             made_of.append(self.parent.id)
         return f"{self.config.name}-{digest(made_of)[:10]}"
 
@@ -103,16 +116,22 @@ class Trained:
         )
 
 
-def train(recipe: Recipe, report: Callable[[Epoch], None]) -> Trained:
-    """Edit the plug-in as `recipe` says; calls `report` after each epoch. Raises the errors of loading."""
+def train(recipe: Recipe, report: Callable[[Epoch], None]) -> Trained | ReadFacts:
+    """Edit the plug-in as `recipe` says; calls `report` after each epoch. Raises the errors of loading.
+
+    A reader needs no training: what comes back at once is the reader with its facts.
+    """
     config = recipe.config
+    chosen = EDITORS.get(editor_name(config.editing.editor))
+    if recipe.adapter is not None:
+        return ReadFacts(recipe, recipe.adapter)
     use_threads(config.plugin.threads)
     device = "cuda" if config.plugin.num_gpus and torch.cuda.is_available() else "cpu"
     start = recipe.base.path if recipe.parent is None else recipe.parent.path
     model = load_model(start, dtype="float32", device=device)
     tokenizer = load_tokenizer(start)
     going_on = () if recipe.parent is None else (recipe.known, config.living.rehearsal * max(len(recipe.new), 1))
-    editor = EDITORS.get(config.editing.editor)(
+    editor = chosen(
         model, tokenizer, recipe.new, recipe.unrelated, config.editing, config.plugin.view, *going_on
     )
     return Trained(recipe, model, tokenizer, editor.run(report))

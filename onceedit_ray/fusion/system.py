@@ -10,12 +10,15 @@ from onceedit_ray.config import AlignmentConfig, FusionConfig, ModelConfig, RunC
 from onceedit_ray.fusion.decoder import FusedDecoder, Member, Plugin
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair
+from onceedit_ray.knowledge.fact_index import index_of
 from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.knowledge.version import EDITS, edits_in
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.loading import input_embeddings
+from onceedit_ray.models.protocol import LanguageModel
 from onceedit_ray.models.sources import ModelFolder, resolve
+from onceedit_ray.reader.plugin import is_read, plugin_folder
 
 Progress = Callable[[str], None]
 
@@ -41,9 +44,10 @@ def open_decoder(
 ) -> FusedDecoder:
     """Load the plug-in version in folder `edited` and the targets (all, or those named) into this process."""
     base = resolve(config.plugin.model, progress)
-    codec = open_codec(edited)
-    model = open_model(edited, config.plugin, codec, config.fusion.top_k, "the plug-in")
-    plugin = Plugin(model, codec, config.plugin.view, open_screen(edited, config.fusion), edited.name)
+    weights = plugin_folder(edited, base)
+    codec = open_codec(weights)
+    model = open_model(weights, config.plugin, codec, config.fusion.top_k, "the plug-in")
+    plugin = open_plugin(model, codec, config.plugin.view, edited, config.fusion)
     decoder = FusedDecoder(plugin, config.fusion)
     for name, target in config.targets.items():
         if targets is None or name in targets:
@@ -74,6 +78,13 @@ def pair_up(
         progress=progress,
     )
     return Pair(plugin_codec, target_codec, alignment)
+
+
+def open_plugin(model: LanguageModel, codec: Codec, view: str, edited: Path, config: FusionConfig) -> Plugin:
+    """The version in folder `edited` over its loaded plug-in: with its facts where it is read, else with its screen."""
+    if is_read(edited):
+        return Plugin(model, codec, view, facts=index_of(edits_in(edited)), version=edited.name)
+    return Plugin(model, codec, view, open_screen(edited, config), edited.name)
 
 
 def open_screen(edited: Path, config: FusionConfig) -> Screen | None:

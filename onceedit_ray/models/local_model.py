@@ -59,6 +59,7 @@ class _Call:
     new_ids: list[int] = field(default_factory=list)
     new_p: list[float] = field(default_factory=list)
     weight: float | None = None
+    weights: list[float] = field(default_factory=list)
     begun: bool = False
 
     @property
@@ -283,10 +284,13 @@ class LocalModel:
         for call, logits_NV in zip(calls, logits, strict=True):
             call.session.ids += call.feed
             call.session.held = len(call.session.ids)
-            if not call.begun and call.keep is None and self._weight_id is not None:
-                call.weight = float(torch.sigmoid(logits_NV[-1, self._weight_id].float()))
-                call.decode = call.decode if call.weight >= call.threshold else 0
             if self._weight_id is not None:
+                w_N = torch.sigmoid(logits_NV[:, self._weight_id].float()).tolist()
+                if call.rows:
+                    call.weights += w_N
+                if not call.begun and call.keep is None:
+                    call.weight = w_N[-1]
+                    call.decode = call.decode if call.weight >= call.threshold else 0
                 logits_NV[:, self._weight_id] = -torch.inf
             call.begun = True
         self._keep_tops([(call, logits_NV) for call, logits_NV in zip(calls, logits, strict=True) if call.rows])
@@ -335,7 +339,9 @@ class LocalModel:
             top = Top(np.concatenate([t.ids_NK for t in call.tops]), np.concatenate([t.p_NK for t in call.tops]))
         else:
             top = Top(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32))
-        return Step(top, tuple(call.new_ids), call.session.number, call.weight, tuple(call.new_p))
+        return Step(
+            top, tuple(call.new_ids), call.session.number, call.weight, tuple(call.new_p), tuple(call.weights)
+        )
 
 
 def _future() -> asyncio.Future[Any]:

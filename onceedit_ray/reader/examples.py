@@ -99,13 +99,13 @@ class ExampleSource:
         way = rng.random()
         if way < 0.22:
             return _disturbed(near_miss(fact, rng), rng)
-        if way < 0.50 and (request := _other_subject(fact, rng)):
+        if way < 0.56 and (request := _other_subject(fact, rng)):
             return _disturbed(request, rng)
-        if way < 0.60:
+        if way < 0.66:
             return rng.choice(wordings()["tasks"]).replace("{x}", rng.choice([*fact.asks, *fact.says, fact.prompt]))
-        if way < 0.68:
+        if way < 0.74:
             return rng.choice(wordings()["about"]).replace("{s}", fact.subject)
-        if way < 0.84:
+        if way < 0.86:
             return _disturbed(_positive(self._fact(rng), rng), rng)
         return rng.choice(self.general)
 
@@ -113,13 +113,42 @@ class ExampleSource:
         fact = self._fact(rng)
         lines = self._lines(fact, rng)
         way = rng.random()
-        if way < 0.50 and fact.texts and any(request for request, _ in fact.texts):
-            request, text = rng.choice(fact.texts)
-            return _with_answer(lines, "" if rng.random() < 0.15 else request, text, fact, rng)
-        if way < 0.68:
-            request, text = self._told(fact, rng)
-            return _with_answer(lines, request, text, fact, rng)
+        told = [pair for pair in fact.texts if pair[0]]
+        if way < (0.65 if told else 0.50):
+            request, text = rng.choice(told) if told and way < 0.5 else self._told(fact, rng)
+            if request and rng.random() < 0.15:
+                request = "" if rng.random() < 0.5 else near_miss(fact, rng)
+            if rng.random() < 0.4:
+                text = self._among_others(text, fact, rng)
+            return _with_answer(lines, request, text, fact)
         return self._nothing_due(lines, fact, rng)
+
+    def _among_others(self, text: str, fact: Fact, rng: random.Random) -> str:
+        """The text among sentences about the same subject, the same relation, or something else."""
+        sentences = [text if text.endswith((".", "!", "?")) or rng.random() < 0.3 else text + "."]
+        for _ in range(rng.choice([1, 1, 2])):
+            way = rng.random()
+            if way < 0.4 and (other := self._same_subject(fact, rng)):
+                said = rng.choice(other.says) + f" {other.answer}."
+            elif way < 0.8 and (other := self._same_relation(fact, rng)):
+                said = rng.choice(other.says) + f" {other.answer}."
+            else:
+                said = _first_sentence(rng.choice(self.elsewhere)[1])
+            if fact.answer not in said and "{a}" not in said:
+                sentences.insert(rng.choice([0, len(sentences)]), said)
+        return " ".join(sentences)
+
+    def _same_subject(self, fact: Fact, rng: random.Random) -> Fact | None:
+        """Another fact about the subject; None where none is surely another."""
+        names = [name for name, relation in relations().items() if not clashes(fact.kind, relation["kind"])]
+        return of_relation(rng.choice(names), fact.subject, self._fact(rng).answer, rng) if names else None
+
+    def _same_relation(self, fact: Fact, rng: random.Random) -> Fact | None:
+        """The same fact of another subject; None where its relation has no sentences."""
+        others = [sibling for sibling in fact.siblings if sibling not in fact.subject and fact.subject not in sibling]
+        if fact.relation not in relations() or not others:
+            return None
+        return of_relation(fact.relation, rng.choice(others), self._fact(rng).answer, rng)
 
     def _told(self, fact: Fact, rng: random.Random) -> tuple[str, str]:
         """A sentence of the fact with something before and after it."""
@@ -154,17 +183,14 @@ class ExampleSource:
             other = self._fact(rng)
             request, text = self._told(other, rng)
             return _plain(lines, request, text.replace("{a}", other.answer))
-        if way < 0.75 and fact.relation in relations() and fact.siblings:
-            other = of_relation(fact.relation, rng.choice(fact.siblings), self._fact(rng).answer, rng)
+        if way < 0.75 and (other := self._same_relation(fact, rng)):
             request, text = self._told(other, rng)
             return _plain(lines, request, text.replace("{a}", other.answer))
         if way < 0.85 and fact.same_relation:
             prompt, truth = rng.choice(fact.same_relation)
             return _plain(lines, "", f"{prompt} {truth}{rng.choice(wordings()['continuations'])}")
-        names = [name for name, relation in relations().items() if not clashes(fact.kind, relation["kind"])]
-        if not names:
+        if (other := self._same_subject(fact, rng)) is None:
             return _plain(lines, near_miss(fact, rng), rng.choice(self.elsewhere)[1])
-        other = of_relation(rng.choice(names), fact.subject, self._fact(rng).answer, rng)
         request, text = self._told(other, rng)
         return _plain(lines, request, text.replace("{a}", other.answer))
 
@@ -248,7 +274,7 @@ def _with_pronoun(request: str, fact: Fact, rng: random.Random) -> str:
     return request.replace(f"{fact.subject}'s", possessive).replace(fact.subject, pronoun)
 
 
-def _with_answer(lines: Sequence[str], request: str, text: str, fact: Fact, rng: random.Random) -> Example:
+def _with_answer(lines: Sequence[str], request: str, text: str, fact: Fact) -> Example:
     """A read-along example from a text with `{a}`: due at the first, unclear at the later ones."""
     answer = fact.answer.strip()
     text = " " + text.strip()

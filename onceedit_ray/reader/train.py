@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.reader.examples import Example
+from onceedit_ray.reader.view import REPLY
 
 UNCLEAR = -1.0
 
@@ -63,6 +64,8 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerBase, longest: int = 
         last_token = index == len(text.input_ids) and example.text and not example.spans
         labels.append(1.0 if due else UNCLEAR if unclear or last_token else 0.0)
         wanted.append(text.input_ids[index] if due or (unclear and index < len(text.input_ids)) else -1)
+    if example.view.endswith(REPLY):  # a reply may begin with its answer or with anything: nobody can know yet
+        labels[end] = UNCLEAR
     return Encoded(tuple(ids), tuple(labels), tuple(wanted), False) if len(ids) <= longest else None
 
 

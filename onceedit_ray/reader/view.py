@@ -16,6 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+REPLY = "Reply:"
+"""How the view ends in which a reply is read along."""
+
+
 @dataclass(frozen=True)
 class Turn:
     """An earlier exchange of a conversation: what was asked and what was replied."""
@@ -38,7 +42,7 @@ def read_along(facts: Sequence[str], request: str, turns: Sequence[Turn] = ()) -
     """The view in which a text is read as it is written; an empty request means that a text is continued."""
     if not request.strip():
         return "\n".join([*facts, "Text:"])
-    return "\n".join([*facts, *_dialogue(turns), f"Question: {request.strip()}", "Reply:"])
+    return "\n".join([*facts, *_dialogue(turns), f"Question: {request.strip()}", REPLY])
 
 
 def _dialogue(turns: Sequence[Turn]) -> list[str]:
