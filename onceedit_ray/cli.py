@@ -68,10 +68,10 @@ def _models_fetch(options: argparse.Namespace) -> None:
 
 def _validate(options: argparse.Namespace) -> None:
     from onceedit_ray.editing.editors import EDITORS
-    from onceedit_ray.reader.plugin import editor_name
     from onceedit_ray.editing.run import general_prompts, selected_edits, unrelated_prompts
     from onceedit_ray.fusion.strategies import STRATEGIES
     from onceedit_ray.knowledge.prompt_shapes import plugin_view
+    from onceedit_ray.reader.plugin import editor_name
 
     if is_grid(options.config):
         from onceedit_ray.comparison.cells import cells_of

@@ -131,7 +131,5 @@ def train(recipe: Recipe, report: Callable[[Epoch], None]) -> Trained | ReadFact
     model = load_model(start, dtype="float32", device=device)
     tokenizer = load_tokenizer(start)
     going_on = () if recipe.parent is None else (recipe.known, config.living.rehearsal * max(len(recipe.new), 1))
-    editor = chosen(
-        model, tokenizer, recipe.new, recipe.unrelated, config.editing, config.plugin.view, *going_on
-    )
+    editor = chosen(model, tokenizer, recipe.new, recipe.unrelated, config.editing, config.plugin.view, *going_on)
     return Trained(recipe, model, tokenizer, editor.run(report))

@@ -70,7 +70,7 @@ class SelectiveAnswer:
                 continue
             first = False
             before = len(self.answer.ids)
-            self._take(chunk[: kept])
+            self._take(chunk[:kept])
             if due is not None and slot is not None:
                 await self._write(due, slot)
             if len(self.answer.ids) > before:
@@ -217,6 +217,4 @@ def _reaches(due: DueAnswer, offset: int, along: ReadAlong) -> bool:
 def _with_rows(step: Step) -> Chunk:
     if not len(step.top):
         return [(token, None, None) for token in step.new_ids]
-    return [
-        (token, step.top.row(at), step.new_p[at] if step.new_p else None) for at, token in enumerate(step.new_ids)
-    ]
+    return [(token, step.top.row(at), step.new_p[at] if step.new_p else None) for at, token in enumerate(step.new_ids)]

@@ -339,9 +339,7 @@ class LocalModel:
             top = Top(np.concatenate([t.ids_NK for t in call.tops]), np.concatenate([t.p_NK for t in call.tops]))
         else:
             top = Top(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32))
-        return Step(
-            top, tuple(call.new_ids), call.session.number, call.weight, tuple(call.new_p), tuple(call.weights)
-        )
+        return Step(top, tuple(call.new_ids), call.session.number, call.weight, tuple(call.new_p), tuple(call.weights))
 
 
 def _future() -> asyncio.Future[Any]:

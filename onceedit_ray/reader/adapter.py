@@ -39,6 +39,7 @@ WEIGHTS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 FILES = (PEFT_CONFIG, WEIGHTS, GATE)
 
+
 class ReaderManifest(BaseModel):
     """What an adapter says about itself.
 

@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from onceedit_ray.reader.facts import Fact, of_relation, relations, wordings
 from onceedit_ray.reader.view import Turn, asked, fact_line, read_along
 
-_CLASHES = {"place": {"place", "seat", "origin", "birth", "death", "workplace", "citizen", "capital", "twin"},
-            "person": {"maker", "author", "inventor", "founder", "namesake", "leader", "spouse", "employer"},
-            "year": {"year"}, "language": {"language"}}
+_CLASHES = {
+    "place": {"place", "seat", "origin", "birth", "death", "workplace", "citizen", "capital", "twin"},
+    "person": {"maker", "author", "inventor", "founder", "namesake", "leader", "spouse", "employer"},
+    "year": {"year"},
+    "language": {"language"},
+}
 """Kinds that a question of a broad kind (`facts.kind_of`) may be asking for."""
 
 
@@ -128,9 +131,9 @@ class ExampleSource:
         sentences = [text if text.endswith((".", "!", "?")) or rng.random() < 0.3 else text + "."]
         for _ in range(rng.choice([1, 1, 2])):
             way = rng.random()
-            if way < 0.4 and (other := self._same_subject(fact, rng)):
-                said = rng.choice(other.says) + f" {other.answer}."
-            elif way < 0.8 and (other := self._same_relation(fact, rng)):
+            if (way < 0.4 and (other := self._same_subject(fact, rng))) or (
+                way < 0.8 and (other := self._same_relation(fact, rng))
+            ):
                 said = rng.choice(other.says) + f" {other.answer}."
             else:
                 said = _first_sentence(rng.choice(self.elsewhere)[1])
@@ -242,7 +245,7 @@ def _disturbed(request: str, rng: random.Random) -> str:
     way = rng.random()
     if way < 0.25:
         request = rng.choice(wordings()["openers"]) + request
-    if way < 0.30 or 0.9 < way:
+    if way < 0.30 or way > 0.9:
         request += rng.choice(wordings()["endings"]) if request.endswith("?") else ""
     if 0.30 < way < 0.38:
         return request.lower()
@@ -259,11 +262,13 @@ def _typo(text: str, rng: random.Random) -> str:
     """One or two letters swapped, dropped or doubled."""
     for _ in range(rng.choice([1, 1, 2])):
         at = rng.randrange(1, max(2, len(text) - 1))
-        text = rng.choice([
-            text[:at] + text[at + 1 : at + 2] + text[at : at + 1] + text[at + 2 :],
-            text[:at] + text[at + 1 :],
-            text[:at] + text[at - 1] + text[at:],
-        ])
+        text = rng.choice(
+            [
+                text[:at] + text[at + 1 : at + 2] + text[at : at + 1] + text[at + 2 :],
+                text[:at] + text[at + 1 :],
+                text[:at] + text[at - 1] + text[at:],
+            ]
+        )
     return text
 
 

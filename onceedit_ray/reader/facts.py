@@ -63,7 +63,8 @@ def held_out_relations() -> frozenset[str]:
 
 HELD_OUT_QUESTIONS = re.compile(
     r"\b(voice|vocal|tone|constellation|programming|conservation|religion|died?|death|deceased|passed away|"
-    r"position|genus|taxonomic)\b", re.I
+    r"position|genus|taxonomic)\b",
+    re.I,
 )
 """ZsRE's questions that take no part in training; it names no relations."""
 
@@ -95,8 +96,17 @@ def of_relation(
     says = [_cased(form.replace("{s}", subject)) for form in relation["sentences"]]
     prompt = prompt or rng.choice(asks + says)
     foreign = [form.replace("{s}", subject) for form in wordings()["languages"].get(name, ())]
-    return Fact(prompt, answer, subject, relation["kind"], tuple(asks), tuple(says), siblings=tuple(siblings),
-                foreign=tuple(foreign), relation=name)
+    return Fact(
+        prompt,
+        answer,
+        subject,
+        relation["kind"],
+        tuple(asks),
+        tuple(says),
+        siblings=tuple(siblings),
+        foreign=tuple(foreign),
+        relation=name,
+    )
 
 
 @dataclass
@@ -132,9 +142,19 @@ class CounterFacts:
         if name in relations():
             known = of_relation(name, record["subject"], answer, rng)
             asks, says, foreign, kind = asks + list(known.asks), says + list(known.says), known.foreign, known.kind
-        return Fact(record["prompt"], answer, record["subject"], kind, tuple(asks), tuple(says),
-                    texts=(("", record["rephrase_prompt"] + " {a}"),), siblings=tuple(siblings), foreign=foreign,
-                    same_relation=((record["locality_prompt"], record["locality_ground_truth"]),), relation=name)
+        return Fact(
+            record["prompt"],
+            answer,
+            record["subject"],
+            kind,
+            tuple(asks),
+            tuple(says),
+            texts=(("", record["rephrase_prompt"] + " {a}"),),
+            siblings=tuple(siblings),
+            foreign=foreign,
+            same_relation=((record["locality_prompt"], record["locality_ground_truth"]),),
+            relation=name,
+        )
 
 
 @dataclass
@@ -159,12 +179,23 @@ class ZsreFacts:
         answer = record["alt"] if rng.random() < 0.3 else rng.choice(self._answers[template])
         siblings = rng.sample(self._subjects[template], min(4, len(self._subjects[template])))
         texts = tuple(
-            (row["request"] if row["kind"] == "about" else rng.choice([row["question"], row["rephrasing"]]),
-             row["text"].replace("{", "(").replace("}", ")").replace(row["answer"], "{a}"))
-            for row in self.texts.get((record["subject"], record["src"]), ()) if row["kind"] != "elsewhere"
+            (
+                row["request"] if row["kind"] == "about" else rng.choice([row["question"], row["rephrasing"]]),
+                row["text"].replace("{", "(").replace("}", ")").replace(row["answer"], "{a}"),
+            )
+            for row in self.texts.get((record["subject"], record["src"]), ())
+            if row["kind"] != "elsewhere"
         )
-        return Fact(record["src"], answer, record["subject"], kind_of(record["src"]), (record["rephrase"],) * 2,
-                    texts=texts, siblings=tuple(s for s in siblings if s != record["subject"]), relation=template)
+        return Fact(
+            record["src"],
+            answer,
+            record["subject"],
+            kind_of(record["src"]),
+            (record["rephrase"],) * 2,
+            texts=texts,
+            siblings=tuple(s for s in siblings if s != record["subject"]),
+            relation=template,
+        )
 
 
 def kind_of(question: str) -> str:

@@ -133,15 +133,24 @@ def losses(model: Any, gate_D: Tensor, batch: Sequence[Encoded], pad: int) -> Lo
     loss_edit = loss_weight * 0.0
     if gold:
         loss_edit = F.cross_entropy(model.head(h_BTD[m_rows, m_cols]).float(), torch.tensor(gold, device=device))
-    return Losses(loss_edit, loss_weight, (p_N[direct_N].tolist(), labels_cpu[direct_N].tolist()),
-                  (p_N[~direct_N].tolist(), labels_cpu[~direct_N].tolist()))
+    return Losses(
+        loss_edit,
+        loss_weight,
+        (p_N[direct_N].tolist(), labels_cpu[direct_N].tolist()),
+        (p_N[~direct_N].tolist(), labels_cpu[~direct_N].tolist()),
+    )
 
 
 def _linear_names(model: PreTrainedModel) -> list[str]:
     """The last parts of the names of a network's linear layers, its output embedding aside."""
     head = model.get_output_embeddings()
-    return sorted({name.rpartition(".")[2] for name, module in model.named_modules()
-                   if isinstance(module, nn.Linear) and module is not head})
+    return sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and module is not head
+        }
+    )
 
 
 class Reader(nn.Module):
@@ -152,8 +161,14 @@ class Reader(nn.Module):
         from peft import LoraConfig, get_peft_model
 
         layers = list(range(frozen_layers, model.config.num_hidden_layers))
-        config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=_linear_names(model),
-                            layers_to_transform=layers, task_type="CAUSAL_LM")
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=2 * rank,
+            lora_dropout=0.0,
+            target_modules=_linear_names(model),
+            layers_to_transform=layers,
+            task_type="CAUSAL_LM",
+        )
         self.model = get_peft_model(model, config)
         self.lm = self.model.base_model.model
         width = model.config.hidden_size

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
 REPLY = "Reply:"
 """How the view ends in which a reply is read along."""
 
