@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from onceedit_ray.errors import ConfigError, UnknownIdError
@@ -137,20 +137,23 @@ class FactIndex:
     def _scores(self, reading: Reading) -> dict[str, float]:
         scores = {**self._unnamed.asked_in(reading), **self._nameless.asked_in(reading)}
         for named in self._names.named_in(reading):
-            near = reading.around(named.place)
             for id in named.name.ids:
-                part = self._asked_part(id, near)
+                part = self._asked_part(id, reading, named.place)
                 if part or not named.needs_support:
-                    scores[id] = max(named.strength + part, scores.get(id, 0.0))
+                    score = named.strength + part if named.is_whole else named.strength * (1 + part) / 2
+                    scores[id] = max(score, scores.get(id, 0.0))
         for id, length in self._prompts.asked_in(reading).items():
             scores[id] = _WORD_FOR_WORD + length / max(length, len(reading.terms))
         return scores
 
-    def _asked_part(self, id: str, near: Mapping[str, float]) -> float:
-        """The greatest part of what one of the edit's prompts asks that stands in the text, from 0 to 1."""
+    def _asked_part(self, id: str, reading: Reading, place: int) -> float:
+        """The greatest part of what one of the edit's prompts asks that stands near a place, from 0 to 1."""
         best = 0.0
         for words in self._entries[id].asks:
-            shared = sum(weight(word) * near[word] for word in words if word in near)
+            shared = 0.0
+            for word in words:
+                if word in reading.hits:
+                    shared += weight(word) * reading.near(word, place)
             if shared:
                 best = max(best, shared / sum(map(weight, words)))
         return best

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from onceedit_ray.knowledge.terms import STOP_WORDS, is_listed, terms
 from onceedit_ray.knowledge.vocabulary import Vocabulary
@@ -18,8 +18,9 @@ NEAR = 32
 """Terms to each side that are about the same thing in a long text."""
 _TYPED = 200
 """Terms at the end of a text in which slips are looked for: a question is typed, a document is not."""
-_FORM, _SLIP = 0.9, 0.8
-"""How much of a word's weight another form of it has, and a slip."""
+_FORM, _COMMON_FORM, _SLIP = 0.9, 0.45, 0.8
+"""How much of a word's weight another form of it has, another form that is a common word itself ("children" for
+"Chile"; its plural counts in full), and a slip."""
 
 
 class Reading:
@@ -41,13 +42,9 @@ class Reading:
         for place, term in enumerate(self.terms):
             self.places[term].append(place)
         self.hits: dict[str, float] = {}
-        self._meant: dict[str, list[tuple[str, float]]] = {}
         self._sources: dict[str, list[str]] = defaultdict(list)
         for term in self.places:
-            meant = self._known(term, vocabulary, is_of_name)
-            if meant:
-                self._meant[term] = meant
-            for word, closeness in meant:
+            for word, closeness in self._known(term, vocabulary, is_of_name):
                 self._sources[word].append(term)
                 self.hits[word] = max(closeness, self.hits.get(word, 0.0))
 
@@ -56,7 +53,7 @@ class Reading:
             return [(term, 1.0)] if term in vocabulary else []
         forms = vocabulary.forms(term)
         if forms or is_listed(term) or self.places[term][-1] < len(self.terms) - _TYPED:
-            return [(word, 1.0 if word == term else _FORM) for word in forms]
+            return [(word, _closeness(term, word)) for word in forms]
         return [(word, _SLIP) for word in vocabulary.near(term) if is_of_name(word)]
 
     def places_of(self, word: str) -> list[int]:
@@ -83,15 +80,12 @@ class Reading:
                     return best
         return best
 
-    def around(self, place: int) -> Mapping[str, float]:
-        """`hits`, of the terms near a place; all of them in a short text."""
-        if not self.is_long:
-            return self.hits
-        near: dict[str, float] = {}
-        for term in self.terms[max(0, place - NEAR) : place + NEAR]:
-            for word, closeness in self._meant.get(term, ()):
-                near[word] = max(closeness, near.get(word, 0.0))
-        return near
+    def near(self, word: str, place: int) -> float:
+        """How closely a known word stands near a place, 0 where it does not; anywhere in a short text."""
+        closeness = self.hits.get(word, 0.0)
+        if closeness and self.is_long and not _any_within(self.places_of(word), place, NEAR):
+            return 0.0
+        return closeness
 
     def phrase(self, phrase: tuple[str, ...]) -> int | None:
         """Where the terms of a phrase stand one behind another; None if they do not."""
@@ -101,6 +95,13 @@ class Reading:
             if start >= 0 and tuple(self.terms[start : start + len(phrase)]) == phrase:
                 return start
         return None
+
+
+def _closeness(term: str, word: str) -> float:
+    if term == word:
+        return 1.0
+    plural = term in (f"{word}s", f"{word}es") or word in (f"{term}s", f"{term}es")
+    return _FORM if plural or not is_listed(term) else _COMMON_FORM
 
 
 def _any_within(places: list[int], place: int, reach: int) -> bool:

@@ -58,7 +58,7 @@ def _phrase(prompt: str) -> tuple[str, ...]:
     return tuple(terms(prompt)) or (normalised(prompt).casefold(),)
 
 
-def _discard(groups: dict, key: object, member: object) -> None:  # type: ignore[type-arg]
+def _discard(groups: dict, key: object, member: object) -> None:
     group = groups.get(key)
     if group is not None:
         group.pop(member, None)

@@ -5,18 +5,20 @@ A name is found where words of at least `SHARE` of its weight stand. A word weig
 beside the name hangs on the name:
 
 - A name of common words ("Apple", "Our office") needs support, a word of what the edit is about, unless it is written
-  as a name: with its capitals, inside a sentence.
-- In a long text words of a name count where they stand together, and half a name needs support.
+  as a name (`capitals`), or stands in one piece and is too long to have met by chance.
+- Part of a name counts if a word of it is not common, and is not written as part of another name ("New York" does not
+  name Deborah York); otherwise it needs support.
+- In a long text words of a name count where they stand together, and part of a name needs support.
 - A name with signs ("C++"), or of function words alone ("The Who"), is found whole and in one piece.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from onceedit_ray.knowledge.capitals import belongs_to_other_name, is_written_as_name
 from onceedit_ray.knowledge.reading import Reading
 from onceedit_ray.knowledge.terms import STOP_WORDS, content, is_listed, is_sign, terms, weight
 
@@ -44,9 +46,14 @@ class Name:
         return any(map(is_sign, self.phrase)) or all(word in STOP_WORDS for word in self.words)
 
     @property
+    def is_listed(self) -> bool:
+        """Whether each of its words is a common one."""
+        return all(map(is_listed, self.words))
+
+    @property
     def is_common(self) -> bool:
         """Whether it stands in texts that are not about it."""
-        return all(map(is_listed, self.words)) and sum(map(weight, self.words)) < COMMON
+        return self.is_listed and sum(map(weight, self.words)) < COMMON
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +61,14 @@ class Named:
     """A name that a text holds.
 
     strength: the share of its weight that stands there, from `SHARE` to 1, a little less for other forms.
+    is_whole: whether all of its words stand there.
     needs_support: whether the text must also show a word of what the edit is about.
     place: the term near which it stands.
     """
 
     name: Name
     strength: float
+    is_whole: bool
     needs_support: bool
     place: int
 
@@ -76,6 +85,7 @@ class SubjectNames:
     def __init__(self) -> None:
         self._names: dict[tuple[str, ...], Name] = {}
         self._by_word: dict[str, dict[Name, None]] = {}
+        self._weights: dict[str, float] = {}
 
     def __contains__(self, word: str) -> bool:
         return word in self._by_word
@@ -90,6 +100,7 @@ class SubjectNames:
             name = self._names[phrase] = Name(phrase, name_words(spelling))
             for word in name.words:
                 self._by_word.setdefault(word, {})[name] = None
+            self._weigh(name.words)
         if id not in name.ids:
             name.ids[id] = None
             name.spellings[spelling] = name.spellings.get(spelling, 0) + 1
@@ -107,8 +118,7 @@ class SubjectNames:
             del self._names[name.phrase]
             for word in name.words:
                 del self._by_word[word][name]
-                if not self._by_word[word]:
-                    del self._by_word[word]
+            self._weigh(name.words)
 
     def named_in(self, reading: Reading) -> Iterator[Named]:
         """The names that stand in a text."""
@@ -135,21 +145,30 @@ class SubjectNames:
         is_whole = len(words) == len(name.words)
         if share < SHARE or (name.is_common and not is_whole):
             return None
-        weak = (name.is_common and not _is_written_as_name(name, reading.text)) or (reading.is_long and not is_whole)
-        return Named(name, share, weak, place)
+        if not is_whole:
+            is_told_by_word = not all(map(is_listed, words))
+            if is_told_by_word and not reading.is_long and belongs_to_other_name(words, name.phrase, reading.text):
+                return None
+            return Named(name, share, False, reading.is_long or not is_told_by_word, place)
+        if not name.is_listed or is_written_as_name(name.spellings, reading.text):
+            return Named(name, share, True, False, place)
+        return Named(name, share, True, name.is_common or reading.phrase(name.phrase) is None, place)
 
     def _share(self, name: Name, words: list[str], reading: Reading) -> float:
-        total = sum(map(self._weight, name.words))
-        return sum(self._weight(word) * reading.hits[word] for word in words) / total
+        total = 0.0
+        for word in name.words:
+            total += self._weights[word]
+        matched = 0.0
+        for word in words:
+            matched += self._weights[word] * reading.hits[word]
+        return matched / total
 
-    def _weight(self, word: str) -> float:
-        return max(1.0, weight(word) - math.log(len(self._by_word[word])))
-
-
-def _is_written_as_name(name: Name, text: str) -> bool:
-    """Whether the name stands with its capitals behind another word of its sentence."""
-    for spelling in name.spellings:
-        if spelling != spelling.lower() and spelling in text:
-            if re.search(rf"[^\W_][,;]?\s+{re.escape(spelling)}(?!\w)", text):
-                return True
-    return False
+    def _weigh(self, words: tuple[str, ...]) -> None:
+        """Weigh words again whose number of names has changed."""
+        for word in words:
+            names = self._by_word.get(word)
+            if names:
+                self._weights[word] = max(1.0, weight(word) - math.log(len(names)))
+            else:
+                self._by_word.pop(word, None)
+                self._weights.pop(word, None)

@@ -102,7 +102,7 @@ def weight(term: str) -> float:
     if is_unspaced(term):
         return UNLISTED if len(term) > 1 else 4.0
     if is_sign(term):
-        return 5.0 if term[0] in "!?" or len(term) == 1 and term not in "+#" else UNLISTED
+        return 5.0 if term[0] in "!?" or (len(term) == 1 and term not in "+#") else UNLISTED
     if len(term) == 1:
         return 5.0
     rank = _ranks().get(term)

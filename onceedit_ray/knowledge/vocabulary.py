@@ -14,8 +14,8 @@ from rapidfuzz.distance import OSA
 
 STEM = 4
 """Letters that two forms of one word share at least; and 0.7 of the known word ("Australian" for "Australia")."""
-_ENDING = 4
-"""Letters by which a form may be longer than the known word."""
+_REMEMBERED = 20_000
+"""Words whose forms are remembered until the vocabulary changes."""
 TYPO_LETTERS = 5
 """A shorter word is not looked for with a slip: too many words are near it."""
 
@@ -27,6 +27,7 @@ class Vocabulary:
         self._count: Counter[str] = Counter()
         self._by_stem: dict[str, dict[str, None]] = defaultdict(dict)
         self._by_start: dict[tuple[str, int], dict[str, None]] = defaultdict(dict)
+        self._forms: dict[str, list[str]] = {}
 
     def __contains__(self, word: str) -> bool:
         return word in self._count
@@ -37,6 +38,7 @@ class Vocabulary:
             self._count[word] += 1
             if self._count[word] == 1:
                 self._by_stem[_stem(word)][word] = None
+                self._forms.clear()
                 if len(word) >= TYPO_LETTERS:
                     self._by_start[word[0], len(word)][word] = None
 
@@ -46,16 +48,25 @@ class Vocabulary:
             self._count[word] -= 1
             if not self._count[word]:
                 del self._count[word]
+                self._forms.clear()
                 _discard(self._by_stem, _stem(word), word)
                 _discard(self._by_start, (word[0], len(word)), word)
 
     def forms(self, asked: str) -> list[str]:
         """The known words that `asked` is, or is a form of."""
+        known = self._forms.get(asked)
+        if known is None:
+            if len(self._forms) >= _REMEMBERED:
+                self._forms.clear()
+            known = self._forms[asked] = self._find_forms(asked)
+        return known
+
+    def _find_forms(self, asked: str) -> list[str]:
         found = [asked] if asked in self._count else []
         if len(asked) >= STEM and asked.isalpha():
             for length in range(STEM, len(asked) + 1):
                 for word in self._by_stem.get(asked[:length], ()):
-                    if word != asked and len(asked) <= len(word) + _ENDING:
+                    if word != asked and is_form_of(asked, word):
                         found.append(word)
         return found
 
@@ -75,12 +86,21 @@ class Vocabulary:
 
 
 def is_form_of(asked: str, word: str) -> bool:
-    """Whether `asked` is the word, or an inflected or derived form of it."""
+    """Whether `asked` is the word, or an inflected or derived form of it.
+
+    A form keeps the stem and changes the ending: "Australian" for "Australia", "Belgian" for "Belgium". It adds three
+    letters at most, four to three quarters of the word; and a mere beginning lacks no more than one letter ("German"
+    for "Germany"), since "India" is no form of "Indiana".
+    """
     if asked == word:
         return True
-    return (
-        len(asked) >= STEM and asked.isalpha() and asked.startswith(_stem(word)) and len(asked) <= len(word) + _ENDING
-    )
+    if len(asked) < STEM or not asked.isalpha() or not asked.startswith(_stem(word)):
+        return False
+    kept = next((i for i, (a, b) in enumerate(zip(asked, word, strict=False)) if a != b), min(len(asked), len(word)))
+    added, lost = len(asked) - kept, len(word) - kept
+    if not added:
+        return lost <= 1
+    return added <= (4 if kept >= 0.75 * len(word) else 3)
 
 
 def _stem(word: str) -> str:
@@ -88,7 +108,7 @@ def _stem(word: str) -> str:
     return word[: max(STEM, math.ceil(0.7 * len(word)))]
 
 
-def _discard(groups: dict, key: object, word: str) -> None:  # type: ignore[type-arg]
+def _discard(groups: dict, key: object, word: str) -> None:
     group = groups.get(key)
     if group is not None:
         group.pop(word, None)
