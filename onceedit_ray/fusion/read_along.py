@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.fact_index import FactIndex
 from onceedit_ray.models.codec import Codec, common_prefix
+from onceedit_ray.models.prompt import Exchange, Prompt
 from onceedit_ray.models.protocol import LanguageModel, Row
-from onceedit_ray.reader.view import Turn, fact_line, read_along
+from onceedit_ray.reader.view import fact_line, read_along
 
 MOST_FACTS = 4
 """Facts that a text is read with at most; the request's come first."""
@@ -24,22 +25,6 @@ TAIL = 600
 """Characters at the end of a text in which subjects are looked for."""
 LONGEST_ANSWER = 24
 """Plug-in tokens of an answer at most."""
-
-
-class Facts(Protocol):
-    """Where facts are found (`knowledge.fact_index.FactIndex`)."""
-
-    def find(self, question: str, limit: int = 8) -> Sequence[FoundFact]:
-        """Facts that a text may be about, the likeliest first."""
-
-
-class FoundFact(Protocol):
-    """A fact that was found: its id and the edit."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def edit(self) -> Edit: ...
 
 
 @dataclass(frozen=True)
@@ -58,25 +43,31 @@ class Slot:
 
 @dataclass(frozen=True)
 class DueAnswer:
-    """What the plug-in would write at a slot: its tokens, the distribution before each, and the answer's bytes."""
+    """What the plug-in would write at a slot: its tokens, the distribution before each, and the answer's bytes.
+
+    edit: the id of the fact that it tells, "" where it is none of them word for word.
+    """
 
     tokens: tuple[int, ...]
     rows: tuple[Row, ...]
     answer: bytes
+    edit: str = ""
 
 
 @dataclass
 class ReadAlong:
     """One text, read as it is written.
 
-    model, codec: the plug-in's. facts: all that is known. question, turns: the request. text: what was read so far.
+    model, codec: the plug-in's. facts: all that is known. question, turns: the request; no question where a text is
+    continued. before: that text, which the answer goes on with. known: the facts that it is read with, by id.
     """
 
     model: LanguageModel
     codec: Codec
-    facts: Facts
+    facts: FactIndex
     question: str
-    turns: tuple[Turn, ...] = ()
+    turns: tuple[Exchange, ...] = ()
+    before: bytes = b""
     passes: int = 0
     known: dict[str, Edit] = field(default_factory=dict)
     _session: int | None = None
@@ -86,17 +77,24 @@ class ReadAlong:
     _rows: list[Row] = field(default_factory=list)
     _looked: bool = False
 
+    @classmethod
+    def of(cls, model: LanguageModel, codec: Codec, facts: FactIndex, prompt: Prompt) -> ReadAlong:
+        """For the answer to a prompt."""
+        if prompt.continued:
+            return cls(model, codec, facts, "", (), prompt.continued.encode())
+        return cls(model, codec, facts, prompt.question, prompt.turns[-1:])
+
     async def aclose(self) -> None:
         """Free the plug-in's session."""
         if self._session is not None:
             session, self._session = self._session, None
             await self.model.close(session)
 
-    def look(self, text: str) -> bool:
-        """Look for facts in the request and in the end of the text; whether any is known that it may be about."""
+    def look(self, answer: str) -> bool:
+        """Look for facts in the request and in the end of the answer; whether any is known that it may be about."""
         found = [] if self._looked else list(self.facts.find(self._asked, MOST_FACTS))
         self._looked = True
-        found += list(self.facts.find(text[-TAIL:], MOST_FACTS)) if text.strip() else []
+        found += self.facts.find(answer[-TAIL:], MOST_FACTS) if answer.strip() else []
         new = {fact.id: fact.edit for fact in found if fact.id not in self.known}
         for id in list(new)[: MOST_FACTS - len(self.known)]:
             self.known[id] = new[id]
@@ -105,67 +103,76 @@ class ReadAlong:
 
     @property
     def _asked(self) -> str:
-        return "\n".join([turn.request for turn in self.turns[-2:]] + [self.question])
+        before = self.before.decode("utf-8", errors="ignore")
+        return "\n".join([turn.request for turn in self.turns] + [self.question or before])
 
-    async def read(self, text: bytes, start: int) -> list[Slot]:
-        """Read on to the end of `text`; the slots from byte `start` on, in order."""
-        tokens = list(self.codec.encode_bytes(text))
+    async def read(self, answer: bytes, start: int) -> list[Slot]:
+        """Read on to the end of `answer`; the slots from its byte `start` on, in order.
+
+        The beginning of a reply is no slot: it may begin with anything. What a continued text begins with is one.
+        """
+        text = self.before + answer
+        lead = b"" if text[:1].isspace() else b" "
+        tokens = list(self.codec.encode_bytes(lead + text))
         keep = common_prefix(tokens, self._tokens) if self._view else 0
         if not self._view:
             await self.aclose()
-            lines = [fact_line(edit.prompt, edit.target_new) for edit in self.known.values()]
-            self._view = self.codec.encode_prompt(read_along(lines, self.question, self.turns))
+            lines = [fact_line(edit) for edit in self.known.values()]
+            self._view = list(self.codec.text_prompt(read_along(lines, self.question, self.turns)).ids)
             step = await self.model.open(self._view + tokens, rows=len(tokens) + 1)
             self._session = step.session
             self._weights, self._rows = list(step.weights), [step.top.row(i) for i in range(len(step.top))]
             self.passes += 1
         elif keep < len(tokens):
             assert self._session is not None
-            step = await self.model.extend(
-                self._session, len(self._view) + keep, tokens[keep:], rows=len(tokens) - keep
-            )
+            held = len(self._view) + keep
+            step = await self.model.extend(self._session, held, tokens[keep:], rows=len(tokens) - keep)
             self._weights[keep + 1 :] = step.weights
             self._rows[keep + 1 :] = [step.top.row(i) for i in range(len(step.top))]
             self.passes += 1
         else:
             del self._weights[keep + 1 :], self._rows[keep + 1 :]
         self._tokens = tokens
-        return self._slots(start)
+        shift = len(lead) + len(self.before)
+        first = 0 if self.before else 1
+        return [slot for slot in self._slots(shift) if slot.offset >= max(start, first)]
 
-    def _slots(self, start: int) -> list[Slot]:
-        slots, offset = [], 0
+    def _slots(self, shift: int) -> list[Slot]:
+        slots, offset = [], -shift
         for number in range(len(self._tokens) + 1):
-            if offset >= start:
-                likeliest = int(self._rows[number][0][0])
-                goes_on = self._tokens[number] if number < len(self._tokens) else None
-                agrees = None if goes_on is None else goes_on == likeliest
-                slots.append(Slot(offset, self._weights[number], agrees, number))
-            if number < len(self._tokens):
-                offset += len(self.codec.surface(self._tokens[number]))
+            likeliest = int(self._rows[number][0][0])
+            goes_on = self._tokens[number] if number < len(self._tokens) else None
+            agrees = None if goes_on is None else goes_on == likeliest
+            slots.append(Slot(offset, self._weights[number], agrees, number))
+            if goes_on is not None:
+                offset += len(self.codec.surface(goes_on))
         return slots
 
     async def due(self, slot: Slot, threshold: float) -> DueAnswer:
-        """What the plug-in would write at a slot; the text after it is forgotten."""
+        """What the plug-in would write at a slot; the text after it is forgotten.
+
+        threshold: where the gate falls below it, the answer is over.
+        """
         assert self._session is not None
         held = self._view + self._tokens[: slot.token]
         step = await self.model.extend(self._session, len(held) - 1, held[-1:], rows=1, decode=LONGEST_ANSWER)
         self.passes += len(step.new_ids)
         self._tokens = self._tokens[: slot.token]
         del self._weights[slot.token + 1 :], self._rows[slot.token + 1 :]
-        tokens = step.new_ids
         rows = tuple(step.top.row(i) for i in range(len(step.top)))
-        return DueAnswer(tokens, rows, self._answer(tokens, step.weights, threshold))
+        answer, edit = self._answer(step.new_ids, step.weights, threshold)
+        return DueAnswer(step.new_ids, rows, answer, edit)
 
-    def _answer(self, tokens: Sequence[int], weights: Sequence[float], threshold: float) -> bytes:
+    def _answer(self, tokens: Sequence[int], weights: Sequence[float], threshold: float) -> tuple[bytes, str]:
         """The answer at the beginning of `tokens`: a known fact's, or what stands before the gate closes."""
         written = self.codec.bytes_of(token for token in tokens if token not in self.codec.end_ids)
         text = written.decode("utf-8", errors="ignore")
-        answers = sorted((edit.target_new.strip() for edit in self.known.values()), key=len, reverse=True)
-        for answer in answers:
+        answers = sorted(self.known.items(), key=lambda known: -len(known[1].target_new))
+        for id, edit in answers:
+            answer = edit.target_new.strip()
             if text.lstrip().casefold().startswith(answer.casefold()):
-                lead = len(text) - len(text.lstrip())
-                return text[: lead + len(answer)].encode()
+                return text[: len(text) - len(text.lstrip()) + len(answer)].encode(), id
         count = 1
         while count < len(tokens) and tokens[count] not in self.codec.end_ids and weights[count] >= threshold:
             count += 1
-        return self.codec.bytes_of(tokens[:count])
+        return self.codec.bytes_of(tokens[:count]), ""

@@ -12,8 +12,8 @@ Without a contradiction every token is the target's own, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
 
 from onceedit_ray.fusion.drafter import DraftReader
 from onceedit_ray.fusion.read_along import DueAnswer, ReadAlong, Slot
@@ -36,22 +36,32 @@ Chunk = list[tuple[int, Row | None, float | None]]
 class SelectiveAnswer:
     """One target's answer.
 
-    answer: the target's side. along: the plug-in's. strategy: fuses at a slot. threshold: of the gate. asked: opens the
-    direct question, None where the request may be about no fact. goes_on: whether the target speaks on behind an
-    answer that stands at the beginning.
+    answer: the target's side. along: the plug-in's. strategy: fuses at a slot. threshold: of the gate. reader: of the
+    direct answer; None where the request names no fact. draft_tokens: of the direct answer's drafts. goes_on: whether
+    the target speaks on behind an answer that stands at the beginning. weight: the highest that the gate said.
     """
 
     answer: SpeculativeAnswer
     along: ReadAlong
     strategy: Strategy
     threshold: float
-    asked: Callable[[], Awaitable[DraftReader]] | None
+    reader: DraftReader | None
     draft_tokens: int
     goes_on: bool
-    corrections: int = 0
     weight: float = 0.0
-    used: set[str] = field(default_factory=set)
+    _told: dict[str, None] = field(default_factory=dict)
+    _corrections: int = 0
     _checked: int = 0
+
+    @property
+    def untouched(self) -> bool:
+        """Whether every token so far is the target's own."""
+        return not self._corrections
+
+    @property
+    def edits(self) -> tuple[str, ...]:
+        """Ids of the facts that were written into the answer."""
+        return tuple(self._told)
 
     async def pieces(self) -> AsyncIterator[list[int]]:
         """The answer's tokens, piece by piece; at most one chunk is held back."""
@@ -61,7 +71,7 @@ class SelectiveAnswer:
             if not chunk:
                 return
             kept, due, slot = await self._read(chunk, first)
-            if first and due is None and (reader := await self._asked_directly(kept)) is not None:
+            if first and due is None and (reader := self._due_at_once(chunk)) is not None:
                 async for ids in self._from_the_beginning(reader):
                     yield ids
                 if not self.goes_on:
@@ -103,7 +113,7 @@ class SelectiveAnswer:
         slots = await self.along.read(text, self._checked)
         self.weight = max([self.weight, *(slot.weight for slot in slots)])
         slot = self._contradiction(slots, ended=len(new) < len(chunk))
-        if slot is None or self.corrections >= MOST_CORRECTIONS:
+        if slot is None or self._corrections >= MOST_CORRECTIONS:
             self._checked = max(self._checked, len(text))
             return len(chunk), None, None
         due = await self.along.due(slot, self.threshold)
@@ -115,7 +125,7 @@ class SelectiveAnswer:
             kept += 1
         lead = text[end : slot.offset]
         if lead:
-            due = DueAnswer(due.tokens, due.rows, lead + due.answer)
+            due = replace(due, answer=lead + due.answer)
         return kept, due, slot
 
     def _contradiction(self, slots: list[Slot], ended: bool) -> Slot | None:
@@ -134,19 +144,19 @@ class SelectiveAnswer:
             return max(rivals, key=lambda each: each.weight)
         return None
 
-    async def _asked_directly(self, kept: int) -> DraftReader | None:
-        """A reader of the direct answer, where the request asks for a fact and the first chunk has no place for it."""
-        if self.asked is None or self.weight >= self.threshold:
+    def _due_at_once(self, chunk: Chunk) -> DraftReader | None:
+        """The direct answer's reader, where the request asks for a fact and the first chunk has no place for it."""
+        if self.reader is None or self.reader.weight < self.threshold or self.weight >= self.threshold:
             return None
-        reader = await self.asked()
-        self.weight = max(self.weight, reader.weight)
-        return reader if reader.weight >= self.threshold else None
+        self.weight = max(self.weight, self.reader.weight)
+        return self.reader
 
     async def _from_the_beginning(self, reader: DraftReader) -> AsyncIterator[list[int]]:
         """The direct answer, fused and verified as `draft` does it, from the first token."""
         answer = self.answer
-        if answer.session is not None:
-            await answer.aclose()
+        await answer.aclose()
+        self._corrections += 1
+        self._told.update(dict.fromkeys(reader.edits))
         async for ids in answer.fused(reader, self.strategy, reader.weight, self.draft_tokens):
             if self.goes_on and answer.ended:
                 answer.ids.pop()
@@ -167,7 +177,8 @@ class SelectiveAnswer:
         """Write an answer behind the tokens that were kept: the target reads it in one pass, each position is fused."""
         answer, codec = self.answer, self.answer.codec
         tokens = list(codec.encode_bytes(due.answer))[: answer.budget - len(answer.ids)]
-        self.corrections += 1
+        self._corrections += 1
+        self._told.update({due.edit: None} if due.edit else {})
         if not tokens or answer.session is None:
             return
         last = answer.ids[-1:] or answer.prompt_ids[-1:]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from onceedit_ray.alignment import Side, build_alignment
 from onceedit_ray.config import AlignmentConfig, FusionConfig, ModelConfig, RunConfig
-from onceedit_ray.fusion.decoder import FusedDecoder, Member, Plugin
+from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair
-from onceedit_ray.knowledge.fact_index import index_of
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.fact_index import FactIndex
 from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.knowledge.version import EDITS, edits_in
 from onceedit_ray.models.assembly import open_codec, open_model
@@ -83,7 +85,7 @@ def pair_up(
 def open_plugin(model: LanguageModel, codec: Codec, view: str, edited: Path, config: FusionConfig) -> Plugin:
     """The version in folder `edited` over its loaded plug-in: with its facts where it is read, else with its screen."""
     if is_read(edited):
-        return Plugin(model, codec, view, facts=index_of(edits_in(edited)), version=edited.name)
+        return Plugin(model, codec, view, version=edited.name, facts=index_of(edits_in(edited)))
     return Plugin(model, codec, view, open_screen(edited, config), edited.name)
 
 
@@ -117,3 +119,14 @@ def _side(folder: ModelFolder, codec: Codec) -> Side:
         embeddings=lambda: input_embeddings(folder.path),
         digest=folder.digest,
     )
+
+
+def index_of(edits: Sequence[Edit]) -> FactIndex:
+    """An index of a version's edits, each under its number.
+
+    Rephrasings are left out: they are what an evaluation asks.
+    """
+    index = FactIndex(rephrasings=False)
+    for number, edit in enumerate(edits):
+        index.add(str(number), edit)
+    return index

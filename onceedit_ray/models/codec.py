@@ -25,6 +25,7 @@ from onceedit_ray.models.prompt import (
     exchanges,
     last_request,
     system_text,
+    text_to_continue,
 )
 from onceedit_ray.models.surface import vocabulary_surfaces
 from onceedit_ray.models.weight_token import weight_token_id
@@ -96,11 +97,14 @@ class Codec:
 
     def prompt(self, text: str) -> Prompt:
         """A text in any known shape, its markup read as such; raises `PromptError` for an empty one."""
-        return Prompt(unwrap(text), tuple(self.encode_prompt(text)), answer_lead(text))
+        return Prompt(
+            unwrap(text), tuple(self.encode_prompt(text)), answer_lead(text), continued=text_to_continue(text)
+        )
 
     def text_prompt(self, text: str) -> Prompt:
         """A text to go on with, in which every letter is text; raises `PromptError` for what cannot be encoded."""
-        return Prompt(unwrap(text[-QUESTION_CHARS:]), self._encode_parts([(text, True)]), answer_lead(text))
+        ids = self._encode_parts([(text, True)])
+        return Prompt(unwrap(text[-QUESTION_CHARS:]), ids, answer_lead(text), continued=text_to_continue(text))
 
     def chat_prompt(self, messages: Sequence[Message]) -> Prompt:
         """Messages through the model's chat template, ChatML where it has none; in each, every letter is text.
@@ -111,7 +115,8 @@ class Codec:
         at = last_request(messages)
         question = "" if at is None else unwrap(messages[at]["content"][-QUESTION_CHARS:])
         lead = answer_lead(parts[-1][0]) if parts else b""
-        return Prompt(question, self._encode_parts(parts), lead, exchanges(messages), system_text(messages))
+        ids = self._encode_parts(parts)
+        return Prompt(question, ids, lead, exchanges(messages), system_text(messages), is_chat=True)
 
     def _apply_template(self, messages: Sequence[Message]) -> str:
         if not self.tokenizer.chat_template:

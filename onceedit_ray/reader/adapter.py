@@ -72,7 +72,7 @@ class Adapter:
 
 
 def open_adapter(folder: Path) -> Adapter:
-    """The adapter in `folder`, its checksums verified; raises `ModelError` where it is missing, cut short or altered."""
+    """The adapter in `folder`, its checksums verified; raises `ModelError` where it is missing or altered."""
     try:
         manifest = ReaderManifest.model_validate_json((folder / MANIFEST).read_bytes())
     except FileNotFoundError:

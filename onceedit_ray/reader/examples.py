@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from onceedit_ray.models.prompt import Exchange
 from onceedit_ray.reader.facts import Fact, of_relation, relations, wordings
-from onceedit_ray.reader.view import Turn, asked, fact_line, read_along
+from onceedit_ray.reader.view import asked, line_of, read_along
 
 _CLASHES = {
     "place": {"place", "seat", "origin", "birth", "death", "workplace", "citizen", "capital", "twin"},
@@ -68,14 +69,14 @@ class ExampleSource:
 
     def _lines(self, fact: Fact, rng: random.Random) -> list[str]:
         """The fact among others, which are about neighbours as often as about anything."""
-        lines = [fact_line(fact.prompt, fact.answer)]
+        lines = [line_of(fact.prompt, fact.answer)]
         if rng.random() < 0.2:
             for _ in range(rng.choice([1, 1, 2])):
                 other = self._fact(rng)
                 if fact.siblings and fact.relation in relations() and rng.random() < 0.5:
                     other = of_relation(fact.relation, rng.choice(fact.siblings), other.answer, rng)
                 if other.subject not in fact.subject and fact.subject not in other.subject:
-                    lines.insert(rng.randint(0, len(lines)), fact_line(other.prompt, other.answer))
+                    lines.insert(rng.randint(0, len(lines)), line_of(other.prompt, other.answer))
         return lines
 
     def _asked(self, rng: random.Random) -> Example:
@@ -89,13 +90,15 @@ class ExampleSource:
             return Example(asked(lines, request, turns), answer, ((0, len(answer)),), asks=True)
         return Example(asked(lines, self._negative(fact, rng), self._turns(fact, rng)), "", asks=False)
 
-    def _turns(self, fact: Fact, rng: random.Random) -> tuple[Turn, ...]:
+    def _turns(self, fact: Fact, rng: random.Random) -> tuple[Exchange, ...]:
         """Sometimes an earlier exchange about the subject, in which the fact does not come up."""
         if rng.random() > 0.15:
             return ()
         _, text = rng.choice(self.elsewhere)
         request = rng.choice(wordings()["about"]).replace("{s}", fact.subject)
-        return (Turn(request, _first_sentence(text) if rng.random() < 0.5 else f"{fact.subject} is a topic I know."),)
+        return (
+            Exchange(request, _first_sentence(text) if rng.random() < 0.5 else f"{fact.subject} is a topic I know."),
+        )
 
     def _negative(self, fact: Fact, rng: random.Random) -> str:
         """A request that does not ask for the fact."""
@@ -186,16 +189,18 @@ class ExampleSource:
             other = self._fact(rng)
             request, text = self._told(other, rng)
             return _plain(lines, request, text.replace("{a}", other.answer))
-        if way < 0.75 and (other := self._same_relation(fact, rng)):
+        if way < 0.75 and (neighbour := self._same_relation(fact, rng)):
+            other = neighbour
             request, text = self._told(other, rng)
             return _plain(lines, request, text.replace("{a}", other.answer))
         if way < 0.85 and fact.same_relation:
             prompt, truth = rng.choice(fact.same_relation)
             return _plain(lines, "", f"{prompt} {truth}{rng.choice(wordings()['continuations'])}")
-        if (other := self._same_subject(fact, rng)) is None:
+        about_it = self._same_subject(fact, rng)
+        if about_it is None:
             return _plain(lines, near_miss(fact, rng), rng.choice(self.elsewhere)[1])
-        request, text = self._told(other, rng)
-        return _plain(lines, request, text.replace("{a}", other.answer))
+        request, text = self._told(about_it, rng)
+        return _plain(lines, request, text.replace("{a}", about_it.answer))
 
 
 def clashes(kind: str, other: str) -> bool:

@@ -170,17 +170,17 @@ class Reader(nn.Module):
             task_type="CAUSAL_LM",
         )
         self.model = get_peft_model(model, config)
-        self.lm = self.model.base_model.model
+        self.lm: Any = self.model.base_model.model
         width = model.config.hidden_size
         self.gate_D = nn.Parameter(torch.zeros(width).normal_(0.0, 0.02))
-        for name, parameter in self.model.named_parameters():
+        for parameter in self.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
 
     def base(self, ids_BT: Tensor) -> Tensor:
-        out: Tensor = self.lm.model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        out: Tensor = self.lm.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
         return out
 
     def head(self, h_ND: Tensor) -> Tensor:
-        out: Tensor = self.lm.lm_head(h_ND)
+        out: Tensor = self.lm.get_output_embeddings()(h_ND)
         return out

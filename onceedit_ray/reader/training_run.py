@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,7 +96,7 @@ def train_reader(
     reader = Reader(model, model.config.num_hidden_layers // 3 if frozen is None else frozen, settings.rank).to(device)
     trained = {name: parameter for name, parameter in reader.named_parameters() if parameter.requires_grad}
     adapters = [parameter for name, parameter in trained.items() if name != "gate_D"]
-    groups = [{"params": adapters}, {"params": [reader.gate_D], "lr": 2 * settings.learning_rate}]
+    groups: list[dict[str, Any]] = [{"params": adapters}, {"params": [reader.gate_D], "lr": 2 * settings.learning_rate}]
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings.steps))
     out.mkdir(parents=True, exist_ok=True)
@@ -160,12 +160,11 @@ class _Seen:
             kept[1].extend(new[1])
 
     def take(self, step: int, seconds: float) -> StepReport:
-        asked, along = [
-            [share_open(weights, labels, wanted) for wanted in (1.0, 0.0)]
-            for weights, labels in (self._asked, self._along)
-        ]
+        asked = [share_open(*self._asked, wanted) for wanted in (1.0, 0.0)]
+        along = [share_open(*self._along, wanted) for wanted in (1.0, 0.0)]
         count = max(self._count, 1)
-        said = StepReport(step, self._steps, self._edit / count, self._weight / count, *asked, *along, seconds)
+        means = (self._edit / count, self._weight / count)
+        said = StepReport(step, self._steps, *means, asked[0], asked[1], along[0], along[1], seconds)
         self._clear()
         return said
 
@@ -177,7 +176,7 @@ def share_open(weights: Iterable[float], labels: Iterable[float], wanted: float)
 
 
 def _save(
-    out: Path, step: int, trained: dict[str, Tensor], optimizer: torch.optim.Optimizer, settings: ReaderSettings
+    out: Path, step: int, trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, settings: ReaderSettings
 ) -> None:
     tensors = {f"weight.{name}": tensor.detach().cpu().contiguous() for name, tensor in trained.items()}
     for number, state in optimizer.state_dict()["state"].items():
@@ -188,7 +187,9 @@ def _save(
     os.replace(partial, out / CHECKPOINT)
 
 
-def _resume(out: Path, trained: dict[str, Tensor], optimizer: torch.optim.Optimizer, settings: ReaderSettings) -> int:
+def _resume(
+    out: Path, trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, settings: ReaderSettings
+) -> int:
     """Take up the checkpoint in `out`; the steps that it has made, 0 where there is none."""
     path = out / CHECKPOINT
     if not path.is_file():

@@ -8,14 +8,14 @@ Shapes: B sequences, T positions, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from onceedit_ray.reader.material import Material, Record
+from onceedit_ray.reader.material import Material
 from onceedit_ray.reader.train import Reader
-from onceedit_ray.reader.view import asked, fact_line
+from onceedit_ray.reader.view import asked, line_of
 
 BATCH = 16
 MOST_TOKENS = 12
@@ -24,8 +24,8 @@ MOST_TOKENS = 12
 def validate(reader: Reader, tokenizer: PreTrainedTokenizerBase, material: Material) -> dict[str, float]:
     """Shares between 0 and 1, by data set and kind of request.
 
-    answered: the answer is the fact's. open: the gate is above one half. Kinds: `prompt`, `rephrasing`, `neighbour` (the
-    next record's prompt) and `locality`.
+    answered: the answer is the fact's. open: the gate is above one half. Kinds: `prompt`, `rephrasing`, `neighbour`
+    (the next record's prompt) and `locality`.
     """
     figures: dict[str, float] = {}
     kinds = (
@@ -34,18 +34,16 @@ def validate(reader: Reader, tokenizer: PreTrainedTokenizerBase, material: Mater
     )
     reader.eval()
     for name, records, prompt, answer, rephrasing, locality in kinds:
-        requests: dict[str, Callable[[Record, Record], str]] = {
-            "prompt": lambda own, other, key=prompt: own[key],
-            "rephrasing": lambda own, other, key=rephrasing: own[key],
-            "neighbour": lambda own, other, key=prompt: other[key],
-            "locality": lambda own, other, key=locality: own[key].removeprefix("nq question: "),
-        }
         others = [*records[1:], *records[:1]]
-        for kind, request in requests.items():
-            views = [
-                asked([fact_line(own[prompt], own[answer])], request(own, other))
-                for own, other in zip(records, others, strict=True)
-            ]
+        requests = {
+            "prompt": [record[prompt] for record in records],
+            "rephrasing": [record[rephrasing] for record in records],
+            "neighbour": [record[prompt] for record in others],
+            "locality": [record[locality].removeprefix("nq question: ") for record in records],
+        }
+        for kind, asks in requests.items():
+            facts = [line_of(record[prompt], record[answer]) for record in records]
+            views = [asked([fact], ask) for fact, ask in zip(facts, asks, strict=True)]
             weights, texts = read(reader, tokenizer, views)
             figures[f"{name}.{kind}.open"] = round(sum(weight > 0.5 for weight in weights) / len(weights), 4)
             if kind in ("prompt", "rephrasing"):

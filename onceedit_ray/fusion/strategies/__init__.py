@@ -67,12 +67,14 @@ class Strategy(Protocol):
     gated: whether the target speaks alone below the gate's threshold. The paper's own strategies always fuse.
     fixed_weight: the weight used for every request instead of the gate's; None uses the gate.
     restriction: what a result must say about how the strategy was restricted; "" where it was not.
+    selective: whether the target writes by itself and is fused only where a fact's answer is due.
     """
 
     drafts: ClassVar[bool]
     gated: ClassVar[bool]
     fixed_weight: ClassVar[float | None]
     restriction: ClassVar[str]
+    selective: ClassVar[bool] = False
 
     def fuse(self, reading: DraftPosition, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
         """The fused distribution over the target's tokens at one position.
