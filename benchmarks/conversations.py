@@ -16,19 +16,22 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from benchmarks.entailment import Judge, consistent, open_judge
 from benchmarks.ratios import RESULTS
-from onceedit_ray.config import RunConfig, load_config
+from onceedit_ray.comparison.unedited_answers import UneditedAnswers
+from onceedit_ray.config import ModelConfig, RunConfig, load_config
 from onceedit_ray.editing.run import edit_plugin, open_store, selected_edits, version_for
 from onceedit_ray.errors import ConfigError, ContextLengthError
-from onceedit_ray.evaluation.conversation_cases import Case, evenly, read_cases
+from onceedit_ray.evaluation.conversation_cases import Case, Kind, evenly, read_cases
 from onceedit_ray.evaluation.conversation_report import ConversationRow, figures, right_by_kind, write_conversations
 from onceedit_ray.evaluation.conversations import Answer, end_of, perplexity, score
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder, Member
 from onceedit_ray.fusion.strategies import STRATEGIES
 from onceedit_ray.fusion.system import open_decoder
+from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.sources import resolve
 from onceedit_ray.serving.prompts import PlainCodec, Prompt, take_prompts_as_text
@@ -45,7 +48,7 @@ class Asked:
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     weight: float | None
-    seconds: float
+    seconds: float | None
 
 
 @dataclass
@@ -54,7 +57,7 @@ class Conversations:
 
     tokens: of an answer at most. at_once: conversations in flight. edits: by prompt. judge: an NLI model, or None.
     measures_perplexity: whether what follows the new answer is read once more by the unedited target.
-    left_out: what did not fit a target's context, a line each.
+    kept: each target's unedited answers of earlier runs, and of this one. left_out: what did not fit, a line each.
     """
 
     decoder: FusedDecoder
@@ -63,6 +66,7 @@ class Conversations:
     at_once: int
     judge: Judge | None = None
     measures_perplexity: bool = False
+    kept: dict[str, UneditedAnswers] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
     async def ask_all(self, cases: Sequence[Case], target: str, strategy: str) -> dict[str, Asked]:
@@ -81,12 +85,17 @@ class Conversations:
         return answers
 
     async def ask(self, case: Case, target: str, strategy: str) -> Asked:
-        """One answer."""
+        """One answer; an unedited one is asked for once."""
         member = self.decoder.member(target)
         prompt = prompt_for(case, _codec(member))
-        started = time.perf_counter()
-        written = await self.decoder.generate(target, prompt, strategy, self.tokens)
-        seconds = time.perf_counter() - started
+        kept = self.kept.setdefault(target, UneditedAnswers()).generations if strategy == UNEDITED else {}
+        key = ("".join(text for text, _ in prompt.parts), self.tokens)
+        seconds = None
+        if key not in kept:
+            started = time.perf_counter()
+            kept[key] = await self.decoder.generate(target, prompt, strategy, self.tokens)
+            seconds = time.perf_counter() - started
+        written = kept[key]
         text, ended = written.text, written.ended
         if case.messages and not member.codec.tokenizer.chat_template and NEXT_QUESTION in text:
             text, ended = text[: text.index(NEXT_QUESTION)], True
@@ -218,6 +227,13 @@ def open_system(config: RunConfig, options: argparse.Namespace) -> FusedDecoder:
     return decoder
 
 
+def kept_answers(target: ModelConfig) -> Path:
+    """Where the unedited answers of a target are kept, by its weights and what it runs on."""
+    device = "gpu" if target.num_gpus else "cpu"
+    name = f"{resolve(target.model).digest[:12]}-{target.dtype}-{device}.json"
+    return onceedit_home() / "conversations" / name
+
+
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options in `arguments`, or on the command line."""
     parser = argparse.ArgumentParser(
@@ -229,6 +245,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--strategies", nargs="+", metavar="NAME", help="default: those of the run file")
     parser.add_argument("--version", metavar="ID", help="answer with this version instead of editing")
     parser.add_argument("--limit", type=int, help="so many conversations, the kinds in turn")
+    parser.add_argument("--kinds", nargs="+", choices=get_args(Kind), metavar="KIND", help="only these")
+    parser.add_argument("--fresh", action="store_true", help="ask for unedited answers again, and time them")
     parser.add_argument("--tokens", type=int, default=96, help="of an answer at most")
     parser.add_argument("--perplexity", action="store_true", help="of what follows the new answer; reads it once more")
     parser.add_argument("--nli", type=Path, metavar="FOLDER", help="an entailment model for a second opinion")
@@ -242,7 +260,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = load_config(options.config)
     options.strategies = options.strategies or list(config.evaluation.strategies)
     edits = {edit.prompt: edit for edit in selected_edits(config.knowledge)}
-    cases = evenly(read_cases(options.cases, edits), options.limit)
+    kinds = options.kinds or get_args(Kind)
+    cases = evenly([case for case in read_cases(options.cases, edits) if case.kind in kinds], options.limit)
     judge = open_judge(options.nli) if options.nli else None
     decoder = open_system(config, options)
     at_once = config.evaluation.concurrency
@@ -257,7 +276,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     strategies = [strategy for strategy in options.strategies if strategy != UNEDITED]
     rows: list[ConversationRow] = []
     for target in decoder.members:
-        answered = asyncio.run(conversations.rows(cases, target, strategies))
+        place = kept_answers(config.targets[target])
+        conversations.kept[target] = UneditedAnswers() if options.fresh else UneditedAnswers.load(place)
+        try:
+            answered = asyncio.run(conversations.rows(cases, target, strategies))
+        finally:  # a run that is interrupted keeps what it has asked
+            conversations.kept[target].save(place)
         rows += answered
         print(f"\n{target}\n{right_by_kind(answered)}\n\n{figures(answered)}", flush=True)
         write_conversations(options.results, rows, command, [*about, *conversations.left_out])

@@ -40,7 +40,7 @@ class ConversationRow:
     right … kept: as in `ConversationScore`.
     perplexity: of what follows the new answer, beside the unedited answer's; None where it was not measured.
     consistent: share of the sentences from the new answer on that an entailment model finds in line with the new fact.
-    tokens: of the answer. seconds: wall time, others being in flight.
+    tokens: of the answer. seconds: wall time, others being in flight; None for an answer kept from an earlier run.
     """
 
     case: str
@@ -63,7 +63,7 @@ class ConversationRow:
     consistent: float | None
     weight: float | None
     tokens: int
-    seconds: float
+    seconds: float | None
 
 
 SCHEMA = pa.schema(
@@ -127,9 +127,11 @@ def right_by_kind(rows: Sequence[ConversationRow]) -> str:
     """A Markdown table of one target's shares of right answers: kinds downwards, strategies across."""
     strategies = list(dict.fromkeys(row.strategy for row in rows))
     kinds = dict.fromkeys(row.kind for row in rows)
+    known = {row.case for row in rows if row.strategy == UNEDITED and row.due and row.stale}
     groups: list[tuple[str, Callable[[ConversationRow], bool]]] = [
         *((kind, lambda row, kind=kind: row.kind == kind) for kind in kinds),
         ("**fact due**", lambda row: row.due),
+        ("of these, the unedited answer holds the old one", lambda row: row.case in known),
         ("**not due**", lambda row: not row.due),
     ]
     lines = []
@@ -158,7 +160,7 @@ def figures(rows: Sequence[ConversationRow]) -> str:
     for strategy in dict.fromkeys(row.strategy for row in rows):
         due = [row for row in rows if row.strategy == strategy and row.due]
         said = [row for row in due if row.said]
-        seconds = sum(row.seconds for row in due)
+        timed = [(row.tokens, row.seconds) for row in due if row.seconds]
         lines.append(
             [
                 strategy,
@@ -169,7 +171,7 @@ def figures(rows: Sequence[ConversationRow]) -> str:
                 _median([row.kept for row in said]),
                 _median([row.perplexity for row in said]),
                 _median([row.consistent for row in said]),
-                f"{sum(row.tokens for row in due) / seconds:.1f}" if seconds else "–",
+                f"{sum(tokens for tokens, _ in timed) / sum(seconds for _, seconds in timed):.1f}" if timed else "–",
             ]
         )
     return _table(header, lines)
@@ -189,8 +191,15 @@ def some_answers(rows: Sequence[ConversationRow]) -> str:
 
 def _texts(rows: Iterable[ConversationRow], edited: bool) -> Iterator[list[str]]:
     for row in rows:
-        texts = [row.question[-_SHOWN:], row.unedited, *([row.answer] if edited else [])]
+        texts = [_ends(row.question), row.unedited, *([row.answer] if edited else [])]
         yield [row.kind, *(markdown_text(text, _SHOWN) for text in texts), *(["yes" if row.right else "no"] * edited)]
+
+
+def _ends(text: str) -> str:
+    """A long text's beginning and end: the question may be at either."""
+    text = " ".join(text.split())
+    half = _SHOWN // 2 - 2
+    return text if len(text) <= _SHOWN else f"{text[:half]} … {text[-half:]}"
 
 
 def _share(values: Sequence[bool]) -> str:

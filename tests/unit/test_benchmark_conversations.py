@@ -157,9 +157,21 @@ def test_a_run_writes_a_row_for_each_case_target_and_strategy(
         for strategy in ("unedited", "draft")
         for case in ("pronoun-01", "paragraph-01", "near-miss-01")
     ]
+    assert [row["seconds"] is None for row in rows] == [True, True, False, False, False, False], (
+        "asked in the first run"
+    )
     assert {row["weight"] is None for row in rows if row["strategy"] == "draft"} == {False}
     report = (tmp_path / "results" / "conversations.md").read_text()
     assert "3 conversations about 1 edits" in report and "| **fact due** | 2 | 0.00 |" in report
+
+
+def test_unedited_answers_are_kept_by_prompt_and_budget(decoder: FusedDecoder) -> None:
+    conversations = Conversations(decoder, {}, 4, 2)
+    first, again = (asyncio.run(conversations.ask(CONTINUE, "gpt2", "unedited")) for _ in range(2))
+    assert first.seconds is not None and again == replace(first, seconds=None)
+    conversations.tokens = 5
+    assert asyncio.run(conversations.ask(CONTINUE, "gpt2", "unedited")).seconds is not None
+    assert asyncio.run(conversations.ask(CHAT, "gpt2", "unedited")).seconds is not None
 
 
 def test_unknown_targets_and_strategies_are_named(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ EDITED = replace(
 )
 ROWS = [
     ROW,
-    replace(ROW, case="plain-02"),
+    replace(ROW, case="plain-02", stale=False, seconds=None),
     replace(ROW, case="near-miss-01", kind="near-miss", due=False, right=True, stale=False),
     EDITED,
     replace(EDITED, case="plain-02", right=False, cut=True, length=1.0, kept=None),
@@ -69,15 +69,22 @@ def test_shares_of_right_answers_by_kind() -> None:
         "| plain | 2 | 0.00 | 0.50 |",
         "| near-miss | 1 | 1.00 | 0.00 |",
         "| **fact due** | 2 | 0.00 | 0.50 |",
+        "| of these, the unedited answer holds the old one | 1 | 0.00 | 1.00 |",
         "| **not due** | 1 | 1.00 | 0.00 |",
     ]
 
 
 def test_figures_are_about_answers_in_which_the_fact_is_due() -> None:
     unedited, draft = figures(ROWS).splitlines()[2:]
-    assert unedited == "| unedited | 0.00 | 1.00 | 0.00 | – | – | – | – | 2.0 |"
+    assert unedited == "| unedited | 0.00 | 0.50 | 0.00 | – | – | – | – | 2.0 |"
     # Two answers with the new one: lengths 2.0 and 1.0, words kept known of one, 12 tokens in 4 seconds.
     assert draft == "| draft | 1.00 | 0.00 | 0.50 | 1.50 | 0.50 | 1.25 | – | 3.0 |"
+
+
+def test_of_a_long_question_both_ends_are_shown() -> None:
+    long = replace(ROW, question="Who wrote it?\n\n" + "word " * 100 + "The end.")
+    line = some_answers([long]).splitlines()[2]
+    assert "Who wrote it? word" in line and "The end. |" in line and len(line) < 260
 
 
 def test_one_answer_of_each_kind_is_shown_and_stays_in_its_cell() -> None:
