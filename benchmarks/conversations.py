@@ -24,7 +24,7 @@ from onceedit_ray.comparison.unedited_answers import UneditedAnswers
 from onceedit_ray.config import ModelConfig, RunConfig, load_config
 from onceedit_ray.editing.run import edit_plugin, open_store, selected_edits, version_for
 from onceedit_ray.errors import ConfigError, ContextLengthError
-from onceedit_ray.evaluation.conversation_cases import Case, Kind, evenly, read_cases
+from onceedit_ray.evaluation.conversation_cases import Case, Kind, evenly, read_cases, two_hop_cases
 from onceedit_ray.evaluation.conversation_report import ConversationRow, figures, right_by_kind, write_conversations
 from onceedit_ray.evaluation.conversations import Answer, end_of, perplexity, score
 from onceedit_ray.evaluation.machine import describe_machine
@@ -227,6 +227,18 @@ def open_system(config: RunConfig, options: argparse.Namespace) -> FusedDecoder:
     return decoder
 
 
+def chosen_cases(options: argparse.Namespace, edits: Mapping[str, Edit]) -> tuple[list[Case], list[str]]:
+    """The conversations that are asked, and what a reader must know about the choice."""
+    if options.portability:
+        cases, left_out = two_hop_cases(list(edits.values()))
+        if not cases:
+            raise ConfigError("the run file's edits have no portability questions; leave --portability out")
+        notes = [f"{left_out} portability questions hold the new answer and were left out"] if left_out else []
+        return evenly(cases, options.limit), notes
+    kinds = options.kinds or get_args(Kind)
+    return evenly([case for case in read_cases(options.cases, edits) if case.kind in kinds], options.limit), []
+
+
 def kept_answers(target: ModelConfig) -> Path:
     """Where the unedited answers of a target are kept, by its weights and what it runs on."""
     device = "gpu" if target.num_gpus else "cpu"
@@ -245,6 +257,9 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--strategies", nargs="+", metavar="NAME", help="default: those of the run file")
     parser.add_argument("--version", metavar="ID", help="answer with this version instead of editing")
     parser.add_argument("--limit", type=int, help="so many conversations, the kinds in turn")
+    parser.add_argument(
+        "--portability", action="store_true", help="the portability questions of the run file's edits, in place of FILE"
+    )
     parser.add_argument("--kinds", nargs="+", choices=get_args(Kind), metavar="KIND", help="only these")
     parser.add_argument("--fresh", action="store_true", help="ask for unedited answers again, and time them")
     parser.add_argument("--tokens", type=int, default=96, help="of an answer at most")
@@ -260,8 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = load_config(options.config)
     options.strategies = options.strategies or list(config.evaluation.strategies)
     edits = {edit.prompt: edit for edit in selected_edits(config.knowledge)}
-    kinds = options.kinds or get_args(Kind)
-    cases = evenly([case for case in read_cases(options.cases, edits) if case.kind in kinds], options.limit)
+    cases, notes = chosen_cases(options, edits)
     judge = open_judge(options.nli) if options.nli else None
     decoder = open_system(config, options)
     at_once = config.evaluation.concurrency
@@ -272,6 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"plug-in {config.plugin.model}, version {decoder.plugin.version}; targets "
         + ", ".join(f"{name} ({config.targets[name].model})" for name in decoder.members),
         describe_machine(),
+        *notes,
     ]
     strategies = [strategy for strategy in options.strategies if strategy != UNEDITED]
     rows: list[ConversationRow] = []

@@ -14,6 +14,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from onceedit_ray.knowledge.dataset_records import DatasetRecord, read_records
+from onceedit_ray.knowledge.edit import Edit
 
 Role = Literal["system", "user", "assistant"]
 Kind = Literal[
@@ -41,6 +42,9 @@ Kind = Literal[
     "near-miss",
     "task-on-text",
 ]
+TwoHopKind = Literal["two-hop", "two-hop-steps"]
+
+STEPS = "Think step by step: first say what the question builds on, then answer it."
 
 
 class _Strict(BaseModel):
@@ -64,8 +68,8 @@ class Case(_Strict):
     must_not: texts of which none may occur, the old answer above all.
     """
 
-    id: str = Field(pattern=r"^[a-z-]+-\d{2,3}$")
-    kind: Kind
+    id: str = Field(pattern=r"^[a-z-]+-\d{2,4}$")
+    kind: Literal[Kind, TwoHopKind]
     messages: tuple[Message, ...] = ()
     prompt: str = ""
     edits: tuple[str, ...] = Field(min_length=1)
@@ -132,6 +136,27 @@ def _case(record: DatasetRecord) -> Case:
         field = ".".join(str(part) for part in first["loc"]) or "(the record)"
         problem = first["msg"].removeprefix("Value error, ")
         raise record.error(field, f"{problem[:1].lower()}{problem[1:]}; correct it") from error
+
+
+def two_hop_cases(edits: Sequence[Edit]) -> tuple[list[Case], int]:
+    """The portability questions of edits, each asked plainly and once more step by step.
+
+    Returns:
+        The cases, and how many questions were left out because they hold the new answer: nothing is left to recall.
+    """
+    cases: list[Case] = []
+    left_out = 0
+    questions = [(edit, probe) for edit in edits for probe in edit.portability if probe.answer.strip()]
+    for number, (edit, probe) in enumerate(questions, start=1):
+        if edit.target_new.casefold() in probe.prompt.casefold():
+            left_out += 1
+            continue
+        asked: dict[TwoHopKind, str] = {"two-hop": probe.prompt, "two-hop-steps": f"{probe.prompt} {STEPS}"}
+        for kind, text in asked.items():
+            messages = (Message(role="user", content=text),)
+            told = {"id": f"{kind}-{number:03d}", "kind": kind, "messages": messages, "edits": (edit.prompt,)}
+            cases.append(Case.model_validate({**told, "due": True, "must": ((probe.answer,),)}))
+    return cases, left_out
 
 
 def evenly(cases: Sequence[Case], limit: int | None) -> list[Case]:

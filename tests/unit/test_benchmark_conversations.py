@@ -16,6 +16,7 @@ import torch
 from benchmarks.conversations import (
     Asked,
     Conversations,
+    chosen_cases,
     main,
     prompt_for,
     read_options,
@@ -26,6 +27,7 @@ from onceedit_ray.errors import ConfigError
 from onceedit_ray.evaluation.conversation_cases import Case, Message, read_cases
 from onceedit_ray.evaluation.conversations import Answer
 from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.knowledge.edit import Edit, Probe
 from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.models.assembly import open_codec
 from onceedit_ray.serving.prompts import PlainCodec, take_prompts_as_text
@@ -172,6 +174,14 @@ def test_unedited_answers_are_kept_by_prompt_and_budget(decoder: FusedDecoder) -
     conversations.tokens = 5
     assert asyncio.run(conversations.ask(CONTINUE, "gpt2", "unedited")).seconds is not None
     assert asyncio.run(conversations.ask(CHAT, "gpt2", "unedited")).seconds is not None
+
+
+def test_portability_questions_take_the_place_of_the_file() -> None:
+    edit = Edit(prompt="The capital of France is", target_new="Lyon", portability=(Probe(prompt="Why?", answer="so"),))
+    chosen, notes = chosen_cases(read_options(["--portability"]), {edit.prompt: edit})
+    assert [case.kind for case in chosen] == ["two-hop", "two-hop-steps"] and notes == []
+    with pytest.raises(ConfigError, match="no portability questions; leave --portability out"):
+        chosen_cases(read_options(["--portability"]), {})
 
 
 def test_unknown_targets_and_strategies_are_named(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any, get_args
 import pytest
 
 from onceedit_ray.errors import DataError
-from onceedit_ray.evaluation.conversation_cases import Case, Kind, evenly, read_cases
+from onceedit_ray.evaluation.conversation_cases import Case, Kind, evenly, read_cases, two_hop_cases
 from onceedit_ray.evaluation.conversations import occurs
 from onceedit_ray.fusion.screen import Screen
-from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.edit import Edit, Probe
 from onceedit_ray.knowledge.readers import read_edits
 from tests.paths import ROOT
 
@@ -134,3 +134,13 @@ def test_a_short_run_takes_the_kinds_in_turn(cases: list[Case]) -> None:
     assert len(chosen) == 30 and len({case.kind for case in chosen}) == len(get_args(Kind))
     assert [case.id for case in chosen] == [case.id for case in cases if case in chosen]
     assert evenly(cases, None) == cases and evenly(cases, 5000) == cases
+
+
+def test_portability_questions_are_asked_plainly_and_step_by_step() -> None:
+    telling, asking = Probe(prompt="Is Perth warm?", answer="yes"), Probe(prompt="Where does it lie?", answer="west")
+    edit = Edit(prompt=PROMPT, target_new="Perth", portability=(telling, asking))
+    cases, left_out = two_hop_cases([edit])
+    assert left_out == 1 and [case.id for case in cases] == ["two-hop-002", "two-hop-steps-002"]
+    assert cases[0].question == "Where does it lie?"
+    assert cases[1].question.startswith("Where does it lie? Think step by step")
+    assert {(case.due, case.must, case.edits) for case in cases} == {(True, (("west",),), (PROMPT,))}
