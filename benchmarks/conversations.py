@@ -26,7 +26,7 @@ from onceedit_ray.editing.run import edit_plugin, open_store, selected_edits, ve
 from onceedit_ray.errors import ConfigError, ContextLengthError
 from onceedit_ray.evaluation.conversation_cases import Case, Kind, evenly, read_cases, two_hop_cases
 from onceedit_ray.evaluation.conversation_report import ConversationRow, figures, right_by_kind, write_conversations
-from onceedit_ray.evaluation.conversations import Answer, end_of, perplexity, score
+from onceedit_ray.evaluation.conversations import Answer, end_of, occurs, perplexity, score
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder, Member
 from onceedit_ray.fusion.strategies import STRATEGIES
@@ -125,6 +125,7 @@ class Conversations:
             question=case.question,
             answer=asked.answer.text,
             unedited=unedited.answer.text,
+            holds_old=any(occurs(old, unedited.answer.text) for old in self._old_answers(case)),
             ended=asked.answer.ended,
             right=scored.right,
             identical=scored.identical,
@@ -139,6 +140,12 @@ class Conversations:
             tokens=len(asked.token_ids),
             seconds=asked.seconds,
         )
+
+    def _old_answers(self, case: Case) -> list[str]:
+        if case.must_not:
+            return list(case.must_not)
+        edits = (self.edits[prompt] for prompt in case.edits if prompt in self.edits)
+        return [edit.ground_truth for edit in edits if edit.ground_truth]
 
     async def _perplexity(self, case: Case, target: str, asked: Asked, unedited: Asked) -> float | None:
         """Perplexity after the new answer over that after the old one in the unedited answer; None without either."""

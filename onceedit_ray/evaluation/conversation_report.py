@@ -22,6 +22,8 @@ _SHOWN = 200  # characters of a question or an answer in a cell
 READING = """\
 - **Fact due**: right if the new answer is in it, the old one nowhere, and it is not cut: it ends within its budget, or
   is 0.7 to 1.3 times as long as the unedited answer. **Not due**: right if it is identical to the unedited answer.
+- The second line under each counts the conversations that tell most: a fact that the target knew, and an answer in
+  which no edited fact comes up. Where one does by the way ("Machu Picchu, in Peru, lies …"), correcting it is no fault.
 - The column `unedited` is the target before any edit: how often it is right by chance.
 - **New answer**, **old answer** and **cut** are shares of the answers in which the fact is due. The columns after
   them are medians over those of these answers that hold the new one; a dash stands where nothing was measured.
@@ -37,6 +39,7 @@ class ConversationRow:
     """One answer and how it scored.
 
     case, kind, due: of the conversation. question: its last turn. weight: the gate's w; None where it was not asked.
+    holds_old: the unedited answer gives an old answer of the edits in question.
     right … kept: as in `ConversationScore`.
     perplexity: of what follows the new answer, beside the unedited answer's; None where it was not measured.
     consistent: share of the sentences from the new answer on that an entailment model finds in line with the new fact.
@@ -51,6 +54,7 @@ class ConversationRow:
     question: str
     answer: str
     unedited: str
+    holds_old: bool
     ended: bool
     right: bool
     identical: bool
@@ -76,6 +80,7 @@ SCHEMA = pa.schema(
         ("question", pa.string()),
         ("answer", pa.string()),
         ("unedited", pa.string()),
+        ("holds_old", pa.bool_()),
         ("ended", pa.bool_()),
         ("right", pa.bool_()),
         ("identical", pa.bool_()),
@@ -127,12 +132,12 @@ def right_by_kind(rows: Sequence[ConversationRow]) -> str:
     """A Markdown table of one target's shares of right answers: kinds downwards, strategies across."""
     strategies = list(dict.fromkeys(row.strategy for row in rows))
     kinds = dict.fromkeys(row.kind for row in rows)
-    known = {row.case for row in rows if row.strategy == UNEDITED and row.due and row.stale}
     groups: list[tuple[str, Callable[[ConversationRow], bool]]] = [
         *((kind, lambda row, kind=kind: row.kind == kind) for kind in kinds),
         ("**fact due**", lambda row: row.due),
-        ("of these, the unedited answer holds the old one", lambda row: row.case in known),
+        ("due, and the unedited answer holds the old one", lambda row: row.due and row.holds_old),
         ("**not due**", lambda row: not row.due),
+        ("not due, and the unedited answer holds no old one", lambda row: not row.due and not row.holds_old),
     ]
     lines = []
     for name, belongs in groups:

@@ -116,6 +116,16 @@ def test_what_does_not_fit_is_left_out_and_named(decoder: FusedDecoder) -> None:
     assert conversations.left_out[0].startswith("paragraph-01 was not put to gpt2 (unedited): ")
 
 
+def test_a_case_without_forbidden_texts_takes_the_edits_old_answers(decoder: FusedDecoder) -> None:
+    edit = Edit(prompt=CHAT.edits[0], target_new="Lyon", ground_truth="Marseille")
+    conversations = Conversations(decoder, {edit.prompt: edit}, 4, 2)
+    near = Case(id="near-miss-01", kind="near-miss", messages=CHAT.messages, edits=CHAT.edits, due=False)
+    for case, text, expected in [(CHAT, "Paris", True), (CHAT, "Marseille", False), (near, "Marseille", True)]:
+        said = Asked(Answer(f"It is {text}.", True), (), (), None, None)
+        row = asyncio.run(conversations._row(case, "gpt2", "unedited", said, said))
+        assert row.holds_old is expected
+
+
 def test_perplexity_of_the_rest_is_the_unedited_targets(decoder: FusedDecoder) -> None:
     member = decoder.member("gpt2")
     prompt = tuple(member.codec.encode_prompt("The capital of France is"))

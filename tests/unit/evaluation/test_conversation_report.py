@@ -25,6 +25,7 @@ ROW = ConversationRow(
     question="What is the capital of Australia?",
     answer="Canberra.",
     unedited="Canberra.",
+    holds_old=True,
     ended=True,
     right=False,
     identical=True,
@@ -54,11 +55,13 @@ EDITED = replace(
 )
 ROWS = [
     ROW,
-    replace(ROW, case="plain-02", stale=False, seconds=None),
-    replace(ROW, case="near-miss-01", kind="near-miss", due=False, right=True, stale=False),
+    replace(ROW, case="plain-02", stale=False, holds_old=False, seconds=None),
+    replace(ROW, case="near-miss-01", kind="near-miss", due=False, right=True, stale=False, holds_old=False),
+    replace(ROW, case="near-miss-02", kind="near-miss", due=False, right=True, stale=False),
     EDITED,
-    replace(EDITED, case="plain-02", right=False, cut=True, length=1.0, kept=None),
-    replace(EDITED, case="near-miss-01", kind="near-miss", due=False, right=False),
+    replace(EDITED, case="plain-02", holds_old=False, right=False, cut=True, length=1.0, kept=None),
+    replace(EDITED, case="near-miss-01", kind="near-miss", due=False, right=True, holds_old=False),
+    replace(EDITED, case="near-miss-02", kind="near-miss", due=False, right=False),
 ]
 
 
@@ -67,10 +70,11 @@ def test_shares_of_right_answers_by_kind() -> None:
         "| kind | cases | unedited | draft |",
         "| --- | --- | --- | --- |",
         "| plain | 2 | 0.00 | 0.50 |",
-        "| near-miss | 1 | 1.00 | 0.00 |",
+        "| near-miss | 2 | 1.00 | 0.50 |",
         "| **fact due** | 2 | 0.00 | 0.50 |",
-        "| of these, the unedited answer holds the old one | 1 | 0.00 | 1.00 |",
-        "| **not due** | 1 | 1.00 | 0.00 |",
+        "| due, and the unedited answer holds the old one | 1 | 0.00 | 1.00 |",
+        "| **not due** | 2 | 1.00 | 0.50 |",
+        "| not due, and the unedited answer holds no old one | 1 | 1.00 | 1.00 |",
     ]
 
 
@@ -91,7 +95,7 @@ def test_one_answer_of_each_kind_is_shown_and_stays_in_its_cell() -> None:
     lines = some_answers(ROWS).splitlines()
     assert lines[0] == "| kind | asked last | unedited | draft | right |" and len(lines) == 4
     assert lines[2].endswith("| Canberra. | It is &lt;Perth&gt;\\|. | yes |")
-    assert some_answers(ROWS[:3]).splitlines()[0] == "| kind | asked last | unedited |"
+    assert some_answers(ROWS[:4]).splitlines()[0] == "| kind | asked last | unedited |"
 
 
 def test_the_report_names_command_notes_and_targets(tmp_path: Path) -> None:
