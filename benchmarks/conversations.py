@@ -305,8 +305,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         finally:  # a run that is interrupted keeps what it has asked
             conversations.kept[target].save(place)
         rows += answered
-        print(f"\n{target}\n{right_by_kind(answered)}\n\n{figures(answered)}", flush=True)
         write_conversations(options.results, rows, command, [*about, *conversations.left_out])
+        print(f"\n{target}\n{right_by_kind(answered)}\n\n{figures(answered)}", flush=True)
     print(f"\nwritten: {options.results}/conversations.parquet, {options.results}/conversations.md")
 
 
