@@ -52,10 +52,10 @@ def _models_list(options: argparse.Namespace) -> None:
 
     print("catalogue (from the package index, no model hub):")
     for name, entry in CATALOGUE.items():
-        print(f"  {name:16} {entry.about}")
+        print(f"  {name:18} {entry.about}")
     print("or any transformers causal LM:")
     for name in SOURCES.names():
-        print(f"  {name + ':':16} {SOURCES.get(name).form}")
+        print(f"  {name + ':':18} {SOURCES.get(name).form}")
 
 
 def _models_fetch(options: argparse.Namespace) -> None:
