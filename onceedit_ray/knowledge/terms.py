@@ -98,7 +98,7 @@ def weight(term: str) -> float:
     """
     if term.isdigit():
         is_year = len(term) == 4 and 1000 <= int(term) <= 2100
-        return 5.0 if is_year else min(UNLISTED, 3.0 + 1.8 * len(term))
+        return 5.0 if is_year else min(UNLISTED - 0.5, 3.0 + 1.8 * len(term))
     if is_unspaced(term):
         return UNLISTED if len(term) > 1 else 4.0
     if is_sign(term):
