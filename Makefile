@@ -42,7 +42,7 @@ picture: venv ## take docs/images/playground.png of a running server (`make serv
 	$(BIN)/python -m scripts.picture
 
 fuzz: venv ## a few thousand requests made from the API's own schema: whatever comes, no 5xx
-	ONCEEDIT_FUZZ_CASES=300 OMP_NUM_THREADS=1 $(PYTEST) -rP tests/unit/test_serving_fuzz.py
+	ONCEEDIT_FUZZ_CASES=300 OMP_NUM_THREADS=1 $(PYTEST) -rP tests/unit/serving/test_fuzz.py
 
 bench: venv ## measure decoding and alignment beside their floors (BENCH_ARGS=--quick: under 3 minutes)
 	$(BIN)/python -m benchmarks.decoding $(BENCH_ARGS)

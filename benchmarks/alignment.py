@@ -34,10 +34,10 @@ from torch.nn.functional import normalize
 
 from benchmarks.options import parse, parser_for
 from onceedit_ray.alignment import Side, build_alignment, find_anchors
-from onceedit_ray.alignment.calibrated import KEEP
+from onceedit_ray.alignment.calibrated_matrix import KEEP
+from onceedit_ray.alignment.devices import block_rows, fastest_device
 from onceedit_ray.alignment.in_parallel import cores, in_parallel
 from onceedit_ray.alignment.nearest import NearestAnchors, bfloat16_is_fast
-from onceedit_ray.alignment.placement import block_rows, fastest_device
 from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.records import replacing

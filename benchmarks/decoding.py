@@ -29,14 +29,14 @@ from benchmarks.reprefilling import Reprefilling
 from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.editing.run import edit_plugin, general_prompts, open_store, selected_edits
 from onceedit_ray.evaluation.records import replacing
-from onceedit_ray.fusion.decoder import FusedDecoder, Generation, Member, Plugin
-from onceedit_ray.fusion.pairing import pair_up
+from onceedit_ray.fusion.decoder import FusedDecoder, Member, Plugin
+from onceedit_ray.fusion.outputs import Generation
 from onceedit_ray.fusion.screen import Screen
-from onceedit_ray.fusion.system import open_decoder
+from onceedit_ray.fusion.system import open_decoder, pair_up
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.assembly import load_placed, open_codec
 from onceedit_ray.models.linear_maps import speed_up_linear_maps
-from onceedit_ray.models.local import LocalModel
+from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.sources import resolve
 
 OURS = ", alone with our products"

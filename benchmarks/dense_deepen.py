@@ -27,8 +27,8 @@ from onceedit_ray.alignment import LiteralMatrix
 from onceedit_ray.fusion.decoder import UNEDITED, Member, Plugin, answer_lead
 from onceedit_ray.fusion.search import gradient_search
 from onceedit_ray.fusion.strategies import Pair
-from onceedit_ray.knowledge.views import plugin_view, unwrap
-from onceedit_ray.models.local import LocalModel
+from onceedit_ray.knowledge.prompt_shapes import plugin_view, unwrap
+from onceedit_ray.models.local_model import LocalModel
 
 if TYPE_CHECKING:
     from benchmarks.decoding import Bench

@@ -16,9 +16,9 @@ from typing import Any
 
 from benchmarks.options import parse, parser_for
 from benchmarks.ratios import Ratios
+from onceedit_ray.baselines import BASELINES, preset
 from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.config import ModelConfig, RunConfig, load_config
-from onceedit_ray.editing.baselines import BASELINES, preset
 from onceedit_ray.editing.run import edit_plugin, open_store, selected_edits
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
@@ -52,8 +52,8 @@ def fine_tuning_seconds(target: ModelConfig, edits: Sequence[Edit]) -> float:
 
 def onboard(config: RunConfig, edited: Path, newcomer: str, edits: Sequence[Edit], ratios: Ratios, each: float) -> None:
     """Start the fleet without `newcomer`, take it in, ask it, and record what it took; `each`: fine-tuning an edit."""
+    from onceedit_ray.cluster.calls import fetch
     from onceedit_ray.cluster.fleet import Fleet
-    from onceedit_ray.cluster.results import fetch
 
     present = {name: target for name, target in config.targets.items() if name != newcomer}
     fleet = Fleet.start(config.model_copy(update={"targets": present}), edited)

@@ -17,7 +17,7 @@ from onceedit_ray.config import load_config
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.records import replacing
 from onceedit_ray.models.assembly import load_for_decoding
-from onceedit_ray.models.passes import Row, passes_for
+from onceedit_ray.models.passes import PassRow, passes_for
 from onceedit_ray.models.sources import resolve
 
 STEPS = 16
@@ -28,10 +28,10 @@ def steps(network: Any, count: int) -> str:
     passes = passes_for(network)
     place = passes.take()
     with torch.inference_mode():
-        passes.logits([Row(place, 0, list(range(5, 25)), 1)])
+        passes.logits([PassRow(place, 0, list(range(5, 25)), 1)])
         with profile(activities=[ProfilerActivity.CPU]) as taken:
             for n in range(count):
-                passes.logits([Row(place, 20 + n, [5], 1)])[0].argmax()
+                passes.logits([PassRow(place, 20 + n, [5], 1)])[0].argmax()
     return str(taken.key_averages().table(sort_by="self_cpu_time_total", row_limit=10, max_name_column_width=40))
 
 

@@ -1,10 +1,10 @@
 """Edits that arrive one batch after another: `python -m benchmarks.sequential_edits [--ways continue base]`.
 
-Ten batches of twenty ZsRE edits, each made into a version and judged as a served plug-in does it (`serving/making.py`),
-both ways: "continue" goes on from the version before and rehearses, "base" begins at the base plug-in with all edits so
-far. After each batch all edits so far are asked for. At the end the last version answers through the fused decoder on
-a real target, teacher-forced and as text. `--exact` also checks, to the bit, that deleting a batch gives the version
-that never knew it, and that going back to a version gives its answers.
+Ten batches of twenty ZsRE edits, each made into a version and judged as a served plug-in does it
+(`living/build_version.py`), both ways: "continue" goes on from the version before and rehearses, "base" begins at
+the base plug-in with all edits so far. After each batch all edits so far are asked for. At the end the last version
+answers through the fused decoder on a real target, teacher-forced and as text. `--exact` also checks, to the bit, that
+deleting a batch gives the version that never knew it, and that going back to a version gives its answers.
 
 Prints a table; writes `sequential_edits.parquet` and `sequential_edits.png`. A batch that was measured is not measured
 again: its line is kept beside the versions, in `ONCEEDIT_HOME`.
@@ -35,7 +35,7 @@ from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import Version
-from onceedit_ray.serving.making import Report, make_version
+from onceedit_ray.living.build_version import Report, build_version
 
 RESULTS = Path(__file__).parent / "results"
 WAYS = ("continue", "base")
@@ -87,7 +87,7 @@ def in_sequence(
         line = kept.line("batch", recipe.id)
         if line is None:
             began = time.monotonic()
-            made = make_version(config, store, so_far, recipe.parent, new, _progress(f"{way} {batch}"))
+            made = build_version(config, store, so_far, recipe.parent, new, _progress(f"{way} {batch}"))
             figures = {name: value for name, value in made.report.items() if name != "bounds"}
             line = {"way": way, "batch": batch, "edits": end, "version": made.version, **figures}
             manifest = store.get(made.version).manifest
@@ -136,9 +136,9 @@ def exact(config: RunConfig, store: KnowledgeStore, edits: Sequence[Edit], size:
     without = edits[:-size]
     store_anew = KnowledgeStore(onceedit_home() / "sequential-anew")
     made = {
-        "with": make_version(config, store, edits, None, edits[-size:], _progress("with")).version,
-        "deleted": make_version(config, store, without, None, (), _progress("deleted")).version,
-        "never": make_version(config, store_anew, without, None, without, _progress("never")).version,
+        "with": build_version(config, store, edits, None, edits[-size:], _progress("with")).version,
+        "deleted": build_version(config, store, without, None, (), _progress("deleted")).version,
+        "never": build_version(config, store_anew, without, None, without, _progress("never")).version,
     }
     files = {name: (store_anew if name == "never" else store).get(id).manifest.files for name, id in made.items()}
     answers = asyncio.run(_there_and_back(config, store.get(made["deleted"]), store.get(made["with"]), edits, target))

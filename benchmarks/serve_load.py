@@ -29,14 +29,14 @@ from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.records import replacing
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.sampling import GREEDY
-from onceedit_ray.serving.speaking import Asked, Ending
+from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
 
 CLIENTS = (1, 4, 16)
 TOKENS = 16
 GOAL_MS = 15.0
 """What HTTP may add to a first token at one client, on two cores."""
 
-Speak = Callable[[Asked], AsyncGenerator[str | Ending]]
+Speak = Callable[[GenerationRequest], AsyncGenerator[str | GenerationEnd]]
 
 
 @dataclass(frozen=True)
@@ -56,27 +56,27 @@ class Round:
     seconds: float
 
 
-def questions(edits: Sequence[Edit], targets: Sequence[str]) -> Iterator[Asked]:
+def questions(edits: Sequence[Edit], targets: Sequence[str]) -> Iterator[GenerationRequest]:
     """Edited and unrelated prompts in turns, target by target, without end."""
     edited = itertools.cycle(edit.prompt for edit in edits)
     unrelated = itertools.cycle(probe.prompt for edit in edits for probe in edit.locality)
     for number, target in enumerate(itertools.cycle(targets)):
         prompt = next(edited) if number // len(targets) % 2 == 0 else next(unrelated)
-        yield Asked(target, TOKENS, GREEDY, prompt)
+        yield GenerationRequest(target, TOKENS, GREEDY, prompt)
 
 
-async def answered(speak: Speak, asked: Asked) -> Answered:
+async def answered(speak: Speak, asked: GenerationRequest) -> Answered:
     """Ask one question and read its answer as it comes."""
     started, first = time.perf_counter(), 0.0
     async with aclosing(speak(asked)) as pieces:
         async for piece in pieces:
             first = first or time.perf_counter() - started
-            if isinstance(piece, Ending):
+            if isinstance(piece, GenerationEnd):
                 return Answered(first, time.perf_counter() - started, piece.completion_tokens)
     raise RuntimeError("an answer was cut off")
 
 
-async def load(speak: Speak, asked: Sequence[Asked], clients: int) -> Round:
+async def load(speak: Speak, asked: Sequence[GenerationRequest], clients: int) -> Round:
     """Put all questions, `clients` at a time."""
     waiting = iter(range(len(asked)))
     found: dict[int, Answered] = {}
@@ -93,7 +93,7 @@ async def load(speak: Speak, asked: Sequence[Asked], clients: int) -> Round:
 def over_http(http: Any, address: str) -> Speak:
     """Asks as a client does; parses no more of an event than it must."""
 
-    async def speak(asked: Asked) -> AsyncGenerator[str | Ending]:
+    async def speak(asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
         body = {
             "model": asked.target, "prompt": asked.prompt, "max_tokens": asked.max_tokens, "temperature": 0,
             "stream": True, "stream_options": {"include_usage": True},
@@ -110,12 +110,14 @@ def over_http(http: Any, address: str) -> Speak:
                     told, reason = choice.get("onceedit", told), choice["finish_reason"] or reason
                     if choice["text"]:
                         yield choice["text"]
-        yield Ending(reason=reason, prompt_tokens=0, completion_tokens=tokens, **told)
+        yield GenerationEnd(reason=reason, prompt_tokens=0, completion_tokens=tokens, **told)
 
     return speak
 
 
-async def measure(ways: dict[str, Speak], asked: Iterator[Asked], rounds: int, each: int) -> list[dict[str, Any]]:
+async def measure(
+    ways: dict[str, Speak], asked: Iterator[GenerationRequest], rounds: int, each: int
+) -> list[dict[str, Any]]:
     """The table's lines: every way at every number of clients, in turns."""
     await load(ways["http"], list(itertools.islice(asked, 8)), 2)
     lines = []

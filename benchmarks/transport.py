@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prepare_environment()
     import ray  # after the environment that it reads is set
 
-    from onceedit_ray.cluster.actors import HostedModel, ModelActor
+    from onceedit_ray.cluster.model_actor import HostedModel, ModelActor
     from onceedit_ray.cluster.remote_model import RemoteModel
 
     config = load_config(options.config)

@@ -15,7 +15,7 @@ import ray
 
 from onceedit_ray.cluster.grid import compare
 from onceedit_ray.cluster.job import edit_and_evaluate
-from onceedit_ray.comparison.config import is_grid, load_grid
+from onceedit_ray.comparison.grid_config import is_grid, load_grid
 from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError, OnceEditError
 

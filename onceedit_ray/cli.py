@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 from onceedit_ray import __version__
 from onceedit_ray.cluster.own_ray import prepare_environment
-from onceedit_ray.comparison.config import is_grid, load_grid
+from onceedit_ray.comparison.grid_config import is_grid, load_grid
 from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError, OnceEditError
 from onceedit_ray.threads import let_threads_sleep
 
 if TYPE_CHECKING:
-    from onceedit_ray.fusion.decoder import Generation
+    from onceedit_ray.fusion.outputs import Generation
 
 DEFAULT_CONFIG = Path("configs/quickstart.yaml")
 
@@ -70,7 +70,7 @@ def _validate(options: argparse.Namespace) -> None:
     from onceedit_ray.editing.editors import EDITORS
     from onceedit_ray.editing.run import general_prompts, selected_edits, unrelated_prompts
     from onceedit_ray.fusion.strategies import STRATEGIES
-    from onceedit_ray.knowledge.views import plugin_view
+    from onceedit_ray.knowledge.prompt_shapes import plugin_view
 
     if is_grid(options.config):
         from onceedit_ray.comparison.cells import cells_of
@@ -101,7 +101,7 @@ def _edit(options: argparse.Namespace) -> None:
 
 def _prepare(options: argparse.Namespace) -> None:
     let_threads_sleep()
-    from onceedit_ray.editing.material import prepare_baseline
+    from onceedit_ray.baselines.material import prepare_baseline
 
     for model in options.model:
         prepare_baseline(
@@ -144,7 +144,7 @@ def _how(answer: Generation) -> str:
 def _evaluate(options: argparse.Namespace) -> None:
     let_threads_sleep()
     from onceedit_ray.editing.run import edit_plugin, general_prompts, open_store, selected_edits
-    from onceedit_ray.evaluation.run import evaluate_targets, write_results
+    from onceedit_ray.evaluation.evaluate_targets import evaluate_targets, write_results
     from onceedit_ray.fusion.system import check_run, open_decoder
 
     started = time.monotonic()

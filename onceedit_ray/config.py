@@ -56,7 +56,7 @@ class ModelConfig(_Strict):
 class PluginConfig(ModelConfig):
     """The plug-in model.
 
-    view: the prompt it sees each question through (`knowledge.views.VIEWS`).
+    view: the prompt it sees each question through (`knowledge.prompt_shapes.VIEWS`).
     dtype: "auto" is bfloat16 wherever the hardware multiplies in it, as it does while it is edited.
     """
 

@@ -1,7 +1,8 @@
 """Small inputs on which our baselines are compared with published implementations of them.
 
 The same on every machine: random numbers are NumPy's legacy uniform ones, whose stream never changes. What published
-code computed from them is in `tests/unit/reference_numbers.json`; `tests/unit/test_reference_numbers.py` runs ours.
+code computed from them is in `tests/unit/baselines/reference_numbers.json`; `test_reference_numbers.py` beside it runs
+ours.
 
 Shapes: D model width, F inner width, N tokens, R rank, L weights of one shape, Z = 7 numbers of a token.
 """

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.editing.baselines import Baseline, BaselineSettings, Material
-from onceedit_ray.editing.edited_model import EditedModel
-from onceedit_ray.editing.teacher_forcing import answer_ids, prompt_ids
+from onceedit_ray.baselines import Baseline, BaselineSettings, Material
+from onceedit_ray.baselines.edited_model import EditedModel
+from onceedit_ray.baselines.teacher_forcing import answer_ids, prompt_ids
 from onceedit_ray.errors import ConfigError, ModelError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.loading import load_model, load_tokenizer
@@ -32,22 +32,22 @@ CONTINUATION = " the city of Paris"
 FAR = "The programming language Python was created by"
 UNRELATED = [sentence for sentence in SENTENCES if not sentence.startswith("The programming")][:24]
 
-Pair = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+LoadedModel = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
-def open_family(family: str, folder: Path) -> Callable[[], Pair]:
+def open_family(family: str, folder: Path) -> Callable[[], LoadedModel]:
     """Builds a family once; each call loads the same fresh model."""
     path = build_family(family, folder / family)
     return lambda: (load_model(path, dtype="float32", device="cpu"), load_tokenizer(path))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def every_family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Pair]:
+def every_family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], LoadedModel]:
     """Opens a fresh model of each family in turn; a test module gives it a name of its own."""
     return open_family(request.param, tmp_path_factory.mktemp("one-layer"))
 
 
-def prepared(baseline: Baseline, pair: Pair, folder: Path) -> Baseline:
+def prepared(baseline: Baseline, pair: LoadedModel, folder: Path) -> Baseline:
     """The baseline after `prepare` with unrelated sentences."""
     baseline.prepare(*pair, Material((), (), UNRELATED, folder, "digest"), lambda line: None)
     return baseline
@@ -94,7 +94,7 @@ def _decoded(model: Any, prompt: list[int], answer: list[int], way: AbstractCont
     return torch.stack(rows)
 
 
-def assert_undone(edited: EditedModel, open_fresh: Callable[[], Pair], ids: list[int]) -> None:
+def assert_undone(edited: EditedModel, open_fresh: Callable[[], LoadedModel], ids: list[int]) -> None:
     """After `undo` the model is a fresh one, to the bit, module by module."""
     fresh, _ = open_fresh()
     with edited.asked(len(ids)):
@@ -109,7 +109,7 @@ def assert_undone(edited: EditedModel, open_fresh: Callable[[], Pair], ids: list
 
 
 def assert_loads(
-    edited: EditedModel, baseline: Baseline, open_fresh: Callable[[], Pair], folder: Path, ids: list[int]
+    edited: EditedModel, baseline: Baseline, open_fresh: Callable[[], LoadedModel], folder: Path, ids: list[int]
 ) -> None:
     """Saved, and loaded onto a fresh model, the edit gives identical logits."""
     edited.save(folder)
@@ -123,7 +123,7 @@ def assert_loads(
 
 
 def assert_undo_and_load_are_exact(
-    baseline: Baseline, edit: Edit, open_fresh: Callable[[], Pair], folder: Path
+    baseline: Baseline, edit: Edit, open_fresh: Callable[[], LoadedModel], folder: Path
 ) -> None:
     """Two edits are saved and loaded onto a fresh model, then undone; `edit` is the one that is asked for."""
     model, tokenizer = open_fresh()
@@ -134,7 +134,7 @@ def assert_undo_and_load_are_exact(
 
 
 def assert_needs_its_settings_and_unrelated_prompts(
-    method: Callable[[BaselineSettings], Baseline], settings: BaselineSettings, open_fresh: Callable[[], Pair]
+    method: Callable[[BaselineSettings], Baseline], settings: BaselineSettings, open_fresh: Callable[[], LoadedModel]
 ) -> None:
     """Settings of another kind, and an edit before `prepare`, are refused in one line."""
     with pytest.raises(ConfigError, match=f"was given BaselineSettings; give it {type(settings).__name__}"):

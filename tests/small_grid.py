@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from onceedit_ray.comparison.config import GridConfig
+from onceedit_ray.comparison.grid_config import GridConfig
 from onceedit_ray.config import parse_as
 from tests.families import SENTENCES, build_family
 from tests.small_edits import EDITS, UNRELATED

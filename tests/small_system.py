@@ -19,8 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.config import AlignmentConfig, FusionConfig, ModelConfig
 from onceedit_ray.fusion.decoder import FusedDecoder, Member, Plugin
-from onceedit_ray.fusion.pairing import pair_up
-from onceedit_ray.knowledge.views import plugin_view
+from onceedit_ray.fusion.system import pair_up
+from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.loading import load_model, load_tokenizer, without_progress_bars

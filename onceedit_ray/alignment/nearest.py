@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from onceedit_ray.alignment.devices import gathered_at_once
 from onceedit_ray.alignment.largest import largest, padded_width
-from onceedit_ray.alignment.placement import gathered_at_once
 
 # Proposals beyond those wanted. Of 3,072 rows sampled from Gemma's and as many from SmolLM2's embeddings, 32 wanted,
 # 64 proposals prove every one; 48 leave 3 to 4 %.

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from onceedit_ray.alignment.devices import block_rows
 from onceedit_ray.alignment.in_parallel import cores, in_parallel
 from onceedit_ray.alignment.nearest import NearestAnchors, whole_sums
-from onceedit_ray.alignment.placement import block_rows
 
 KEEP = 10
 THRESHOLD = 0.1

@@ -15,14 +15,13 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from onceedit_ray.cluster.actors import ModelActor, Seat
+from onceedit_ray.cluster.calls import awaited, fetch, received
 from onceedit_ray.cluster.coordinator import Coordinator
+from onceedit_ray.cluster.model_actor import ModelActor, Seat
 from onceedit_ray.cluster.placement import actor_options, reserve
-from onceedit_ray.cluster.results import fetch
-from onceedit_ray.cluster.streams import awaited, received
 from onceedit_ray.config import ModelConfig, PluginConfig, RunConfig
 from onceedit_ray.errors import ConfigError
-from onceedit_ray.fusion.decoder import Generation, Score
+from onceedit_ray.fusion.outputs import Generation, Score
 from onceedit_ray.models.sampling import GREEDY, Sampling
 from onceedit_ray.models.sources import ModelFolder, resolve
 

@@ -17,10 +17,10 @@ from ray.exceptions import RayError, RayTaskError
 
 from onceedit_ray.comparison.cell_store import CellResult, CellStore
 from onceedit_ray.comparison.cells import Cell, cells_of, cheapest_first
-from onceedit_ray.comparison.config import GridConfig
+from onceedit_ray.comparison.grid_config import GridConfig
+from onceedit_ray.comparison.grid_report import write_comparison
 from onceedit_ray.comparison.progress import Progress, ProgressView
-from onceedit_ray.comparison.report import write_comparison
-from onceedit_ray.comparison.running import compute, make_version, reason_of
+from onceedit_ray.comparison.run_cell import compute, prepare_version, reason_of
 from onceedit_ray.config import RunConfig
 from onceedit_ray.digest import digest
 from onceedit_ray.threads import SLEEPING
@@ -78,7 +78,7 @@ class Board:
 @ray.remote(max_retries=0, max_calls=1, runtime_env={"env_vars": SLEEPING})
 def version_task(run: RunConfig, results: Path, name: str, board: Any) -> str:
     """Edit the plug-in; the version's id."""
-    return make_version(run, results, _told(board, name))
+    return prepare_version(run, results, _told(board, name))
 
 
 @ray.remote(max_retries=0, max_calls=1, runtime_env={"env_vars": SLEEPING})

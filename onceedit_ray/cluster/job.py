@@ -9,11 +9,11 @@ from pathlib import Path
 
 import ray
 
+from onceedit_ray.cluster.calls import fetch
 from onceedit_ray.cluster.fleet import Fleet
-from onceedit_ray.cluster.results import fetch
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import edit_plugin, general_prompts, open_store, selected_edits
-from onceedit_ray.evaluation.run import Outcome, evaluate_targets, write_results
+from onceedit_ray.evaluation.evaluate_targets import EvaluationResults, evaluate_targets, write_results
 from onceedit_ray.fusion.system import check_run
 from onceedit_ray.threads import SLEEPING
 
@@ -27,7 +27,7 @@ def edit_task(config: RunConfig) -> str:
     return edit_plugin(config, open_store()).id
 
 
-def edit_and_evaluate(config: RunConfig, results: Path, command: str, progress: Progress = print) -> Outcome:
+def edit_and_evaluate(config: RunConfig, results: Path, command: str, progress: Progress = print) -> EvaluationResults:
     """Run everything `config` asks for and write `results/<name>/`.
 
     Raises the errors of its parts, each before the work that would follow it.

@@ -10,20 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from onceedit_ray.cluster.results import result
-from onceedit_ray.cluster.streams import detached
+from onceedit_ray.cluster.calls import detached, result
 from onceedit_ray.errors import ModelError, SessionLostError
-from onceedit_ray.models.opening import kept_or_closed
 from onceedit_ray.models.protocol import Step
 from onceedit_ray.models.sampling import GREEDY, Sampling
 
+T = TypeVar("T")
 RESTART_SECONDS = 600.0
 """How long a dead actor is waited for. Ray restarts one in about two seconds, plus the time to load its weights."""
 
@@ -98,7 +97,7 @@ class RemoteModel:
         """As `LanguageModel.fork`; a session the actor lost is prefilled again."""
         known = self._sessions[session]
         try:
-            number = await kept_or_closed(self._ask("fork", (known.number,), 0), self._release)
+            number = await _kept_or_closed(self._ask("fork", (known.number,), 0), self._release)
         except ActorDiedError:
             raise self._gone() from None
         except (ActorUnavailableError, SessionLostError):
@@ -123,7 +122,7 @@ class RemoteModel:
     async def _opened(self, ids: list[int], rows: int, decode: int, threshold: float, sampling: Sampling) -> Step:
         """A new session of the actor's, closed there if the caller goes away meanwhile."""
         opening = self._open(ids, rows, decode, threshold, sampling)
-        return await kept_or_closed(opening, lambda step: self._release(step.session))
+        return await _kept_or_closed(opening, lambda step: self._release(step.session))
 
     async def _open(self, ids: list[int], rows: int, decode: int, threshold: float, sampling: Sampling) -> Step:
         clock = asyncio.get_running_loop()
@@ -173,3 +172,18 @@ class RemoteModel:
                     call.answer.set_exception(answer)
                 else:
                     call.answer.set_result(answer)
+
+
+async def _kept_or_closed(opening: Awaitable[T], close: Callable[[T], object]) -> T:
+    """Await `opening`; if the caller is cancelled meanwhile, `close` what it gives as soon as it is there."""
+    running = asyncio.ensure_future(opening)
+
+    def abandon(done: asyncio.Future[T]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            close(done.result())
+
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        running.add_done_callback(abandon)
+        raise

@@ -26,12 +26,11 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 from ray.serve import Application
 
+from onceedit_ray.cluster.calls import awaited, fetch, received
 from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
-from onceedit_ray.cluster.living import RemoteKnowledge, open_living
-from onceedit_ray.cluster.metrics import Metrics, VersionGauge
-from onceedit_ray.cluster.results import fetch
-from onceedit_ray.cluster.streams import awaited, received
+from onceedit_ray.cluster.hot_swap import RemoteKnowledge, open_living
+from onceedit_ray.cluster.telemetry import Metrics, VersionGauge
 from onceedit_ray.config import FusionConfig, RunConfig, load_config
 from onceedit_ray.editing.run import version_for
 from onceedit_ray.errors import ModelError
@@ -40,13 +39,13 @@ from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.sampling import GREEDY
 from onceedit_ray.models.sources import ModelFolder
 from onceedit_ray.serving.backend import PROBE_SECONDS
+from onceedit_ray.serving.generation import BUSY, GenerationEnd, GenerationRequest, answer, probe, speak
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import EDIT_KEYS_VARIABLE, check_binding, read_keys
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.observing import Observer
-from onceedit_ray.serving.plain_text import PlainCodec, take_prompts_as_text
+from onceedit_ray.serving.prompts import PlainCodec, take_prompts_as_text
 from onceedit_ray.serving.request_log import RequestLog
-from onceedit_ray.serving.speaking import BUSY, Asked, Ending, answer, probe, speak
 
 APP_NAME = "onceedit"
 SMALL = {"num_cpus": 0.1}
@@ -114,18 +113,18 @@ class SpeakingDecoder(HostedDecoder):
         """The names of the targets."""
         return list(self.members)
 
-    async def answer(self, asked: Asked) -> tuple[str, Ending]:
-        """As `speaking.answer`."""
+    async def answer(self, asked: GenerationRequest) -> tuple[str, GenerationEnd]:
+        """As `generation.answer`."""
         return await answer(self, asked)
 
-    async def speak(self, asked: Asked) -> AsyncGenerator[str | Ending]:
-        """As `speaking.speak`."""
+    async def speak(self, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
+        """As `generation.speak`."""
         async with contextlib.aclosing(speak(self, asked)) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def probe(self, seconds: float) -> dict[str, str]:
-        """As `speaking.probe`."""
+        """As `generation.probe`."""
         return await probe(self, seconds)
 
 
@@ -143,10 +142,10 @@ class RemoteBackend:
     async def targets(self) -> Sequence[str]:
         return await self._ask("targets")
 
-    async def answer(self, asked: Asked) -> tuple[str, Ending]:
+    async def answer(self, asked: GenerationRequest) -> tuple[str, GenerationEnd]:
         return await self._ask("answer", asked)
 
-    async def speak(self, asked: Asked) -> AsyncGenerator[str | Ending]:
+    async def speak(self, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
         try:
             async with contextlib.aclosing(received((await self._found()).speak, asked)) as pieces:
                 async for piece in pieces:
@@ -191,11 +190,11 @@ class Models:
         """Load what a first request would wait for: alignments, and whatever a model does once; nobody waits yet."""
         self.fleet.prepare([config.fusion.strategy], print)
         question = next((edit.prompt for edit in served.edits()), "Who?")
-        asked = (Asked(target, 4, GREEDY, question) for target in config.targets)
+        asked = (GenerationRequest(target, 4, GREEDY, question) for target in config.targets)
         fetch([self.fleet.coordinator.answer.remote(each) for each in asked])
 
     async def knowledge(self, method: str, *args: Any) -> Any:
-        """What `living.Living` says: `method` is one of `backend.Knowledge`."""
+        """What `edit_queue.EditQueue` says: `method` is one of `backend.Knowledge`."""
         return await getattr(self._living, method)(*args)
 
     async def coordinator(self) -> ActorHandle:

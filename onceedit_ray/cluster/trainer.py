@@ -11,17 +11,17 @@ import ray
 from ray.exceptions import RayActorError
 from ray.util.placement_group import remove_placement_group
 
+from onceedit_ray.cluster.calls import received
 from onceedit_ray.cluster.placement import actor_options, reserve
-from onceedit_ray.cluster.streams import received
 from onceedit_ray.config import ModelConfig, RunConfig
 from onceedit_ray.editing.run import open_store
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.version import Version
-from onceedit_ray.serving.making import Made, Report, Step, make_version
+from onceedit_ray.living.build_version import BuiltVersion, Phase, Report, build_version
 from onceedit_ray.threads import SLEEPING
 
-Progress = tuple[Step, float]
+PhaseProgress = tuple[Phase, float]
 
 
 class Trainer:
@@ -29,19 +29,19 @@ class Trainer:
 
     async def make(
         self, config: RunConfig, edits: Sequence[Edit], parent: str | None, new: Sequence[Edit]
-    ) -> AsyncGenerator[Progress | Made]:
-        """As `making.make_version`: its progress as it comes, and what was made at last."""
-        told: asyncio.Queue[Progress | None] = asyncio.Queue()
+    ) -> AsyncGenerator[PhaseProgress | BuiltVersion]:
+        """As `build_version.build_version`: its progress as it comes, and what was made at last."""
+        told: asyncio.Queue[PhaseProgress | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
-        def tell(step: Step, share: float) -> None:
+        def tell(step: Phase, share: float) -> None:
             loop.call_soon_threadsafe(told.put_nowait, (step, share))
 
-        def work() -> Made:
+        def work() -> BuiltVersion:
             # Here and not in the constructor: Linux keeps niceness by thread, and those begun here inherit it.
             os.nice(max(config.living.niceness - os.nice(0), 0))
             store = open_store()
-            return make_version(config, store, edits, store.get(parent) if parent else None, new, tell)
+            return build_version(config, store, edits, store.get(parent) if parent else None, new, tell)
 
         making = asyncio.ensure_future(asyncio.to_thread(work))
         making.add_done_callback(lambda _: told.put_nowait(None))
@@ -53,14 +53,16 @@ class Trainer:
 TrainerActor = ray.remote(max_restarts=0, runtime_env={"env_vars": SLEEPING})(Trainer)
 
 
-class RemoteMaker:
-    """`living.Maker` over a `Trainer`, one for each version, with a reservation of its own."""
+class RemoteBuilder:
+    """`edit_queue.VersionBuilder` over a `Trainer`, one for each version, with a reservation of its own."""
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
 
-    async def make(self, edits: Sequence[Edit], parent: Version | None, new: Sequence[Edit], report: Report) -> Made:
-        """As `make_version`; raises `ConfigError` where the cluster has no room, `ModelError` if the process dies."""
+    async def make(
+        self, edits: Sequence[Edit], parent: Version | None, new: Sequence[Edit], report: Report
+    ) -> BuiltVersion:
+        """As `build_version`; raises `ConfigError` where the cluster has no room, `ModelError` if the process dies."""
         living = self._config.living
         needs = ModelConfig(model=self._config.plugin.model, num_cpus=living.num_cpus, num_gpus=living.num_gpus)
         group = await asyncio.to_thread(reserve, "editing", needs)
@@ -69,7 +71,7 @@ class RemoteMaker:
             asked = (self._config, list(edits), parent.id if parent else None, list(new))
             async with contextlib.aclosing(received(trainer.make, *asked)) as pieces:
                 async for piece in pieces:
-                    if isinstance(piece, Made):
+                    if isinstance(piece, BuiltVersion):
                         return piece
                     report(*piece)
         except RayActorError as error:

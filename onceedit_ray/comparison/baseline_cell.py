@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from onceedit_ray.baselines import Baseline
+from onceedit_ray.baselines.edited_model import EditedModel
+from onceedit_ray.baselines.material import read_material
 from onceedit_ray.comparison.cells import Plan, Sources, corpus_texts
 from onceedit_ray.comparison.edited_target import EditedTarget
 from onceedit_ray.comparison.scoring import KeptRecords, Scoring, Unit, units_left
 from onceedit_ray.comparison.stopwatch import Stopwatch
 from onceedit_ray.comparison.unedited_answers import UneditedAnswers
 from onceedit_ray.digest import digest
-from onceedit_ray.editing.baselines import Baseline
-from onceedit_ray.editing.edited_model import EditedModel
-from onceedit_ray.editing.material import read_material
 from onceedit_ray.editing.run import general_prompts
 from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.models.assembly import open_codec, use_threads

@@ -18,15 +18,22 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from onceedit_ray.comparison.config import ONCEEDIT, DatasetConfig, GridConfig, Protocol, RowConfig, TargetConfig
+from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings, preset
+from onceedit_ray.comparison.grid_config import (
+    ONCEEDIT,
+    DatasetConfig,
+    EditProtocol,
+    GridConfig,
+    RowConfig,
+    TargetConfig,
+)
 from onceedit_ray.config import EditingConfig, EvaluationConfig, RunConfig
 from onceedit_ray.digest import digest
-from onceedit_ray.editing.baselines import BASELINES, Baseline, BaselineSettings, preset
 from onceedit_ray.editing.run import general_prompts, selected_edits, unrelated_prompts
 from onceedit_ray.errors import ConfigError, DataError, OnceEditError
 from onceedit_ray.fusion.system import check_run
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.prompts import read_prompts
+from onceedit_ray.knowledge.prompt_files import read_prompts
 from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.models.sources import ModelFolder, resolve
 
@@ -50,7 +57,7 @@ class Plan:
 
     method: str
     measure: Measure
-    protocol: Protocol
+    protocol: EditProtocol
     target_name: str
     target: TargetConfig
     dataset: DatasetConfig

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedModel
 
+from onceedit_ray.baselines.edited_model import EditedModel
 from onceedit_ray.comparison.unedited_answers import UneditedAnswers
-from onceedit_ray.editing.edited_model import EditedModel
 from onceedit_ray.errors import ModelError
-from onceedit_ray.fusion.answering import Answering
-from onceedit_ray.fusion.decoder import UNEDITED, Generation, Score, answer_lead
+from onceedit_ray.fusion.decoder import UNEDITED, answer_lead
+from onceedit_ray.fusion.outputs import Generation, Score
+from onceedit_ray.fusion.speculative import SpeculativeAnswer
 from onceedit_ray.models.codec import Codec
-from onceedit_ray.models.local import LocalModel
+from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.sampling import GREEDY
 
 
@@ -84,7 +85,7 @@ class EditedTarget:
 
     async def _generate(self, prompt: str, budget: int) -> Generation:
         prompt_ids = self._codec.encode_prompt(prompt)
-        answering = Answering(self._model, self._codec, prompt_ids, budget, GREEDY)
+        answering = SpeculativeAnswer(self._model, self._codec, prompt_ids, budget, GREEDY)
         with self._asked(len(prompt_ids)):
             async with contextlib.aclosing(answering):
                 async for _ in answering.alone():

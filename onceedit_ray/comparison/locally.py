@@ -13,10 +13,10 @@ from pathlib import Path
 
 from onceedit_ray.comparison.cell_store import CellResult, CellStore
 from onceedit_ray.comparison.cells import Cell, cells_of, cheapest_first
-from onceedit_ray.comparison.config import GridConfig
+from onceedit_ray.comparison.grid_config import GridConfig
+from onceedit_ray.comparison.grid_report import write_comparison
 from onceedit_ray.comparison.progress import Progress
-from onceedit_ray.comparison.report import write_comparison
-from onceedit_ray.comparison.running import compute, make_version, reason_of
+from onceedit_ray.comparison.run_cell import compute, prepare_version, reason_of
 
 
 def compare_here(config: GridConfig, results: Path, command: str, at_once: int, say: Progress) -> int:
@@ -75,7 +75,7 @@ def _settle_first(waiting: dict[Future[CellResult], Cell], settle: Callable[[Cel
 def _compute(cell: Cell, results: Path) -> CellResult:
     progress = partial(_print, cell.name)
     run = cell.plan.run
-    version = make_version(run, results, progress) if run and cell.plan.measure == "scores" else None
+    version = prepare_version(run, results, progress) if run and cell.plan.measure == "scores" else None
     return compute(cell, results, version, progress)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-Row = tuple[float | None, ...]
+PaperRow = tuple[float | None, ...]
 _ANY = "all"  # a table that does not say on which data set it was measured
 
 
@@ -27,9 +27,9 @@ class PaperTable:
     plugin: str
     records: str
     targets: tuple[str, ...]
-    rows: Mapping[str, Mapping[str, Row]]
+    rows: Mapping[str, Mapping[str, PaperRow]]
 
-    def of(self, dataset: str) -> Mapping[str, Row]:
+    def of(self, dataset: str) -> Mapping[str, PaperRow]:
         """The rows over a data set; none where the paper has no such data set."""
         return self.rows.get(dataset, self.rows.get(_ANY, {}))
 

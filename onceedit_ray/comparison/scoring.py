@@ -18,7 +18,7 @@ from onceedit_ray.evaluation.evaluate import Answerer, Evaluation
 from onceedit_ray.evaluation.records import Record
 from onceedit_ray.knowledge.edit import Edit
 
-Scored = Callable[[], None]
+OnScored = Callable[[], None]
 Unit = tuple[str, int]
 """What is scored at once: "edit" or "general", and its number."""
 
@@ -96,7 +96,7 @@ class Scoring:
         for unit in units:
             await self._evaluated(unit, unedited)
 
-    async def score(self, units: Sequence[Unit], scored: Scored = lambda: None) -> None:
+    async def score(self, units: Sequence[Unit], scored: OnScored = lambda: None) -> None:
         """Score and keep the units; calls `scored` after each."""
         turns = asyncio.Semaphore(self._config.concurrency)
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from onceedit_ray.evaluation.records import replacing
-from onceedit_ray.fusion.decoder import Generation, Score
+from onceedit_ray.fusion.outputs import Generation, Score
 
 
 @dataclass

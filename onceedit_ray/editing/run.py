@@ -14,7 +14,7 @@ from onceedit_ray.editing.training import Recipe, train
 from onceedit_ray.errors import ConfigError, StoreError
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.prompts import read_prompts, shipped_prompts
+from onceedit_ray.knowledge.prompt_files import read_prompts, shipped_prompts
 from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.knowledge.selection import select
 from onceedit_ray.knowledge.store import KnowledgeStore

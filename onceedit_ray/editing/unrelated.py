@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.views import SHAPES, wrap
+from onceedit_ray.knowledge.prompt_shapes import SHAPES, wrap
 
 # What may be asked of a subject beside the edit, by kind; `_ASKS` tells which kinds an edit's own prompt asks for.
 _OTHER_RELATIONS = {

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from onceedit_ray.config import EvaluationConfig, Shape
 from onceedit_ray.evaluation.metrics import generation_accuracy, text_match, token_accuracy
 from onceedit_ray.evaluation.records import GateKind, GateRecord, Property, Record
-from onceedit_ray.fusion.decoder import UNEDITED, Generation, Score
+from onceedit_ray.fusion.decoder import UNEDITED
+from onceedit_ray.fusion.outputs import Generation, Score
 from onceedit_ray.knowledge.edit import Edit
 
 EXTRA_TOKENS = 2

@@ -19,7 +19,7 @@ from onceedit_ray.evaluation.machine import package_versions
 from onceedit_ray.evaluation.records import GateRecord, Record, replacing
 from onceedit_ray.evaluation.summary import PROPERTIES, SETTINGS, strategies_of
 from onceedit_ray.fusion.decoder import UNEDITED
-from onceedit_ray.knowledge.views import unwrap
+from onceedit_ray.knowledge.prompt_shapes import unwrap
 
 ANSWERS_SHOWN = 3  # edits whose answers the report shows side by side, for each target
 _CELL = 120  # characters of a prompt or answer shown in a Markdown cell

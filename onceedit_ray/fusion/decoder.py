@@ -22,12 +22,12 @@ from typing import Self
 
 from onceedit_ray.config import FusionConfig
 from onceedit_ray.errors import ConfigError, OnceEditError
-from onceedit_ray.fusion.answering import Answering, read
 from onceedit_ray.fusion.drafter import Drafter, DraftReader
+from onceedit_ray.fusion.outputs import Generation, Score, Trace
 from onceedit_ray.fusion.screen import Screen
+from onceedit_ray.fusion.speculative import SpeculativeAnswer, read
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair, Strategy
-from onceedit_ray.fusion.trace import Trace
-from onceedit_ray.knowledge.views import plugin_view, unwrap
+from onceedit_ray.knowledge.prompt_shapes import plugin_view, unwrap
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.protocol import LanguageModel
 from onceedit_ray.models.sampling import GREEDY, Sampling
@@ -110,40 +110,6 @@ class _Shared:
     drafter: Drafter
     opening: asyncio.Task[float]
     holders: int = 0
-
-
-@dataclass(frozen=True)
-class Generation:
-    """An answer.
-
-    token_ids: the target's tokens, its end-of-text included where it came. weight: the gate's w, 0 where the screen
-    found no edited subject; None if unedited. alone: the target spoke alone. target_passes, plugin_passes: forward
-    passes for this answer; requests that shared a draft report it each. version: the plug-in's. drafted, accepted:
-    tokens that the plug-in proposed to the target, and those of them that were kept.
-    """
-
-    target: str
-    text: str
-    token_ids: tuple[int, ...]
-    weight: float | None
-    alone: bool
-    target_passes: int
-    plugin_passes: int
-    ended: bool
-    version: str = ""
-    prompt_tokens: int = 0
-    drafted: int = 0
-    accepted: int = 0
-
-
-@dataclass(frozen=True)
-class Score:
-    """Teacher-forced predictions: the token chosen at each gold position, given the gold tokens before it."""
-
-    predicted: tuple[int, ...]
-    weight: float | None
-    alone: bool
-    plugin_passes: int
 
 
 class FusedDecoder:
@@ -263,7 +229,7 @@ class FusedDecoder:
         prompt_ids = member.codec.encode_prompt(prompt)
         budget = max_new_tokens or self._config.max_new_tokens
         trace = trace or Trace()
-        answering = Answering(member.model, member.codec, prompt_ids, budget, sampling, stride, trace)
+        answering = SpeculativeAnswer(member.model, member.codec, prompt_ids, budget, sampling, stride, trace)
         name = strategy or self._config.strategy
         async with contextlib.AsyncExitStack() as held:
             plugin = held.enter_context(self.plugin.held())
@@ -374,7 +340,7 @@ def answer_lead(prompt: str) -> bytes:
 
 
 def _generation(
-    member: Member, answering: Answering, weight: float | None, alone: bool, plugin_passes: int, version: str
+    member: Member, answering: SpeculativeAnswer, weight: float | None, alone: bool, plugin_passes: int, version: str
 ) -> Generation:
     ids = tuple(answering.ids)
     return Generation(

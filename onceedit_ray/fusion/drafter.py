@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from onceedit_ray.errors import ContextLengthError, ModelError
-from onceedit_ray.fusion.reading import LOOKAHEAD, Reading, read_draft, token_at
+from onceedit_ray.fusion.retokenise import LOOKAHEAD, DraftPosition, read_draft, token_at
 from onceedit_ray.models.codec import Codec, common_prefix
 from onceedit_ray.models.protocol import LanguageModel, Row, Step
 
@@ -176,16 +176,16 @@ class DraftReader:
         if not self._text().startswith(answer):
             self._branch = await self._drafter.begin_anew(branch, answer, max(self.ahead, 1))
 
-    async def boundary(self, answer: bytes) -> Reading:
+    async def boundary(self, answer: bytes) -> DraftPosition:
         """The plug-in's distribution after the answer so far, encoded by itself: a token's start."""
         answer = self._lead + answer
         tokens = list(self._drafter.codec.encode_bytes(answer))
         if tokens != self._branch.tokens[: len(tokens)] or len(self._branch.rows) <= len(tokens):
             self._branch = await self._drafter.begin_anew(self._branch, answer, decode=0)
         ids_K, p_K = self._branch.rows[len(tokens)]
-        return Reading(ids_K, p_K)
+        return DraftPosition(ids_K, p_K)
 
-    async def read(self, offset: int, target: Codec) -> Reading:
+    async def read(self, offset: int, target: Codec) -> DraftPosition:
         """The plug-in's distribution at a byte of its draft, and the target token proposed there.
 
         The draft is run on as far as the position needs. `offset` must not lie beyond the draft's end.

@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.prompts import shipped_prompts
+from onceedit_ray.knowledge.prompt_files import shipped_prompts
 
 SHARE = 0.5
 STEM = 4

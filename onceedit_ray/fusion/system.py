@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from onceedit_ray.config import FusionConfig, ModelConfig, RunConfig
+from onceedit_ray.alignment import Side, build_alignment
+from onceedit_ray.config import AlignmentConfig, FusionConfig, ModelConfig, RunConfig
 from onceedit_ray.fusion.decoder import FusedDecoder, Member, Plugin
-from onceedit_ray.fusion.pairing import pair_up
 from onceedit_ray.fusion.screen import Screen
-from onceedit_ray.fusion.strategies import STRATEGIES
+from onceedit_ray.fusion.strategies import STRATEGIES, Pair
+from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.knowledge.version import EDITS, edits_in
-from onceedit_ray.knowledge.views import plugin_view
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.loading import input_embeddings
 from onceedit_ray.models.sources import ModelFolder, resolve
 
 Progress = Callable[[str], None]
@@ -51,6 +52,30 @@ def open_decoder(
     return decoder
 
 
+def pair_up(
+    plugin: ModelFolder,
+    plugin_codec: Codec,
+    target: ModelFolder,
+    target_codec: Codec,
+    config: AlignmentConfig,
+    progress: Progress | None = None,
+) -> Pair:
+    """Pair two models.
+
+    `plugin` is the base plug-in: every edited version shares its alignments, so an edit never rebuilds one. Parts are
+    built when a strategy first needs them. Raises `AlignmentError` where the vocabularies share no token.
+    """
+    alignment = build_alignment(
+        _side(plugin, plugin_codec),
+        _side(target, target_codec),
+        rule=config.rule,
+        keep=config.keep,
+        own_mass=config.own_mass,
+        progress=progress,
+    )
+    return Pair(plugin_codec, target_codec, alignment)
+
+
 def open_screen(edited: Path, config: FusionConfig) -> Screen | None:
     """The screen over a version's edits, if the run file asks for one; a version without its edits has none."""
     if config.screen == "none" or not (edited / EDITS).is_file():
@@ -69,4 +94,15 @@ def _member(name: str, target: ModelConfig, base: ModelFolder, config: RunConfig
         codec,
         lambda: pair_up(base, base_codec, folder, codec, config.alignment, progress),
         beside=target.num_gpus > 0,
+    )
+
+
+def _side(folder: ModelFolder, codec: Codec) -> Side:
+    return Side(
+        name=folder.name,
+        vocab=codec.tokenizer.get_vocab(),
+        special=codec.special_tokens,
+        eos_id=codec.end_id if codec.end_id >= 0 else None,
+        embeddings=lambda: input_embeddings(folder.path),
+        digest=folder.digest,
     )

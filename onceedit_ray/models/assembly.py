@@ -14,7 +14,7 @@ from onceedit_ray.config import ModelConfig, PluginConfig
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.linear_maps import speed_up_linear_maps
 from onceedit_ray.models.loading import has_bfloat16, load_model, load_tokenizer
-from onceedit_ray.models.local import LocalModel
+from onceedit_ray.models.local_model import LocalModel
 
 SMALL = 3 * 2**28
 """Bytes of weights below which a model on a CPU decodes with one thread, unless the run file says how many.

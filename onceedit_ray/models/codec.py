@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from transformers import PreTrainedTokenizerBase
 
 from onceedit_ray.errors import ModelError
-from onceedit_ray.knowledge.views import wrap
+from onceedit_ray.knowledge.prompt_shapes import wrap
 from onceedit_ray.models.surface import vocabulary_surfaces
 from onceedit_ray.models.weight_token import weight_token_id
 

@@ -5,12 +5,13 @@ each session a cache of its own, for networks whose state is more than keys and 
 or which do not take a mask of ours. `passes_for` finds out which it is by trying: a batch must give what its rows give
 alone. No model names, no text, no threads.
 
-Shapes: B rows of a pass, N tokens fed to a row, T positions attended, V vocabulary.
+Shapes: B rows of a pass, N tokens fed to a row, T positions attended, D width, M chosen positions, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,8 +19,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from onceedit_ray.models.heads import head_reads
-from onceedit_ray.models.slots import SlotCache
+from onceedit_ray.models.kv_cache import SlotCache
 
 ATTENTION = frozenset({"full_attention", "sliding_attention"})
 AGREEMENT = {torch.float32: 1e-3}
@@ -28,7 +28,7 @@ ROUGH_AGREEMENT = 5e-2
 
 
 @dataclass(frozen=True)
-class Row:
+class PassRow:
     """One session's part of a pass.
 
     place: its place in the cache. held: positions it holds. ids: tokens fed. rows: last positions whose logits are
@@ -58,7 +58,7 @@ class Passes(Protocol):
     def cut(self, place: int, held: int, keep: int) -> int:
         """Cut `place` from `held` positions back to `keep`; how many it really holds then: `keep`, or 0."""
 
-    def logits(self, rows: Sequence[Row]) -> list[Tensor]:
+    def logits(self, rows: Sequence[PassRow]) -> list[Tensor]:
         """One pass; for each row the logits of its last `rows` positions, [N, V]."""
 
     def nbytes(self) -> int:
@@ -112,14 +112,14 @@ class SlotPasses:
     def nbytes(self) -> int:
         return self._cache.nbytes()
 
-    def logits(self, rows: Sequence[Row]) -> list[Tensor]:
+    def logits(self, rows: Sequence[PassRow]) -> list[Tensor]:
         tokens = max(len(row.ids) for row in rows)
         device = self._model.device
         ids_BN = torch.tensor([[*row.ids, *[row.ids[-1]] * (tokens - len(row.ids))] for row in rows], device=device)
         positions_BN = self._cache.select([row.place for row in rows], [row.held for row in rows], tokens, device)
         which = [(index, len(row.ids) - row.rows + n) for index, row in enumerate(rows) for n in range(row.rows)]
         rows_M, columns_M = torch.tensor(which, device=device).T
-        with head_reads(self._model, rows_M, columns_M):
+        with _head_reads(self._model, rows_M, columns_M):
             logits_1MV = self._model(
                 ids_BN,
                 attention_mask=self._attended(positions_BN) if len(rows) > 1 else None,
@@ -192,7 +192,7 @@ class SinglePasses:
         ]
         return sum(tensor.nbytes for tensor in tensors)
 
-    def logits(self, rows: Sequence[Row]) -> list[Tensor]:
+    def logits(self, rows: Sequence[PassRow]) -> list[Tensor]:
         (row,) = rows
         ids_1N = torch.tensor([list(row.ids)], device=self._model.device)
         out: Any = self._model(ids_1N, past_key_values=self._caches[row.place], use_cache=True, logits_to_keep=row.rows)
@@ -213,12 +213,12 @@ def _agrees(passes: SlotPasses, vocabulary: int) -> bool:
     prompts = [[token % vocabulary for token in range(start, start + length)] for start, length in ((11, 7), (29, 4))]
     try:
         with torch.inference_mode():
-            alone = [passes.logits([Row(passes.take(), 0, ids, 2)])[0] for ids in prompts]
+            alone = [passes.logits([PassRow(passes.take(), 0, ids, 2)])[0] for ids in prompts]
             places = [passes.take() for _ in prompts]
-            together = passes.logits([Row(place, 0, ids, 2) for place, ids in zip(places, prompts, strict=True)])
-            next_alone = [passes.logits([Row(i, len(ids), [5, 6], 1)])[0] for i, ids in enumerate(prompts)]
+            together = passes.logits([PassRow(place, 0, ids, 2) for place, ids in zip(places, prompts, strict=True)])
+            next_alone = [passes.logits([PassRow(i, len(ids), [5, 6], 1)])[0] for i, ids in enumerate(prompts)]
             next_together = passes.logits(
-                [Row(place, len(ids), [5, 6], 1) for place, ids in zip(places, prompts, strict=True)]
+                [PassRow(place, len(ids), [5, 6], 1) for place, ids in zip(places, prompts, strict=True)]
             )
     except _NOT_MADE_FOR_IT:
         return False
@@ -232,8 +232,8 @@ def _runs_alone(passes: SlotPasses, model: PreTrainedModel) -> bool:
     try:
         with torch.inference_mode():
             place = passes.take()
-            passes.logits([Row(place, 0, ids[:3], 1)])
-            (found,) = passes.logits([Row(place, 3, ids[3:], 1)])
+            passes.logits([PassRow(place, 0, ids[:3], 1)])
+            (found,) = passes.logits([PassRow(place, 3, ids[3:], 1)])
             whole = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0, -1:]
     except _NOT_MADE_FOR_IT:
         return False
@@ -243,3 +243,22 @@ def _runs_alone(passes: SlotPasses, model: PreTrainedModel) -> bool:
 def _same(one_NV: Tensor, other_NV: Tensor) -> bool:
     distance_N = (torch.softmax(one_NV.float(), -1) - torch.softmax(other_NV.float(), -1)).abs().sum(-1) / 2
     return bool(distance_N.max() < AGREEMENT.get(one_NV.dtype, ROUGH_AGREEMENT))
+
+
+@contextlib.contextmanager
+def _head_reads(model: PreTrainedModel, rows_M: Tensor, columns_M: Tensor) -> Iterator[None]:
+    """While the block runs, a forward pass of `model` returns the logits of positions (row, column), [1, M, V].
+
+    The output head is the larger half of a small model, so it reads a gathered list of positions instead of every
+    position. What a model does to its logits after the head (soft-capping, scaling) is done by the model itself.
+    """
+
+    def chosen(head: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        h_BTD: Tensor = args[0]
+        return (h_BTD[rows_M.to(h_BTD.device), columns_M.to(h_BTD.device)].unsqueeze(0), *args[1:])
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(chosen)
+    try:
+        yield
+    finally:
+        hook.remove()

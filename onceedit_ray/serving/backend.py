@@ -7,15 +7,15 @@ from typing import Protocol
 
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.serving.edit_views import BatchView, EditView, VersionView
-from onceedit_ray.serving.plain_text import take_prompts_as_text
-from onceedit_ray.serving.speaking import Asked, Ending, answer, probe, speak
+from onceedit_ray.living.edit_views import BatchView, EditView, VersionView
+from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest, answer, probe, speak
+from onceedit_ray.serving.prompts import take_prompts_as_text
 
 PROBE_SECONDS = 5.0
 
 
 class Knowledge(Protocol):
-    """What is known, and how it is edited; see `living.Living`, which says what each raises."""
+    """What is known, and how it is edited; see `edit_queue.EditQueue`, which says what each raises."""
 
     async def submit(self, edits: Sequence[Edit]) -> BatchView:
         """Queue edits."""
@@ -48,14 +48,14 @@ class Backend(Protocol):
     async def targets(self) -> Sequence[str]:
         """The names of the targets."""
 
-    async def answer(self, asked: Asked) -> tuple[str, Ending]:
-        """As `speaking.answer`."""
+    async def answer(self, asked: GenerationRequest) -> tuple[str, GenerationEnd]:
+        """As `generation.answer`."""
 
-    def speak(self, asked: Asked) -> AsyncGenerator[str | Ending]:
-        """As `speaking.speak`."""
+    def speak(self, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
+        """As `generation.speak`."""
 
     async def probe(self) -> dict[str, str]:
-        """As `speaking.probe`."""
+        """As `generation.probe`."""
 
 
 class InProcess:
@@ -69,10 +69,10 @@ class InProcess:
     async def targets(self) -> Sequence[str]:
         return list(self._decoder.members)
 
-    async def answer(self, asked: Asked) -> tuple[str, Ending]:
+    async def answer(self, asked: GenerationRequest) -> tuple[str, GenerationEnd]:
         return await answer(self._decoder, asked)
 
-    def speak(self, asked: Asked) -> AsyncGenerator[str | Ending]:
+    def speak(self, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
         return speak(self._decoder, asked)
 
     async def probe(self) -> dict[str, str]:

@@ -8,9 +8,8 @@ from typing import Annotated
 from fastapi import FastAPI, Path, Query
 
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.serving.backend import Backend, Knowledge
-from onceedit_ray.serving.edit_book import Status
-from onceedit_ray.serving.edit_views import (
+from onceedit_ray.living.edit_book import Status
+from onceedit_ray.living.edit_views import (
     BatchView,
     EditBody,
     EditList,
@@ -19,8 +18,9 @@ from onceedit_ray.serving.edit_views import (
     VersionList,
     VersionView,
 )  # fmt: skip
+from onceedit_ray.serving.backend import Backend, Knowledge
+from onceedit_ray.serving.errors import ApiError, api_error_of
 from onceedit_ray.serving.limits import Limits
-from onceedit_ray.serving.refusals import Refusal, refusal_of
 
 Id = Annotated[str, Path(max_length=128)]
 MOST_LISTED = 1000
@@ -40,7 +40,7 @@ def add_editing_routes(api: FastAPI, backend: Backend, limits: Limits) -> None:
             _check_queue(len(edits), await knowledge.edits(), limits)
             return await knowledge.submit(edits)
         except Exception as error:
-            raise refusal_of(error) from None
+            raise api_error_of(error) from None
 
     @api.get("/v1/edits")
     async def listed(
@@ -51,11 +51,11 @@ def add_editing_routes(api: FastAPI, backend: Backend, limits: Limits) -> None:
         try:
             edits = await _of(backend).edits()
         except Exception as error:
-            raise refusal_of(error) from None
+            raise api_error_of(error) from None
         if after is not None:
             places = [place for place, edit in enumerate(edits) if edit.id == after]
             if not places:
-                raise Refusal(404, f"there is no edit '{after}' to list from", "after", "not_found")
+                raise ApiError(404, f"there is no edit '{after}' to list from", "after", "not_found")
             edits = edits[places[0] + 1 :]
         wanted = [edit for edit in edits if status is None or edit.status == status]
         return EditList(data=wanted[:limit], has_more=len(wanted) > limit)
@@ -65,40 +65,40 @@ def add_editing_routes(api: FastAPI, backend: Backend, limits: Limits) -> None:
         try:
             return await _of(backend).found(id)
         except Exception as error:
-            raise refusal_of(error) from None
+            raise api_error_of(error) from None
 
     @api.delete("/v1/edits/{id}", status_code=202)
     async def remove(id: Id) -> EditView | BatchView:
         try:
             return await _of(backend).remove(id)
         except Exception as error:
-            raise refusal_of(error) from None
+            raise api_error_of(error) from None
 
     @api.get("/v1/versions")
     async def versions() -> VersionList:
         try:
             return VersionList(data=await _of(backend).versions())
         except Exception as error:
-            raise refusal_of(error) from None
+            raise api_error_of(error) from None
 
     @api.post("/v1/versions/{id}/activate")
     async def activate(id: Id) -> VersionView:
         try:
             return await _of(backend).activate(id)
         except Exception as error:
-            raise refusal_of(error) from None
+            raise api_error_of(error) from None
 
 
 def _of(backend: Backend) -> Knowledge:
     if backend.knowledge is None:
-        raise Refusal(501, "this server's knowledge is not edited while it runs", code="not_editable")
+        raise ApiError(501, "this server's knowledge is not edited while it runs", code="not_editable")
     return backend.knowledge
 
 
 def _check_queue(new: int, edits: Sequence[EditView], limits: Limits) -> None:
     queued = sum(edit.status == "queued" for edit in edits)
     if queued + new > limits.queued:
-        raise Refusal(
+        raise ApiError(
             429, f"{queued} edits are queued and {limits.queued} may be; try again when they are made",
             code="queue_full", retry_after=QUEUE_SECONDS,
         )  # fmt: skip
@@ -106,15 +106,15 @@ def _check_queue(new: int, edits: Sequence[EditView], limits: Limits) -> None:
 
 def _check(edits: Sequence[Edit], limits: Limits) -> None:
     if len(edits) > limits.edits:
-        raise Refusal(400, f"{len(edits)} edits; {limits.edits} is the most in one call", "edits", "too_many_edits")
+        raise ApiError(400, f"{len(edits)} edits; {limits.edits} is the most in one call", "edits", "too_many_edits")
     for number, edit in enumerate(edits):
         where = f"edits.{number}" if len(edits) > 1 else None
         texts = [edit.prompt, edit.target_new, edit.subject, edit.ground_truth, *edit.rephrasings]
         texts += [text for probe in (*edit.locality, *edit.portability) for text in (probe.prompt, probe.answer)]
         if max(map(len, texts)) > limits.edit_chars:
             found = f"a text of {max(map(len, texts))} characters; {limits.edit_chars} is the most in an edit"
-            raise Refusal(400, found, where, "edit_too_long")
+            raise ApiError(400, found, where, "edit_too_long")
         probes = max(len(edit.rephrasings), len(edit.locality), len(edit.portability))
         if probes > limits.edit_probes:
             found = f"{probes} probes of one kind; {limits.edit_probes} is the most for an edit"
-            raise Refusal(400, found, where, "too_many_probes")
+            raise ApiError(400, found, where, "too_many_probes")

@@ -18,19 +18,19 @@ from starlette.types import Receive, Scope, Send
 
 from onceedit_ray import __version__
 from onceedit_ray.errors import OnceEditError
-from onceedit_ray.serving.answers import DONE, Writer, event, model_card
-from onceedit_ray.serving.asking import questions
+from onceedit_ray.serving.admission import Admission
 from onceedit_ray.serving.backend import Backend
+from onceedit_ray.serving.cancellation import merged, together, undisturbed, while_there
 from onceedit_ray.serving.editing_routes import add_editing_routes
-from onceedit_ray.serving.flow import merged, together, undisturbed, while_there
-from onceedit_ray.serving.guard import Guard
+from onceedit_ray.serving.errors import ApiError, api_error_of, invalid, unknown_model
+from onceedit_ray.serving.generation import BUSY, GenerationEnd, GenerationRequest
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.observing import CLIENT_GONE, Account, Observed, Observer, account_of
 from onceedit_ray.serving.playground import add_playground
-from onceedit_ray.serving.refusals import Refusal, invalid, refusal_of, unknown_model
+from onceedit_ray.serving.requests import questions
+from onceedit_ray.serving.responses import DONE, ResponseWriter, event, model_card
 from onceedit_ray.serving.schema import ChatRequest, CompletionRequest
-from onceedit_ray.serving.speaking import BUSY, Asked, Ending
 
 
 def build_ingress(
@@ -49,7 +49,7 @@ def build_ingress(
         observers: who is told of every request. behind_proxy: whether what is in front writes `x-request-id` itself.
     """
     api = FastAPI(title="OnceEdit", version=__version__, docs_url=None, redoc_url=None)
-    api.add_middleware(Guard, keys=keys, limits=limits, edit_keys=edit_keys or Keys())
+    api.add_middleware(Admission, keys=keys, limits=limits, edit_keys=edit_keys or Keys())
     api.add_middleware(Observed, observers=observers, names=not behind_proxy)
     _refuse_in_openais_shape(api)
 
@@ -88,7 +88,7 @@ def build_ingress(
 
 def _refuse_in_openais_shape(api: FastAPI) -> None:
     async def refused(request: Request, error: Exception) -> Response:
-        refusal = refusal_of(error)
+        refusal = api_error_of(error)
         account_of(request.scope).error = refusal.code
         return refusal.response()
 
@@ -99,7 +99,7 @@ def _refuse_in_openais_shape(api: FastAPI) -> None:
     async def not_routed(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
-        response = Refusal(error.status_code, str(error.detail), code=code).response()
+        response = ApiError(error.status_code, str(error.detail), code=code).response()
         response.headers.update(error.headers or {})
         return response
 
@@ -107,20 +107,20 @@ def _refuse_in_openais_shape(api: FastAPI) -> None:
     api.add_exception_handler(HTTPException, not_routed)
     api.add_exception_handler(OnceEditError, refused)
     api.add_exception_handler(TimeoutError, refused)
-    api.add_exception_handler(Refusal, refused)
+    api.add_exception_handler(ApiError, refused)
 
 
 async def _respond(
     backend: Backend, body: CompletionRequest | ChatRequest, request: Request, limits: Limits
 ) -> Response:
-    writer = Writer(body.model, isinstance(body, ChatRequest), body.likely)
+    writer = ResponseWriter(body.model, isinstance(body, ChatRequest), body.likely)
     account = account_of(request.scope)
     deadline = asyncio.get_running_loop().time() + limits.seconds
     try:
         async with asyncio.timeout_at(deadline):
             asked = questions(body, await backend.targets(), limits)
     except Exception as error:
-        raise refusal_of(error) from None
+        raise api_error_of(error) from None
     account.model, account.streamed = body.model, bool(body.stream)
     if limits.keep_prompts:
         account.prompts = [*body.prompts] if isinstance(body, CompletionRequest) else [*asked[0].messages]
@@ -131,7 +131,7 @@ async def _respond(
     try:
         first = await anext(events, None)
     except Exception as error:
-        raise refusal_of(error) from None
+        raise api_error_of(error) from None
     if first is None:
         return Response(status_code=CLIENT_GONE)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -167,9 +167,9 @@ class _EventStream(Response):
 
 
 async def _whole(
-    backend: Backend, asked: Sequence[Asked], writer: Writer, request: Request, deadline: float
+    backend: Backend, asked: Sequence[GenerationRequest], writer: ResponseWriter, request: Request, deadline: float
 ) -> Response:
-    async def answers() -> AsyncGenerator[list[tuple[str, Ending]]]:
+    async def answers() -> AsyncGenerator[list[tuple[str, GenerationEnd]]]:
         async with asyncio.timeout_at(deadline):
             found = await together([backend.answer(question) for question in asked])
         yield found
@@ -180,12 +180,17 @@ async def _whole(
                 account_of(request.scope).endings = [ending for _, ending in found]
                 return JSONResponse(writer.whole(found))
     except Exception as error:
-        raise refusal_of(error) from None
+        raise api_error_of(error) from None
     return Response(status_code=CLIENT_GONE)
 
 
 async def _events(
-    backend: Backend, asked: Sequence[Asked], writer: Writer, counted: bool, deadline: float, account: Account
+    backend: Backend,
+    asked: Sequence[GenerationRequest],
+    writer: ResponseWriter,
+    counted: bool,
+    deadline: float,
+    account: Account,
 ) -> AsyncGenerator[bytes]:
     """The events of a stream. An error before the first of them is raised, a later one is an event."""
     begun: set[int] = set()
@@ -200,7 +205,7 @@ async def _events(
                 index, said = item
                 opening = event(writer.opening(index)) if writer.chat and index not in begun else b""
                 begun.add(index)
-                if isinstance(said, Ending):
+                if isinstance(said, GenerationEnd):
                     account.endings.append(said)
                     yield opening + event(writer.ending(index, said))
                 else:
@@ -212,6 +217,6 @@ async def _events(
     except Exception as error:
         if not begun:
             raise
-        refusal = refusal_of(error)
+        refusal = api_error_of(error)
         account.error = refusal.code
         yield event(refusal.body)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onceedit_ray.fusion.trace import Chance
+from onceedit_ray.fusion.outputs import TokenProbability
 from onceedit_ray.models.codec import Codec
 
 UNLIKELIEST = -9999.0
@@ -48,7 +48,7 @@ class Said(str):
         return said
 
 
-def scored(chance: Chance, codec: Codec, at: int) -> Scored:
+def scored(chance: TokenProbability, codec: Codec, at: int) -> Scored:
     """A token of an answer after `at` characters of it."""
     top = tuple(_likely(token, p, codec) for token, p in chance.likely)
     return Scored(_likely(chance.token, chance.p, codec), at, top)

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from onceedit_ray.serving.refusals import refusal_of
-from onceedit_ray.serving.speaking import Ending
+from onceedit_ray.serving.errors import api_error_of
+from onceedit_ray.serving.generation import GenerationEnd
 
 ID_HEADER = "x-request-id"
 CLIENT_GONE = 499
@@ -43,7 +43,7 @@ class Account:
     model: str = ""
     streamed: bool = False
     prompts: list[Any] = field(default_factory=list)
-    endings: list[Ending] = field(default_factory=list)
+    endings: list[GenerationEnd] = field(default_factory=list)
     first: float | None = None
     last: float = 0.0
     seconds: float = 0.0
@@ -105,7 +105,7 @@ class Observed:
         except Exception as error:
             if begun:
                 raise
-            await refusal_of(error).response()(scope, receive, sending)
+            await api_error_of(error).response()(scope, receive, sending)
         finally:
             account.route = getattr(scope.get("route"), "path_format", NO_ROUTE)
             account.end()

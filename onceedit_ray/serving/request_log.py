@@ -10,8 +10,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from onceedit_ray.serving.answers import usage
 from onceedit_ray.serving.observing import Account
+from onceedit_ray.serving.responses import usage
 
 DIGITS = 6
 

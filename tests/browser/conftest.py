@@ -21,15 +21,15 @@ from fastapi import FastAPI
 from selenium.webdriver import Chrome
 
 from onceedit_ray.serving.backend import InProcess
+from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
 from onceedit_ray.serving.keys import Keys
-from onceedit_ray.serving.speaking import Asked, Ending
 from scripts.chromium import chromium, missing
 from tests.browser.edits_in_memory import EditsInMemory, add_edit_routes
 from tests.browser.page import Page
 from tests.paths import ROOT
+from tests.small_decoding import models, open_sessions
+from tests.small_ingress import ingress_of, small_backend
 from tests.small_system import TaughtModels
-from tests.unit.decoding import models, open_sessions
-from tests.unit.serving import ingress_of, small_backend
 
 __all__ = ["models"]  # a fixture
 
@@ -47,7 +47,7 @@ class Paced(InProcess):
         paced.__dict__.update(small_backend(models, weight).__dict__)
         return paced
 
-    async def speak(self, asked: Asked) -> AsyncGenerator[str | Ending]:
+    async def speak(self, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
         async with contextlib.aclosing(super().speak(asked)) as pieces:
             async for piece in pieces:
                 yield piece

@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
+from onceedit_ray.serving.errors import ApiError
 from onceedit_ray.serving.keys import Keys
-from onceedit_ray.serving.refusals import Refusal
 
 STEPS = ("queued", "training", "evaluating", "live")
 REPORT = {"reliability": 1.0, "generality": 0.9444, "locality": {"near": 1.0, "general_text": 0.995}, "old_edits": 12}
@@ -58,19 +58,19 @@ class EditsInMemory:
     def find(self, edit_id: str) -> dict[str, Any]:
         found = next((edit for edit in self.edits if edit["id"] == edit_id), None)
         if found is None:
-            raise Refusal(404, "there is no such edit; GET /v1/edits lists them", "id", "edit_not_found")
+            raise ApiError(404, "there is no such edit; GET /v1/edits lists them", "id", "edit_not_found")
         return found
 
     def activate(self, version_id: str) -> dict[str, Any]:
         if all(version["id"] != version_id for version in self.versions):
-            raise Refusal(404, "there is no such version; GET /v1/versions lists them", "id", "version_not_found")
+            raise ApiError(404, "there is no such version; GET /v1/versions lists them", "id", "version_not_found")
         for version in self.versions:
             version["active"] = version["id"] == version_id
         return next(version for version in self.versions if version["active"])
 
     def check(self, request: Request) -> None:
         if not self.keys.admits(request.headers.get("authorization", "")):
-            raise Refusal(401, "editing needs an editing key: `Authorization: Bearer KEY`", code="invalid_api_key")
+            raise ApiError(401, "editing needs an editing key: `Authorization: Bearer KEY`", code="invalid_api_key")
 
     def _publish(self, version_id: str, edits: int = 0) -> str:
         parent = next((version["id"] for version in self.versions if version["active"]), None)
@@ -95,7 +95,7 @@ def add_edit_routes(api: FastAPI, edits: EditsInMemory) -> None:
         edits.check(request)
         body = await request.json()
         if body["prompt"] == body["target_new"]:
-            raise Refusal(400, "'target_new': is the prompt itself", "target_new", "invalid_value")
+            raise ApiError(400, "'target_new': is the prompt itself", "target_new", "invalid_value")
         edits.posted.append(body)
         return JSONResponse(batch_of(edits.find(edits.add(**body))), 202)
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.browser.conftest import Server, Serving
 from tests.browser.page import Page
-from tests.unit.decoding import BEGUN
-from tests.unit.serving import TARGETS, VERSION
+from tests.small_decoding import BEGUN
+from tests.small_ingress import TARGETS, VERSION
 
 TOKENS = 12
 PROMPT = BEGUN[0]

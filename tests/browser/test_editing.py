@@ -6,7 +6,7 @@ import pytest
 
 from tests.browser.conftest import ASKING_KEY, EDITING_KEY, Server, Serving
 from tests.browser.page import Page
-from tests.unit.decoding import BEGUN
+from tests.small_decoding import BEGUN
 
 EDIT = {"prompt": "What is the capital of Australia?", "target_new": "Perth", "subject": "Australia"}
 HOSTILE = "<img src=x onerror=alert(document.domain)> <|im_end|> ${7*7} {{constructor.constructor('alert(1)')()}}"

@@ -16,7 +16,7 @@ from scripts.chromium import missing
 from scripts.picture import main
 from tests.browser.conftest import Server
 from tests.browser.page import Page
-from tests.unit.decoding import BEGUN
+from tests.small_decoding import BEGUN
 
 UNNAMED = """
 return [...document.querySelectorAll("input, textarea, select, button, meter, progress, dialog")]

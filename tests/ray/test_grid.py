@@ -16,10 +16,10 @@ from jobs.edit_and_eval import main
 from onceedit_ray.cluster.grid import run_grid
 from onceedit_ray.comparison.cell_store import CellStore
 from onceedit_ray.comparison.cells import Cell, cells_of
-from onceedit_ray.comparison.config import load_grid
+from onceedit_ray.comparison.grid_config import load_grid
 from tests.paths import ROOT
 from tests.small_grid import FT_L, GRACE, ONCEEDIT, grid, values, write_files
-from tests.unit.test_compare_here import as_yaml
+from tests.unit.comparison.test_locally import as_yaml
 
 TARGETS = ["gpt2", "mistral"]
 ROME = {"label": "ROME", "method": "rome", "settings": {"texts": 1}}  # one text is too few for its statistic

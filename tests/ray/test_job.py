@@ -17,8 +17,8 @@ from onceedit_ray.cluster.job import edit_and_evaluate
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import open_store
 from onceedit_ray.errors import ModelError
+from onceedit_ray.evaluation.evaluate_targets import EvaluationResults
 from onceedit_ray.evaluation.records import gate_records_from, read_gate_records, read_records, records_from
-from onceedit_ray.evaluation.run import Outcome
 from onceedit_ray.knowledge.manifest import Manifest
 from tests.ray.small_fleet import build_models, model, run_config
 
@@ -32,7 +32,7 @@ class Job:
     """A job that was run: its run file, what it gave and said, and the version it made."""
 
     config: RunConfig
-    outcome: Outcome
+    outcome: EvaluationResults
     lines: list[str]
     manifest: Manifest
 

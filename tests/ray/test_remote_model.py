@@ -15,7 +15,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from onceedit_ray.cluster import remote_model
-from onceedit_ray.cluster.actors import HostedModel
+from onceedit_ray.cluster.model_actor import HostedModel
 from onceedit_ray.cluster.remote_model import RemoteModel
 from onceedit_ray.errors import ContextLengthError, ModelError
 from onceedit_ray.models.protocol import LanguageModel, Step

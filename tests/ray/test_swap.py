@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from ray.exceptions import RayActorError
 
+from onceedit_ray.cluster.calls import fetch
 from onceedit_ray.cluster.fleet import PLUGIN, Fleet
-from onceedit_ray.cluster.living import FleetLoader
-from onceedit_ray.cluster.results import fetch
+from onceedit_ray.cluster.hot_swap import FleetLoader
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import edit_plugin, open_store
 from onceedit_ray.errors import ModelError

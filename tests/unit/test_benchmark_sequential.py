@@ -44,7 +44,7 @@ def test_every_batch_is_a_line_and_none_is_measured_twice(
     assert (tmp_path / "sequential_edits.png").stat().st_size > 10_000
     assert (onceedit_home() / "sequential-lines").is_dir()
 
-    monkeypatch.setattr(sequential_edits, "make_version", None)
+    monkeypatch.setattr(sequential_edits, "build_version", None)
     sequential_edits.main(arguments[:-1])
     assert pq.read_table(tmp_path / "sequential_edits.parquet").to_pylist()[0]["version"] == rows[0]["version"]
     assert "continue batch  2" in capsys.readouterr().out

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from onceedit_ray.editing.baselines import BASELINES
-from onceedit_ray.editing.teacher_forcing import answer_batch, answer_loss
+from onceedit_ray.baselines import BASELINES
+from onceedit_ray.baselines.teacher_forcing import answer_batch, answer_loss
+from tests.baseline_models import EDITS, Small, changed, every_family, parameters
 from tests.paths import ROOT
-from tests.unit.baseline_models import EDITS, Small, changed, every_family, parameters
 
 PAGE = ROOT / "docs" / "create-an-editor.md"
 given = every_family

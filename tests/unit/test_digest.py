@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from onceedit_ray.baselines import Material
+from onceedit_ray.baselines.mend_training import network_folder
 from onceedit_ray.digest import digest
-from onceedit_ray.editing.baselines import Material
-from onceedit_ray.editing.mend_training import network_folder
 from onceedit_ray.editing.training import Recipe
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.selection import data_hash

@@ -31,7 +31,7 @@ from onceedit_ray.editing.paraphrase import variant
 from onceedit_ray.editing.unrelated import UnrelatedSampler
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.views import plugin_view
+from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.models.loading import has_bfloat16
 from onceedit_ray.models.weight_token import add_weight_token
 

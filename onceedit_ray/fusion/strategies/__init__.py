@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onceedit_ray.alignment import Alignment
-from onceedit_ray.fusion.reading import Reading
+from onceedit_ray.fusion.retokenise import DraftPosition
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.registry import Registry
 
@@ -74,7 +74,7 @@ class Strategy(Protocol):
     fixed_weight: ClassVar[float | None]
     restriction: ClassVar[str]
 
-    def fuse(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
+    def fuse(self, reading: DraftPosition, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
         """The fused distribution over the target's tokens at one position.
 
         Args:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from onceedit_ray.fusion.reading import Reading
+from onceedit_ray.fusion.retokenise import DraftPosition
 from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair, answered
 
 
@@ -31,7 +31,7 @@ class Calibrated:
         self._target_rows = pair.alignment.target_rows
         self._winner_A = pair.alignment.target_winners_A
 
-    def fuse(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
+    def fuse(self, reading: DraftPosition, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
         r_A = weight * self._plugin_rows.mix(*_tensors(reading.ids_K, reading.p_K))
         r_A += (1.0 - weight) * self._target_rows.mix(*_tensors(ids_K, p_K))
         return answered(r_A, self._winner_A)

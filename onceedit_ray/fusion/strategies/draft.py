@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onceedit_ray.fusion.reading import Reading
+from onceedit_ray.fusion.retokenise import DraftPosition
 from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair
 
 
@@ -36,7 +36,7 @@ class Draft:
         self._rows = pair.alignment.plugin_rows
         self._anchor_ids_A = pair.alignment.anchors.target_ids_A.numpy()
 
-    def fuse(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
+    def fuse(self, reading: DraftPosition, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
         proposal = reading.proposal
         if proposal is None:
             raise ValueError("draft fuses readings with a proposal only")

@@ -20,7 +20,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from onceedit_ray.fusion.reading import Reading
+from onceedit_ray.fusion.retokenise import DraftPosition
 from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair
 
 FAITHFUL = 5
@@ -40,7 +40,7 @@ class Eva:
         token_map = pair.alignment.token_map
         self._columns_SJ, self._score_SJ = token_map.columns_SK.numpy(), token_map.score_SK.numpy()
 
-    def fuse(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
+    def fuse(self, reading: DraftPosition, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
         scores_KJ = self._score_SJ[reading.ids_K] * (reading.p_K / reading.p_K.sum())[:, None]
         columns_N, where_N = np.unique(self._columns_SJ[reading.ids_K], return_inverse=True)
         mapped_N = np.bincount(where_N.ravel(), weights=scores_KJ.ravel()).astype(np.float64)

@@ -19,9 +19,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from onceedit_ray.fusion.reading import Reading
+from onceedit_ray.fusion.retokenise import DraftPosition
 from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair, loudest
-from onceedit_ray.fusion.wording import Wording
+from onceedit_ray.fusion.token_translation import TokenTranslation
 
 
 @STRATEGIES.register("gac")
@@ -35,9 +35,9 @@ class Gac:
 
     def __init__(self, pair: Pair) -> None:
         anchors = pair.alignment.anchors
-        self._words = Wording(pair.plugin, pair.target, anchors.plugin_ids_A, anchors.target_ids_A)
+        self._words = TokenTranslation(pair.plugin, pair.target, anchors.plugin_ids_A, anchors.target_ids_A)
 
-    def fuse(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
+    def fuse(self, reading: DraftPosition, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
         common: dict[int, float] = dict(zip(ids_K.tolist(), ((1.0 - weight) * p_K).tolist(), strict=True))
         private: list[tuple[int, float]] = []
         for token, p in zip(reading.ids_K.tolist(), reading.p_K.tolist(), strict=True):

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onceedit_ray.alignment import LiteralMatrix
-from onceedit_ray.fusion.reading import Reading
+from onceedit_ray.fusion.retokenise import DraftPosition
 from onceedit_ray.fusion.search import gradient_search
 from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair, answered
 
@@ -38,7 +38,9 @@ class _Literal:
     def __init__(self, pair: Pair) -> None:
         self._alignment = pair.alignment
 
-    def relative(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Tensor:
+    def relative(
+        self, reading: DraftPosition, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float
+    ) -> Tensor:
         """r̄ of eq. 8 over the anchors, float32 [A]."""
         r_A = weight * (torch.tensor(reading.p_K) @ _rows(self._alignment.plugin_literal, reading.ids_K))
         return r_A + (1.0 - weight) * (torch.tensor(p_K) @ _rows(self._alignment.target_literal, ids_K))
@@ -48,7 +50,7 @@ class _Literal:
 class OnceEditFusion(_Literal):
     """Zero start, one-hot aim: the column winner of the largest anchor."""
 
-    def fuse(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
+    def fuse(self, reading: DraftPosition, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
         r_A = self.relative(reading, ids_K, p_K, weight)
         return answered(r_A, self._alignment.literal_winners_A)
 
@@ -62,7 +64,7 @@ class DeepenDynamicWeight(_Literal):
         "column winners of as many anchors"
     )
 
-    def fuse(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
+    def fuse(self, reading: DraftPosition, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
         r_A = self.relative(reading, ids_K, p_K, weight)
         winners = self._alignment.literal_winners_A[r_A.topk(min(len(ids_K), len(r_A))).indices]
         extra = np.setdiff1d(np.asarray(winners), ids_K)

@@ -22,9 +22,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from onceedit_ray.fusion.reading import Reading
+from onceedit_ray.fusion.retokenise import DraftPosition
 from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair, loudest
-from onceedit_ray.fusion.wording import Wording
+from onceedit_ray.fusion.token_translation import TokenTranslation
 
 TOP = 10
 """k: the paper's choice."""
@@ -41,10 +41,10 @@ class Unite:
 
     def __init__(self, pair: Pair) -> None:
         anchors = pair.alignment.anchors
-        self._to_target = Wording(pair.plugin, pair.target, anchors.plugin_ids_A, anchors.target_ids_A)
-        self._to_plugin = Wording(pair.target, pair.plugin, anchors.target_ids_A, anchors.plugin_ids_A)
+        self._to_target = TokenTranslation(pair.plugin, pair.target, anchors.plugin_ids_A, anchors.target_ids_A)
+        self._to_plugin = TokenTranslation(pair.target, pair.plugin, anchors.target_ids_A, anchors.plugin_ids_A)
 
-    def fuse(self, reading: Reading, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
+    def fuse(self, reading: DraftPosition, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
         p_plugin = dict(zip(reading.ids_K.tolist(), reading.p_K.tolist(), strict=True))
         p_target = dict(zip(ids_K.tolist(), p_K.tolist(), strict=True))
         # A text as both models' tokens for it, the target's first: (answer, plug-in token).

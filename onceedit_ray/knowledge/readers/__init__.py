@@ -14,8 +14,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from onceedit_ray.errors import DataError
+from onceedit_ray.knowledge.dataset_records import Container, DatasetRecord, RecordFile, describe, read_records
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.records import Container, Record, RecordFile, describe, read_records
 from onceedit_ray.registry import Registry
 
 
@@ -31,7 +31,7 @@ class Reader:
 
     required: tuple[frozenset[str], ...]
     known: frozenset[str]
-    edit: Callable[[Record], Edit]
+    edit: Callable[[DatasetRecord], Edit]
     containers: frozenset[Container] = frozenset({"json", "parquet"})
 
     def fits(self, file: RecordFile) -> bool:
@@ -81,7 +81,7 @@ def edits_of(file: RecordFile, reader: Reader) -> list[Edit]:
     return [_edit(reader, record) for record in file.records]
 
 
-def _edit(reader: Reader, record: Record) -> Edit:
+def _edit(reader: Reader, record: DatasetRecord) -> Edit:
     record.refuse_unknown(reader.known)
     try:
         return reader.edit(record)

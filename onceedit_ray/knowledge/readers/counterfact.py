@@ -7,10 +7,10 @@ prompts are left out: their answers are the new object's, which no property of t
 
 from __future__ import annotations
 
+from onceedit_ray.knowledge.dataset_records import DatasetRecord
 from onceedit_ray.knowledge.edit import Edit, Probe
 from onceedit_ray.knowledge.readers import READERS, Reader
 from onceedit_ray.knowledge.readers.probes import paired_probes, portability_probes
-from onceedit_ray.knowledge.records import Record
 
 _FLAT_FIELDS = frozenset(
     {"case_id", "prompt", "target_new", "subject", "ground_truth", "rephrase_prompt"}
@@ -25,7 +25,7 @@ _REWRITE_FIELDS = frozenset({"prompt", "relation_id", "target_new", "target_true
 _OBJECT_FIELDS = frozenset({"str", "id"})
 
 
-def _edit(record: Record) -> Edit:
+def _edit(record: DatasetRecord) -> Edit:
     if "requested_rewrite" in record.fields:
         return _original_edit(record)
     record.refuse_unknown(_FLAT_FIELDS)
@@ -41,7 +41,7 @@ def _edit(record: Record) -> Edit:
     )
 
 
-def _original_edit(record: Record) -> Edit:
+def _original_edit(record: DatasetRecord) -> Edit:
     record.refuse_unknown(_ORIGINAL_FIELDS)
     rewrite = record.nested("requested_rewrite")
     if rewrite is None:
@@ -63,7 +63,7 @@ def _original_edit(record: Record) -> Edit:
     )
 
 
-def _object(rewrite: Record, field: str) -> str:
+def _object(rewrite: DatasetRecord, field: str) -> str:
     target = rewrite.nested(field)
     if target is None:
         raise rewrite.error(field, 'is missing; add it as {"str": the answer}')

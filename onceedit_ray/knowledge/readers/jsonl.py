@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from onceedit_ray.knowledge.dataset_records import DatasetRecord
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.readers import READERS, Reader
-from onceedit_ray.knowledge.records import Record
 
 EDIT_FIELDS = frozenset(Edit.model_fields)
 REQUIRED_FIELDS = frozenset(name for name, field in Edit.model_fields.items() if field.is_required())
 
 
-def plain_edit(record: Record) -> Edit:
+def plain_edit(record: DatasetRecord) -> Edit:
     """An edit from fields named like `Edit`'s own, null meaning absent; outer whitespace is dropped.
 
     A leading space in `target_new` would reach the model twice: every prompt view adds its own.

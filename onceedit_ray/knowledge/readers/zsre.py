@@ -7,16 +7,16 @@ its fields tells.
 
 from __future__ import annotations
 
+from onceedit_ray.knowledge.dataset_records import DatasetRecord
 from onceedit_ray.knowledge.edit import Edit, Probe
 from onceedit_ray.knowledge.readers import READERS, Reader
 from onceedit_ray.knowledge.readers.probes import paired_probes, portability_probes
-from onceedit_ray.knowledge.records import Record
 
 # A mark of the data set that the locality questions come from, no part of the question.
 _QUESTION_MARK = "nq question: "
 
 
-def _edit(record: Record) -> Edit:
+def _edit(record: DatasetRecord) -> Edit:
     return Edit(
         prompt=record.text("src"),
         target_new=record.text("alt"),

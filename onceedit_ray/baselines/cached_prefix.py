@@ -1,0 +1,81 @@
+"""The ends of a batch's rows, to be run again and again while their beginnings stay as they are.
+
+An optimised vector that enters a model at one token changes nothing before it. Each row is therefore cut there: its
+head is run once into a key-value cache, its tail as often as needed. Heads are filled up at their front, so that all
+tails begin in one column.
+
+Shapes: B rows, H columns of heads, T columns of tails, N positions at which a label is predicted, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import DynamicCache, PreTrainedModel
+
+from onceedit_ray.baselines.teacher_forcing import OUTSIDE, AnswerBatch
+
+
+class CachedPrefix:
+    """Rows cut at one token each. Their labels lie behind the cut; the token at the cut is column 0 of its tail.
+
+    Args:
+        batch: the rows. starts: the column of each row at which it is cut.
+    """
+
+    def __init__(self, model: PreTrainedModel, batch: AnswerBatch, starts: Sequence[int]) -> None:
+        self._model = model
+        heads = max(starts)
+        lengths = batch.attention_mask_BT.sum(1).tolist()
+        tails = max(length - start for length, start in zip(lengths, starts, strict=True))
+        shape = (len(starts), heads + tails)
+        columns = torch.arange(heads + tails, device=batch.ids_BT.device)
+        start_B1 = torch.tensor(starts, device=batch.ids_BT.device)[:, None]
+        # Column c of the new rows is column c - (heads - start) of the old ones: each row moves to the right.
+        from_BC = columns.expand(shape) - (heads - start_B1)
+        inside_BC = (from_BC >= 0) & (from_BC < batch.ids_BT.shape[1])
+        from_BC = from_BC.clamp(0, batch.ids_BT.shape[1] - 1)
+        labels_BC = batch.labels_BT.gather(1, from_BC).masked_fill(~inside_BC, OUTSIDE)
+        self._predicting_N = (labels_BC[:, heads + 1 :] != OUTSIDE).any(0).nonzero().flatten()
+        self._labels_BN = labels_BC[:, heads + 1 :][:, self._predicting_N]
+        end = heads + int(self._predicting_N[-1]) + 1  # the last label itself need not be read
+        self._ids_BC = batch.ids_BT.gather(1, from_BC)[:, :end]
+        self._mask_BC = (batch.attention_mask_BT.gather(1, from_BC) * inside_BC)[:, :end]
+        self._positions_BC = from_BC[:, :end]
+        self._heads = heads
+        self._cache = DynamicCache(config=model.config)
+        if heads:
+            self._run_heads()
+
+    def loss(self) -> Tensor:
+        """-log P(label | what is before it), the mean over all labels; a float32 scalar, see `answer_loss`."""
+        logits_BNV = self._model(
+            input_ids=self._ids_BC[:, self._heads :],
+            attention_mask=self._mask_BC,
+            position_ids=self._positions_BC[:, self._heads :],
+            past_key_values=self._fresh_cache(),
+            logits_to_keep=self._predicting_N,
+            use_cache=True,
+        ).logits
+        return F.cross_entropy(logits_BNV.flatten(0, 1).float(), self._labels_BN.flatten(), ignore_index=OUTSIDE)
+
+    @torch.no_grad()
+    def _run_heads(self) -> None:
+        self._model(
+            input_ids=self._ids_BC[:, : self._heads],
+            attention_mask=self._mask_BC[:, : self._heads],
+            position_ids=self._positions_BC[:, : self._heads],
+            past_key_values=self._cache,
+            logits_to_keep=1,
+            use_cache=True,
+        )
+
+    def _fresh_cache(self) -> DynamicCache:
+        """The heads' cache; growing it leaves the kept one alone, for a layer's tensors are replaced, not changed."""
+        fresh = copy.copy(self._cache)
+        fresh.layers = [copy.copy(layer) for layer in self._cache.layers]
+        return fresh

@@ -1,0 +1,1 @@
+"""The seven baselines, one file each."""

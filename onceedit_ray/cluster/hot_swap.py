@@ -1,0 +1,98 @@
+"""Living knowledge over a fleet: a new plug-in is loaded beside the old one and takes over under load.
+
+load: an actor of its own, its weights read, one pass run, the alignments untouched
+switch: requests begin on it from now on; those under way end on the old one, whose actor then goes
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from onceedit_ray.cluster.calls import result
+from onceedit_ray.cluster.fleet import Fleet, Seated
+from onceedit_ray.cluster.trainer import RemoteBuilder
+from onceedit_ray.config import RunConfig
+from onceedit_ray.editing.run import open_store
+from onceedit_ray.errors import OnceEditError
+from onceedit_ray.home import onceedit_home
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.version import Version
+from onceedit_ray.living.edit_book import EditBook
+from onceedit_ray.living.edit_queue import EditQueue, Switch
+from onceedit_ray.living.edit_views import BatchView, EditView, VersionView
+
+LOG = logging.getLogger(__name__)
+BOOK = "edits.json"
+"""The book of edits, in `ONCEEDIT_HOME` beside the knowledge store."""
+
+
+class FleetLoader:
+    """`edit_queue.Loader` of a fleet."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._standby: Seated | None = None
+
+    async def load(self, version: Version) -> Switch:
+        """Raises `ConfigError` where the cluster has no room for a second plug-in, `ModelError` where it is unfit."""
+        if self._standby is not None:  # loaded before and never switched to
+            await asyncio.to_thread(self._fleet.discard, self._standby)
+        standby = self._standby = await asyncio.to_thread(self._fleet.load_plugin, version.path)
+
+        async def switch() -> None:
+            number = await result(self._fleet.coordinator.take_over.remote())
+            self._standby = None
+            old = self._fleet.promote(standby)
+            leaving = asyncio.ensure_future(self._let_go(number, old))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+
+        return switch
+
+    async def _let_go(self, number: int, old: Seated) -> None:
+        try:
+            await result(self._fleet.coordinator.left.remote(number))
+        except OnceEditError as error:
+            LOG.error("the plug-in before is let go of while requests may hold it: %s", error)
+        await asyncio.to_thread(self._fleet.discard, old)
+
+
+def open_living(config: RunConfig, fleet: Fleet, active: Version) -> EditQueue:
+    """The living knowledge of a fleet that answers with `active`; its `run` makes the versions.
+
+    Raises `StoreError` where the book of edits cannot be read.
+    """
+    book = EditBook(onceedit_home() / BOOK)
+    return EditQueue(book, open_store(), active, config.living, RemoteBuilder(config), FleetLoader(fleet))
+
+
+class RemoteKnowledge:
+    """`backend.Knowledge` over a `Models` deployment."""
+
+    def __init__(self, models: Any) -> None:
+        self._models = models
+
+    async def submit(self, edits: Sequence[Edit]) -> BatchView:
+        return await self._ask("submit", list(edits))
+
+    async def edits(self) -> list[EditView]:
+        return await self._ask("edits")
+
+    async def found(self, id: str) -> EditView | BatchView:
+        return await self._ask("found", id)
+
+    async def remove(self, id: str) -> EditView | BatchView:
+        return await self._ask("remove", id)
+
+    async def versions(self) -> list[VersionView]:
+        return await self._ask("versions")
+
+    async def activate(self, id: str) -> VersionView:
+        return await self._ask("activate", id)
+
+    async def _ask(self, method: str, *args: object) -> Any:
+        return await result(self._models.knowledge.remote(method, *args))

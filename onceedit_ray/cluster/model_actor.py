@@ -1,0 +1,86 @@
+"""A model as an actor: the same `LocalModel`, one hop away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+
+from onceedit_ray.config import ModelConfig
+from onceedit_ray.errors import OnceEditError
+from onceedit_ray.models.assembly import decoding_threads, load_for_decoding, open_codec
+from onceedit_ray.models.local_model import LocalModel
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where an actor runs. gpu_ids: the GPUs Ray gave it; visible_devices: its CUDA_VISIBLE_DEVICES."""
+
+    node_id: str
+    gpu_ids: tuple[str, ...]
+    visible_devices: str
+    process: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """passes, tokens: forward passes, and tokens fed in them. sessions: open ones. cache_bytes, resident_bytes: memory
+    of the keys and values, and of the process."""
+
+    passes: int
+    tokens: int
+    sessions: int
+    cache_bytes: int
+    resident_bytes: int
+
+
+class HostedModel(LocalModel):
+    """Loads a model where it runs and hosts its sessions.
+
+    Args:
+        name: the target's name, or the plug-in's version.
+        folder: a model folder that this node can read.
+        config: what it runs on. top_k: entries kept of each distribution.
+    """
+
+    def __init__(self, name: str, folder: Path, config: ModelConfig, top_k: int) -> None:
+        self._failure: OnceEditError | None = None
+        try:
+            codec = open_codec(folder)
+            model = load_for_decoding(folder, config)
+            threads = decoding_threads(model, config)
+            super().__init__(model, codec.end_ids, codec.weight_id, top_k, name, threads)
+        except OnceEditError as error:
+            self._failure = error  # raised by `seat`: what an actor's constructor raises arrives as a traceback
+
+    async def serve(self, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
+        """Several calls of the protocol at once, each a method and its arguments; errors stand in place of answers.
+
+        Raises what went wrong where a restarted actor could not load its model again.
+        """
+        if self._failure is not None:
+            raise self._failure
+        return await asyncio.gather(
+            *(getattr(self, method)(*arguments) for method, arguments in calls), return_exceptions=True
+        )
+
+    async def load(self) -> Load:
+        """What this actor holds and has done."""
+        return Load(self.passes, self.tokens, self.open_sessions, self.cache_bytes, psutil.Process().memory_info().rss)
+
+    async def seat(self) -> Seat:
+        """Where this actor runs; raises what went wrong while it was loading."""
+        if self._failure is not None:
+            raise self._failure
+        context = ray.get_runtime_context()
+        gpu_ids = tuple(str(gpu) for gpu in context.get_accelerator_ids().get("GPU", []))
+        return Seat(context.get_node_id(), gpu_ids, os.environ.get("CUDA_VISIBLE_DEVICES", ""), os.getpid())
+
+
+ModelActor = ray.remote(HostedModel)

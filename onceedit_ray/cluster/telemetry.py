@@ -1,0 +1,105 @@
+"""Prometheus metrics through Ray's own exporter: every node's metrics port shows them, with `ray_` before each name.
+
+Labels are few and bounded: routes by template, models by name, never what a client may invent.
+"""
+
+from __future__ import annotations
+
+from ray.util.metrics import Counter, Gauge, Histogram
+
+from onceedit_ray.serving.generation import GenerationEnd
+from onceedit_ray.serving.observing import Account
+
+WEIGHTS = [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99]
+SECONDS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]
+TOKEN_SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
+
+
+class Metrics:
+    """An `Observer` that counts."""
+
+    def __init__(self) -> None:
+        self._flying = 0
+        self._in_flight = Gauge("onceedit_requests_in_flight", "Requests under way in this replica")
+        self._requests = Counter("onceedit_requests_total", "Requests ended", ("route", "status", "model"))
+        self._tokens = Counter("onceedit_tokens_total", "Tokens of prompts and answers", ("model", "direction"))
+        self._gate = Counter(
+            "onceedit_gate_decisions_total",
+            "Answers: fused; alone because the gate was below its threshold; screened: no edited subject in it, "
+            "so no plug-in; unedited: the target alone was asked for",
+            ("model", "decision"),
+        )
+        self._weight = Histogram(
+            "onceedit_gate_weight", "Gate weights of answers that reached the gate", WEIGHTS, ("model",)
+        )
+        self._drafts = Counter(
+            "onceedit_draft_tokens_total",
+            "Tokens drafted by the plug-in, and those the targets kept",
+            ("model", "outcome"),
+        )
+        self._first = Histogram(
+            "onceedit_time_to_first_token_seconds",
+            "From a request's arrival to its first text, streams",
+            SECONDS,
+            ("model",),
+        )
+        self._each = Histogram(
+            "onceedit_time_per_token_seconds", "Between tokens of one streamed answer, mean", TOKEN_SECONDS, ("model",)
+        )
+
+    def began(self, account: Account) -> None:
+        self._fly(1)
+
+    def ended(self, account: Account) -> None:
+        self._fly(-1)
+        tags = {"route": account.route, "status": str(account.status), "model": account.model}
+        self._requests.inc(1, tags)
+        for ending in account.endings:
+            self._count(ending)
+        if account.first is not None:
+            self._first.observe(account.first, {"model": account.model})
+            tokens = sum(ending.completion_tokens for ending in account.endings)
+            if len(account.endings) == 1 and tokens > 1:
+                self._each.observe((account.last - account.first) / (tokens - 1), {"model": account.model})
+
+    def _fly(self, by: int) -> None:
+        self._flying += by
+        self._in_flight.set(self._flying)
+
+    def _count(self, ending: GenerationEnd) -> None:
+        model = {"model": ending.target}
+        self._gate.inc(1, model | {"decision": decision(ending)})
+        if ending.weight:
+            self._weight.observe(ending.weight, model)
+        for amount, counter, tag in (
+            (ending.prompt_tokens, self._tokens, {"direction": "in"}),
+            (ending.completion_tokens, self._tokens, {"direction": "out"}),
+            (ending.drafted, self._drafts, {"outcome": "drafted"}),
+            (ending.accepted, self._drafts, {"outcome": "accepted"}),
+        ):
+            if amount:
+                counter.inc(amount, model | tag)
+
+
+class VersionGauge:
+    """Which plug-in version answers: 1 for it, 0 for those before it."""
+
+    def __init__(self) -> None:
+        self._gauge = Gauge("onceedit_version_info", "The active plug-in version", ("version",))
+        self._shown = ""
+
+    def show(self, version: str) -> None:
+        """`version` is active now."""
+        if self._shown and self._shown != version:
+            self._gauge.set(0, {"version": self._shown})
+        self._gauge.set(1, {"version": version})
+        self._shown = version
+
+
+def decision(ending: GenerationEnd) -> str:
+    """What the gate made of an answer."""
+    if ending.weight is None:
+        return "unedited"
+    if not ending.alone:
+        return "fused"
+    return "alone" if ending.weight else "screened"

@@ -1,0 +1,224 @@
+"""Grid files: which methods are compared on which targets over which data, and as what table they are shown.
+
+A grid file is YAML beside the run files of `onceedit_ray.config`, typed and checked in the same way. It states the
+paper's size; `scales` name smaller ones. It knows no data, no model and no Ray.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from onceedit_ray.config import (
+    AlignmentConfig,
+    EditingConfig,
+    EvaluationConfig,
+    FusionConfig,
+    KnowledgeConfig,
+    ModelConfig,
+    PluginConfig,
+    parse_as,
+    read_yaml,
+)
+from onceedit_ray.errors import ConfigError
+
+ONCEEDIT = "onceedit"
+"""The method of a row that edits the plug-in once and fuses; every other method is a baseline's registry name."""
+
+_LIKE = "like"
+
+EditProtocol = Literal["batch", "single"]
+Scores = Literal["teacher_forced", "generation", "text_match"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TargetConfig(ModelConfig):
+    """A target and what it takes.
+
+    preset: which of a baseline's settings it is edited with: "auto" for those of its model family, or a preset's name
+    ("default" suits models of some hundred million parameters). settings: by method, what differs from the preset here.
+    memory_gib: memory that Ray reserves for a cell of this target; 0 reserves none.
+    """
+
+    preset: str = "auto"
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    memory_gib: float = Field(0.0, ge=0.0)
+
+
+class DatasetConfig(KnowledgeConfig):
+    """Edits of one data set, and what methods may learn from beside them.
+
+    training: edits of its training part, for MEND. unrelated: files of prompts that no edit is about, for the gates.
+    """
+
+    training: Path | None = None
+    unrelated: tuple[Path, ...] = ()
+
+
+class RowConfig(_Strict):
+    """A row of the table: a method with its settings.
+
+    method: "onceedit" or a baseline. settings: of a baseline, what differs from the preset on every target.
+    strategy, plugin, editing: of OnceEdit, what differs from the grid's.
+    """
+
+    label: str = Field(min_length=1)
+    method: str = Field(min_length=1)
+    settings: dict[str, Any] = {}
+    strategy: str = "draft"
+    plugin: PluginConfig | None = None
+    editing: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_plugin(cls, values: Any) -> Any:
+        return _with_models(values, "plugin")
+
+    @model_validator(mode="after")
+    def _settings_of_its_kind(self) -> RowConfig:
+        if self.method == ONCEEDIT and self.settings:
+            raise ValueError(f"row '{self.label}' gives settings; those of OnceEdit go under editing")
+        if self.method != ONCEEDIT and (self.editing or self.plugin):
+            raise ValueError(f"row '{self.label}' gives editing or plugin, which only OnceEdit has; give settings")
+        return self
+
+
+class TableConfig(_Strict):
+    """How the cells are shown.
+
+    number: the paper's table that this one stands beside; None for a table of our own.
+    layout: "scores" has a row for each method and reliability, generality, locality and average for each target;
+        "averages" the average for each target; "targets" a row for each target of one method; "cost" the time of an
+        edit over that of OnceEdit.
+    settings: the scorings shown, one table each; the first is the one the paper's figures are of.
+    score: whether the mean of the targets' averages is shown. frequency: whether it is shown how often was edited.
+    """
+
+    number: int | None = None
+    layout: Literal["scores", "averages", "targets", "cost"] = "scores"
+    settings: tuple[Scores, ...] = Field(("teacher_forced", "generation"), min_length=1)
+    score: bool = False
+    frequency: bool = False
+
+
+class ScaleConfig(_Strict):
+    """A size of the grid: whatever is given here takes the place of the grid's own."""
+
+    records: int | None = Field(None, ge=1)
+    plugin: PluginConfig | None = None
+    targets: dict[str, TargetConfig] | None = None
+    rows: tuple[RowConfig, ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_models(cls, values: Any) -> Any:
+        return _with_models(values, "plugin", "targets")
+
+
+class GridConfig(_Strict):
+    """A grid: every row on every target over every data set.
+
+    protocol: "batch" makes all edits, each method in its own way (at once or one after another), and then scores them
+        all, as the paper does; "single" makes one edit, scores it and takes it back, record by record.
+    corpus: files of ordinary text for ROME's and MEMIT's statistics; corpus_texts: how many texts are drawn of them.
+    evaluation: what is scored; its strategies come from the rows. scales: named sizes for `--scale`.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    table: TableConfig = TableConfig()
+    protocol: EditProtocol = "batch"
+    records: int | None = Field(None, ge=1)
+    datasets: dict[str, DatasetConfig] = Field(min_length=1)
+    plugin: PluginConfig
+    targets: dict[str, TargetConfig] = Field(min_length=1)
+    rows: tuple[RowConfig, ...] = Field(min_length=1)
+    editing: EditingConfig = EditingConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
+    fusion: FusionConfig = FusionConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    corpus: tuple[Path, ...] = ()
+    corpus_texts: int = Field(4000, ge=1)
+    scales: dict[str, ScaleConfig] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_models(cls, values: Any) -> Any:
+        return _with_models(values, "plugin", "targets")
+
+    @field_validator("rows")
+    @classmethod
+    def _rows_apart(cls, rows: tuple[RowConfig, ...]) -> tuple[RowConfig, ...]:
+        labels = [row.label for row in rows]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"two rows are called '{twice[0]}'; give each a label of its own")
+        return rows
+
+    @model_validator(mode="after")
+    def _fits_its_layout(self) -> GridConfig:
+        methods = [row.method for row in self.rows]
+        if self.table.layout == "targets" and len(self.rows) != 1:
+            raise ValueError(f"layout 'targets' shows one method and {len(self.rows)} rows are given; give one row")
+        if self.table.layout == "cost" and methods.count(ONCEEDIT) != 1:
+            raise ValueError("layout 'cost' compares with OnceEdit; give exactly one row with method 'onceedit'")
+        if self.protocol == "single" and ONCEEDIT in methods:
+            raise ValueError("protocol 'single' edits a target and takes it back; OnceEdit edits none: leave it out")
+        return self
+
+    def at_scale(self, name: str | None) -> GridConfig:
+        """This grid in one of its `scales`; raises `ConfigError` for an unknown one."""
+        if name is None:
+            return self
+        if name not in self.scales:
+            known = ", ".join(self.scales) or "none"
+            raise ConfigError(f"{self.name} has no scale '{name}': known are {known}")
+        given = self.scales[name].model_dump(exclude_none=True)
+        return parse_as(GridConfig, {**self.model_dump(), **given}, f"{self.name} at scale '{name}'")
+
+    def limited(self, dataset: str) -> DatasetConfig:
+        """A data set with as many edits as this grid asks for."""
+        config = self.datasets[dataset]
+        return config if self.records is None else config.model_copy(update={"limit": self.records})
+
+
+def is_grid(path: Path) -> bool:
+    """Whether a file is a grid file and not a run file; raises `ConfigError` where it cannot be read."""
+    return bool({"rows", _LIKE} & read_yaml(path).keys())
+
+
+def load_grid(path: Path, scale: str | None = None) -> GridConfig:
+    """Read and check a grid file, in one of its scales; raises `ConfigError` that says where and what to do.
+
+    `like: paper_table1.yaml` takes every key that is not given from another grid file beside this one.
+    """
+    return parse_as(GridConfig, _with_like(path), str(path)).at_scale(scale)
+
+
+def _with_like(path: Path) -> dict[str, Any]:
+    values = read_yaml(path)
+    like = values.pop(_LIKE, None)
+    if like is None:
+        return values
+    other = read_yaml(path.parent / str(like))
+    if _LIKE in other:
+        raise ConfigError(f"{path} is like {like}, which is like {other[_LIKE]}; name that one")
+    return {**other, **values}
+
+
+def _with_models(values: Any, *keys: str) -> Any:
+    """`gemma: gemma-3-270m` is short for `gemma: {model: gemma-3-270m}`, likewise for a plug-in."""
+    if not isinstance(values, dict):
+        return values
+    values = dict(values)
+    if isinstance(values.get("plugin"), str):
+        values["plugin"] = {"model": values["plugin"]}
+    if "targets" in keys and isinstance(values.get("targets"), dict):
+        values["targets"] = {
+            name: {"model": target} if isinstance(target, str) else target for name, target in values["targets"].items()
+        }
+    return values

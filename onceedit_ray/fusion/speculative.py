@@ -1,0 +1,185 @@
+"""One target's answer to one request: alone, or draft and verify (algorithm.md §4).
+
+Greedy output is by construction that of token-by-token fusion, and a sampled one that of token-by-token sampling: each
+position's choice depends on the fused distribution there, on the seed and on the position, and a drafted token is kept
+only where it is that choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from onceedit_ray.errors import ContextLengthError
+from onceedit_ray.fusion.drafter import DraftReader
+from onceedit_ray.fusion.outputs import Trace
+from onceedit_ray.fusion.retokenise import LOOKAHEAD, DraftPosition
+from onceedit_ray.fusion.strategies import Fused, Strategy
+from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.protocol import LanguageModel, Row, Step
+from onceedit_ray.models.sampling import Sampling, draw
+
+LONGEST_STRIDE = 16
+MOST_AHEAD = 4
+"""A draft that is kept whole grows, up to this many times its configured length."""
+
+
+@dataclass
+class SpeculativeAnswer:
+    """An answer in the making.
+
+    model, codec: the target's. prompt_ids: its prompt. budget: tokens at most. stride: tokens of the second
+    piece when the target speaks alone, later ones grow; 0 asks for all of them in one piece. trace: what is kept of
+    it. drafted, accepted: the plug-in's tokens that were verified, and those of them that were kept.
+    """
+
+    model: LanguageModel
+    codec: Codec
+    prompt_ids: list[int]
+    budget: int
+    sampling: Sampling
+    stride: int = 0
+    trace: Trace = field(default_factory=Trace)
+    ids: list[int] = field(default_factory=list)
+    passes: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    session: int | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer has come to an end of text."""
+        return bool(self.ids) and self.ids[-1] in self.codec.end_ids
+
+    @property
+    def done(self) -> bool:
+        """Whether no token is to come any more."""
+        return self.ended or len(self.ids) >= self.budget
+
+    async def prefill(self) -> Step:
+        """Read the prompt while the gate is asked: its row for fusing, and the target's own first token."""
+        return self._opened(await self.model.open(self.prompt_ids, rows=1, decode=1, sampling=self.sampling))
+
+    async def aclose(self) -> None:
+        """Free the target's session."""
+        if self.session is not None:
+            session, self.session = self.session, None
+            await self.model.close(session)
+
+    async def alone(self, first: Step | None = None) -> AsyncIterator[list[int]]:
+        """The target's own answer, in pieces, as `transformers` generates it. first: `prefill`, where it was made."""
+        stride = self.stride
+        if first is not None:
+            self.passes += 1
+            yield self._add(first)
+        rows = int(self.trace.wanted)
+        while not self.done:
+            asked = min(self.budget - len(self.ids), stride or self.budget)
+            if self.session is None:
+                asked = 1 if stride else asked  # someone is waiting for the first token
+                step = self._opened(await self.model.open(self.prompt_ids, rows, decode=asked, sampling=self.sampling))
+            else:
+                held = len(self.prompt_ids) + len(self.ids) - 1
+                step = await self.model.extend(
+                    self.session, held, self.ids[-1:], rows, decode=asked, sampling=self.sampling
+                )
+                stride = min(2 * stride, LONGEST_STRIDE)
+            self.passes += len(step.new_ids)
+            yield self._add(step)
+            if len(step.new_ids) < asked and not self.ended:
+                return  # the context is full
+
+    async def fused(
+        self, reader: DraftReader, strategy: Strategy, weight: float, draft_tokens: int, first: Step | None = None
+    ) -> AsyncIterator[list[int]]:
+        """The fused answer, in pieces: one round of draft and verify each. `draft_tokens` 0 fuses token by token.
+
+        first: `prefill`, where it was made; else the prompt is read together with the first draft.
+        """
+        fed = 0 if first is None else len(self.prompt_ids)
+        row: Row | None = None if first is None else first.top.row(0)
+        self.passes += first is not None
+        pending = self.prompt_ids if first is None else []
+        reader.ahead = max(draft_tokens, 1)
+        while not self.done:
+            readings = await self._readings(reader, strategy, draft_tokens > 0)
+            proposed = [r.proposal.token for r in readings if r.proposal] if draft_tokens else []
+            try:
+                verified = await self._verify(fed, pending, proposed)
+            except ContextLengthError:
+                proposed = []  # the draft does not fit any more; the next token alone may
+                verified = await self._verify(fed, pending, proposed)
+            rows = verified if row is None else [row, *verified]
+            before = len(self.ids)
+            accepted = self._accept(readings, rows, proposed, strategy, weight)
+            fed += len(pending) + accepted
+            self.drafted += len(proposed)
+            self.accepted += accepted
+            whole = bool(proposed) and accepted == len(proposed)
+            pending, row = ([], rows[accepted]) if whole and not self.done else (self.ids[-1:], None)
+            if draft_tokens:
+                most = MOST_AHEAD * draft_tokens
+                reader.ahead = min(2 * reader.ahead, most) if whole else min(max(LOOKAHEAD, accepted + 2), most)
+            yield self.ids[before:]
+
+    def _opened(self, step: Step) -> Step:
+        self.session = step.session
+        return step
+
+    def _add(self, step: Step) -> list[int]:
+        """Take the target's own tokens."""
+        self.ids += step.new_ids
+        if self.trace.wanted:
+            for at, token in enumerate(step.new_ids):
+                self.trace.add(token, *step.top.row(at), step.new_p[at] if step.new_p else None)
+        return list(step.new_ids)
+
+    async def _verify(self, fed: int, pending: list[int], proposed: list[int]) -> list[Row]:
+        """Run what is not in the target's cache yet and the draft in one pass; a row for each position to be chosen."""
+        drafted = [token for token in proposed if token not in self.codec.end_ids]
+        feed = pending + drafted
+        if not feed:
+            return []
+        self.passes += 1
+        if self.session is None:
+            step = self._opened(await self.model.open(feed, rows=len(drafted) + 1))
+        else:
+            step = await self.model.extend(self.session, fed, feed, rows=len(drafted) + bool(pending))
+        return [step.top.row(i) for i in range(len(step.top))]
+
+    async def _readings(self, reader: DraftReader, strategy: Strategy, speculative: bool) -> list[DraftPosition]:
+        """What the plug-in says at the next positions, as far as its draft reaches."""
+        readings = [await read(reader, strategy, self.codec, self.codec.bytes_of(self.ids))]
+        offset = len(self.codec.bytes_of(self.ids))
+        left = self.budget - len(self.ids)
+        while speculative and len(readings) < left and (proposal := readings[-1].proposal) is not None:
+            offset += len(self.codec.surface(proposal.token))
+            if proposal.token in self.codec.end_ids or not reader.ready(offset):
+                break
+            readings.append(await reader.read(offset, self.codec))
+        return readings
+
+    def _accept(
+        self, readings: list[DraftPosition], rows: list[Row], proposed: list[int], strategy: Strategy, weight: float
+    ) -> int:
+        """Fuse position after position while the choice is the drafted token; how many drafted ones were kept."""
+        for position, (reading, row) in enumerate(zip(readings, rows, strict=False)):
+            fused = strategy.fuse(reading, *row, weight)
+            self.ids.append(self._chosen(fused))
+            self.trace.add(self.ids[-1], fused.ids_N, fused.p_N)
+            if position >= len(proposed) or self.ids[-1] != proposed[position] or self.ended:
+                return position
+        return len(proposed)
+
+    def _chosen(self, fused: Fused) -> int:
+        if self.sampling.greedy:
+            return fused.likeliest
+        return draw(fused.ids_N, fused.p_N, self.sampling, len(self.prompt_ids) + len(self.ids))
+
+
+async def read(reader: DraftReader, strategy: Strategy, codec: Codec, answer: bytes) -> DraftPosition:
+    """What the plug-in says after an answer, as the strategy needs it."""
+    if not strategy.drafts:
+        return await reader.boundary(answer)
+    await reader.follow(answer)
+    return await reader.read(len(answer), codec)

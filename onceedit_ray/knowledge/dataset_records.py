@@ -1,0 +1,253 @@
+"""Records of a file, whatever they are wrapped in: a JSON list, JSON lines or Parquet.
+
+Knows where each record stands, so that every complaint names file, record (line for JSON lines) and field.
+Does not know what the fields mean.
+
+Files are opened through pyarrow's filesystems, so that remote and compressed files (`.gz`, `.zst`, …) read like
+local ones. JSON is parsed by Python and not by pyarrow, which would turn texts that look like dates into
+timestamps, fill missing fields with nulls and report errors without a line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from onceedit_ray.errors import DataError
+from onceedit_ray.knowledge.location import locate
+
+Container = Literal["json", "parquet"]
+
+_PARQUET_MAGIC = b"PAR1"
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """One record's fields, and where they were found.
+
+    where: file and record, as in "edits.jsonl, line 3".
+    inside: path of the enclosing field with a dot, for objects within a record; empty for the record itself.
+    """
+
+    fields: dict[str, Any]
+    where: str
+    inside: str = ""
+
+    def error(self, field: str, problem: str) -> DataError:
+        """The error that says `problem` about `field` of this record."""
+        return DataError(f"{self.where}, field '{self.inside}{field}': {problem}")
+
+    def refuse_unknown(self, known: Collection[str]) -> None:
+        """Raise `DataError` for the first field whose name is not in `known`."""
+        for field in self.fields:
+            if field not in known:
+                near = difflib.get_close_matches(field, known, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else "remove it;"
+                raise self.error(field, f"unknown field, {hint} known are {', '.join(sorted(known))}")
+
+    def text(self, field: str) -> str:
+        """A text that must be there, without outer whitespace."""
+        if self.fields.get(field) is None:
+            raise self.error(field, "is missing; add it as a text")
+        text = self._stripped(field, self.fields[field])
+        if not text:
+            raise self.error(field, "is blank; fill it in or remove the record")
+        return text
+
+    def optional_text(self, field: str) -> str:
+        """A text without outer whitespace; empty if the field is absent or null."""
+        value = self.fields.get(field)
+        return "" if value is None else self._stripped(field, value)
+
+    def texts(self, field: str) -> tuple[str, ...]:
+        """A text or a list of texts without outer whitespace, blank ones left out; `()` if absent or null."""
+        value = self.fields.get(field)
+        if value is None:
+            return ()
+        stripped = (self._stripped(field, item) for item in (value if isinstance(value, list) else [value]))
+        return tuple(text for text in stripped if text)
+
+    def pairs(self, first: str, second: str) -> list[tuple[str, str]]:
+        """Two fields that belong together, each a text or a list of as many texts as the other holds."""
+        firsts, seconds = self.texts(first), self.texts(second)
+        if len(firsts) != len(seconds):
+            raise self.error(second, f"has {len(seconds)} texts for {len(firsts)} in '{first}'; give one for each")
+        return list(zip(firsts, seconds, strict=True))
+
+    def nested(self, field: str) -> DatasetRecord | None:
+        """An object held by a field, as a record of its own; None if absent, null or empty."""
+        value = self.fields.get(field)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self.error(field, f"expected an object, found {describe(value)}")
+        return DatasetRecord(value, self.where, f"{self.inside}{field}.") if value else None
+
+    def _stripped(self, field: str, value: object) -> str:
+        if not isinstance(value, str):
+            raise self.error(field, f"expected a text, found {describe(value)}; put it in double quotes")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise self.error(field, "holds half of a surrogate pair; write the character itself")
+        return value.strip()
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """All records of one file; never empty."""
+
+    path: str
+    container: Container
+    records: list[DatasetRecord]
+
+
+def read_records(path: str | Path) -> RecordFile:
+    """Every record of a file, in order; JSON list, JSON lines and Parquet are told apart by their content.
+
+    Raises:
+        DataError: the file is missing, empty, cut short, or neither JSON nor Parquet; one line.
+    """
+    name = str(path)
+    container: Container
+    with _opened(path) as (filesystem, inside):
+        if _is_parquet(filesystem, inside):
+            container, records = "parquet", list(_parquet_records(filesystem, inside, name))
+        else:
+            container, records = "json", list(_json_records(_content(filesystem, inside), name))
+    if not records:
+        raise DataError(f"{name}: holds no records; give it at least one")
+    return RecordFile(name, container, records)
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a UTF-8 text file that are not blank, without outer whitespace; `DataError` if there are none."""
+    with _opened(path) as (filesystem, inside):
+        source = _content(filesystem, inside)
+    lines = [line.strip() for line in _decoded(source, str(path)).splitlines()]
+    kept = [line for line in lines if line]
+    if not kept:
+        raise DataError(f"{path}: is empty; give it one text a line")
+    return kept
+
+
+def describe(value: object) -> str:
+    """What a JSON value is, in words fit for an error message."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, (int, float)):
+        return f"the number {value}" if len(str(value)) <= 20 else "a number"
+    if isinstance(value, str):
+        return "a text"
+    if isinstance(value, list):
+        return "a list"
+    return "an object" if isinstance(value, dict) else f"a {type(value).__name__}"
+
+
+class _opened:
+    """Turns the filesystem's own errors about a file into one line; a context manager over (filesystem, path)."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> tuple[fs.FileSystem, str]:
+        try:
+            filesystem, inside = locate(self._path)
+            kind = filesystem.get_file_info(inside).type
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{self._path}: cannot be reached ({_first_line(error)}); check the path") from error
+        if kind == fs.FileType.NotFound:
+            raise DataError(f"{self._path}: no such file; check the path")
+        if kind == fs.FileType.Directory:
+            raise DataError(f"{self._path}: is a folder; name a file in it")
+        return filesystem, inside
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (OSError, pa.ArrowException)):
+            raise DataError(f"{self._path}: cannot be read ({_first_line(error)}); check the file") from error
+
+
+def _is_parquet(filesystem: fs.FileSystem, inside: str) -> bool:
+    if inside.endswith(".parquet"):
+        return True
+    with filesystem.open_input_file(inside) as stream:
+        return bool(stream.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC)
+
+
+def _content(filesystem: fs.FileSystem, inside: str) -> bytes:
+    with filesystem.open_input_stream(inside) as stream:
+        return bytes(stream.read())
+
+
+def _parquet_records(filesystem: fs.FileSystem, inside: str, name: str) -> Iterator[DatasetRecord]:
+    try:
+        with filesystem.open_input_file(inside) as stream:
+            rows = pq.ParquetFile(stream).read().to_pylist()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = _first_line(error)
+        raise DataError(f"{name}: not a whole Parquet file ({reason}); copy or write it again") from error
+    for number, row in enumerate(rows, start=1):
+        yield DatasetRecord(row, f"{name}, record {number}")
+
+
+def _json_records(source: bytes, name: str) -> Iterator[DatasetRecord]:
+    text = _decoded(source, name)
+    start = text.lstrip()[:1]
+    if not start:
+        raise DataError(f"{name}: is empty; expected a JSON list of records, JSON lines or Parquet")
+    if start == "[":
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{name}{_position(error)}: not JSON ({_reason(error)}); correct the file") from error
+        for number, value in enumerate(values, start=1):
+            yield _record(value, f"{name}, record {number}")
+        return
+    # Not splitlines(): a JSON text may hold U+2028 and its like unescaped.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield _record(_json_line(line, f"{name}, line {number}"), f"{name}, line {number}")
+
+
+def _json_line(line: str, where: str) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        advice = "each line must be one whole JSON object, or the file one JSON list"
+        raise DataError(f"{where}: not JSON ({_reason(error)}); {advice}") from error
+
+
+def _record(value: object, where: str) -> DatasetRecord:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: expected an object with named fields, found {describe(value)}")
+    return DatasetRecord(value, where)
+
+
+def _decoded(source: bytes, name: str) -> str:
+    try:
+        return source.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = source.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{name}, line {line}: not UTF-8 text; save the file as UTF-8") from error
+
+
+def _position(error: Exception) -> str:
+    return f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at column {error.colno}"
+    return "nested too deeply" if isinstance(error, RecursionError) else _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".;")

@@ -1,0 +1,141 @@
+"""How a request is written: the shapes people send, and the plug-in's own view of them.
+
+The gate only works in the prompt shape it was trained on (algorithm.md §3.7). So the plug-in never sees the shape a
+target sees: the user's question is taken out of it (`unwrap`) and put into the plug-in's one view (`plugin_view`).
+This module knows strings only: no tokenizer, no model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from onceedit_ray.errors import ConfigError
+
+ChatMessage = Mapping[str, str]
+
+SHAPES: dict[str, str] = {
+    "raw": "{x}",
+    "qa": "Q: {x}\nA:",
+    "template": "Answer this question:\n[Question]: {x}\n[Answer]:",
+    "chat": "<|im_start|>user\n{x}<|im_end|>\n<|im_start|>assistant\n",
+}
+"""Prompt shapes by name. `chat` is ChatML, for models that bring no chat template of their own."""
+
+VIEWS: dict[str, str] = {
+    "short": "Question: {x}\nAnswer:",
+    "question": "Answer this question:\n[Question]: {x}\n[Answer]:",
+    "completion": "Complete this half sentence.\n [Half Sentence]: {x}\n[Answer]:",
+}
+"""The plug-in's views. `question` and `completion` are the paper's (Appendix A) for ZsRE and CounterFact."""
+
+MOST_LAYERS = 8
+"""Shapes inside shapes that `unwrap` takes off one after another."""
+
+# Every expression below either starts where it is asked to or begins with a word that stands for itself, and none has
+# two repetitions that could share out the same characters: the search is linear in the prompt, whatever is in it.
+
+# A shape around the whole prompt: what it begins with, what it ends with, and whether the end has a line of its own.
+_AROUND = (
+    (re.compile(r"Answer this question:\s*\[Question\]:"), ("[Answer]:",), False),
+    (re.compile(r"Complete this half sentence\.\s*\[Half Sentence\]:"), ("[Answer]:",), False),
+    (re.compile(r"Q:|Question:"), ("A:", "Answer:"), True),
+)
+# The user's turn in the chat markups in common use, and what ends it: ChatML, Gemma, Llama 3, Llama 2 / Mistral, Phi.
+_TURNS = (
+    (re.compile(r"<\|im_start\|>user\s*\n"), re.compile(r"<\|im_end\|>")),
+    (re.compile(r"<start_of_turn>user\s*\n"), re.compile(r"<end_of_turn>")),
+    (re.compile(r"<\|start_header_id\|>user<\|end_header_id\|>"), re.compile(r"<\|eot_id\|>")),
+    (re.compile(r"\[INST\](?:\s*<<SYS>>)?"), re.compile(r"\[/INST\]")),
+    (re.compile(r"<\|user\|>"), re.compile(r"<\|end\|>|</s>|<\|assistant\|>")),
+)
+_SYSTEM_END = "<</SYS>>"
+_SPEAKER = re.compile(r"^(?:User|Human):", re.MULTILINE)
+_ANSWERERS = ("Assistant:", "AI:")
+
+
+def wrap(question: str, shape: str) -> str:
+    """`question` written in a named shape; raises `ConfigError` for an unknown one."""
+    try:
+        return SHAPES[shape].replace("{x}", question)
+    except KeyError:
+        raise ConfigError(f"unknown prompt shape '{shape}': known are {', '.join(SHAPES)}") from None
+
+
+def unwrap(prompt: str) -> str:
+    """The user's question inside a prompt of any known shape; a prompt of no known shape is its own question.
+
+    Takes time linear in the prompt.
+    """
+    for _ in range(MOST_LAYERS):
+        inside = next((found for found in _insides(prompt) if found.strip()), None)
+        if inside is None:
+            break
+        prompt = inside
+    return prompt.strip()
+
+
+def _insides(prompt: str) -> Iterator[str]:
+    """What each known shape holds, where the prompt has it."""
+    for opening, closing in _TURNS:
+        if turn := _last(opening, prompt):
+            yield _turn(turn, closing, prompt)
+    if (body := _before_line(prompt, _ANSWERERS)) is not None and (speaker := _last(_SPEAKER, body)):
+        yield body[speaker.end() :].strip()
+    text = prompt.strip()
+    for head, tails, own_line in _AROUND:
+        begun = head.match(text)
+        if begun and own_line:
+            body = _before_line(text, tails)
+        else:
+            body = next((text.removesuffix(tail) for tail in tails if text.endswith(tail)), None)
+        if begun and body is not None:
+            yield body[begun.end() :].strip()
+
+
+def _turn(opening: re.Match[str], closing: re.Pattern[str], prompt: str) -> str:
+    """A turn's text; a system prompt at its beginning is left out."""
+    start = opening.end()
+    if opening[0].endswith("<<SYS>>"):
+        end_of_system = prompt.find(_SYSTEM_END, start)
+        start = end_of_system + len(_SYSTEM_END) if end_of_system >= 0 else opening.start() + len("[INST]")
+    end = closing.search(prompt, start)
+    return prompt[start : end.start() if end else len(prompt)].strip()
+
+
+def _before_line(text: str, endings: Sequence[str]) -> str | None:
+    """What comes before the last line, if the line is one of `endings`; None where it is not."""
+    text = text.rstrip()
+    for ending in endings:
+        before = text.removesuffix(ending)
+        body = before.rstrip()
+        if before != text and "\n" in before[len(body) :]:
+            return body
+    return None
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    last = None
+    for last in pattern.finditer(text):  # noqa: B007
+        pass
+    return last
+
+
+def last_question(messages: Sequence[ChatMessage]) -> str:
+    """The user's last message of a chat, unwrapped; "" if the user has said nothing."""
+    for message in reversed(messages):
+        if message.get("role") == "user":
+            return unwrap(message.get("content", ""))
+    return ""
+
+
+def plugin_view(question: str, view: str = "short") -> str:
+    """The prompt the plug-in sees for a question; raises `ConfigError` for an unknown view.
+
+    The view ends where the answer begins, so an answer is appended with its leading space.
+    """
+    try:
+        template = VIEWS[view]
+    except KeyError:
+        raise ConfigError(f"unknown plug-in view '{view}': known are {', '.join(VIEWS)}") from None
+    return template.replace("{x}", question.strip())

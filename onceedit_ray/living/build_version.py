@@ -1,0 +1,126 @@
+"""From the edits that shall be live to a version that may go live: trained, judged, and only then committed.
+
+A version that is refused leaves its report and no weights. What is judged is what would be served: the saved weights,
+opened as the plug-in's actor opens them, through the fused decoder, with the base plug-in as the target that answers.
+Blocks while it works; knows no Ray and no queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from onceedit_ray.config import ModelConfig, RunConfig
+from onceedit_ray.editing.run import general_prompts, recipe_of
+from onceedit_ray.editing.training import Recipe, train
+from onceedit_ray.evaluation.acceptance import Judge, Judgement
+from onceedit_ray.fusion.system import open_decoder
+from onceedit_ray.home import onceedit_home
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.manifest import Manifest
+from onceedit_ray.knowledge.readers.parquet import write_edits
+from onceedit_ray.knowledge.staging import in_progress, is_stale, staging_name
+from onceedit_ray.knowledge.store import KnowledgeStore
+from onceedit_ray.knowledge.version import EDITS, Version
+
+JUDGE = "base"
+"""The target through which a version is judged: the plug-in before any edit."""
+
+Phase = Literal["training", "evaluating"]
+Report = Callable[[Phase, float], None]
+
+
+@dataclass(frozen=True)
+class BuiltVersion:
+    """version: its id; it is in the store unless it was refused. report: its figures. reason: why it was refused."""
+
+    version: str
+    report: dict[str, Any]
+    reason: str | None
+
+
+def build_version(
+    config: RunConfig,
+    store: KnowledgeStore,
+    edits: Sequence[Edit],
+    parent: Version | None,
+    new: Sequence[Edit],
+    report: Report = lambda step, share: None,
+) -> BuiltVersion:
+    """Make the version that knows `edits`, and commit it if it passes.
+
+    Args:
+        parent: gone on from, its edits rehearsed; None begins at the base plug-in. new: those of `edits` that count as
+            new when it is judged. report: called with the step and the share of it that is done.
+
+    A version that the store has already is not trained again, and not judged again where it says how it was judged.
+    Raises the errors of loading, training and committing; nothing is left behind.
+    """
+    recipe = recipe_of(config, edits, parent)
+    made = next((version for version in store.versions() if version.id == recipe.id), None)
+    if made is not None:
+        found = made.manifest.report
+        judged = Judgement(found, None) if found else _judged(recipe, made.path, new, report)
+        return BuiltVersion(recipe.id, judged.figures, judged.reason)
+    with _draft(recipe.id) as folder:
+        manifest = _trained(recipe, folder, report)
+        judged = _judged(recipe, folder, new, report)
+        if judged.reason is None:
+            sealed = manifest.model_copy(update={"report": judged.figures})
+            store.commit(sealed, edits, lambda to: _move(folder, to))
+    return BuiltVersion(recipe.id, judged.figures, judged.reason)
+
+
+def _trained(recipe: Recipe, folder: Path, report: Report) -> Manifest:
+    """Train and save; the model and its optimizer's state are let go of here."""
+    most = recipe.config.editing.max_epochs
+    report("training", 0.0)
+    trained = train(recipe, lambda epoch: report("training", min(epoch.number / most, 1.0)))
+    trained.write(folder)
+    write_edits(recipe.edits, folder / EDITS)
+    return trained.manifest()
+
+
+def _judged(recipe: Recipe, folder: Path, new: Sequence[Edit], report: Report) -> Judgement:
+    config, living = recipe.config, recipe.config.living
+    report("evaluating", 0.0)
+    base = ModelConfig(**config.plugin.model_dump(exclude={"view"}))
+    decoder = open_decoder(config.model_copy(update={"targets": {JUDGE: base}}), folder)
+    general = general_prompts(config.evaluation.general, living.general_limit)
+    judge = Judge(decoder, JUDGE, config.fusion.strategy, config.fusion.threshold, general, living)
+    fresh = set(new)
+    old = [edit for edit in recipe.edits if edit not in fresh]
+    # The latest of them: those before were judged with the versions before, and rehearsal reaches all alike.
+    seen = old[len(old) - min(len(old), living.old_limit) :]
+    return asyncio.run(judge.judge(list(new), seen, lambda share: report("evaluating", share)))
+
+
+@contextmanager
+def _draft(id: str) -> Iterator[Path]:
+    """A folder for weights that are no version yet, under `ONCEEDIT_HOME`; removed in the end, whatever happens."""
+    drafts = onceedit_home() / "drafts"
+    drafts.mkdir(exist_ok=True)
+    for left in drafts.iterdir():
+        if is_stale(left.name):
+            shutil.rmtree(left, ignore_errors=True)
+    name = staging_name(f"draft-{id}")  # not the name under which the store will write it
+    folder = drafts / name
+    with in_progress(name):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move(folder: Path, to: Path) -> None:
+    """The weights and the tokenizer into the store's own folder; the edits are written there by the store."""
+    for path in folder.iterdir():
+        if path.name != EDITS:
+            shutil.move(path, to / path.name)

@@ -1,0 +1,327 @@
+"""Living knowledge: edits are taken in while the plug-in answers.
+
+Edits wait in a book that outlasts this process. One version is made at a time, elsewhere; it goes live only if it
+passes, and the requests under way end on the version they began with. What is live is what the active version knows,
+so going back to an older version takes back the edits made since.
+
+Knows neither Ray nor models: a `VersionBuilder` makes versions, a `Loader` puts them before the requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from onceedit_ray.config import LivingConfig
+from onceedit_ray.errors import NotPossibleError, OnceEditError, StoreError, UnknownIdError
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.selection import normalised, select
+from onceedit_ray.knowledge.store import KnowledgeStore
+from onceedit_ray.knowledge.version import Version
+from onceedit_ray.living.build_version import BuiltVersion, Phase, Report
+from onceedit_ray.living.edit_book import UNDER_WAY, BatchRecord, EditBook, EditRecord
+from onceedit_ray.living.edit_views import BatchView, EditView, VersionView, batch_view, edit_view, version_view
+
+LOG = logging.getLogger(__name__)
+TRAINING_SHARE = 0.8
+"""How much of a version's progress is its training; the rest is its evaluation."""
+
+Switch = Callable[[], Awaitable[None]]
+
+
+class VersionBuilder(Protocol):
+    """Makes versions, away from the requests."""
+
+    async def make(
+        self, edits: Sequence[Edit], parent: Version | None, new: Sequence[Edit], report: Report
+    ) -> BuiltVersion:
+        """As `build_version.build_version`; `report` is called in this event loop."""
+
+
+class Loader(Protocol):
+    """Puts a version before the requests."""
+
+    async def load(self, version: Version) -> Switch:
+        """Load a version beside the one that answers; what is returned makes requests begin on it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A version to be made: from the live edits without `removed`, with those of `batches` added."""
+
+    batches: tuple[BatchRecord, ...] = ()
+    removed: tuple[EditRecord, ...] = ()
+
+
+class EditQueue:
+    """The queue and what is live.
+
+    Args:
+        book: of the edits. store: of the versions. active: the version that answers now. config: `living` of the run
+            file. maker, loader: see there.
+    """
+
+    def __init__(
+        self,
+        book: EditBook,
+        store: KnowledgeStore,
+        active: Version,
+        config: LivingConfig,
+        maker: VersionBuilder,
+        loader: Loader,
+    ) -> None:
+        self._book = book
+        self._store = store
+        self._config = config
+        self._maker = maker
+        self._loader = loader
+        self._changing = asyncio.Lock()
+        self._work = asyncio.Event()
+        self._deleting = 0.0
+        self.active = active
+        self._take_up(active, f"version {active.id}, which was active at the start, does not know it")
+        for batch in book.batches.values():
+            if batch.status in UNDER_WAY:
+                book.set(batch, "queued", "the server was started again" if batch.status != "queued" else batch.reason)
+                batch.progress = 0.0
+        book.save()
+        self._work.set()
+
+    # --- what the routes ask -----------------------------------------------------------------------------------------
+
+    async def submit(self, edits: Sequence[Edit]) -> BatchView:
+        """Queue edits. Raises `ConflictError` where they contradict each other."""
+        batch = self._book.add(select(edits))
+        self._book.save()
+        self._work.set()
+        return self._batch(batch)
+
+    async def edits(self) -> list[EditView]:
+        """Every edit that was ever asked for, the newest first."""
+        return [self._edit(record) for record in reversed(self._book.edits.values())]
+
+    async def found(self, id: str) -> EditView | BatchView:
+        """An edit or a batch; raises `UnknownIdError` where there is none."""
+        records = self._records(id)
+        return self._edit(records[0]) if id in self._book.edits else self._batch(self._book.batches[id])
+
+    async def versions(self) -> list[VersionView]:
+        """The versions of the plug-in that is served, the newest first."""
+        digest = self.active.manifest.base_digest
+        made = await asyncio.to_thread(self._store.versions)
+        return [self._version(version) for version in reversed(made) if version.manifest.base_digest == digest]
+
+    async def remove(self, id: str) -> EditView | BatchView:
+        """Have an edit, or all of a batch, forgotten.
+
+        Raises `UnknownIdError` where there is no such id, `NotPossibleError` where nothing of it ever went live.
+        """
+        records = self._records(id)
+        if all(record.status == "refused" for record in records):
+            raise NotPossibleError(f"{id} was refused and never went live; there is nothing to delete")
+        for record in records:
+            if record.status == "queued":
+                record.status, record.reason = "deleted", "deleted before it was made"
+            elif record.status not in ("refused", "deleted"):
+                record.status, record.reason = "deleting", None
+        for batch in {record.batch: self._book.batches[record.batch] for record in records}.values():
+            if not any(record.status in UNDER_WAY for record in self._book.of(batch)):
+                self._book.settle(batch)
+        self._deleting = 0.0
+        self._book.save()
+        self._work.set()
+        return await self.found(id)
+
+    async def activate(self, id: str) -> VersionView:
+        """Let a version of the store answer from now on.
+
+        Raises `UnknownIdError` where there is none, `NotPossibleError` where it was made from another plug-in.
+        """
+        found = next((version for version in await asyncio.to_thread(self._store.versions) if version.id == id), None)
+        if found is None:
+            raise UnknownIdError(f"there is no version '{id[:100]}'; GET /v1/versions lists them")
+        if found.manifest.base_digest != self.active.manifest.base_digest:
+            made_from = found.manifest.base_model
+            raise NotPossibleError(f"version {id} was made from another plug-in ({made_from}) than the one served")
+        # A caller that goes away half-way through does not leave store and requests apart.
+        await asyncio.shield(self._go_live(found, f"not known to version {id}, which was activated"))
+        return self._version(found)
+
+    def _edit(self, record: EditRecord) -> EditView:
+        progress = 1.0
+        if record.status in UNDER_WAY:
+            progress = self._book.batches[record.batch].progress
+        elif record.status == "deleting":
+            progress = self._deleting
+        return edit_view(record, progress)
+
+    def _batch(self, batch: BatchRecord) -> BatchView:
+        edits = [self._edit(record) for record in self._book.of(batch)]
+        return batch_view(batch, edits)
+
+    def _version(self, version: Version) -> VersionView:
+        return version_view(version, version.id == self.active.id)
+
+    def _records(self, id: str) -> list[EditRecord]:
+        if id in self._book.edits:
+            return [self._book.edits[id]]
+        if id in self._book.batches:
+            return self._book.of(self._book.batches[id])
+        raise UnknownIdError(f"there is no edit or batch '{id[:100]}'; GET /v1/edits lists them")
+
+    # --- the queue ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Make versions one after another, for ever."""
+        while True:
+            await self._work.wait()
+            job = self.next_job()
+            if job is None:
+                self._work.clear()
+                continue
+            try:
+                await self._attempt(job)
+            except StoreError as error:  # the book cannot be written; what is in memory holds until it can
+                LOG.error("%s", error)
+
+    async def _attempt(self, job: Job) -> None:
+        try:
+            await self._do(job)
+        except OnceEditError as error:
+            self._refuse(job, str(error))
+        except Exception:
+            LOG.exception("a version could not be made")
+            self._refuse(job, "something went wrong while the version was made; it is in the server's log")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is made and nothing waits."""
+        return not self._work.is_set()
+
+    def next_job(self) -> Job | None:
+        """Deletions first, all at once; else the batches that wait, together as long as none asks what another does."""
+        removed = tuple(record for record in self._book.live() if record.status == "deleting")
+        if removed:
+            return Job(removed=removed)
+        waiting = [batch for batch in self._book.batches.values() if batch.status == "queued"]
+        taken: list[BatchRecord] = []
+        prompts: set[str] = set()
+        for batch in waiting:
+            asked = {normalised(record.edit.prompt) for record in self._book.of(batch)}
+            too_many = len(prompts) + len(asked) > self._config.join
+            if taken and (batch.alone or taken[0].alone or too_many or asked & prompts):
+                break
+            taken.append(batch)
+            prompts |= asked
+        return Job(batches=tuple(taken)) if taken else None
+
+    async def _do(self, job: Job) -> None:
+        began_at = self.active
+        gone = {record.edit for record in job.removed}
+        added = self._added(job)
+        self._progress(job, "training", 0.0)  # before anything is awaited: from now on a deletion comes after it
+        known = await asyncio.to_thread(began_at.edits)
+        new = [edit for edit in added if edit not in known]
+        asked = {normalised(edit.prompt) for edit in new}
+        kept = [edit for edit in known if edit not in gone and normalised(edit.prompt) not in asked]
+        if kept == known and not new:
+            async with self._changing:
+                self._take_up(self.active, "")
+                self._book.save()
+            return
+        going_on = self._config.adding == "continue" and not gone
+        made = await self._maker.make(
+            [*kept, *new], began_at if going_on else None, new, lambda step, share: self._progress(job, step, share)
+        )
+        for batch in job.batches:
+            batch.version, batch.report = made.version, made.report
+        if made.reason is not None:
+            self._refuse(job, made.reason)
+            return
+        if self.active.id != began_at.id:
+            self._again(job, f"version {self.active.id} was activated meanwhile, so a version is made from that one")
+            return
+        self._book.save()
+        version = await asyncio.to_thread(self._store.get, made.version, False)  # it is verified when it goes live
+        await self._go_live(version, "the same edit was deleted under another id", began_at, job)
+
+    def _added(self, job: Job) -> list[Edit]:
+        """The edits that the job's batches bring, and whom they replace."""
+        live = {normalised(record.edit.prompt): record for record in self._book.live()}
+        added = []
+        for batch in job.batches:
+            for record in self._book.of(batch):
+                if record.status not in UNDER_WAY:
+                    continue
+                added.append(record.edit)
+                before = live.get(normalised(record.edit.prompt))
+                if before is not None and before.edit != record.edit:
+                    record.replaces = [before.id]
+        return list(dict.fromkeys(added))
+
+    def _progress(self, job: Job, step: Phase, share: float) -> None:
+        done = share * TRAINING_SHARE
+        if step == "evaluating":
+            done = TRAINING_SHARE + share * (1.0 - TRAINING_SHARE)
+        self._deleting = done
+        for batch in job.batches:
+            batch.progress = done
+            if batch.status != step:
+                self._book.set(batch, step)
+                self._book.save()
+
+    def _refuse(self, job: Job, reason: str) -> None:
+        for record in job.removed:
+            record.status, record.reason = "live", f"could not be deleted: {reason}"
+            self._book.settle(self._book.batches[record.batch])
+        if len(job.batches) > 1:  # one of them may be at fault for all
+            for batch in job.batches:
+                batch.alone = True
+            self._again(job, "refused together with other batches, so it is tried alone")
+            return
+        for batch in job.batches:
+            self._book.set(batch, "refused", reason)
+            for record in self._book.of(batch):
+                if record.status == "deleting" and record.version is None:
+                    record.status, record.reason = "deleted", "deleted before it went live"
+        self._book.save()
+
+    def _again(self, job: Job, reason: str) -> None:
+        for batch in job.batches:
+            self._book.set(batch, "queued", reason)
+            batch.progress, batch.version, batch.report = 0.0, None, None
+        self._book.save()
+
+    # --- going live --------------------------------------------------------------------------------------------------
+
+    async def _go_live(
+        self, version: Version, reason: str, instead_of: Version | None = None, job: Job | None = None
+    ) -> None:
+        """Load, make active in the store, let requests begin on it, and only then say so.
+
+        instead_of: only if this is still the version that answers; else `job` is made again.
+        """
+        async with self._changing:
+            if instead_of is not None and job is not None and self.active.id != instead_of.id:
+                self._again(
+                    job, f"version {self.active.id} was activated meanwhile, so a version is made from that one"
+                )
+                return
+            if version.id != self.active.id:
+                switch = await self._loader.load(version)
+                await asyncio.to_thread(self._store.activate, version.id)
+                await switch()
+                self.active = version
+            self._take_up(version, reason)
+            self._book.save()
+            LOG.info("version %s is live with %d edits", version.id, version.manifest.edits)
+
+    def _take_up(self, version: Version, reason: str) -> None:
+        created = int(version.manifest.created.timestamp())
+        self._book.reconcile(version.edits(), version.id, created, reason)
+        for batch in self._book.batches.values():
+            if batch.status in ("live", "deleting", "deleted"):
+                batch.progress = 1.0

@@ -1,0 +1,126 @@
+"""What a request must pass before anything of it is read into objects: key, size of its body, room for one more.
+
+Plain ASGI: a request counts as under way until the last byte of its answer is sent or its client has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from onceedit_ray.serving.errors import ApiError
+from onceedit_ray.serving.keys import EDIT_KEYS_VARIABLE, Keys, is_loopback
+from onceedit_ray.serving.limits import Limits
+
+GUARDED = "/v1/"
+EDITING = ("/v1/edits", "/v1/versions")
+
+
+class Admission:
+    """ASGI middleware in front of the API.
+
+    Args:
+        app: what is guarded. keys: who may ask; an empty set admits the loopback alone. limits: sizes and counts.
+        edit_keys: who may edit; an empty one lets nobody edit where there are keys for asking.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys, limits: Limits, edit_keys: Keys) -> None:
+        self._app = app
+        self._keys = keys
+        self._edit_keys = edit_keys
+        self._limits = limits
+        self.in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._admit(scope)
+            body = await self._body(scope, receive)
+            if body is None:
+                return  # the client went away
+            counted = scope["method"] == "POST"
+            if counted and self.in_flight >= self._limits.in_flight:
+                raise ApiError(
+                    429, f"{self.in_flight} requests are under way, the most there may be; try again",
+                    code="too_many_requests", retry_after=self._limits.retry_after,
+                )  # fmt: skip
+        except ApiError as refusal:
+            await refusal.response()(scope, receive, send)
+            return
+        self.in_flight += counted
+        try:
+            await self._app(scope, _again(body, receive), send)
+        finally:
+            self.in_flight -= counted
+
+    def _admit(self, scope: Scope) -> None:
+        client = scope.get("client")
+        if not self._keys and client and not is_loopback(client[0]):
+            raise ApiError(403, "this server has no API keys, so it serves its own machine alone", code="no_keys")
+        given = _header(scope, b"authorization")
+        if _edits(scope["path"]):
+            self._admit_editing(given)
+        elif scope["path"].startswith(GUARDED) and not self._keys.admits(given):
+            raise ApiError(401, "give one of the server's keys: `Authorization: Bearer KEY`", code="invalid_api_key")
+
+    def _admit_editing(self, given: str) -> None:
+        if not self._edit_keys and self._keys:
+            message = f"editing is not allowed: start the server with {EDIT_KEYS_VARIABLE} or a file of editing keys"
+            raise ApiError(403, message, code="editing_not_allowed")
+        if self._edit_keys.admits(given):
+            return
+        if self._keys and self._keys.admits(given):
+            raise ApiError(
+                403, "this key may ask and not edit; use one of the editing keys", code="editing_not_allowed"
+            )
+        raise ApiError(401, "give an editing key: `Authorization: Bearer KEY`", code="invalid_api_key")
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None where the client goes away before it is here."""
+        most = self._limits.body_bytes
+        announced = _header(scope, b"content-length")
+        too_large = ApiError(413, f"the body has more than {most} bytes; shorten it", code="request_too_large")
+        if announced.isascii() and announced.isdecimal() and (len(announced) > 18 or int(announced) > most):
+            raise too_large
+        body = b""
+        try:
+            async with asyncio.timeout(self._limits.body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    body += message.get("body", b"")
+                    if len(body) > most:
+                        raise too_large
+                    if not message.get("more_body"):
+                        return body
+        except TimeoutError:
+            waited = f"the body did not arrive within {self._limits.body_seconds:g} s"
+            raise ApiError(408, waited, code="timeout") from None
+
+
+def _edits(path: str) -> bool:
+    return any(path == route or path.startswith(f"{route}/") for route in EDITING)
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """A channel that gives the body once more, then what comes after it."""
+    given = False
+
+    async def channel() -> MutableMapping[str, Any]:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return channel

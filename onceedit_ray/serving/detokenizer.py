@@ -1,0 +1,51 @@
+"""Text from the bytes of tokens, piece by piece: no half characters, nothing of a stop string.
+
+A token may end in the middle of a character and a stop string may be cut by tokens anywhere, so what could still become
+either is held back.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+
+
+class Detokenizer:
+    """Bytes in, text out.
+
+    Args:
+        stop: strings that end the text; the first that occurs does, and is left out.
+
+    read, given: characters read so far, and given out.
+    """
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._stop = [string for string in stop if string]
+        self._held = ""
+        self.stopped = False
+        self.given = 0
+
+    @property
+    def read(self) -> int:
+        return self.given + len(self._held)
+
+    def feed(self, data: bytes, final: bool = False) -> str:
+        """The text that is certain after more bytes; `final` gives all of it, a broken character as U+FFFD."""
+        if self.stopped:
+            return ""
+        text = self._held + self._decoder.decode(data, final)
+        found = [at for string in self._stop if (at := text.find(string)) >= 0]
+        self.stopped = bool(found)
+        certain = min(found) if found else len(text) if final else len(text) - self._begun(text)
+        self._held = "" if self.stopped else text[certain:]
+        self.given += certain
+        return text[:certain]
+
+    def _begun(self, text: str) -> int:
+        """How many characters at the end may be the beginning of a stop string."""
+        longest = max(map(len, self._stop), default=1) - 1
+        for length in range(min(longest, len(text)), 0, -1):
+            if any(string.startswith(text[-length:]) for string in self._stop):
+                return length
+        return 0

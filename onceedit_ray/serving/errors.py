@@ -1,0 +1,91 @@
+"""Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}` and the status that goes with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi.responses import JSONResponse
+
+from onceedit_ray.errors import ConflictError, ContextLengthError, NotPossibleError, OnceEditError, UnknownIdError
+from onceedit_ray.serving.prompts import PromptError
+
+LOG = logging.getLogger(__name__)
+
+_KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class ApiError(Exception):
+    """A request that is not answered.
+
+    status: the HTTP status. message: what was found and what to do. param: the field at fault. code: OpenAI's name.
+    """
+
+    def __init__(
+        self, status: int, message: str, param: str | None = None, code: str | None = None, retry_after: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message.encode("utf-8", "replace").decode()  # a name may come with what no response can carry
+        self.param = param
+        self.code = code
+        self.retry_after = retry_after
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The JSON of the error."""
+        kind = _KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        """The error as a response."""
+        headers = {"Retry-After": str(self.retry_after)} if self.retry_after else {}
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse(self.body, self.status, headers)
+
+
+def unknown_model(name: str, known: Sequence[str]) -> ApiError:
+    """The refusal of a model that is not served; a long name is not repeated in full."""
+    shown = name if len(name) <= 64 else name[:61] + "..."
+    return ApiError(
+        404, f"the model '{shown}' does not exist; served are {', '.join(known)}, and '*' for all of them", "model",
+        "model_not_found",
+    )  # fmt: skip
+
+
+def api_error_of(error: BaseException) -> ApiError:
+    """What a caller is told of an error; what is not theirs to put right is logged and not shown."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, ContextLengthError):
+        return ApiError(400, str(error), "prompt", "context_length_exceeded")
+    if isinstance(error, PromptError):
+        return ApiError(400, str(error), "prompt", "invalid_prompt")
+    if isinstance(error, ConflictError):
+        return ApiError(400, str(error), "edits", "conflicting_edits")
+    if isinstance(error, UnknownIdError):
+        return ApiError(404, str(error), "id", "not_found")
+    if isinstance(error, NotPossibleError):
+        return ApiError(409, str(error), "id", "conflict")
+    if isinstance(error, TimeoutError):
+        return ApiError(504, "the answer took too long; ask for fewer tokens", code="timeout")
+    if isinstance(error, OnceEditError):
+        LOG.error("a request failed: %s", error)
+        return ApiError(503, "the model cannot answer now; try again", code="model_unavailable", retry_after=5)
+    LOG.error("a request failed", exc_info=error)
+    return ApiError(500, "something went wrong here; it is in the server's log", code="internal_error")
+
+
+def invalid(details: Sequence[Mapping[str, Any]]) -> ApiError:
+    """The refusal of a body that is not what the schema says; nothing of the body is repeated."""
+    detail = details[0] if details else {"type": "", "loc": (), "msg": "the request is not valid"}
+    place = [str(part) for part in detail["loc"] if part != "body"]
+    if detail["type"] == "json_invalid":
+        return ApiError(400, "the body is not JSON", code="invalid_json")
+    param = ".".join(place)[:100] or None
+    if detail["type"] == "extra_forbidden":
+        return ApiError(400, f"unrecognized request argument: '{param}'", param, "unknown_parameter")
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    return ApiError(400, f"'{param}': {message}" if param else message, param, "invalid_value")

@@ -1,0 +1,191 @@
+"""One answer as text, beside the decoder: prompt in, pieces of text out, and at the end what is known about it.
+
+Runs where the decoder runs, in the coordinator or in one process, so that only text travels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from onceedit_ray.errors import OnceEditError
+from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder
+from onceedit_ray.fusion.outputs import Generation, Trace
+from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.protocol import LanguageModel
+from onceedit_ray.models.sampling import Sampling
+from onceedit_ray.serving.detokenizer import Detokenizer
+from onceedit_ray.serving.logprobs import Said, Scored, scored
+from onceedit_ray.serving.prompts import PlainCodec, Prompt
+
+BUSY = "busy"
+"""What `probe` says of a model that did not answer in time: it may be loading, or have long work before it."""
+PLUGIN = "plug-in"
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """A question to one target.
+
+    prompt: text to go on with. messages: a chat, each `{"role", "content"}`, in place of a prompt.
+    stop: strings that end the answer. unedited: the target answers alone, the plug-in is not asked. logprobs: how many
+    likely tokens to tell beside each of the answer's; None tells no log probability.
+    """
+
+    target: str
+    max_tokens: int
+    sampling: Sampling
+    prompt: str = ""
+    messages: tuple[Mapping[str, str], ...] = ()
+    stop: tuple[str, ...] = ()
+    unedited: bool = False
+    logprobs: int | None = None
+
+    @property
+    def strategy(self) -> str | None:
+        """The decoder's strategy; None is the configured one."""
+        return UNEDITED if self.unedited else None
+
+
+@dataclass(frozen=True)
+class GenerationEnd:
+    """What is known about an answer when it has ended.
+
+    reason: "stop" at an end of text or a stop string, "length" where tokens or context ran out. The others
+    are as in `Generation`.
+    """
+
+    target: str
+    reason: Literal["stop", "length"]
+    prompt_tokens: int
+    completion_tokens: int
+    version: str
+    weight: float | None
+    alone: bool
+    drafted: int = 0
+    accepted: int = 0
+
+
+async def speak(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
+    """An answer, piece by piece, and its `GenerationEnd` at last. Closing the generator frees the sessions.
+
+    Pieces are `Said` where log probabilities are asked for. The decoder's codecs must be `PlainCodec`s
+    (`take_prompts_as_text`). Raises `PromptError`, `ContextLengthError`, and `ConfigError` for an unknown target.
+    """
+    with decoder.pinned() as pinned:
+        async with contextlib.aclosing(_spoken(pinned, asked)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+
+async def _spoken(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
+    prompt, codec = _prompt(decoder, asked)
+    trace = Trace(asked.logprobs)
+    writing = _Writing(codec, Detokenizer(asked.stop), trace)
+    pieces = decoder.stream(asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling, trace=trace)
+    async with contextlib.aclosing(pieces):
+        async for piece in pieces:
+            if isinstance(piece, Generation):
+                if (rest := writing.end()) is not None:
+                    yield rest
+                yield _ending(piece)
+                return
+            if (certain := writing.write(piece)) is not None:
+                yield certain
+            if writing.text.stopped:
+                yield _ending(trace.so_far(), stopped=True)
+                return
+
+
+@dataclass
+class _Writing:
+    """An answer's tokens, becoming text. waiting: those whose text has not been given out yet."""
+
+    codec: Codec
+    text: Detokenizer
+    trace: Trace
+    tokens: int = 0
+    waiting: deque[Scored] = field(default_factory=deque)
+
+    def write(self, ids: Sequence[int]) -> str | None:
+        """What of the text is certain after more tokens; None where it is no more than before."""
+        if not self.trace.wanted:
+            return self.text.feed(self.codec.bytes_of(ids)) or None
+        certain = ""
+        for token in ids:
+            if token not in self.codec.end_ids and not self.text.stopped:
+                self.waiting.append(scored(self.trace.chances[self.tokens], self.codec, self.text.read))
+                certain += self.text.feed(self.codec.surface(token))
+            self.tokens += 1
+        return self._said(certain, lambda token: token.at < self.text.given)
+
+    def end(self) -> str | None:
+        """The rest."""
+        rest = self.text.feed(b"", final=True)
+        return self._said(rest, lambda token: True) if self.trace.wanted else rest or None
+
+    def _said(self, certain: str, is_out: Callable[[Scored], bool]) -> Said | None:
+        out = []
+        while self.waiting and is_out(self.waiting[0]):
+            out.append(self.waiting.popleft())
+        return Said.of(certain, out) if certain or out else None
+
+
+async def answer(decoder: FusedDecoder, asked: GenerationRequest) -> tuple[str, GenerationEnd]:
+    """A whole answer; as `speak`, in fewer steps where no stop string is looked for and no token is scored."""
+    if asked.stop or asked.logprobs is not None:
+        said: list[str] = []
+        async with contextlib.aclosing(speak(decoder, asked)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, GenerationEnd):
+                    tokens = [token for part in said if isinstance(part, Said) for token in part.tokens]
+                    return Said.of("".join(said), tokens), piece
+                said.append(piece)
+        raise AssertionError("an answer ends with a GenerationEnd")
+    prompt, _ = _prompt(decoder, asked)
+    generation = await decoder.generate(asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling)
+    return generation.text, _ending(generation)
+
+
+async def probe(decoder: FusedDecoder, seconds: float) -> dict[str, str]:
+    """Let the plug-in and every target read a token: "" for each that does, `BUSY`, or what is wrong with it."""
+    models = {PLUGIN: (decoder.plugin.model, decoder.plugin.codec)}
+    models |= {name: (member.model, member.codec) for name, member in decoder.members.items()}
+    states = await asyncio.gather(*(_state(*model, seconds) for model in models.values()))
+    return dict(zip(models, states, strict=True))
+
+
+async def _state(model: LanguageModel, codec: Codec, seconds: float) -> str:
+    try:
+        async with asyncio.timeout(seconds):
+            step = await model.open(codec.encode_prompt("a")[:1])
+        await model.close(step.session)
+    except TimeoutError:
+        return BUSY
+    except OnceEditError as error:
+        return str(error)
+    return ""
+
+
+def _prompt(decoder: FusedDecoder, asked: GenerationRequest) -> tuple[Prompt, Codec]:
+    codec = decoder.member(asked.target).codec
+    assert isinstance(codec, PlainCodec), "take_prompts_as_text comes first"
+    return codec.chat(asked.messages) if asked.messages else codec.completion(asked.prompt), codec
+
+
+def _ending(generation: Generation, stopped: bool = False) -> GenerationEnd:
+    return GenerationEnd(
+        target=generation.target,
+        reason="stop" if stopped or generation.ended else "length",
+        prompt_tokens=generation.prompt_tokens,
+        completion_tokens=len(generation.token_ids),
+        version=generation.version,
+        weight=generation.weight,
+        alone=generation.alone,
+        drafted=generation.drafted,
+        accepted=generation.accepted,
+    )

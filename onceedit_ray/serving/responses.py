@@ -1,0 +1,99 @@
+"""Answers in OpenAI's shape, whole and as chunks of a stream.
+
+Each choice carries an `onceedit` field beside OpenAI's: the target that spoke, the plug-in's version, the gate's
+weight, and whether the target spoke alone; in a stream the chunk that ends the choice carries it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from onceedit_ray.serving.generation import GenerationEnd
+from onceedit_ray.serving.logprobs import Said, of_chat, of_completion
+
+DONE = b"data: [DONE]\n\n"
+
+
+class ResponseWriter:
+    """Writes one response.
+
+    Args:
+        model: as the request named it. chat: whether it is a chat; else a completion. likely: how many likely tokens it
+            asks for beside each of the answer's; None asks for no log probability.
+    """
+
+    def __init__(self, model: str, chat: bool, likely: int | None = None) -> None:
+        self.chat = chat
+        self._likely = likely
+        self._head = {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": model,
+        }
+
+    def whole(self, answers: Sequence[tuple[str, GenerationEnd]]) -> dict[str, Any]:
+        """The response of a request that does not stream."""
+        choices = [
+            self._choice(index, {"message": {"role": "assistant", "content": text}}, text, ending)
+            for index, (text, ending) in enumerate(answers)
+        ]
+        kind = "chat.completion" if self.chat else "text_completion"
+        return {**self._head, "object": kind, "choices": choices, "usage": usage([end for _, end in answers])}
+
+    def opening(self, index: int) -> dict[str, Any]:
+        """The first chunk of a chat's choice, which names the speaker."""
+        return self._chunk([self._choice(index, {"delta": {"role": "assistant", "content": ""}}, "", None)])
+
+    def piece(self, index: int, text: str) -> dict[str, Any]:
+        """A chunk with more of a choice's text."""
+        return self._chunk([self._choice(index, {"delta": {"content": text}}, text, None)])
+
+    def ending(self, index: int, ending: GenerationEnd) -> dict[str, Any]:
+        """The chunk that ends a choice."""
+        return self._chunk([self._choice(index, {"delta": {}}, "", ending)])
+
+    def counts(self, endings: Sequence[GenerationEnd]) -> dict[str, Any]:
+        """The chunk with the token counts of the whole stream."""
+        return {**self._chunk([]), "usage": usage(endings)}
+
+    def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {**self._head, "object": "chat.completion.chunk" if self.chat else "text_completion", "choices": choices}
+
+    def _choice(self, index: int, said: dict[str, Any], text: str, ending: GenerationEnd | None) -> dict[str, Any]:
+        logprobs = self._logprobs(text)
+        choice: dict[str, Any] = {"index": index, **(said if self.chat else {"text": text}), "logprobs": logprobs}
+        choice["finish_reason"] = ending.reason if ending else None
+        if ending:
+            choice["onceedit"] = {
+                "target": ending.target,
+                "version": ending.version,
+                "weight": ending.weight,
+                "alone": ending.alone,
+            }
+        return choice
+
+    def _logprobs(self, text: str) -> dict[str, Any] | None:
+        if self._likely is None or not isinstance(text, Said):
+            return None
+        return of_chat(text.tokens) if self.chat else of_completion(text.tokens, self._likely)
+
+
+def usage(endings: Sequence[GenerationEnd]) -> dict[str, int]:
+    """Token counts. A prompt is counted once for each of its answers, each of which has read it."""
+    prompt = sum(ending.prompt_tokens for ending in endings)
+    completion = sum(ending.completion_tokens for ending in endings)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def model_card(name: str) -> dict[str, Any]:
+    """A model as `GET /v1/models` lists it."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "onceedit"}
+
+
+def event(data: dict[str, Any]) -> bytes:
+    """A server-sent event."""
+    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

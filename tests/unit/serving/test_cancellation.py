@@ -1,0 +1,87 @@
+"""Streams put together and ended: what was begun is cleaned up, however often and wherever its reader is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from onceedit_ray.serving.cancellation import merged, undisturbed, while_there
+
+
+class Counting:
+    """Generators that count how many of them are open, and take a while to close."""
+
+    def __init__(self) -> None:
+        self.open = 0
+
+    async def numbers(self) -> AsyncGenerator[int]:
+        self.open += 1
+        try:
+            for number in range(10_000):
+                await asyncio.sleep(0)
+                yield number
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            self.open -= 1
+
+
+async def never() -> dict[str, str]:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+@pytest.mark.parametrize("times", [1, 2, 5])
+@pytest.mark.parametrize("turns", range(0, 12, 3))
+def test_a_reader_cancelled_again_and_again_leaves_nothing_open(times: int, turns: int) -> None:
+    async def run() -> int:
+        counting = Counting()
+
+        async def read() -> None:
+            items = while_there(never, merged([counting.numbers() for _ in range(4)]))
+            async with contextlib.aclosing(items):
+                async for _ in items:
+                    pass
+
+        reader = asyncio.ensure_future(read())
+        for _ in range(20 + turns):
+            await asyncio.sleep(0)
+        assert counting.open == 4
+        for _ in range(times):
+            reader.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        return counting.open
+
+    assert asyncio.run(run()) == 0
+
+
+def test_who_cleans_up_undisturbed_is_cancelled_afterwards() -> None:
+    done = []
+
+    async def clean() -> None:
+        await asyncio.sleep(0.01)
+        done.append(True)
+
+    async def run() -> None:
+        task = asyncio.ensure_future(undisturbed(clean()))
+        for _ in range(3):
+            await asyncio.sleep(0)
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+    assert done
+
+
+def test_what_goes_wrong_while_cleaning_up_is_raised() -> None:
+    async def clean() -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        asyncio.run(undisturbed(clean()))
