@@ -6,7 +6,6 @@ can be edited by the method. No weights are loaded for it. Two grids that ask fo
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from onceedit_ray.digest import digest
 from onceedit_ray.editing.run import general_prompts, selected_edits, unrelated_prompts
 from onceedit_ray.errors import ConfigError, DataError, OnceEditError
 from onceedit_ray.fusion.system import check_run
+from onceedit_ray.knowledge.content import content_hash
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.prompt_files import read_prompts
 from onceedit_ray.knowledge.selection import data_hash
@@ -275,8 +275,7 @@ class _Expansion:
                 raise DataError(
                     f"{file}: no such file to learn from; docs/compare-methods.md says what suits, and where"
                 )
-            with file.open("rb") as opened:
-                self._hashes[file] = hashlib.file_digest(opened, "sha256").hexdigest()
+            self._hashes[file] = content_hash(file)
         return self._hashes[file]
 
     def _cost(self, method: str, target: TargetConfig) -> float:
