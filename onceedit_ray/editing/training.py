@@ -6,7 +6,7 @@ about what a version must pass before it is used, nor when.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +50,23 @@ class Recipe:
     @cached_property
     def id(self) -> str:
         """The id of the version."""
-        made_of = [self.base.digest, data_hash(self.edits), self.settings, digest(self.unrelated)]
+        return self._id(self.settings)
+
+    def made_before(self, versions: Iterable[Version]) -> Version | None:
+        """The version among `versions` that was made of the same, or None.
+
+        An id is made of what the files of unrelated prompts hold and of their paths. A version that was made while they
+        lay elsewhere is recognised by the paths that its manifest names.
+        """
+        for version in versions:
+            settings = version.manifest.settings
+            moved = {**settings, "unrelated": self.settings["unrelated"]}
+            if moved == self.settings and version.id == self._id(settings):
+                return version
+        return None
+
+    def _id(self, settings: Mapping[str, Any]) -> str:
+        made_of = [self.base.digest, data_hash(self.edits), settings, digest(self.unrelated)]
         if self.parent is not None:
             made_of.append(self.parent.id)
         return f"{self.config.name}-{digest(made_of)[:10]}"
