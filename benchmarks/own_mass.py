@@ -40,10 +40,14 @@ def main() -> None:
     for target in config.targets.values():
         folder = resolve(target.model, print)
         anchors = find_anchors(vocabulary, load_tokenizer(folder.path).get_vocab())
-        print(f"{plugin.name} and {folder.name}: {len(anchors)} anchors, a uniform row holds {1 / len(anchors):.1e} each")
+        print(
+            f"{plugin.name} and {folder.name}: {len(anchors)} anchors, a uniform row holds {1 / len(anchors):.1e} each"
+        )
         for side, ids_A in ((plugin, anchors.plugin_ids_A), (folder, anchors.target_ids_A)):
             E_VD = load_model(side.path, dtype="float32", device="cpu").get_input_embeddings().weight.detach()
-            print(f"  {side.name}: own mass {own_mass(E_VD, ids_A):.1e}, calibrated multiplier {calibrate(E_VD[ids_A]):.2f}")
+            print(
+                f"  {side.name}: own mass {own_mass(E_VD, ids_A):.1e}, calibrated multiplier {calibrate(E_VD[ids_A]):.2f}"
+            )
 
 
 if __name__ == "__main__":

@@ -257,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
         "--cells",
         type=Path,
         metavar="FILE",
-        help="finished cells, such as docs/results/paper_table1/cells.parquet; with --at-once 0, all that the report needs",
+        help="finished cells, such as docs/results/paper_table1/cells.parquet; --at-once 0 needs nothing else",
     )
     comparing.set_defaults(run=_compare)
 

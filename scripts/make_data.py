@@ -34,7 +34,9 @@ PUBLISHED = "published.json"
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write `table` as small as Parquet gets: zstd at its highest ordinary level, one row group."""
-    pq.write_table(table, path, compression="zstd", compression_level=19, row_group_size=len(table), write_statistics=False)
+    pq.write_table(
+        table, path, compression="zstd", compression_level=19, row_group_size=len(table), write_statistics=False
+    )
 
 
 def make_data(source: Path, to: Path) -> None:

@@ -18,6 +18,7 @@ from onceedit_ray.comparison.grid_config import GridConfig
 from onceedit_ray.comparison.grid_report import write_comparison
 from onceedit_ray.comparison.progress import Progress
 from onceedit_ray.comparison.run_cell import compute, prepare_version, reason_of
+from onceedit_ray.errors import DataError
 
 
 def compare_here(config: GridConfig, results: Path, command: str, at_once: int, say: Progress) -> int:

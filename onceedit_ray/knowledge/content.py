@@ -18,8 +18,8 @@ PUBLISHED = "published.json"
 def content_hash(file: Path) -> str:
     """SHA-256 (hexadecimal) of a file's bytes, or of the published file that it was made from.
 
-    The second holds only while the file's own bytes are those that `published.json` lists. Raises `DataError` where that
-    list is damaged, `OSError` where the file cannot be read.
+    The second holds only while the file's own bytes are those that `published.json` lists. Raises `DataError` where
+    that list is damaged, `OSError` where the file cannot be read.
     """
     with file.open("rb") as opened:
         own = hashlib.file_digest(opened, "sha256").hexdigest()
