@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
+from onceedit_ray.serving.prompts import PlainCodec, Prompt, take_prompts_as_text
+
 from benchmarks.entailment import Judge, consistent, open_judge
 from benchmarks.ratios import RESULTS
 from onceedit_ray.comparison.unedited_answers import UneditedAnswers
@@ -34,7 +36,6 @@ from onceedit_ray.fusion.system import open_decoder
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.sources import resolve
-from onceedit_ray.serving.prompts import PlainCodec, Prompt, take_prompts_as_text
 
 NEXT_QUESTION = "\nQ:"
 """Where an answer to a transcript ends: a base model writes the next question, too."""

@@ -168,11 +168,15 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _compare(options: argparse.Namespace) -> int:
     let_threads_sleep()
-    from onceedit_ray.comparison.locally import compare_here
+    from onceedit_ray.comparison.locally import compare_here, report_archive, take_archive
 
     command = f"onceedit compare --config {options.config}{f' --scale {options.scale}' if options.scale else ''}"
-    grid = load_grid(options.config, options.scale)
-    return compare_here(grid, options.results.resolve(), command, options.at_once, _say)
+    grid, results = load_grid(options.config, options.scale), options.results.resolve()
+    if options.cells and options.at_once == 0:
+        return report_archive(grid, options.cells, results, command, _say)
+    if options.cells:
+        take_archive(options.cells, results)
+    return compare_here(grid, results, command, options.at_once, _say)
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -252,6 +256,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     comparing.add_argument(
         "--results", type=Path, default=Path(os.environ.get("ONCEEDIT_RESULTS", "results")), help="default: results/"
+    )
+    comparing.add_argument(
+        "--cells",
+        type=Path,
+        metavar="FILE",
+        help="finished cells, such as docs/results/paper_table1/cells.parquet; --at-once 0 needs nothing else",
     )
     comparing.set_defaults(run=_compare)
 

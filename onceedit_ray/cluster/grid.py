@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from onceedit_ray.comparison.cell_archive import ARCHIVE, write_archive
 from onceedit_ray.comparison.cell_store import CellResult, CellStore
 from onceedit_ray.comparison.cells import Cell, cells_of, cheapest_first
 from onceedit_ray.comparison.grid_config import GridConfig
@@ -45,6 +46,7 @@ def compare(config: GridConfig, results: Path, command: str, say: Progress) -> i
 
     run = run_grid(cells, results, say, report, one_at_a_time=config.table.layout == "cost")
     say(f"\n{report(run)}\n\nresults: {folder}")
+    write_archive(folder / ARCHIVE, cells, run.results, CellStore(results))
     failed = [f"{cell.name}: {run.failures[cell.id]}" for cell in cells if cell.id in run.failures]
     if failed:
         say("\n".join([f"{len(failed)} cells failed; the same command tries them again:", *failed]))

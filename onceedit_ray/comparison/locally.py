@@ -11,12 +11,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from functools import partial
 from pathlib import Path
 
+from onceedit_ray.comparison.cell_archive import ARCHIVE, placed_cells, read_archive, unpack, write_archive
 from onceedit_ray.comparison.cell_store import CellResult, CellStore
 from onceedit_ray.comparison.cells import Cell, cells_of, cheapest_first
 from onceedit_ray.comparison.grid_config import GridConfig
 from onceedit_ray.comparison.grid_report import write_comparison
 from onceedit_ray.comparison.progress import Progress
 from onceedit_ray.comparison.run_cell import compute, prepare_version, reason_of
+from onceedit_ray.errors import DataError
 
 
 def compare_here(config: GridConfig, results: Path, command: str, at_once: int, say: Progress) -> int:
@@ -47,7 +49,26 @@ def compare_here(config: GridConfig, results: Path, command: str, at_once: int, 
     if at_once > 0:
         _run(left, results, 1 if config.table.layout == "cost" else at_once, settle)
     say(f"\n{report()}\n\nresults: {results / config.name}")
+    write_archive(results / config.name / ARCHIVE, cells, done, store)
     return 1 if failures else 0
+
+
+def report_archive(config: GridConfig, archive: Path, results: Path, command: str, say: Progress) -> int:
+    """Write `results/<name>/` from the cells of an archive alone: no model and no data is read.
+
+    Raises `DataError` where the file is no archive, or has no cell of this grid.
+    """
+    cells, found = placed_cells(config, read_archive(archive))
+    if not found:
+        raise DataError(f"{archive}: has no cell of {config.name}; name the archive and the scale of one grid file")
+    say(f"\n{write_comparison(results / config.name, config, cells, found, {}, command)}")
+    say(f"\nresults: {results / config.name}")
+    return 0
+
+
+def take_archive(archive: Path, results: Path) -> None:
+    """Unpack an archive's cells into a results folder, so that they are not computed again; raises `DataError`."""
+    unpack(read_archive(archive), CellStore(results))
 
 
 def _run(

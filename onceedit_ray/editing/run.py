@@ -55,9 +55,10 @@ def edit_plugin(config: RunConfig, store: KnowledgeStore, progress: Progress = p
     """
     edits = selected_edits(config.knowledge)
     recipe = recipe_of(config, edits, progress=progress)
-    if any(version.id == recipe.id for version in store.versions()):
-        progress(f"version {recipe.id} was made before from the same edits and settings; using it")
-        return store.activate(recipe.id)
+    made = recipe.made_before(store.versions())
+    if made is not None:
+        progress(f"version {made.id} was made before from the same edits and settings; using it")
+        return store.activate(made.id)
     if recipe.adapter is None:
         drawn = sum(map(len, recipe.unrelated))
         progress(f"editing {recipe.base.name}: {len(edits)} edits, {drawn} unrelated prompts to draw from")

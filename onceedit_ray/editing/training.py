@@ -6,7 +6,7 @@ about what a version must pass before it is used, nor when.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,11 +61,27 @@ class Recipe:
     @cached_property
     def id(self) -> str:
         """The id of the version."""
-        made_of = [self.base.digest, data_hash(self.edits), self.settings, digest(self.unrelated)]
-        if self.adapter is not None:  # what was known before leaves no trace
-            made_of = made_of[:3]
-        elif self.parent is not None:
-            made_of.append(self.parent.id)
+        return self._id(self.settings)
+
+    def made_before(self, versions: Iterable[Version]) -> Version | None:
+        """The version among `versions` that was made of the same, or None.
+
+        An id is made of what the files of unrelated prompts hold and of their paths. A version that was made while they
+        lay elsewhere is recognised by the paths that its manifest names.
+        """
+        for version in versions:
+            settings = version.manifest.settings
+            moved = {**settings, "unrelated": self.settings["unrelated"]} if "unrelated" in self.settings else settings
+            if moved == self.settings and version.id == self._id(settings):
+                return version
+        return None
+
+    def _id(self, settings: Mapping[str, Any]) -> str:
+        made_of: list[object] = [self.base.digest, data_hash(self.edits), settings]
+        if self.adapter is None:  # a reader needs no unrelated prompts, and what was known before leaves no trace
+            made_of.append(digest(self.unrelated))
+            if self.parent is not None:
+                made_of.append(self.parent.id)
         return f"{self.config.name}-{digest(made_of)[:10]}"
 
     @cached_property

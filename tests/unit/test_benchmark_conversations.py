@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from onceedit_ray.serving.prompts import PlainCodec, take_prompts_as_text
 
 from benchmarks.conversations import (
     Asked,
@@ -30,7 +31,6 @@ from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.knowledge.edit import Edit, Probe
 from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.models.assembly import open_codec
-from onceedit_ray.serving.prompts import PlainCodec, take_prompts_as_text
 from tests.bench_run import small_run_file
 from tests.families import build_family
 from tests.paths import ROOT
