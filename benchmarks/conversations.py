@@ -14,7 +14,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
@@ -22,19 +22,23 @@ from benchmarks.entailment import Judge, consistent, open_judge
 from benchmarks.ratios import RESULTS
 from onceedit_ray.comparison.unedited_answers import UneditedAnswers
 from onceedit_ray.config import ModelConfig, RunConfig, load_config
-from onceedit_ray.editing.run import edit_plugin, open_store, selected_edits, version_for
+from onceedit_ray.editing.run import edit_plugin, version_for
 from onceedit_ray.errors import ConfigError, ContextLengthError
 from onceedit_ray.evaluation.conversation_cases import Case, Kind, evenly, read_cases, two_hop_cases
 from onceedit_ray.evaluation.conversation_report import ConversationRow, figures, right_by_kind, write_conversations
 from onceedit_ray.evaluation.conversations import Answer, end_of, occurs, perplexity, score
 from onceedit_ray.evaluation.machine import describe_machine
-from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder, Member
+from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder
+from onceedit_ray.fusion.members import Member
 from onceedit_ray.fusion.strategies import STRATEGIES
 from onceedit_ray.fusion.system import open_decoder
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.run_data import selected_edits
+from onceedit_ray.knowledge.store import open_store
+from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.prompt import Prompt, exchanges, system_text
 from onceedit_ray.models.sources import resolve
-from onceedit_ray.serving.prompts import PlainCodec, Prompt, take_prompts_as_text
 
 NEXT_QUESTION = "\nQ:"
 """Where an answer to a transcript ends: a base model writes the next question, too."""
@@ -87,9 +91,9 @@ class Conversations:
     async def ask(self, case: Case, target: str, strategy: str) -> Asked:
         """One answer; an unedited one is asked for once."""
         member = self.decoder.member(target)
-        prompt = prompt_for(case, _codec(member))
+        prompt = prompt_for(case, member.codec)
         kept = self.kept.setdefault(target, UneditedAnswers()).generations if strategy == UNEDITED else {}
-        key = ("".join(text for text, _ in prompt.parts), self.tokens)
+        key = (" ".join(map(str, prompt.ids)), self.tokens)
         seconds = None
         if key not in kept:
             started = time.perf_counter()
@@ -99,8 +103,7 @@ class Conversations:
         text, ended = written.text, written.ended
         if case.messages and not member.codec.tokenizer.chat_template and NEXT_QUESTION in text:
             text, ended = text[: text.index(NEXT_QUESTION)], True
-        ids = tuple(member.codec.encode_prompt(prompt))
-        return Asked(Answer(text.strip(), ended), ids, written.token_ids, written.weight, seconds)
+        return Asked(Answer(text.strip(), ended), prompt.ids, written.token_ids, written.weight, seconds)
 
     async def rows(self, cases: Sequence[Case], target: str, strategies: Sequence[str]) -> list[ConversationRow]:
         """A row for each case and strategy, `UNEDITED` first."""
@@ -163,22 +166,18 @@ class Conversations:
         return consistent(asked.answer.text, self.edits[case.edits[0]], found, self.judge)
 
 
-def _codec(member: Member) -> PlainCodec:
-    codec = member.codec
-    if not isinstance(codec, PlainCodec):
-        raise TypeError("the decoder's prompts are not taken as text; call take_prompts_as_text first")
-    return codec
-
-
-def prompt_for(case: Case, codec: PlainCodec) -> Prompt:
+def prompt_for(case: Case, codec: Codec) -> Prompt:
     """The case as this model is asked: a text to continue, its chat template, or a transcript where it has none."""
     if case.prompt:
-        return codec.completion(case.prompt)
+        return codec.text_prompt(case.prompt)
+    messages = [message.model_dump() for message in case.messages]
     if codec.tokenizer.chat_template:
-        return codec.chat([message.model_dump() for message in case.messages])
+        return codec.chat_prompt(messages)
     begin = {"system": "", "user": "Q: ", "assistant": "A: "}
     lines = [begin[message.role] + message.content for message in case.messages]
-    return Prompt.of(case.question, (("\n".join([*lines, "A:"]), True),))
+    transcript = codec.text_prompt("\n".join([*lines, "A:"]))
+    question = codec.text_prompt(case.question).question
+    return replace(transcript, question=question, turns=exchanges(messages), system=system_text(messages))
 
 
 async def rest_perplexity(member: Member, asked: Asked, wanted: Sequence[str]) -> float | None:
@@ -229,9 +228,7 @@ def open_system(config: RunConfig, options: argparse.Namespace) -> FusedDecoder:
         edited = version_for(config, options.version).path
     else:
         edited = edit_plugin(config, open_store()).path
-    decoder = open_decoder(config, edited, print, targets)
-    take_prompts_as_text(decoder)
-    return decoder
+    return open_decoder(config, edited, print, targets)
 
 
 def chosen_cases(options: argparse.Namespace, edits: Mapping[str, Edit]) -> tuple[list[Case], list[str]]:

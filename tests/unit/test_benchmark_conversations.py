@@ -30,7 +30,8 @@ from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.knowledge.edit import Edit, Probe
 from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.models.assembly import open_codec
-from onceedit_ray.serving.prompts import PlainCodec, take_prompts_as_text
+from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.prompt import Exchange, Prompt
 from tests.bench_run import small_run_file
 from tests.families import build_family
 from tests.paths import ROOT
@@ -62,33 +63,29 @@ TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[ass
 
 
 @pytest.fixture
-def codec(tmp_path: Path) -> PlainCodec:
-    return PlainCodec(open_codec(build_family("gpt2", tmp_path / "gpt2")))
+def codec(tmp_path: Path) -> Codec:
+    return open_codec(build_family("gpt2", tmp_path / "gpt2"))
 
 
-def whole(prompt: Any) -> str:
-    return "".join(text for text, _ in prompt.parts)
-
-
-def test_a_chat_model_is_asked_in_chat_and_another_by_transcript(codec: PlainCodec) -> None:
+def test_a_chat_model_is_asked_in_chat_and_another_by_transcript(codec: Codec) -> None:
     codec.tokenizer.chat_template = None
-    asked = prompt_for(CHAT, codec)
-    assert whole(asked) == "Be brief.\nQ: I like France.\nA: So do I.\nQ: What is its capital?\nA:"
-    assert asked == "What is its capital?"
-    codec.tokenizer.chat_template = TEMPLATE
-    asked = prompt_for(CHAT, codec)
-    assert whole(asked) == (
-        "[system]Be brief.[user]I like France.[assistant]So do I.[user]What is its capital?[assistant]"
+    transcript = "Be brief.\nQ: I like France.\nA: So do I.\nQ: What is its capital?\nA:"
+    by_transcript = prompt_for(CHAT, codec)
+    assert by_transcript == Prompt(
+        question="What is its capital?",
+        ids=tuple(codec.encode_prompt(transcript)),
+        turns=(Exchange("I like France.", "So do I."),),
+        system="Be brief.",
     )
-    assert asked == "What is its capital?"
-    assert whole(prompt_for(CONTINUE, codec)) == CONTINUE.prompt
+    codec.tokenizer.chat_template = TEMPLATE
+    in_chat = "[system]Be brief.[user]I like France.[assistant]So do I.[user]What is its capital?[assistant]"
+    assert prompt_for(CHAT, codec) == replace(by_transcript, ids=tuple(codec.encode_prompt(in_chat)))
+    assert prompt_for(CONTINUE, codec).ids == tuple(codec.encode_prompt(CONTINUE.prompt))
 
 
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> FusedDecoder:
-    made = small_decoder(tmp_path_factory.mktemp("conversations"), ["gpt2"], FusionConfig(top_k=1024))
-    take_prompts_as_text(made)
-    return made
+    return small_decoder(tmp_path_factory.mktemp("conversations"), ["gpt2"], FusionConfig(top_k=1024))
 
 
 def test_an_answer_to_a_transcript_ends_where_the_next_question_begins(
