@@ -37,7 +37,7 @@ from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.run_data import selected_edits
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.models.codec import Codec
-from onceedit_ray.models.prompt import Prompt
+from onceedit_ray.models.prompt import Prompt, exchanges, system_text
 from onceedit_ray.models.sources import resolve
 
 NEXT_QUESTION = "\nQ:"
@@ -93,7 +93,7 @@ class Conversations:
         member = self.decoder.member(target)
         prompt = prompt_for(case, member.codec)
         kept = self.kept.setdefault(target, UneditedAnswers()).generations if strategy == UNEDITED else {}
-        key = (member.codec.text_of(prompt.ids), self.tokens)
+        key = (" ".join(map(str, prompt.ids)), self.tokens)
         seconds = None
         if key not in kept:
             started = time.perf_counter()
@@ -170,12 +170,14 @@ def prompt_for(case: Case, codec: Codec) -> Prompt:
     """The case as this model is asked: a text to continue, its chat template, or a transcript where it has none."""
     if case.prompt:
         return codec.text_prompt(case.prompt)
+    messages = [message.model_dump() for message in case.messages]
     if codec.tokenizer.chat_template:
-        return codec.chat_prompt([message.model_dump() for message in case.messages])
+        return codec.chat_prompt(messages)
     begin = {"system": "", "user": "Q: ", "assistant": "A: "}
     lines = [begin[message.role] + message.content for message in case.messages]
     transcript = codec.text_prompt("\n".join([*lines, "A:"]))
-    return replace(transcript, question=case.question, continued="")
+    question = codec.text_prompt(case.question).question
+    return replace(transcript, question=question, turns=exchanges(messages), system=system_text(messages))
 
 
 async def rest_perplexity(member: Member, asked: Asked, wanted: Sequence[str]) -> float | None:
@@ -226,8 +228,7 @@ def open_system(config: RunConfig, options: argparse.Namespace) -> FusedDecoder:
         edited = version_for(config, options.version).path
     else:
         edited = edit_plugin(config, open_store()).path
-    decoder = open_decoder(config, edited, print, targets)
-    return decoder
+    return open_decoder(config, edited, print, targets)
 
 
 def chosen_cases(options: argparse.Namespace, edits: Mapping[str, Edit]) -> tuple[list[Case], list[str]]:

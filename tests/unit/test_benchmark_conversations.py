@@ -31,7 +31,7 @@ from onceedit_ray.knowledge.edit import Edit, Probe
 from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.models.assembly import open_codec
 from onceedit_ray.models.codec import Codec
-from onceedit_ray.models.prompt import Prompt
+from onceedit_ray.models.prompt import Exchange, Prompt
 from tests.bench_run import small_run_file
 from tests.families import build_family
 from tests.paths import ROOT
@@ -67,28 +67,25 @@ def codec(tmp_path: Path) -> Codec:
     return open_codec(build_family("gpt2", tmp_path / "gpt2"))
 
 
-def whole(prompt: Prompt, codec: Codec) -> str:
-    return codec.text_of(prompt.ids)
-
-
 def test_a_chat_model_is_asked_in_chat_and_another_by_transcript(codec: Codec) -> None:
     codec.tokenizer.chat_template = None
-    asked = prompt_for(CHAT, codec)
-    assert whole(asked, codec) == "Be brief.\nQ: I like France.\nA: So do I.\nQ: What is its capital?\nA:"
-    assert asked.question == "What is its capital?"
-    codec.tokenizer.chat_template = TEMPLATE
-    asked = prompt_for(CHAT, codec)
-    assert whole(asked, codec) == (
-        "[system]Be brief.[user]I like France.[assistant]So do I.[user]What is its capital?[assistant]"
+    transcript = "Be brief.\nQ: I like France.\nA: So do I.\nQ: What is its capital?\nA:"
+    by_transcript = prompt_for(CHAT, codec)
+    assert by_transcript == Prompt(
+        question="What is its capital?",
+        ids=tuple(codec.encode_prompt(transcript)),
+        turns=(Exchange("I like France.", "So do I."),),
+        system="Be brief.",
     )
-    assert asked.question == "What is its capital?"
-    assert whole(prompt_for(CONTINUE, codec), codec) == CONTINUE.prompt
+    codec.tokenizer.chat_template = TEMPLATE
+    in_chat = "[system]Be brief.[user]I like France.[assistant]So do I.[user]What is its capital?[assistant]"
+    assert prompt_for(CHAT, codec) == replace(by_transcript, ids=tuple(codec.encode_prompt(in_chat)))
+    assert prompt_for(CONTINUE, codec).ids == tuple(codec.encode_prompt(CONTINUE.prompt))
 
 
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> FusedDecoder:
-    made = small_decoder(tmp_path_factory.mktemp("conversations"), ["gpt2"], FusionConfig(top_k=1024))
-    return made
+    return small_decoder(tmp_path_factory.mktemp("conversations"), ["gpt2"], FusionConfig(top_k=1024))
 
 
 def test_an_answer_to_a_transcript_ends_where_the_next_question_begins(
