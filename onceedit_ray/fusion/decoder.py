@@ -263,7 +263,7 @@ class FusedDecoder:
             yield _Route(None)
             return
         chosen = await self._strategy(member, name)
-        if getattr(chosen, "selective", False) and plugin.facts is not None and answering is not None:
+        if chosen.selective and plugin.facts is not None and answering is not None:
             async with self._selecting(plugin, prompt, chosen, answering) as route:
                 yield route
             return
