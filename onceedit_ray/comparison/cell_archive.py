@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,8 @@ from onceedit_ray.comparison.cell_store import CellResult, CellStore
 from onceedit_ray.comparison.cells import Cell, bare_plan, places
 from onceedit_ray.comparison.grid_config import ONCEEDIT, GridConfig
 from onceedit_ray.errors import DataError
-from onceedit_ray.evaluation.records import RECORD_SCHEMA, Record, replacing
+from onceedit_ray.evaluation.records import RECORD_SCHEMA, Record
+from onceedit_ray.files import replacing
 
 ARCHIVE = "cells.parquet"
 
@@ -101,9 +103,15 @@ def unpack(archived: Sequence[ArchivedCell], store: CellStore) -> None:
             store.commit(each.result, each.records)
 
 
+def take_archive(archive: Path, results: Path) -> None:
+    """Unpack an archive's cells into a results folder, so that they are not computed again; raises `DataError`."""
+    unpack(read_archive(archive), CellStore(results))
+
+
 def _archived(row: dict[str, object]) -> ArchivedCell:
-    place = [str(row.pop(name)) for name in _PLACE]
+    row_name, target, dataset = (str(row.pop(name)) for name in _PLACE)
     records = row.pop("records") or []
-    values = {name: json.loads(str(value)) if name in _JSON else value for name, value in row.items()}
+    values: dict[str, Any] = {name: json.loads(str(value)) if name in _JSON else value for name, value in row.items()}
     assert isinstance(records, list)
-    return ArchivedCell(*place, CellResult(**values), tuple(Record(**record) for record in records))
+    kept = tuple(Record(**record) for record in records)
+    return ArchivedCell(row_name, target, dataset, CellResult(**values), kept)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from onceedit_ray.evaluation.records import replacing
-from onceedit_ray.evaluation.report import markdown_text
+from onceedit_ray.evaluation.tables import markdown_text
+from onceedit_ray.files import replacing
 from onceedit_ray.fusion.decoder import UNEDITED
 
 _SHOWN = 200  # characters of a question or an answer in a cell

@@ -26,8 +26,8 @@ from torch import Tensor
 from onceedit_ray import __version__
 from onceedit_ray.digest import digest
 from onceedit_ray.errors import ModelError, StoreError
+from onceedit_ray.files import new_folder
 from onceedit_ray.home import onceedit_home
-from onceedit_ray.knowledge.staging import in_progress, staging_name
 from onceedit_ray.models.loading import load_model, load_tokenizer, without_progress_bars
 from onceedit_ray.models.sources.folder import ModelFolder
 from onceedit_ray.models.weight_token import add_weight_token
@@ -125,18 +125,11 @@ def keep_adapter(adapter: Adapter) -> None:
     kept = _kept(adapter.digest)
     if kept.is_dir():
         return
-    name = staging_name(kept.name)
-    staging = kept.parent / name
-    with in_progress(name):
-        shutil.rmtree(staging, ignore_errors=True)
-        try:
-            shutil.copytree(adapter.folder, staging)
-            staging.rename(kept)
-        except OSError as error:
-            if not kept.is_dir():
-                raise StoreError(f"the reader cannot be kept in {kept} ({error}); make room there") from error
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    try:
+        with new_folder(kept) as folder:
+            shutil.copytree(adapter.folder, folder, dirs_exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"the reader cannot be kept in {kept} ({error}); make room there") from error
 
 
 def find_adapter(wanted: str) -> Adapter:
@@ -170,24 +163,12 @@ def reader_folder(base: ModelFolder, adapter: Adapter) -> Path:
     Raises:
         ModelError: the base model cannot be loaded, or the adapter does not fit it.
     """
-    readers = onceedit_home() / "readers"
-    folder = readers / f"{base.name}-{digest([base.digest, adapter.digest])[:12]}"
-    if folder.is_dir():
-        return folder
-    name = staging_name(folder.name)
-    staging = readers / name
-    with in_progress(name):
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        try:
-            _merge(base.path, adapter.folder, staging)
-            staging.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise another process was faster, and its copy serves
-                raise
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-    return folder
+    name = f"{base.name}-{digest([base.digest, adapter.digest])[:12]}"
+    made = onceedit_home() / "readers" / name
+    if not made.is_dir():
+        with new_folder(made) as folder:
+            _merge(base.path, adapter.folder, folder)
+    return made
 
 
 def _merge(base: Path, adapter: Path, to: Path) -> None:
