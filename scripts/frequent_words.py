@@ -1,4 +1,4 @@
-"""Write the words of `onceedit_ray/knowledge/data/frequent_words.txt`: `python scripts/frequent_words.py TOKENIZER_JSON`.
+"""Write `onceedit_ray/knowledge/data/frequent_words.txt`: `python scripts/frequent_words.py TOKENIZER_JSON`.
 
 A byte-pair vocabulary lists what it merged first, first: its lower-case tokens that begin a word are the words of its
 corpus, the most frequent first. Names are missing, since a corpus writes them with a capital. The file in the package
