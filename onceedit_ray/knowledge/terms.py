@@ -116,7 +116,7 @@ def is_listed(term: str) -> bool:
 
 @functools.cache
 def _ranks() -> dict[str, int]:
-    text = resources.files("onceedit_ray.knowledge").joinpath("data", "common_words.txt").read_text("utf-8")
+    text = resources.files("onceedit_ray.knowledge").joinpath("data", "frequent_words.txt").read_text("utf-8")
     return {word: rank for rank, word in enumerate(text.split())}
 
 

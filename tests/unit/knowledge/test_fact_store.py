@@ -170,3 +170,25 @@ def test_any_history_is_told_exactly(tmp_path: Path, seed: int) -> None:
         assert all(change.dropped and old in state for old in change.replaced.values())
     newest = {revision.revision: revision.live for revision in store.revisions(100)}
     assert newest == {revision: len(state) for revision, state in enumerate(states) if revision}
+
+
+def test_an_edit_costs_the_same_however_many_are_live(tmp_path: Path) -> None:
+    def steps(live: int) -> list[int]:
+        store = FactStore(tmp_path / f"{live}.db")
+        store.add([edit(str(number)) for number in range(live)])
+        counts = []
+        for call in (lambda: store.add([edit("new")]), lambda: store.changes_since(1), lambda: store.revision):
+            taken = [0]
+
+            def count(taken: list[int] = taken) -> int:
+                taken[0] += 1
+                return 0
+
+            store._connection.set_progress_handler(count, 1)  # called at each step of SQLite's machine
+            call()
+            store._connection.set_progress_handler(None, 1)
+            counts.append(taken[0])
+        return counts
+
+    few, many = steps(20), steps(4000)
+    assert all(0 < b <= 1.5 * a for a, b in zip(few, many, strict=True)), (few, many)
