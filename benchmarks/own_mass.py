@@ -45,9 +45,8 @@ def main() -> None:
         )
         for side, ids_A in ((plugin, anchors.plugin_ids_A), (folder, anchors.target_ids_A)):
             E_VD = load_model(side.path, dtype="float32", device="cpu").get_input_embeddings().weight.detach()
-            print(
-                f"  {side.name}: own mass {own_mass(E_VD, ids_A):.1e}, calibrated multiplier {calibrate(E_VD[ids_A]):.2f}"
-            )
+            kept, multiplier = own_mass(E_VD, ids_A), calibrate(E_VD[ids_A])
+            print(f"  {side.name}: own mass {kept:.1e}, calibrated multiplier {multiplier:.2f}")
 
 
 if __name__ == "__main__":
