@@ -65,7 +65,7 @@ def broken(document: Path, root: Path) -> Iterator[str]:
 
 
 def symbols(tree: ast.Module) -> set[str]:
-    """The classes and functions of a module by their dotted names; a class has the methods of its bases in the module."""
+    """The classes and functions of a module by dotted names; a class has the methods of its bases in that module."""
     found: dict[str, set[str]] = {}
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
