@@ -244,10 +244,16 @@ def _cpus(config: RunConfig) -> float:
     return sum(model.num_cpus for model in models) + config.living.num_cpus + 1.0
 
 
-def serve_here(args: ServeArgs, host: str, port: int, progress: Callable[[str], None] = print) -> None:
+def serve_here(
+    args: ServeArgs,
+    host: str,
+    port: int,
+    progress: Callable[[str], None] = print,
+    beside: contextlib.AbstractContextManager[None] | None = None,
+) -> None:
     """Serve in a Ray of this process's own until interrupted or terminated.
 
-    Raises the errors of a run file, version or key that is wrong before Ray is started.
+    `beside` is entered once the server answers, and left before it ends. Raises the errors of a run file, version or key that is wrong before Ray is started.
     """
     check_binding(host, read_keys(args.keys_file))
     read_keys(args.edit_keys_file, EDIT_KEYS_VARIABLE)
@@ -261,7 +267,8 @@ def serve_here(args: ServeArgs, host: str, port: int, progress: Callable[[str], 
         serve.start(http_options={"host": host, "port": port})
         serve.run(app, name=APP_NAME)
         progress(f"serving {served.id} at http://{host}:{port}/v1; Ctrl-C ends it")
-        told_to_end.wait()
+        with beside or contextlib.nullcontext():
+            told_to_end.wait()
     finally:
         serve.shutdown()
         ray.shutdown()

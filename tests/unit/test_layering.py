@@ -21,7 +21,7 @@ LAYERS = (
     ("editing", "baselines", "evaluation"),
     ("living",),
     ("serving", "comparison"),
-    ("cluster",),
+    ("cluster", "playground"),
     ("cli",),
 )
 LAYER_OF = {part: height for height, parts in enumerate(LAYERS) for part in parts}
