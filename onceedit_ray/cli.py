@@ -283,7 +283,9 @@ def _parser() -> argparse.ArgumentParser:
 
     playground = commands.add_parser("playground", help="a page for people, in front of a server's API")
     playground.add_argument("--url", required=True, help="of the API, such as http://127.0.0.1:8000/v1")
-    playground.add_argument("--host", default="127.0.0.1", help="where to listen; other than this machine needs API keys")
+    playground.add_argument(
+        "--host", default="127.0.0.1", help="where to listen; other than this machine needs API keys"
+    )
     playground.add_argument("--port", type=int, default=DEFAULT_PORT, metavar="N", help="0: any that is free")
     playground.set_defaults(run=_playground)
     return parser

@@ -253,7 +253,9 @@ def serve_here(
 ) -> None:
     """Serve in a Ray of this process's own until interrupted or terminated.
 
-    `beside` is entered once the server answers, and left before it ends. Raises the errors of a run file, version or key that is wrong before Ray is started.
+    `beside` is entered once the server answers, and left before it ends.
+
+    Raises the errors of a run file, version or key that is wrong before Ray is started.
     """
     check_binding(host, read_keys(args.keys_file))
     read_keys(args.edit_keys_file, EDIT_KEYS_VARIABLE)

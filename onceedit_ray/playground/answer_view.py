@@ -17,7 +17,7 @@ class AnswerView:
     def __init__(self, row: Comparison, max_tokens: int) -> None:
         self._row = row
         self._max_tokens = max_tokens
-        with html.article().classes("card answers") as card:
+        with html.article().classes("card comparison") as card:
             card.props["data-model"] = row.model
             with html.div().classes("line"):
                 TaggedText("h3", row.model)
@@ -37,7 +37,7 @@ class AnswerView:
         """Show what the answers are by now."""
         verdict = self._row.verdict
         self._verdict.say(VERDICTS[verdict] if verdict else "")
-        self._verdict.mark(*([verdict] if verdict else []), among="changed same")
+        self._verdict.become(*([verdict] if verdict else []), among="changed same")
         self._before.show(self._row.before)
         self._after.show(self._row.after)
 
@@ -59,9 +59,9 @@ class _SideView:
 
     def show(self, answer: ModelAnswer) -> None:
         self._text.set_text(answer.shown)
-        self._text.mark(answer.state, among=STATES)
+        self._text.become(answer.state, among=STATES)
         self._text.props(f"aria-busy={'true' if answer.busy else 'false'}")
-        self._cut.say(f"Cut off after {self._max_tokens} tokens: allow more to read on." if answer.cut else "")
+        self._cut.say(f"Cut off: it has as many tokens as are allowed ({self._max_tokens})." if answer.cut else "")
         end = answer.end
         asked_gate = end is not None and end.weight is not None
         self._facts.set_visibility(asked_gate)
@@ -70,5 +70,5 @@ class _SideView:
         self._bar.set_value(end.weight)
         self._weight.set_text(f"{end.weight:.3f}")
         self._gate.set_text(answer.gate)
-        self._gate.mark("closed" if end.alone else "open", among="open closed")
+        self._gate.become("closed" if end.alone else "open", among="open closed")
         self._version.set_text(end.version)

@@ -53,8 +53,11 @@ class CompletionQuery:
 
 @dataclass(frozen=True)
 class AnswerEnd:
-    """How an answer ended. weight: the gate's, in [0, 1]; None where the plug-in was not asked. alone: whether the target
-    answered alone. version: of the plug-in."""
+    """How an answer ended.
+
+    finish_reason: `stop` or `length`. version: of the plug-in. weight: the gate's, in [0, 1]; None where the plug-in
+    was not asked. alone: whether the target answered alone.
+    """
 
     finish_reason: str
     version: str

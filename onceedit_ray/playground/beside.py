@@ -28,7 +28,7 @@ def check_extra() -> None:
 
 @contextlib.contextmanager
 def page_process(host: str, port: int, page_port: int) -> Iterator[None]:
-    """Serve the page of the API at `host`:`port` on 127.0.0.1:`page_port`, in a process of its own that prints its address."""
+    """Serve the page of the API at `host`:`port`, at 127.0.0.1:`page_port`, by a process that prints its address."""
     reachable = ANY_ADDRESS.get(host, f"[{host}]" if ":" in host else host)
     command = ["playground", "--url", f"http://{reachable}:{port}/v1", "--port", str(page_port)]
     process = subprocess.Popen([sys.executable, "-m", "onceedit_ray.cli", *command], stdin=subprocess.DEVNULL)

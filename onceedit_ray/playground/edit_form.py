@@ -50,7 +50,9 @@ class EditForm:
         """Say which answer the edit that is being typed takes the place of."""
         prompt, answer = (self._prompt.value or "").strip(), (self._answer.value or "").strip()
         replaced = self._edits.replaced(prompt, answer) if prompt else None
-        self._replaces.say(f"This question has the edited answer “{replaced}”; the new one takes its place." if replaced else "")
+        self._replaces.say(
+            f"This question has the edited answer “{replaced}”; the new one takes its place." if replaced else ""
+        )
 
     def forgive(self) -> None:
         """Take back what was said about a key, once another one is used."""
@@ -75,7 +77,10 @@ class EditForm:
             self._button.enable()
 
     def _written(self) -> dict[str, Any]:
-        edit: dict[str, Any] = {"prompt": (self._prompt.value or "").strip(), "target_new": (self._answer.value or "").strip()}
+        edit: dict[str, Any] = {
+            "prompt": (self._prompt.value or "").strip(),
+            "target_new": (self._answer.value or "").strip(),
+        }
         if subject := (self._subject.value or "").strip():
             edit["subject"] = subject
         lines = (line.strip() for line in (self._rephrasings.value or "").splitlines())

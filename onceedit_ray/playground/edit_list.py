@@ -1,4 +1,7 @@
-"""The edits of the server and the versions they made: adding, watching, deleting, rolling back. Knows nothing of the page."""
+"""The edits of the server and the versions they made: adding, watching, deleting, rolling back.
+
+Knows nothing of the page.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,12 @@ class EditsOfServer:
     """What the server knows, as it was last read.
 
     Args:
-        api: who is asked. keys: the visitor's. on_change: called when anything below has changed. on_news: called with a
+        api: who is asked. keys: the visitor's. on_change: called when an attribute has changed. on_news: called with a
             sentence for those who do not see the lists.
 
     Attributes:
-        edits: the newest first. more: whether the server has older ones. versions: the newest first. offered: whether the
-        server takes edits. loaded: whether the lists have been read. trouble: why they were not, the last time.
+        edits: the newest first. more: whether the server has older ones. versions: the newest first. offered: whether
+        the server takes edits. loaded: whether the lists have been read. trouble: why they were not, the last time.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class EditsOfServer:
         return next((version for version in self.versions if version.active), None)
 
     def replaced(self, prompt: str, target_new: str) -> str | None:
-        """The live answer whose place an edit of `prompt` to `target_new` takes; None where there is no other answer."""
+        """The live answer whose place an edit of `prompt` to `target_new` takes; None where there is no other one."""
         others = (edit for edit in self.live if same_prompt(edit.prompt, prompt))
         return next((edit.target_new for edit in others if edit.target_new != target_new), None)
 

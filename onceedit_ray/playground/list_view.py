@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from nicegui import html, ui
+from nicegui.element import Element
 
 from onceedit_ray.playground.edit_list import EditsOfServer
 from onceedit_ray.playground.listed import STEPS, ListedEdit, ListedVersion
@@ -22,15 +23,16 @@ class _Named(Protocol):
 
 
 Item = TypeVar("Item", bound=_Named)
+Shown = TypeVar("Shown", contravariant=True)
 Act = Callable[[Any], Awaitable[None]]
 
 
-class ItemView(Protocol[Item]):
+class ItemView(Protocol[Shown]):
     """An item of a list, as it is shown."""
 
-    root: html.li  # type: ignore[valid-type]
+    root: Element
 
-    def show(self, item: Item) -> None:
+    def show(self, item: Shown) -> None:
         """Bring what is shown up to date."""
 
 
@@ -104,13 +106,15 @@ class EditItem:
         self._shown = (item, replaced)
         self._edit = item
         self._status.set_text(item.status)
-        self._status.mark(item.status, among=STATUSES)
+        self._status.become(item.status, among=STATUSES)
         self._replaces.say(f"Takes the place of {' and '.join(replaced)}." if replaced else "")
         self._steps.set_visibility(item.under_way and item.status in STEPS)
         for step, text in self._step.items():
             place = item.place_of(step)
-            text.mark(place, among=PLACES)
-            text.props(add="aria-current=step" if place == "here" else None, remove=None if place == "here" else "aria-current")
+            text.become(place, among=PLACES)
+            text.props(
+                add="aria-current=step" if place == "here" else None, remove=None if place == "here" else "aria-current"
+            )
         self._progress.set_visibility(item.under_way)
         self._bar.set_value(item.progress)
         self._bar.props["aria-label"] = f"Progress: {item.status}"
@@ -150,7 +154,9 @@ class VersionItem:
                     TaggedText("code", version.id)
                     TaggedText("small", version.about, "hint about")
                 self._live = TaggedText("span", "live", "badge live")
-                self._activate = ui.button("", on_click=lambda: activate(self._version)).props(SMALL).classes("activate")
+                self._activate = (
+                    ui.button("", on_click=lambda: activate(self._version)).props(SMALL).classes("activate")
+                )
             if version.report:
                 with html.details():
                     TaggedText("summary", "Report of its gate")

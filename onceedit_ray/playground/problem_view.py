@@ -18,7 +18,10 @@ class ProblemView:
     """
 
     def __init__(
-        self, html_id: str, on_key: Callable[[], None], helps: Callable[[ApiError], bool] = lambda error: error.is_about_keys
+        self,
+        html_id: str,
+        on_key: Callable[[], None],
+        helps: Callable[[ApiError], bool] = lambda error: error.is_about_keys,
     ) -> None:
         self.error: ApiError | None = None
         self._helps = helps

@@ -1,4 +1,7 @@
-"""A question to the models: each one's answer without edits and with them, as they stream in. Knows nothing of the page."""
+"""A question to the models: each one's answer without edits and with them, as they stream in.
+
+Knows nothing of the page.
+"""
 
 from __future__ import annotations
 

@@ -18,17 +18,15 @@ DEFAULT_TOKENS = 24
 MOST_TOKENS = 1024
 MOST_TRIES = 2
 """Live edits that are offered as questions."""
-ENTER_SENDS = (
-    "(e) => { if (!e.shiftKey && !e.isComposing) { e.preventDefault(); e.target.form.requestSubmit(); } }"
-)
+ENTER_SENDS = "(e) => { if (!e.shiftKey && !e.isComposing) { e.preventDefault(); e.target.form.requestSubmit(); } }"
 ABOUT = (
-    "Each model answers twice, side by side: as it came, and with the facts corrected here. The gate weight says how sure "
-    "the plug-in is that the question is about an edit. Below its threshold the model answers alone, exactly as before."
+    "Each model answers twice, side by side: as it came, and with the facts corrected here. The gate weight says how "
+    "sure the plug-in is that the question is about an edit. Below its threshold the model answers alone, as before."
 )
 
 
 class QuestionView:
-    """Asks over `api` with the visitor's `keys`; `on_key` is called when the visitor wants to type the key for asking."""
+    """Asks over `api` with the visitor's `keys`; `on_key` is called when the visitor wants to type another key."""
 
     def __init__(self, api: ApiClient, keys: TabKeys, on_key: Callable[[], None]) -> None:
         self.question = Question(api, keys, self._show_rows, self._show_answer)
@@ -48,16 +46,22 @@ class QuestionView:
 
     def _form(self) -> None:
         with html.form(id="ask").classes("stack") as form:
-            self._prompt = ui.textarea("Question, or text to go on with", placeholder="What is the capital of Australia?")
+            self._prompt = ui.textarea(
+                "Question, or text to go on with", placeholder="What is the capital of Australia?"
+            )
             self._prompt.props(f"{FIELD} autogrow required for=question aria-describedby=question-hint").classes("wide")
             self._prompt.on("keydown.enter", js_handler=ENTER_SENDS)
             TaggedText("p", "Enter asks, Shift+Enter begins a new line.", "hint", id="question-hint")
             with html.div().classes("settings"):
                 self._model = ui.select({EVERY_MODEL: "All of them"}, label="Models", value=EVERY_MODEL)
                 self._model.props(f"{FIELD} for=model options-dense")
-                self._shape = ui.select({"text": "plain text", "chat": "a chat message"}, label="Asked as", value="text")
+                self._shape = ui.select(
+                    {"text": "plain text", "chat": "a chat message"}, label="Asked as", value="text"
+                )
                 self._shape.props(f"{FIELD} for=shape options-dense")
-                self._tokens = ui.number("Tokens at most", value=DEFAULT_TOKENS, min=1, max=MOST_TOKENS, step=1, precision=0)
+                self._tokens = ui.number(
+                    "Tokens at most", value=DEFAULT_TOKENS, min=1, max=MOST_TOKENS, step=1, precision=0
+                )
                 self._tokens.props(f"{FIELD} required for=tokens")
                 self._ask_button = ui.button("Ask").props("no-caps unelevated type=submit id=ask-button")
                 self._stop_button = ui.button("Stop", on_click=self._stop).props("no-caps outline id=stop-button")

@@ -1,7 +1,7 @@
 """Who may speak to the page's process: browsers that show this page, and nothing that another page makes them send.
 
-NiceGUI's socket takes connections from any origin; here one must come from the page's own. A page that serves this machine
-alone also answers to this machine's names alone, so that a name which is pointed at 127.0.0.1 afterwards opens nothing.
+NiceGUI's socket takes connections from any origin; here one must come from the page's own. A page that serves this
+machine alone answers only to its names, so that a foreign name which is pointed at 127.0.0.1 opens nothing.
 Every response carries a policy by which the page loads nothing from elsewhere.
 """
 

@@ -19,6 +19,8 @@ TITLE = "OnceEdit playground"
 KEYS_KEPT = 600.0
 """Seconds for which the keys of a tab are kept after it was closed."""
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
+RECONNECT_SECONDS = 10.0
+"""For which a tab may be out of reach before it counts as closed, and its questions are stopped."""
 GOODBYE_SECONDS = 2
 """For which open tabs keep the process that is told to end."""
 
@@ -45,7 +47,8 @@ def serve_page(url: str, host: str, port: int, progress: Callable[[str], None] =
     with contextlib.suppress(KeyboardInterrupt):
         ui.run(
             host=host, port=port, favicon=ICON, dark=None, language="en-US", tailwind=False, show=False, reload=False,
-            show_welcome_message=False, timeout_graceful_shutdown=GOODBYE_SECONDS,
+            show_welcome_message=False, reconnect_timeout=RECONNECT_SECONDS,
+            timeout_graceful_shutdown=GOODBYE_SECONDS,
         )  # fmt: skip
 
 
@@ -59,7 +62,7 @@ def free_port(host: str, port: int) -> int:
 
 
 def check_keys_are_asked_for(url: str, host: str) -> None:
-    """Raise `ConfigError` if the API at `url` answers this machine without a key: whoever reaches `host` would be it."""
+    """Raise `ConfigError` if the API at `url` answers without a key: whoever reaches `host` could use it."""
     try:
         asyncio.run(ApiClient(url).models(""))
     except ApiError as error:

@@ -19,7 +19,7 @@ class TaggedText(TextElement):
         self.set_text(text)
         self.set_visibility(bool(text))
 
-    def mark(self, *classes: str, among: str) -> None:
+    def become(self, *classes: str, among: str) -> None:
         """Have `classes` and no other of those named in `among`."""
         self.classes(remove=among, add=" ".join(classes))
 
