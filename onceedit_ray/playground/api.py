@@ -75,14 +75,17 @@ class AnswerPiece:
 
 
 class ApiClient:
-    """A client of the API at `url`, such as `http://127.0.0.1:8000/v1`; raises `ConfigError` for what is no address."""
+    """A client of the API at `url`, such as `http://127.0.0.1:8000/v1`; raises `ConfigError` for what is no address.
 
-    def __init__(self, url: str) -> None:
+    transport: in the place of the network.
+    """
+
+    def __init__(self, url: str, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"'{url}' is no address of an API; give one such as http://127.0.0.1:8000/v1")
         self.url = url.rstrip("/")
-        self._http = httpx2.AsyncClient(timeout=TIMEOUT, follow_redirects=False)
+        self._http = httpx2.AsyncClient(timeout=TIMEOUT, follow_redirects=False, transport=transport)
         self._openai = openai.AsyncOpenAI(
             base_url=self.url, api_key=NO_KEY, http_client=self._http, timeout=TIMEOUT, max_retries=0
         )

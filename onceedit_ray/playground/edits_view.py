@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from nicegui import html, ui
+from nicegui import html
 
 from onceedit_ray.playground.api import ApiClient
 from onceedit_ray.playground.edit_form import EditForm
@@ -12,6 +12,7 @@ from onceedit_ray.playground.edit_list import EditsOfServer
 from onceedit_ray.playground.list_view import EditItem, ListView, VersionItem
 from onceedit_ray.playground.listed import ListedEdit, ListedVersion
 from onceedit_ray.playground.problem_view import ProblemView
+from onceedit_ray.playground.small_button import SmallButton
 from onceedit_ray.playground.tab_keys import TabKeys
 from onceedit_ray.playground.tagged_text import Section, TaggedText
 
@@ -45,8 +46,8 @@ class EditsView:
             with html.div() as self._lists:
                 with Section("edits-title", "Edits"):
                     self._edit_list: ListView[ListedEdit] = ListView("edits", "None yet.", self._edit_item)
-                    self._older = ui.button("Older edits", on_click=self.edits.older)
-                    self._older.props("dense no-caps outline id=older")
+                    self._older = SmallButton("Older edits", self.edits.older)
+                    self._older.props("id=older")
                 with Section("versions-title", "Versions"):
                     self._version_list: ListView[ListedVersion] = ListView("versions", "None yet.", self._version_item)
         self._show()

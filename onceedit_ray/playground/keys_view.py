@@ -31,9 +31,11 @@ class KeysView:
                     "editing": _key_input("Key for editing", "key-editing"),
                 }
                 with html.div().classes("buttons"):
-                    forget = ui.button("Forget both", on_click=self._forget).props("flat no-caps id=forget-keys")
+                    forget = ui.button("Forget both", on_click=self._forget, color=None).props(
+                        "flat no-caps id=forget-keys"
+                    )
                     forget.classes("first")
-                    ui.button("Cancel", on_click=self._dialog.close).props("flat no-caps")
+                    ui.button("Cancel", on_click=self._dialog.close, color=None).props("flat no-caps")
                     ui.button("Use").props("no-caps unelevated type=submit id=keep-keys")
             form.on("submit.prevent", self._keep, args=[])
         self._dialog.props("aria-labelledby=keys-title id=keys")

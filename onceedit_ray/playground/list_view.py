@@ -10,11 +10,11 @@ from nicegui.element import Element
 
 from onceedit_ray.playground.edit_list import EditsOfServer
 from onceedit_ray.playground.listed import STEPS, ListedEdit, ListedVersion
+from onceedit_ray.playground.small_button import SmallButton
 from onceedit_ray.playground.tagged_text import TaggedText
 
 STATUSES = "queued training evaluating live refused deleting deleted"
 PLACES = "past here"
-SMALL = "dense no-caps outline"
 
 
 class _Named(Protocol):
@@ -88,14 +88,14 @@ class EditItem:
                 self._reason = TaggedText("span")
             with html.div().classes("buttons") as self._actions:
                 self._since = TaggedText("small", classes="since hint first")
-                self._ask = ui.button("Ask it", on_click=lambda: ask(self._edit)).props(SMALL).classes("ask-this")
+                self._ask = SmallButton("Ask it", lambda: ask(self._edit), "ask-this")
                 self._ask.props["aria-label"] = f"Ask: {edit.prompt}"
-                self._delete = ui.button("Delete", on_click=lambda: self._confirm(True)).props(SMALL).classes("delete")
+                self._delete = SmallButton("Delete", lambda: self._confirm(True), "delete")
                 self._delete.props["aria-label"] = f"Delete: {edit.prompt}"
             with html.div().classes("buttons") as self._question:
                 TaggedText("span", "Forget it in every model?", "first")
-                ui.button("Yes, delete", on_click=self._confirmed).props("dense no-caps unelevated").classes("confirm")
-                self._keep = ui.button("Keep", on_click=lambda: self._confirm(False)).props(SMALL).classes("keep")
+                SmallButton("Yes, delete", self._confirmed, "confirm")
+                self._keep = SmallButton("Keep", lambda: self._confirm(False), "keep")
         self._question.set_visibility(False)
 
     def show(self, item: ListedEdit) -> None:
@@ -154,9 +154,7 @@ class VersionItem:
                     TaggedText("code", version.id)
                     TaggedText("small", version.about, "hint about")
                 self._live = TaggedText("span", "live", "badge live")
-                self._activate = (
-                    ui.button("", on_click=lambda: activate(self._version)).props(SMALL).classes("activate")
-                )
+                self._activate = SmallButton("", lambda: activate(self._version), "activate")
             if version.report:
                 with html.details():
                     TaggedText("summary", "Report of its gate")

@@ -10,6 +10,7 @@ from onceedit_ray.playground.api import ApiClient
 from onceedit_ray.playground.edits_view import EditsView
 from onceedit_ray.playground.keys_view import KeysView
 from onceedit_ray.playground.question_view import QuestionView
+from onceedit_ray.playground.small_button import SmallButton
 from onceedit_ray.playground.tab_keys import Purpose, TabKeys
 from onceedit_ray.playground.tagged_text import TaggedText
 
@@ -21,16 +22,14 @@ EACH_SECONDS = 1.0
 """Between looks at the edits that are under way."""
 
 
-async def open_page(client: Client, api: ApiClient) -> None:
-    """Build the page for one visitor, then fill it from the API."""
+def open_page(client: Client, api: ApiClient) -> None:
+    """Build the page for one visitor; it is filled from the API once the browser has connected."""
     ui.add_css(STYLE)
     ui.colors(primary=ACCENT)
     page = Playground(api)
-    await client.connected()
-    page.keys.open(app.storage.tab)
+    client.on_connect(lambda: page.keys.open(app.storage.tab))
     client.on_delete(page.question.question.stop)
-    await page.load()
-    ui.timer(EACH_SECONDS, page.edits.edits.look, immediate=False)
+    ui.timer(EACH_SECONDS, page.look)
 
 
 class Playground:
@@ -38,18 +37,27 @@ class Playground:
 
     def __init__(self, api: ApiClient) -> None:
         self.keys = TabKeys()
+        self._filled = False
         self._dialog = KeysView(self.keys, self.load)
         with html.div().classes("top"):
             html.img(src="/favicon.ico", alt="", width=40, height=40)
             with html.div().classes("first"):
                 TaggedText("h1", "OnceEdit")
                 TaggedText("p", "Correct a fact once. Every model answers with it.", "hint")
-            ui.button("Keys", on_click=lambda: self._dialog.open()).props("no-caps outline id=open-keys")
+            SmallButton("Keys", lambda: self._dialog.open()).props("id=open-keys")
         with html.div().classes("halves"):
             self.question = QuestionView(api, self.keys, lambda: self._ask_for("asking"))
             self.edits = EditsView(
                 api, self.keys, lambda: self._ask_for("editing"), self.question.put, self.question.offer
             )
+
+    async def look(self) -> None:
+        """Fill the page, the first time; look at what is under way, every other time."""
+        if self._filled:
+            await self.edits.edits.look()
+        else:
+            self._filled = True
+            await self.load()
 
     async def load(self) -> None:
         """Read the models, the edits and the versions, as after another key."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nicegui import html, ui
+from nicegui import html
 
 from onceedit_ray.playground.api import ApiError
+from onceedit_ray.playground.small_button import SmallButton
 from onceedit_ray.playground.tagged_text import TaggedText
 
 
@@ -27,7 +28,7 @@ class ProblemView:
         self._helps = helps
         with html.div(id=html_id, role="alert").classes("problem") as self._line:
             self._text = TaggedText("span")
-            self._button = ui.button("Type the key", on_click=on_key).props("dense no-caps outline")
+            self._button = SmallButton("Type the key", on_key)
         self.show(None)
 
     def show(self, error: ApiError | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from nicegui import html, ui
@@ -10,6 +11,7 @@ from onceedit_ray.playground.answer_view import AnswerView
 from onceedit_ray.playground.api import ApiClient, ApiError, CompletionQuery
 from onceedit_ray.playground.problem_view import ProblemView
 from onceedit_ray.playground.question import EVERY_MODEL, Comparison, Question
+from onceedit_ray.playground.small_button import SmallButton
 from onceedit_ray.playground.tab_keys import TabKeys
 from onceedit_ray.playground.tagged_text import Section, TaggedText
 
@@ -64,7 +66,9 @@ class QuestionView:
                 )
                 self._tokens.props(f"{FIELD} required for=tokens")
                 self._ask_button = ui.button("Ask").props("no-caps unelevated type=submit id=ask-button")
-                self._stop_button = ui.button("Stop", on_click=self._stop).props("no-caps outline id=stop-button")
+                self._stop_button = ui.button("Stop", on_click=self._stop, color=None).props(
+                    "no-caps outline id=stop-button"
+                )
             with html.div(id="tries").classes("tries hint") as self._tries:
                 TaggedText("span", "Corrected here:")
                 self._offers = html.div().classes("tries")
@@ -86,12 +90,12 @@ class QuestionView:
         """Offer the prompts of live edits as questions; the newest comes first."""
         offered = list(dict.fromkeys(prompts))[:MOST_TRIES]
         self._tries.set_visibility(bool(offered))
-        if [button.text for button in self._offers.default_slot.children if isinstance(button, ui.button)] == offered:
+        if [button.text for button in self._offers.default_slot.children if isinstance(button, SmallButton)] == offered:
             return
         self._offers.clear()
         with self._offers:
             for prompt in offered:
-                ui.button(prompt, on_click=lambda prompt=prompt: self.put(prompt)).props("dense no-caps outline")
+                SmallButton(prompt, functools.partial(self.put, prompt))
 
     async def put(self, prompt: str) -> None:
         """Ask `prompt` as if it had been typed."""

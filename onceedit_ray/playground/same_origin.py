@@ -7,7 +7,7 @@ Every response carries a policy by which the page loads nothing from elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -47,14 +47,15 @@ class SameOrigin:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        if self._admits(Headers(scope=scope)):
+        if self.admits(Headers(scope=scope)):
             await self._app(scope, receive, guarded)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
             await PlainTextResponse("this page answers its own address alone\n", 403)(scope, receive, guarded)
 
-    def _admits(self, headers: Headers) -> bool:
+    def admits(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request with these headers, named in lower case, comes from the page itself."""
         host, origin = headers.get("host", ""), headers.get("origin")
         known = not self._hosts or urlsplit(f"//{host}").hostname in self._hosts
         return known and (origin is None or urlsplit(origin).netloc == host)

@@ -37,8 +37,8 @@ def serve_page(url: str, host: str, port: int, progress: Callable[[str], None] =
         check_keys_are_asked_for(url, host)
 
     @ui.page("/", title=TITLE)
-    async def page(client: Client) -> None:
-        await open_page(client, api)
+    def page(client: Client) -> None:
+        open_page(client, api)
 
     app.add_middleware(SameOrigin, hosts=LOOPBACK_NAMES if is_loopback(host) else ())
     app.storage.max_tab_storage_age = KEYS_KEPT

@@ -21,10 +21,11 @@ class TabKeys:
         self._store: MutableMapping[str, str] = {}
 
     def open(self, store: MutableMapping[str, str]) -> None:
-        """Take the keys that `store` holds, and keep them there from now on."""
+        """Take the keys that `store` holds, where there are none yet, and keep them there from now on."""
         self._store = store
-        self.asking = store.get("asking", "")
-        self.editing = store.get("editing", "")
+        self.asking = self.asking or store.get("asking", "")
+        self.editing = self.editing or store.get("editing", "")
+        self.touch()
 
     def keep(self, asking: str, editing: str) -> None:
         """Use these keys from now on; "" is none."""

@@ -82,6 +82,12 @@ class Page:
         """Type `text` in the place of what is there, as a person would."""
         self.find(css).send_keys(Key.CONTROL, "a", Key.NULL, text or Key.DELETE)
 
+    def paste(self, css: str, text: str) -> None:
+        """Put `text` in the place of what is there, at once."""
+        self.write(css, "")
+        script = "document.querySelector(arguments[0]).focus(); document.execCommand('insertText', false, arguments[1])"
+        self.run(script, css, text)
+
     def click(self, css: str) -> None:
         self.until(lambda: self.all(css), f"{css} to click on")[0].click()
 
@@ -101,7 +107,14 @@ class Page:
 
     def ask(self, question: str) -> None:
         self.write("#question", question)
+        self.send_question()
+
+    def send_question(self) -> None:
+        """Ask what is written, until the answers of the question before are gone."""
+        cards = "return [...document.querySelectorAll('#answers .comparison')].map(e => e.id).join()"
+        before = self.run(cards)
         self.click("#ask-button")
+        self.until(lambda: self.run(cards) != before, "the question to be sent")
 
     def until_answered(self) -> None:
         self.until(lambda: self.all("#answers .answer") and not self.all("#answers .answer[aria-busy=true]"), "answers")

@@ -121,7 +121,8 @@ def test_one_model_can_be_asked_in_a_chat(server: Server, page: Page) -> None:
 
 def test_an_error_of_the_api_is_shown_as_its_line(server: Server, page: Page) -> None:
     page.open(server.page)
-    ask(page, "word " * 100)
+    page.paste("#question", "word " * 400)
+    page.send_question()
     page.until_shown("#ask-problem", "context")
     assert page.texts("#answers .answer") == ["(stopped)"] * 4
     page.keep("5-refused-question")

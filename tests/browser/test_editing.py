@@ -179,7 +179,7 @@ def test_keys_are_asked_for_and_kept_in_the_tab_alone(serving: Serving, page: Pa
         assert not page.all("#edits > li") and not page.all("#versions > li"), "the page is free, the data is not"
         page.keep("11-keys-needed")
         page.click("#ask-problem button")
-        assert page.run("return document.activeElement.id") == "key-asking"
+        page.until(lambda: page.run("return document.activeElement.id") == "key-asking", "the field for it")
         page.write("#key-asking", "ein-schlüssel")
         page.click("#keep-keys")
         page.until_shown("#ask-problem", "a key has ASCII characters and no space")
@@ -190,7 +190,7 @@ def test_keys_are_asked_for_and_kept_in_the_tab_alone(serving: Serving, page: Pa
         page.until(lambda: not page.all("#ask-problem"), "the error to go")
         page.until_shown("#list-problem", "Bearer KEY")
         page.click("#list-problem button")
-        assert page.run("return document.activeElement.id") == "key-editing"
+        page.until(lambda: page.run("return document.activeElement.id") == "key-editing", "the field for it")
         page.write("#key-editing", ASKING_KEY)
         page.click("#keep-keys")
         page.until_shown("#list-problem", "this key may ask and not edit")
