@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -94,3 +96,18 @@ def test_a_page_for_other_machines_answers_to_every_name_and_to_its_own_origin_a
     page = SameOrigin(lambda *_: None)
     assert page.admits({"host": "gpu-1:8080", "origin": "http://gpu-1:8080"})
     assert not page.admits({"host": "gpu-1:8080", "origin": "http://elsewhere.example"})
+
+
+def test_a_page_beside_a_server_ends_with_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # where it is set, NiceGUI behaves otherwise
+    port = free_port("127.0.0.1", 0)
+    with beside.page_process("0.0.0.0", 9, port):
+        deadline = time.monotonic() + 120
+        while not (said := capfd.readouterr().err) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert said == f"the playground of http://127.0.0.1:9/v1 is at http://127.0.0.1:{port}/; Ctrl-C ends it\n"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as response:
+            assert "OnceEdit playground" in response.read().decode()
+    assert free_port("127.0.0.1", port) == port, "nobody listens there any more"
