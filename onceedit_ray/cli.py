@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.comparison.grid_config import is_grid, load_grid
 from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.playground.beside import DEFAULT_PORT, check_extra, page_process
 from onceedit_ray.progress import ProgressDisplay
 from onceedit_ray.threads import let_threads_sleep
 
@@ -156,7 +157,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         options.results,
         f"onceedit evaluate --config {options.config}",
         lambda: edit_plugin(config, open_store(), _say),
-        lambda version: nullcontext(open_decoder(config, version.path, _say)),
+        lambda version: contextlib.nullcontext(open_decoder(config, version.path, _say)),
         _say,
     )
     print(f"{results.table}\n\nresults: {results.folder}")
@@ -188,7 +189,18 @@ def _serve(options: argparse.Namespace) -> None:
         keys_file=options.keys,
         edit_keys_file=options.edit_keys,
     )
-    serve_here(args, options.host, options.port, _say)
+    beside: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if options.playground is not None:
+        check_extra()
+        beside = page_process(options.host, options.port, options.playground)
+    serve_here(args, options.host, options.port, _say, beside)
+
+
+def _playground(options: argparse.Namespace) -> None:
+    check_extra()
+    from onceedit_ray.playground.server import serve_page
+
+    serve_page(options.url, options.host, options.port, _say)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -270,8 +282,24 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line; also $ONCEEDIT_API_KEYS")
     serving.add_argument("--edit-keys", type=Path, metavar="FILE", help="keys for editing; also $ONCEEDIT_EDIT_KEYS")
     serving.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the active one)")
+    serving.add_argument(
+        "--playground",
+        type=int,
+        nargs="?",
+        const=DEFAULT_PORT,
+        metavar="PORT",
+        help=f"serve the playground too, in a process of its own at 127.0.0.1 (default port: {DEFAULT_PORT})",
+    )
     _with_config(serving)
     serving.set_defaults(run=_serve)
+
+    playground = commands.add_parser("playground", help="a page for people, in front of a server's API")
+    playground.add_argument("--url", required=True, help="of the API, such as http://127.0.0.1:8000/v1")
+    playground.add_argument(
+        "--host", default="127.0.0.1", help="where to listen; other than this machine needs API keys"
+    )
+    playground.add_argument("--port", type=int, default=DEFAULT_PORT, metavar="N", help="0: any that is free")
+    playground.set_defaults(run=_playground)
     return parser
 
 

@@ -233,8 +233,16 @@ def _cpus(config: RunConfig) -> float:
     return sum(model.num_cpus for model in models) + config.living.num_cpus + 1.0
 
 
-def serve_here(args: ServeArgs, host: str, port: int, progress: Progress = print) -> None:
+def serve_here(
+    args: ServeArgs,
+    host: str,
+    port: int,
+    progress: Progress = print,
+    beside: contextlib.AbstractContextManager[None] | None = None,
+) -> None:
     """Serve in a Ray of this process's own until interrupted or terminated.
+
+    `beside` is entered once the server answers, and left before it ends.
 
     Raises the errors of a run file, version or key that is wrong before Ray is started.
     """
@@ -250,7 +258,8 @@ def serve_here(args: ServeArgs, host: str, port: int, progress: Progress = print
         serve.start(http_options={"host": host, "port": port})
         serve.run(app, name=APP_NAME)
         progress(f"serving {served.id} at http://{host}:{port}/v1; Ctrl-C ends it")
-        told_to_end.wait()
+        with beside or contextlib.nullcontext():
+            told_to_end.wait()
     finally:
         serve.shutdown()
         ray.shutdown()
