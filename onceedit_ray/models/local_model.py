@@ -9,6 +9,7 @@ Shapes: N positions, K entries kept, V vocabulary.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import threading
 import time
@@ -59,7 +60,8 @@ class _Call:
     new_ids: list[int] = field(default_factory=list)
     new_p: list[float] = field(default_factory=list)
     weight: float | None = None
-    begun: bool = False
+    entered: bool = False  # its tokens have a place in the session
+    begun: bool = False  # its first pass is done
 
     @property
     def wanted(self) -> int:
@@ -69,14 +71,18 @@ class _Call:
 
 @dataclass
 class _Fork:
-    source: _Session
-    session: _Session
+    session: _Session  # what is forked
+    made: _Session
     answer: asyncio.Future[int]
 
 
 @dataclass
 class _Release:
     session: _Session
+
+
+_Answer = tuple[asyncio.Future[Any], object]
+"""A call's future, and its result or the error that it ends with."""
 
 
 class LocalModel:
@@ -150,8 +156,8 @@ class LocalModel:
         sampling: Sampling = GREEDY,
     ) -> Step:
         known = self._session(session)
-        if not ids or not 0 <= keep <= len(known.ids):
-            raise ValueError(f"keep {keep} of {len(known.ids)} tokens and feed {len(ids)}: impossible")
+        if not ids:
+            raise ValueError(f"keep {keep} and feed no token: impossible")
         self._check_room(keep + len(ids))  # before anything is cut: a refused call leaves the session as it was
         call = _Call(known, list(ids), rows, decode, sampling, _future(), keep=keep)
         self._submit(call)
@@ -159,12 +165,12 @@ class LocalModel:
 
     async def fork(self, session: int) -> int:
         fork = _Fork(self._session(session), _Session(next(self._numbers), place=-1), _future())
-        self._sessions[fork.session.number] = fork.session
+        self._sessions[fork.made.number] = fork.made
         self._submit(fork)
         try:
             return await fork.answer
         except BaseException:  # the caller went away: nobody will close it
-            self._release(fork.session.number)
+            self._release(fork.made.number)
             raise
 
     async def close(self, session: int) -> None:
@@ -213,51 +219,80 @@ class LocalModel:
 
     @torch.inference_mode()
     def _serve(self) -> None:
-        """Passes until no call is left."""
-        active: list[_Call] = []
+        """Passes until no call is left. Whatever goes wrong, every call that was taken up is answered."""
+        waiting: list[_Call | _Fork] = []
         while True:
             with self._lock:
                 arrived = [self._waiting.popleft() for _ in range(len(self._waiting))]
-                if not arrived and not active:
+                if not arrived and not waiting:
                     self._serving = False
                     return
-            answers: list[tuple[asyncio.Future[Any], object]] = []
-            for item in arrived:
-                if isinstance(item, _Release):
-                    active = [call for call in active if call.session is not item.session]
-                    if item.session.place >= 0:
-                        self._cached.give_back(item.session.place)
-                elif isinstance(item, _Fork):
-                    answers.append((item.answer, self._forked(item)))
-                else:
-                    self._begin(item)
-                    active.append(item)
-            for calls in self._shared_passes(active):
-                try:
-                    finished = self._pass(calls)
-                except Exception as error:
-                    answers += [(call.answer, error) for call in calls]
-                    active = [call for call in active if call not in calls]
-                else:
-                    answers += [(call.answer, self._answer(call)) for call in finished]
-                    active = [call for call in active if call not in finished]
+            answers: list[_Answer] = []
+            waiting += [item for item in arrived if not isinstance(item, _Release)]
+            try:
+                for item in arrived:
+                    if isinstance(item, _Release):
+                        answers += self._let_go(item.session, waiting)
+                answers += self._advance([item for item in waiting if not _is_settled(item, answers)])
+            except Exception as error:
+                answers += [(item.answer, error) for item in waiting if not _is_settled(item, answers)]
+            waiting = [item for item in waiting if not _is_settled(item, answers)]
             _deliver(answers)
+
+    def _let_go(self, session: _Session, waiting: Sequence[_Call | _Fork]) -> list[_Answer]:
+        """Free a session that was closed. A call still on it is told so: others may wait together with its caller."""
+        lost = SessionLostError(f"session {session.number} of {self._name} was closed; open one again")
+        answers: list[_Answer] = []
+        for item in waiting:
+            if item.session is session or (isinstance(item, _Fork) and item.made is session):
+                answers.append((item.answer, lost))
+        if session.place >= 0:
+            place, session.place = session.place, -1
+            self._cached.give_back(place)
+        return answers
+
+    def _advance(self, waiting: Sequence[_Call | _Fork]) -> list[_Answer]:
+        """One pass for the first call of every session; those behind it wait, which keeps their order."""
+        first: dict[int, _Call | _Fork] = {}
+        for item in waiting:
+            first.setdefault(item.session.number, item)
+        answers: list[_Answer] = []
+        calls: list[_Call] = []
+        for item in first.values():
+            try:
+                if isinstance(item, _Fork):
+                    answers.append((item.answer, self._forked(item)))
+                    continue
+                if not item.entered:
+                    self._begin(item)
+                calls.append(item)
+            except Exception as error:
+                answers.append((item.answer, error))
+        for together in self._shared_passes(calls):
+            try:
+                answers += [(call.answer, self._answer(call)) for call in self._pass(together)]
+            except Exception as error:
+                answers += [(call.answer, error) for call in together]
+        return answers
 
     def _begin(self, call: _Call) -> None:
         session = call.session
         if call.keep is None:
             session.place = self._cached.take()
         else:
+            if not 0 <= call.keep <= len(session.ids):
+                raise ValueError(f"keep {call.keep} of {len(session.ids)} tokens: impossible")
             session.ids = session.ids[: call.keep]
             if session.held > call.keep:
                 session.held = self._cached.cut(session.place, session.held, call.keep)
         call.feed = session.ids[session.held :] + call.ids
         session.ids = session.ids[: session.held]
+        call.entered = True
 
     def _forked(self, fork: _Fork) -> int:
-        fork.session.ids = list(fork.source.ids)
-        fork.session.place, fork.session.held = self._cached.copy(fork.source.place, fork.source.held)
-        return fork.session.number
+        fork.made.ids = list(fork.session.ids)
+        fork.made.place, fork.made.held = self._cached.copy(fork.session.place, fork.session.held)
+        return fork.made.number
 
     def _shared_passes(self, active: Sequence[_Call]) -> list[list[_Call]]:
         """Which calls run together: those of like length, where padding costs little."""
@@ -342,7 +377,12 @@ def _future() -> asyncio.Future[Any]:
     return asyncio.get_running_loop().create_future()
 
 
-def _deliver(answers: Sequence[tuple[asyncio.Future[Any], object]]) -> None:
+def _is_settled(item: _Call | _Fork, answers: Sequence[_Answer]) -> bool:
+    """Whether a call has its answer, or nobody waits for it any more."""
+    return item.answer.cancelled() or any(future is item.answer for future, _ in answers)
+
+
+def _deliver(answers: Sequence[_Answer]) -> None:
     """Set results in the event loops that wait for them, all of one loop in one turn of it."""
     loops = {id(future.get_loop()): future.get_loop() for future, _ in answers}
 
@@ -355,5 +395,5 @@ def _deliver(answers: Sequence[tuple[asyncio.Future[Any], object]]) -> None:
                     future.set_result(value)
 
     for loop_id, loop in loops.items():
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # a loop that is closed has nobody who waits
             loop.call_soon_threadsafe(settle, loop_id)
