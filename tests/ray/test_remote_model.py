@@ -239,7 +239,9 @@ def test_callers_that_leave_hang_nobody_who_travels_with_them(actor: Mortal, ali
         said = list(step.new_ids)
         for turn in range(4):
             if leaving and turn == number % 4:
-                going_on = asyncio.ensure_future(model.extend(step.session, len(prompt) + len(said) - 1, said[-1:], decode=8))
+                going_on = asyncio.ensure_future(
+                    model.extend(step.session, len(prompt) + len(said) - 1, said[-1:], decode=8)
+                )
                 await asyncio.sleep(0.001 * (number % 7))
                 going_on.cancel()
                 break
