@@ -18,7 +18,7 @@ from typing import Protocol
 from onceedit_ray.config import LivingConfig
 from onceedit_ray.errors import NotPossibleError, OnceEditError, StoreError, UnknownIdError
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.selection import normalised, select
+from onceedit_ray.knowledge.selection import question_key, select
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.living.build_version import BuiltVersion, Phase, Report
@@ -28,6 +28,8 @@ from onceedit_ray.living.edit_views import BatchView, EditView, VersionView, bat
 LOG = logging.getLogger(__name__)
 TRAINING_SHARE = 0.8
 """How much of a version's progress is its training; the rest is its evaluation."""
+GATHERING_SECONDS = 0.25
+"""How long a deletion waits for others: each is a call of its own, and their version is made from the base plug-in."""
 
 Switch = Callable[[], Awaitable[None]]
 
@@ -94,7 +96,7 @@ class EditQueue:
 
     async def submit(self, edits: Sequence[Edit]) -> BatchView:
         """Queue edits. Raises `ConflictError` where they contradict each other."""
-        batch = self._book.add(select(edits))
+        batch = self._book.add(select(edits, same=question_key))
         self._book.save()
         self._work.set()
         return self._batch(batch)
@@ -182,6 +184,9 @@ class EditQueue:
             if job is None:
                 self._work.clear()
                 continue
+            if job.removed:
+                await asyncio.sleep(GATHERING_SECONDS)
+                job = self.next_job() or job
             try:
                 await self._attempt(job)
             except StoreError as error:  # the book cannot be written; what is in memory holds until it can
@@ -210,7 +215,7 @@ class EditQueue:
         taken: list[BatchRecord] = []
         prompts: set[str] = set()
         for batch in waiting:
-            asked = {normalised(record.edit.prompt) for record in self._book.of(batch)}
+            asked = {question_key(record.edit.prompt) for record in self._book.of(batch)}
             too_many = len(prompts) + len(asked) > self._config.join
             if taken and (batch.alone or taken[0].alone or too_many or asked & prompts):
                 break
@@ -225,8 +230,8 @@ class EditQueue:
         self._progress(job, "training", 0.0)  # before anything is awaited: from now on a deletion comes after it
         known = await asyncio.to_thread(began_at.edits)
         new = [edit for edit in added if edit not in known]
-        asked = {normalised(edit.prompt) for edit in new}
-        kept = [edit for edit in known if edit not in gone and normalised(edit.prompt) not in asked]
+        asked = {question_key(edit.prompt) for edit in new}
+        kept = [edit for edit in known if edit not in gone and question_key(edit.prompt) not in asked]
         if kept == known and not new:
             async with self._changing:
                 self._take_up(self.active, "")
@@ -250,14 +255,14 @@ class EditQueue:
 
     def _added(self, job: Job) -> list[Edit]:
         """The edits that the job's batches bring, and whom they replace."""
-        live = {normalised(record.edit.prompt): record for record in self._book.live()}
+        live = {question_key(record.edit.prompt): record for record in self._book.live()}
         added = []
         for batch in job.batches:
             for record in self._book.of(batch):
                 if record.status not in UNDER_WAY:
                     continue
                 added.append(record.edit)
-                before = live.get(normalised(record.edit.prompt))
+                before = live.get(question_key(record.edit.prompt))
                 if before is not None and before.edit != record.edit:
                     record.replaces = [before.id]
         return list(dict.fromkeys(added))
