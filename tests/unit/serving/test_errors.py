@@ -151,7 +151,7 @@ def test_what_is_not_there_is_refused_in_the_same_shape() -> None:
     error_of(post(api, "/v1/embeddings", {}), 404)
     error_of(post(api, "/v1/models", {}), 405)
     assert error_of(
-        post(api, "/v1/completions", json.dumps(GOOD).encode(), headers={"Content-Type": "text/plain"}), 400
+        post(api, "/v1/completions", json.dumps(GOOD).encode(), headers={"Content-Type": "text/plain"}), 415
     )
 
 
