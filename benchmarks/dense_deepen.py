@@ -16,22 +16,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from benchmarks.bench import Bench
 from onceedit_ray.alignment import LiteralMatrix
-from onceedit_ray.fusion.decoder import UNEDITED, Member, Plugin, answer_lead
+from onceedit_ray.fusion.decoder import UNEDITED, Member, Plugin
 from onceedit_ray.fusion.search import gradient_search
 from onceedit_ray.fusion.strategies import Pair
-from onceedit_ray.knowledge.prompt_shapes import plugin_view, unwrap
+from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.models.local_model import LocalModel
-
-if TYPE_CHECKING:
-    from benchmarks.decoding import Bench
+from onceedit_ray.models.prompt import Prompt
 
 TOKENS = 8
 ROUNDS = 5
@@ -59,22 +58,23 @@ class DenseDeepen:
     @torch.no_grad()
     def generate(self, prompt: str, tokens: int) -> list[int]:
         """Up to `tokens` tokens of the target after `prompt`."""
-        question = plugin_view(unwrap(prompt), self._plugin.view)
         codec = self._member.codec
+        asked = codec.prompt(prompt)
         cache = DynamicCache(config=self._target.network.config)
-        feed, answer = codec.encode_prompt(prompt), list[int]()
+        feed, answer = list(asked.ids), list[int]()
         while len(answer) < tokens and not (answer and answer[-1] in codec.end_ids):
             logits_V = _last_logits(self._target.network, feed, cache)
             if int(logits_V.argmax()) not in codec.end_ids:
-                logits_V = self._searched(logits_V, self._helped(question, answer_lead(prompt), answer))
+                logits_V = self._searched(logits_V, self._helped(asked, answer))
             answer.append(int(logits_V.argmax()))
             feed = answer[-1:]
         return answer
 
-    def _helped(self, question: str, lead: bytes, answer: list[int]) -> Tensor:
+    def _helped(self, asked: Prompt, answer: list[int]) -> Tensor:
         """The helper's distribution over its anchors, [1, A]: everything it has read is read again."""
         codec = self._plugin.codec
-        written = codec.encode_bytes(lead + self._member.codec.bytes_of(answer)) if lead or answer else ()
+        written = codec.encode_bytes(asked.lead + self._member.codec.bytes_of(answer)) if asked.lead or answer else ()
+        question = plugin_view(asked.question, self._plugin.view)
         logits_V = _last_logits(self._helper.network, [*codec.encode_prompt(question), *written], None)
         return torch.softmax(logits_V[: len(self._helper_VA)], -1)[None] @ self._helper_VA
 

@@ -19,9 +19,11 @@ from benchmarks.ratios import Ratios
 from onceedit_ray.baselines import BASELINES, preset
 from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.config import ModelConfig, RunConfig, load_config
-from onceedit_ray.editing.run import edit_plugin, open_store, selected_edits
+from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.run_data import selected_edits
+from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.models.assembly import use_threads
 from onceedit_ray.models.loading import load_model, load_tokenizer
 from onceedit_ray.models.sources import resolve

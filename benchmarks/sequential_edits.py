@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onceedit_ray.config import RunConfig, load_config
-from onceedit_ray.editing.run import general_prompts, recipe_of, selected_edits
+from onceedit_ray.editing.run import recipe_of
 from onceedit_ray.evaluation.evaluate import Evaluation
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.records import replacing
@@ -33,6 +33,7 @@ from onceedit_ray.evaluation.summary import summarise
 from onceedit_ray.fusion.system import open_decoder
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.run_data import general_prompts, selected_edits
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.living.build_version import Report, build_version

@@ -30,13 +30,14 @@ from onceedit_ray.evaluation.records import replacing
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.sampling import GREEDY
 from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
+from onceedit_ray.serving.logprobs import Piece
 
 CLIENTS = (1, 4, 16)
 TOKENS = 16
 GOAL_MS = 15.0
 """What HTTP may add to a first token at one client, on two cores."""
 
-Speak = Callable[[GenerationRequest], AsyncGenerator[str | GenerationEnd]]
+Speak = Callable[[GenerationRequest], AsyncGenerator[Piece | GenerationEnd]]
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ async def load(speak: Speak, asked: Sequence[GenerationRequest], clients: int) -
 def over_http(http: Any, address: str) -> Speak:
     """Asks as a client does; parses no more of an event than it must."""
 
-    async def speak(asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
+    async def speak(asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
         body = {
             "model": asked.target, "prompt": asked.prompt, "max_tokens": asked.max_tokens, "temperature": 0,
             "stream": True, "stream_options": {"include_usage": True},
@@ -109,7 +110,7 @@ def over_http(http: Any, address: str) -> Speak:
                 for choice in chunk["choices"]:
                     told, reason = choice.get("onceedit", told), choice["finish_reason"] or reason
                     if choice["text"]:
-                        yield choice["text"]
+                        yield Piece(choice["text"])
         yield GenerationEnd(reason=reason, prompt_tokens=0, completion_tokens=tokens, **told)
 
     return speak

@@ -68,9 +68,9 @@ def _models_fetch(options: argparse.Namespace) -> None:
 
 def _validate(options: argparse.Namespace) -> None:
     from onceedit_ray.editing.editors import EDITORS
-    from onceedit_ray.editing.run import general_prompts, selected_edits, unrelated_prompts
     from onceedit_ray.fusion.strategies import STRATEGIES
     from onceedit_ray.knowledge.prompt_shapes import plugin_view
+    from onceedit_ray.knowledge.run_data import general_prompts, selected_edits, unrelated_prompts
 
     if is_grid(options.config):
         from onceedit_ray.comparison.cells import cells_of
@@ -93,7 +93,8 @@ def _validate(options: argparse.Namespace) -> None:
 
 def _edit(options: argparse.Namespace) -> None:
     let_threads_sleep()
-    from onceedit_ray.editing.run import edit_plugin, open_store
+    from onceedit_ray.editing.run import edit_plugin
+    from onceedit_ray.knowledge.store import open_store
 
     version = edit_plugin(load_config(options.config), open_store(), _say)
     print(version.id)
@@ -143,9 +144,11 @@ def _how(answer: Generation) -> str:
 
 def _evaluate(options: argparse.Namespace) -> None:
     let_threads_sleep()
-    from onceedit_ray.editing.run import edit_plugin, general_prompts, open_store, selected_edits
+    from onceedit_ray.editing.run import edit_plugin
     from onceedit_ray.evaluation.evaluate_targets import evaluate_targets, write_results
     from onceedit_ray.fusion.system import check_run, open_decoder
+    from onceedit_ray.knowledge.run_data import general_prompts, selected_edits
+    from onceedit_ray.knowledge.store import open_store
 
     started = time.monotonic()
     config = load_config(options.config)

@@ -172,6 +172,7 @@ class LivingConfig(_Strict):
         prompts for which the gate opens.
     old_limit, general_limit: how many old edits and how many general prompts are looked at.
     join: batches that wait together are trained together, up to so many edits.
+    queued: edits that wait to be made; a call that would exceed it is refused.
     num_cpus, num_gpus: reserved while a version is made. niceness: of that process; 19 gives way to all others.
     """
 
@@ -184,6 +185,7 @@ class LivingConfig(_Strict):
     old_limit: int = Field(200, ge=0)
     general_limit: int = Field(100, ge=1)
     join: int = Field(64, ge=1)
+    queued: int = Field(1024, ge=1)
     num_cpus: float = Field(0.5, gt=0.0)
     num_gpus: float = Field(0.0, ge=0.0)
     niceness: int = Field(19, ge=0, le=19)

@@ -25,6 +25,10 @@ class ModelError(OnceEditError):
     """A model cannot be found, verified, converted, loaded or used as asked."""
 
 
+class PromptError(ModelError):
+    """A prompt cannot be given to a model: it is empty, or its chat template or its vocabulary refuses it."""
+
+
 class SessionLostError(ModelError):
     """A decoding session is not there: it was closed, or its model restarted."""
 
@@ -35,6 +39,10 @@ class StoreError(OnceEditError):
 
 class UnknownIdError(OnceEditError):
     """There is no edit, batch or version of that id."""
+
+
+class QueueFullError(OnceEditError):
+    """More edits wait to be made than may wait at once."""
 
 
 class NotPossibleError(OnceEditError):

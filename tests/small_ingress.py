@@ -16,6 +16,7 @@ from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
+from onceedit_ray.serving.logprobs import Piece
 from tests.small_decoding import decoder_of
 from tests.small_system import TaughtModels
 
@@ -79,9 +80,9 @@ class Scripted:
     async def targets(self) -> list[str]:
         return ["one", "two"]
 
-    async def answer(self, asked: GenerationRequest) -> tuple[str, GenerationEnd]:
+    async def answer(self, asked: GenerationRequest) -> tuple[Piece, GenerationEnd]:
         items = [item async for item in self.speak(asked)]
-        return "".join(item for item in items if isinstance(item, str)), items[-1]
+        return Piece("".join(item.text for item in items if isinstance(item, Piece))), items[-1]
 
     async def speak(self, asked: GenerationRequest) -> AsyncGenerator[Any]:
         self.asked.append(asked)
@@ -90,7 +91,7 @@ class Scripted:
             for item in self.says:
                 if isinstance(item, Exception):
                     raise item
-                yield item
+                yield Piece(item) if isinstance(item, str) else item
             if self.held:
                 await asyncio.Event().wait()
             yield GenerationEnd(asked.target, "stop", 3, 2, "v", 0.9, False)

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.fusion.decoder import answer_lead
 from onceedit_ray.models.codec import Codec
 
 OUTSIDE = -100
@@ -97,8 +96,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> list[int]:
     """An answer's tokens after `prompt`, its leading space included unless the prompt ends in one."""
-    lead = b"" if answer_lead(prompt) else b" "
-    return list(_codec(tokenizer, len(tokenizer)).encode_bytes(lead + answer.strip().encode()))
+    return list(_codec(tokenizer, len(tokenizer)).encode_answer(prompt, answer))
 
 
 @lru_cache(maxsize=8)

@@ -15,14 +15,14 @@ from onceedit_ray.cluster.calls import result
 from onceedit_ray.cluster.fleet import Fleet, Seated
 from onceedit_ray.cluster.trainer import RemoteBuilder
 from onceedit_ray.config import RunConfig
-from onceedit_ray.editing.run import open_store
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
-from onceedit_ray.living.edit_book import EditBook
+from onceedit_ray.living.edit_book import EditBook, Status
 from onceedit_ray.living.edit_queue import EditQueue, Switch
-from onceedit_ray.living.edit_views import BatchView, EditView, VersionView
+from onceedit_ray.living.edit_views import BatchView, EditList, EditView, VersionView
 
 LOG = logging.getLogger(__name__)
 BOOK = "edits.json"
@@ -79,8 +79,8 @@ class RemoteKnowledge:
     async def submit(self, edits: Sequence[Edit]) -> BatchView:
         return await self._ask("submit", list(edits))
 
-    async def edits(self) -> list[EditView]:
-        return await self._ask("edits")
+    async def edits(self, after: str | None = None, limit: int = 100, status: Status | None = None) -> EditList:
+        return await self._ask("edits", after, limit, status)
 
     async def found(self, id: str) -> EditView | BatchView:
         return await self._ask("found", id)

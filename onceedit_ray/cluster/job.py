@@ -12,9 +12,11 @@ import ray
 from onceedit_ray.cluster.calls import fetch
 from onceedit_ray.cluster.fleet import Fleet
 from onceedit_ray.config import RunConfig
-from onceedit_ray.editing.run import edit_plugin, general_prompts, open_store, selected_edits
+from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.evaluation.evaluate_targets import EvaluationResults, evaluate_targets, write_results
 from onceedit_ray.fusion.system import check_run
+from onceedit_ray.knowledge.run_data import general_prompts, selected_edits
+from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.threads import SLEEPING
 
 Progress = Callable[[str], None]

@@ -31,20 +31,19 @@ from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
 from onceedit_ray.cluster.hot_swap import RemoteKnowledge, open_living
 from onceedit_ray.cluster.telemetry import Metrics, VersionGauge
-from onceedit_ray.config import FusionConfig, RunConfig, load_config
+from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.editing.run import version_for
 from onceedit_ray.errors import ModelError
 from onceedit_ray.fusion.decoder import Plugin
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.sampling import GREEDY
-from onceedit_ray.models.sources import ModelFolder
 from onceedit_ray.serving.backend import PROBE_SECONDS
 from onceedit_ray.serving.generation import BUSY, GenerationEnd, GenerationRequest, answer, probe, speak
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import EDIT_KEYS_VARIABLE, check_binding, read_keys
 from onceedit_ray.serving.limits import Limits
+from onceedit_ray.serving.logprobs import Piece
 from onceedit_ray.serving.observing import Observer
-from onceedit_ray.serving.prompts import PlainCodec, take_prompts_as_text
 from onceedit_ray.serving.request_log import RequestLog
 
 APP_NAME = "onceedit"
@@ -82,12 +81,11 @@ def application(args: ServeArgs) -> Application:
 
 
 class SpeakingDecoder(HostedDecoder):
-    """The coordinator of a served fleet: prompts are plain text, answers are text."""
+    """The coordinator of a served fleet: questions come as text, answers go as text."""
 
     def __init__(self, *args: Any) -> None:
         self._version = VersionGauge()
         super().__init__(*args)
-        take_prompts_as_text(self)
 
     @property
     def plugin(self) -> Plugin:
@@ -99,25 +97,15 @@ class SpeakingDecoder(HostedDecoder):
         self._plugin = plugin
         self._version.show(plugin.version)
 
-    async def add_target(self, name: str, actor: ActorHandle, folder: ModelFolder, beside: bool) -> None:
-        """As `HostedDecoder.add_target`."""
-        await super().add_target(name, actor, folder, beside)
-        take_prompts_as_text(self)
-
-    def _opened(self, actor: ActorHandle, edited: Path, fusion: FusionConfig) -> Plugin:
-        plugin = super()._opened(actor, edited, fusion)
-        plugin.codec = PlainCodec(plugin.codec)
-        return plugin
-
     async def targets(self) -> list[str]:
         """The names of the targets."""
         return list(self.members)
 
-    async def answer(self, asked: GenerationRequest) -> tuple[str, GenerationEnd]:
+    async def answer(self, asked: GenerationRequest) -> tuple[Piece, GenerationEnd]:
         """As `generation.answer`."""
         return await answer(self, asked)
 
-    async def speak(self, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
+    async def speak(self, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
         """As `generation.speak`."""
         async with contextlib.aclosing(speak(self, asked)) as pieces:
             async for piece in pieces:
@@ -142,10 +130,10 @@ class RemoteBackend:
     async def targets(self) -> Sequence[str]:
         return await self._ask("targets")
 
-    async def answer(self, asked: GenerationRequest) -> tuple[str, GenerationEnd]:
+    async def answer(self, asked: GenerationRequest) -> tuple[Piece, GenerationEnd]:
         return await self._ask("answer", asked)
 
-    async def speak(self, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
+    async def speak(self, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
         try:
             async with contextlib.aclosing(received((await self._found()).speak, asked)) as pieces:
                 async for piece in pieces:

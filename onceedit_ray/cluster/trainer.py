@@ -14,9 +14,9 @@ from ray.util.placement_group import remove_placement_group
 from onceedit_ray.cluster.calls import received
 from onceedit_ray.cluster.placement import actor_options, reserve
 from onceedit_ray.config import ModelConfig, RunConfig
-from onceedit_ray.editing.run import open_store
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.living.build_version import BuiltVersion, Phase, Report, build_version
 from onceedit_ray.threads import SLEEPING

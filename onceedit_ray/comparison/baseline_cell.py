@@ -26,7 +26,7 @@ from onceedit_ray.comparison.scoring import KeptRecords, Scoring, Unit, units_le
 from onceedit_ray.comparison.stopwatch import Stopwatch
 from onceedit_ray.comparison.unedited_answers import UneditedAnswers
 from onceedit_ray.digest import digest
-from onceedit_ray.editing.run import general_prompts
+from onceedit_ray.knowledge.run_data import general_prompts
 from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.models.assembly import open_codec, use_threads
 from onceedit_ray.models.loading import load_model, load_tokenizer

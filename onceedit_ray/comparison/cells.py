@@ -29,11 +29,11 @@ from onceedit_ray.comparison.grid_config import (
 )
 from onceedit_ray.config import EditingConfig, EvaluationConfig, RunConfig
 from onceedit_ray.digest import digest
-from onceedit_ray.editing.run import general_prompts, selected_edits, unrelated_prompts
 from onceedit_ray.errors import ConfigError, DataError, OnceEditError
 from onceedit_ray.fusion.system import check_run
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.prompt_files import read_prompts
+from onceedit_ray.knowledge.run_data import general_prompts, selected_edits, unrelated_prompts
 from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.models.sources import ModelFolder, resolve
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from onceedit_ray.baselines.edited_model import EditedModel
 from onceedit_ray.comparison.unedited_answers import UneditedAnswers
 from onceedit_ray.errors import ModelError
-from onceedit_ray.fusion.decoder import UNEDITED, answer_lead
+from onceedit_ray.fusion.decoder import UNEDITED
 from onceedit_ray.fusion.outputs import Generation, Score
 from onceedit_ray.fusion.speculative import SpeculativeAnswer
 from onceedit_ray.models.codec import Codec
@@ -73,7 +73,7 @@ class EditedTarget:
 
     async def gold(self, target: str, prompt: str, answer: str) -> tuple[int, ...]:
         """The tokens of `answer` after `prompt`, as a fused decoder counts them."""
-        return self._codec.encode_bytes((b"" if answer_lead(prompt) else b" ") + answer.strip().encode())
+        return self._codec.encode_answer(prompt, answer)
 
     async def text(self, target: str, ids: Sequence[int]) -> str:
         """The text of tokens."""

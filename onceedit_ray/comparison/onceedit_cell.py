@@ -12,8 +12,8 @@ from onceedit_ray.comparison.scoring import KeptRecords, Scoring, units_left
 from onceedit_ray.comparison.stopwatch import Stopwatch
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.editors import EDITORS
-from onceedit_ray.editing.run import general_prompts, selected_edits, unrelated_prompts
 from onceedit_ray.fusion.system import open_decoder
+from onceedit_ray.knowledge.run_data import general_prompts, selected_edits, unrelated_prompts
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.assembly import use_threads
 from onceedit_ray.models.loading import load_model, load_tokenizer

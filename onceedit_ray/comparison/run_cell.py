@@ -16,11 +16,12 @@ from onceedit_ray.comparison.onceedit_cell import score_version, time_edit
 from onceedit_ray.comparison.stopwatch import Stopwatch
 from onceedit_ray.config import RunConfig
 from onceedit_ray.digest import digest
-from onceedit_ray.editing.run import edit_plugin, selected_edits
+from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.records import Record
 from onceedit_ray.evaluation.summary import SETTINGS, summarise
+from onceedit_ray.knowledge.run_data import selected_edits
 from onceedit_ray.knowledge.store import KnowledgeStore
 
 Progress = Callable[[str], None]

@@ -6,30 +6,18 @@ A version's id is made of everything that went into it, so the same run file fin
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from onceedit_ray.config import KnowledgeConfig, RunConfig
+from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.editors import Epoch
 from onceedit_ray.editing.training import Recipe, train
 from onceedit_ray.errors import ConfigError, StoreError
-from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.prompt_files import read_prompts, shipped_prompts
-from onceedit_ray.knowledge.readers import read_edits
-from onceedit_ray.knowledge.selection import select
-from onceedit_ray.knowledge.store import KnowledgeStore
+from onceedit_ray.knowledge.run_data import selected_edits, unrelated_prompts
+from onceedit_ray.knowledge.store import KnowledgeStore, open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.sources import resolve
 
-HELD_OUT = 10
-"""Every tenth shipped prompt is kept out of training, for the gate's false alarms and drift where no file is given."""
-
 Progress = Callable[[str], None]
-
-
-def open_store() -> KnowledgeStore:
-    """The store under `ONCEEDIT_HOME`."""
-    return KnowledgeStore(onceedit_home() / "knowledge")
 
 
 def version_for(config: RunConfig, version_id: str | None = None, progress: Progress = print) -> Version:
@@ -47,23 +35,6 @@ def version_for(config: RunConfig, version_id: str | None = None, progress: Prog
             f"({config.plugin.model}); run `onceedit edit` with that run file"
         )
     return found
-
-
-def selected_edits(config: KnowledgeConfig) -> list[Edit]:
-    """The edits a run file names, deduplicated and sampled; raises `DataError` or `ConflictError`."""
-    return select(read_edits(config.path, config.format), config.limit, config.seed, config.on_conflict)
-
-
-def unrelated_prompts(files: Sequence[Path]) -> list[list[str]]:
-    """Prompts the gate learns to leave alone, by origin: those of each file, and the shipped ones not held out."""
-    pools = [read_prompts(file) for file in files]
-    return [*pools, [prompt for index, prompt in enumerate(shipped_prompts()) if index % HELD_OUT]]
-
-
-def general_prompts(file: Path | None, limit: int) -> list[str]:
-    """Prompts for drift and the gate's false alarms: a file's, or the shipped ones held out of training."""
-    prompts = read_prompts(file) if file else shipped_prompts()[::HELD_OUT]
-    return prompts[:limit]
 
 
 def recipe_of(

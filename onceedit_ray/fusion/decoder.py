@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import copy
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -27,9 +27,10 @@ from onceedit_ray.fusion.outputs import Generation, Score, Trace
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.speculative import SpeculativeAnswer, read
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair, Strategy
-from onceedit_ray.knowledge.prompt_shapes import plugin_view, unwrap
+from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.models.codec import Codec
-from onceedit_ray.models.protocol import LanguageModel
+from onceedit_ray.models.prompt import Prompt, question_of
+from onceedit_ray.models.protocol import LanguageModel, Step
 from onceedit_ray.models.sampling import GREEDY, Sampling
 
 UNEDITED = "unedited"
@@ -112,6 +113,32 @@ class _Shared:
     holders: int = 0
 
 
+@dataclass(frozen=True)
+class _Route:
+    """Who answers a request.
+
+    weight: the gate's w, 0 where the screen found no edited subject; None where nobody asked. strategy: how the two are
+    fused; None where the target speaks alone. reader: of the plug-in's drafts, where it was asked. prefill: what the
+    target's own prefill gave, where it was made meanwhile. version: the plug-in's; "" where nobody asked.
+    """
+
+    weight: float | None
+    strategy: Strategy | None = None
+    reader: DraftReader | None = None
+    prefill: Step | None = None
+    version: str = ""
+
+    @property
+    def alone(self) -> bool:
+        """Whether the target speaks alone."""
+        return self.strategy is None
+
+    @property
+    def plugin_passes(self) -> int:
+        """Forward passes of the plug-in so far."""
+        return self.reader.passes if self.reader else 0
+
+
 class FusedDecoder:
     """Decodes requests for any of the targets with one plug-in.
 
@@ -132,9 +159,9 @@ class FusedDecoder:
         except KeyError:
             raise ConfigError(f"unknown target '{name}': known are {', '.join(sorted(self.members))}") from None
 
-    async def gate(self, prompt: str) -> float:
+    async def gate(self, prompt: str | Prompt) -> float:
         """w of a prompt in any shape, the screen aside; one question in different shapes shares one reading."""
-        question = unwrap(prompt)
+        question = question_of(prompt)
         with self.plugin.held() as plugin:
             if question not in plugin.weights:
                 drafter = self._drafter(plugin, question, drafts=False)
@@ -145,9 +172,9 @@ class FusedDecoder:
                 plugin.weights[question] = weight
             return plugin.weights[question]
 
-    async def mentioned(self, prompt: str) -> bool:
+    async def mentioned(self, prompt: str | Prompt) -> bool:
         """Whether the screen lets a prompt through to the gate."""
-        return _mentions(self.plugin, prompt)
+        return _mentions(self.plugin, question_of(prompt))
 
     @contextlib.contextmanager
     def pinned(self) -> Iterator[Self]:
@@ -161,7 +188,7 @@ class FusedDecoder:
 
     async def gold(self, target: str, prompt: str, answer: str) -> tuple[int, ...]:
         """The target's tokens of `answer` after `prompt`, its leading space included unless the prompt ends in one."""
-        return self.member(target).codec.encode_bytes((b"" if answer_lead(prompt) else b" ") + answer.strip().encode())
+        return self.member(target).codec.encode_answer(prompt, answer)
 
     async def text(self, target: str, ids: Sequence[int]) -> str:
         """The text of a target's tokens."""
@@ -174,7 +201,7 @@ class FusedDecoder:
     async def generate(
         self,
         target: str,
-        prompt: str,
+        prompt: str | Prompt,
         strategy: str | None = None,
         max_new_tokens: int | None = None,
         sampling: Sampling = GREEDY,
@@ -182,7 +209,7 @@ class FusedDecoder:
         """Answer a prompt.
 
         Args:
-            target: a member's name. prompt: what the target is given, in any shape.
+            target: a member's name. prompt: a text in any shape (as `Codec.prompt`), or a prompt of the target's codec.
             strategy: a strategy's name, or `UNEDITED`; None takes the configured one.
             max_new_tokens: None takes the configured number.
             sampling: how tokens are chosen; the most likely ones if not given.
@@ -196,7 +223,7 @@ class FusedDecoder:
 
     async def generate_all(
         self,
-        prompts: Mapping[str, str],
+        prompts: Mapping[str, str | Prompt],
         strategy: str | None = None,
         max_new_tokens: int | None = None,
         sampling: Sampling = GREEDY,
@@ -210,12 +237,13 @@ class FusedDecoder:
     async def stream(
         self,
         target: str,
-        prompt: str,
+        prompt: str | Prompt,
         strategy: str | None = None,
         max_new_tokens: int | None = None,
         sampling: Sampling = GREEDY,
         stride: int = FIRST_STRIDE,
         trace: Trace | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> AsyncGenerator[list[int] | Generation]:
         """As `generate`, piece by piece: the target's new tokens as they are decided, and the `Generation` at last.
 
@@ -224,86 +252,90 @@ class FusedDecoder:
         Args:
             stride: tokens of the second piece, after a first of one; 0 does not hurry the first token.
             trace: filled while the answer is written.
+            stop: asked after each piece; where it is true, the answer ends there.
         """
         member = self.member(target)
-        prompt_ids = member.codec.encode_prompt(prompt)
+        asked = prompt if isinstance(prompt, Prompt) else member.codec.prompt(prompt)
         budget = max_new_tokens or self._config.max_new_tokens
-        trace = trace or Trace()
-        answering = SpeculativeAnswer(member.model, member.codec, prompt_ids, budget, sampling, stride, trace)
-        name = strategy or self._config.strategy
+        answering = SpeculativeAnswer(
+            member.model, member.codec, list(asked.ids), budget, sampling, stride, trace or Trace()
+        )
         async with contextlib.AsyncExitStack() as held:
             plugin = held.enter_context(self.plugin.held())
             await held.enter_async_context(contextlib.aclosing(answering))
-            if name == UNEDITED:
-                trace.so_far = lambda: _generation(member, answering, None, True, 0, "")
-                async for ids in answering.alone():
-                    yield ids
-                yield trace.so_far()
-                return
-            chosen = await self._strategy(member, name)
-            if chosen.gated and not _mentions(plugin, prompt):
-                trace.so_far = lambda: _generation(member, answering, 0.0, True, 0, plugin.version)
-                async for ids in answering.alone():
-                    yield ids
-                yield trace.so_far()
-                return
-            prefill = asyncio.ensure_future(answering.prefill()) if member.beside else None
-            try:
-                async with self._reading(plugin, prompt, chosen) as reader:
-                    first = await prefill if prefill else None
-                    alone = chosen.gated and reader.weight < self._config.threshold
-                    used = reader.weight if chosen.fixed_weight is None else chosen.fixed_weight
-                    draft_tokens = self._config.draft_tokens if chosen.drafts else 0
-                    pieces = (
-                        answering.alone(first) if alone else answering.fused(reader, chosen, used, draft_tokens, first)
-                    )
-                    trace.so_far = lambda: _generation(
-                        member, answering, reader.weight, alone, reader.passes, plugin.version
-                    )
-                    async for ids in pieces:
-                        yield ids
-                    yield trace.so_far()
-            finally:
-                if prefill is not None:
-                    with contextlib.suppress(OnceEditError):
-                        await prefill
+            meanwhile = answering.prefill if member.beside else None
+            route = await held.enter_async_context(self._route(plugin, member, asked, strategy, meanwhile))
+            async for ids in self._pieces(answering, route):
+                yield ids
+                if stop():
+                    break
+            yield _generation(member, answering, route)
 
-    async def score(self, target: str, prompt: str, gold: Sequence[int], strategy: str | None = None) -> Score:
+    def _pieces(self, answering: SpeculativeAnswer, route: _Route) -> AsyncIterator[list[int]]:
+        if route.strategy is None or route.reader is None:
+            return answering.alone(route.prefill)
+        draft_tokens = self._config.draft_tokens if route.strategy.drafts else 0
+        return answering.fused(route.reader, route.strategy, _fused_weight(route), draft_tokens, route.prefill)
+
+    async def score(self, target: str, prompt: str | Prompt, gold: Sequence[int], strategy: str | None = None) -> Score:
         """Teacher-forced predictions for the `gold` tokens after `prompt` (metrics.md)."""
+        member = self.member(target)
+        asked = prompt if isinstance(prompt, Prompt) else member.codec.prompt(prompt)
         with self.plugin.held() as plugin:
-            return await self._score(plugin, self.member(target), prompt, gold, strategy)
+            step = await member.model.open([*asked.ids, *gold[:-1]], rows=len(gold))
+            await member.model.close(step.session)
+            async with self._route(plugin, member, asked, strategy) as route:
+                if route.strategy is None or route.reader is None:
+                    own = tuple(int(token) for token in step.top.ids_NK[:, 0])
+                    return Score(own, route.weight, True, route.plugin_passes)
+                predicted = []
+                for position in range(len(gold)):
+                    answer = member.codec.bytes_of(gold[:position])
+                    reading = await read(route.reader, route.strategy, member.codec, answer)
+                    fused = route.strategy.fuse(reading, *step.top.row(position), _fused_weight(route))
+                    predicted.append(fused.likeliest)
+                return Score(tuple(predicted), route.weight, False, route.plugin_passes)
 
-    async def _score(
-        self, plugin: Plugin, member: Member, prompt: str, gold: Sequence[int], strategy: str | None
-    ) -> Score:
-        ids = member.codec.encode_prompt(prompt) + list(gold[:-1])
+    @contextlib.asynccontextmanager
+    async def _route(
+        self,
+        plugin: Plugin,
+        member: Member,
+        prompt: Prompt,
+        strategy: str | None,
+        meanwhile: Callable[[], Awaitable[Step]] | None = None,
+    ) -> AsyncIterator[_Route]:
+        """Screen, gate, threshold: who answers, and the plug-in's reader while the answer is written.
+
+        meanwhile: the target's prefill, begun together with the gate's if the gate is asked.
+        """
         name = strategy or self._config.strategy
-        step = await member.model.open(ids, rows=len(gold))
-        await member.model.close(step.session)
-        own = tuple(int(token) for token in step.top.ids_NK[:, 0])
         if name == UNEDITED:
-            return Score(own, None, True, 0)
+            yield _Route(None)
+            return
         chosen = await self._strategy(member, name)
-        if chosen.gated and not _mentions(plugin, prompt):
-            return Score(own, 0.0, True, 0)
-        async with self._reading(plugin, prompt, chosen) as reader:
-            if chosen.gated and reader.weight < self._config.threshold:
-                return Score(own, reader.weight, True, reader.passes)
-            used = reader.weight if chosen.fixed_weight is None else chosen.fixed_weight
-            predicted = []
-            for position in range(len(gold)):
-                reading = await read(reader, chosen, member.codec, member.codec.bytes_of(gold[:position]))
-                predicted.append(chosen.fuse(reading, *step.top.row(position), used).likeliest)
-            return Score(tuple(predicted), reader.weight, False, reader.passes)
+        if chosen.gated and not _mentions(plugin, prompt.question):
+            yield _Route(0.0, version=plugin.version)
+            return
+        prefill = asyncio.ensure_future(meanwhile()) if meanwhile else None
+        try:
+            async with self._reading(plugin, prompt, chosen) as reader:
+                first = await prefill if prefill else None
+                alone = chosen.gated and reader.weight < self._config.threshold
+                yield _Route(reader.weight, None if alone else chosen, reader, first, plugin.version)
+        finally:
+            if prefill is not None:
+                with contextlib.suppress(OnceEditError):
+                    await prefill
 
     async def _strategy(self, member: Member, name: str) -> Strategy:
         """The strategy, built in a thread if this is its first use: an alignment takes a while."""
         return member.strategy(name) if member.is_built(name) else await asyncio.to_thread(member.strategy, name)
 
     @contextlib.asynccontextmanager
-    async def _reading(self, plugin: Plugin, prompt: str, strategy: Strategy) -> AsyncIterator[DraftReader]:
+    async def _reading(self, plugin: Plugin, prompt: Prompt, strategy: Strategy) -> AsyncIterator[DraftReader]:
         """A reader of the question's drafts, shared with whoever asks the same at the same time."""
-        key = (unwrap(prompt), strategy.drafts)
+        key = (prompt.question, strategy.drafts)
         shared = plugin.drafters.get(key)
         if shared is None:
             drafter = self._drafter(plugin, *key)
@@ -312,7 +344,7 @@ class FusedDecoder:
         shared.holders += 1
         try:
             await asyncio.shield(shared.opening)
-            reader = shared.drafter.reader(answer_lead(prompt))
+            reader = shared.drafter.reader(prompt.lead)
             try:
                 yield reader
             finally:
@@ -326,33 +358,32 @@ class FusedDecoder:
                 await shared.drafter.aclose()
 
     def _drafter(self, plugin: Plugin, question: str, drafts: bool) -> Drafter:
-        prompt_ids = plugin.codec.encode_prompt(plugin_view(question, plugin.view))
-        return Drafter(plugin.model, plugin.codec, prompt_ids, self._config.draft_tokens if drafts else 0)
+        prompt_ids = plugin.codec.text_prompt(plugin_view(question, plugin.view)).ids
+        return Drafter(plugin.model, plugin.codec, list(prompt_ids), self._config.draft_tokens if drafts else 0)
 
 
-def _mentions(plugin: Plugin, prompt: str) -> bool:
-    return plugin.screen is None or plugin.screen.mentions(unwrap(prompt))
+def _mentions(plugin: Plugin, question: str) -> bool:
+    return plugin.screen is None or plugin.screen.mentions(question)
 
 
-def answer_lead(prompt: str) -> bytes:
-    """What an answer starts with for the plug-in alone: the space that this prompt already ends with."""
-    return b" " if prompt[-1:].isspace() else b""
+def _fused_weight(route: _Route) -> float:
+    """The weight with which the plug-in is fused: the gate's, unless the strategy has a fixed one."""
+    assert route.strategy is not None and route.weight is not None, "the target does not speak alone"
+    return route.weight if route.strategy.fixed_weight is None else route.strategy.fixed_weight
 
 
-def _generation(
-    member: Member, answering: SpeculativeAnswer, weight: float | None, alone: bool, plugin_passes: int, version: str
-) -> Generation:
+def _generation(member: Member, answering: SpeculativeAnswer, route: _Route) -> Generation:
     ids = tuple(answering.ids)
     return Generation(
         target=member.name,
         text=member.codec.text_of(ids),
         token_ids=ids,
-        weight=weight,
-        alone=alone,
+        weight=route.weight,
+        alone=route.alone,
         target_passes=answering.passes,
-        plugin_passes=plugin_passes,
+        plugin_passes=route.plugin_passes,
         ended=answering.ended,
-        version=version,
+        version=route.version,
         prompt_tokens=len(answering.prompt_ids),
         drafted=answering.drafted,
         accepted=answering.accepted,

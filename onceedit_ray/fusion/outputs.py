@@ -5,7 +5,6 @@ Shapes: N entries of a distribution.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,12 +63,10 @@ class Trace:
     """Handed to `FusedDecoder.stream`, which fills it: before a piece is yielded, its tokens are in here.
 
     likely: how many of the most likely tokens to keep for each token; None keeps no probability and costs nothing.
-    so_far: the `Generation` up to now, from the first piece on.
     """
 
     likely: int | None = None
     chances: list[TokenProbability] = field(default_factory=list)
-    so_far: Callable[[], Generation] = field(init=False)
 
     @property
     def wanted(self) -> bool:

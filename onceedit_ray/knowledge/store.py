@@ -26,6 +26,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from onceedit_ray.errors import StoreError
+from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.location import locate
 from onceedit_ray.knowledge.manifest import Manifest, dump_manifest, load_manifest
@@ -36,6 +37,11 @@ from onceedit_ray.knowledge.version import ADVICE, EDITS, MANIFEST, Version, che
 
 # How Rust's libraries (safetensors among them) word an error of the system; theirs are no OSErrors.
 _RUST_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
+def open_store() -> KnowledgeStore:
+    """The store under `ONCEEDIT_HOME`."""
+    return KnowledgeStore(onceedit_home() / "knowledge")
 
 
 class KnowledgeStore:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onceedit_ray.config import ModelConfig, RunConfig
-from onceedit_ray.editing.run import general_prompts, recipe_of
+from onceedit_ray.editing.run import recipe_of
 from onceedit_ray.editing.training import Recipe, train
 from onceedit_ray.evaluation.acceptance import Judge, Judgement
 from onceedit_ray.fusion.system import open_decoder
@@ -24,6 +24,7 @@ from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.manifest import Manifest
 from onceedit_ray.knowledge.readers.parquet import write_edits
+from onceedit_ray.knowledge.run_data import general_prompts
 from onceedit_ray.knowledge.staging import in_progress, is_stale, staging_name
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import EDITS, Version

@@ -10,20 +10,29 @@ Knows neither Ray nor models: a `VersionBuilder` makes versions, a `Loader` puts
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from onceedit_ray.config import LivingConfig
-from onceedit_ray.errors import NotPossibleError, OnceEditError, StoreError, UnknownIdError
+from onceedit_ray.errors import NotPossibleError, OnceEditError, QueueFullError, StoreError, UnknownIdError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.selection import question_key, select
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.living.build_version import BuiltVersion, Phase, Report
-from onceedit_ray.living.edit_book import UNDER_WAY, BatchRecord, EditBook, EditRecord
-from onceedit_ray.living.edit_views import BatchView, EditView, VersionView, batch_view, edit_view, version_view
+from onceedit_ray.living.edit_book import UNDER_WAY, BatchRecord, EditBook, EditRecord, Status
+from onceedit_ray.living.edit_views import (
+    BatchView,
+    EditList,
+    EditView,
+    VersionView,
+    batch_view,
+    edit_view,
+    version_view,
+)
 
 LOG = logging.getLogger(__name__)
 TRAINING_SHARE = 0.8
@@ -95,15 +104,38 @@ class EditQueue:
     # --- what the routes ask -----------------------------------------------------------------------------------------
 
     async def submit(self, edits: Sequence[Edit]) -> BatchView:
-        """Queue edits. Raises `ConflictError` where they contradict each other."""
-        batch = self._book.add(select(edits, same=question_key))
+        """Queue edits.
+
+        Raises `ConflictError` where they contradict each other, `QueueFullError` where too many would wait.
+        """
+        selected = select(edits, same=question_key)
+        waiting = sum(record.status == "queued" for record in self._book.edits.values())
+        if waiting + len(selected) > self._config.queued:
+            raise QueueFullError(
+                f"{waiting} edits are queued and {self._config.queued} may be; try again when they are made"
+            )
+        batch = self._book.add(selected)
         self._book.save()
         self._work.set()
         return self._batch(batch)
 
-    async def edits(self) -> list[EditView]:
-        """Every edit that was ever asked for, the newest first."""
-        return [self._edit(record) for record in reversed(self._book.edits.values())]
+    async def edits(self, after: str | None = None, limit: int = 100, status: Status | None = None) -> EditList:
+        """A page of the edits that were ever asked for, the newest first.
+
+        Args:
+            after: id of the edit after which the page begins; None begins with the newest. limit: edits on the page.
+            status: leaves out all edits in another one.
+
+        Raises `UnknownIdError` where there is no edit `after`.
+        """
+        if after is not None and after not in self._book.edits:
+            raise UnknownIdError(f"there is no edit '{after[:100]}' to list from; GET /v1/edits lists them")
+        records = iter(reversed(self._book.edits.values()))
+        if after is not None:
+            next(record for record in records if record.id == after)
+        wanted = (record for record in records if status is None or record.status == status)
+        page = list(itertools.islice(wanted, limit))
+        return EditList(data=[self._edit(record) for record in page], has_more=next(wanted, None) is not None)
 
     async def found(self, id: str) -> EditView | BatchView:
         """An edit or a batch; raises `UnknownIdError` where there is none."""

@@ -2,6 +2,9 @@
 
 A draft travels between models as bytes, so what a token stands for must be exact in both directions: the surfaces of
 `encode_bytes(data)` always join to `data`, in the middle of a word and in the middle of a character too.
+
+Prompts come in three kinds: a text whose markup counts (`prompt`), and what users write, in which every letter is text
+(`text_prompt`, `chat_prompt`).
 """
 
 from __future__ import annotations
@@ -11,8 +14,18 @@ from functools import cached_property, lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
-from onceedit_ray.errors import ModelError
-from onceedit_ray.knowledge.prompt_shapes import wrap
+from onceedit_ray.errors import ModelError, PromptError
+from onceedit_ray.knowledge.prompt_shapes import unwrap, wrap
+from onceedit_ray.models.control_tokens import ControlTokens, Part, rendered
+from onceedit_ray.models.prompt import (
+    QUESTION_CHARS,
+    Message,
+    Prompt,
+    answer_lead,
+    exchanges,
+    last_request,
+    system_text,
+)
 from onceedit_ray.models.surface import vocabulary_surfaces
 from onceedit_ray.models.weight_token import weight_token_id
 
@@ -56,14 +69,21 @@ class Codec:
         return self.bytes_of(ids).decode("utf-8", errors="replace")
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """A prompt's tokens, begin-of-text included where the model wants it."""
+        """A prompt's tokens, begin-of-text included where the model wants it; markup becomes control tokens.
+
+        Raises `PromptError` for an empty prompt.
+        """
         begun = bool(self.tokenizer.bos_token) and prompt.startswith(self.tokenizer.bos_token)
         ids = self.tokenizer(prompt, add_special_tokens=not begun).input_ids
         if ids and ids[-1] in self.end_ids and not prompt.endswith(self.tokenizer.convert_ids_to_tokens(ids[-1])):
             ids = ids[:-1]  # a tokenizer that closes every text: a prompt is not closed
         if not ids:
-            raise ModelError("the prompt is empty; give at least one word")
+            raise PromptError("the prompt is empty; give at least one word")
         return list(ids)
+
+    def encode_answer(self, prompt: str, answer: str) -> tuple[int, ...]:
+        """The tokens of `answer` after `prompt`, its leading space included unless the prompt ends in one."""
+        return self.encode_bytes((b"" if answer_lead(prompt) else b" ") + answer.strip().encode())
 
     def render(self, question: str, shape: str) -> str:
         """A question in a prompt shape; `chat` by the model's own chat template where it has one."""
@@ -71,6 +91,86 @@ class Codec:
             messages = [{"role": "user", "content": question}]
             return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         return wrap(question, shape)
+
+    # --- prompts -----------------------------------------------------------------------------------------------------
+
+    def prompt(self, text: str) -> Prompt:
+        """A text in any known shape, its markup read as such; raises `PromptError` for an empty one."""
+        return Prompt(unwrap(text), tuple(self.encode_prompt(text)), answer_lead(text))
+
+    def text_prompt(self, text: str) -> Prompt:
+        """A text to go on with, in which every letter is text; raises `PromptError` for what cannot be encoded."""
+        return Prompt(unwrap(text[-QUESTION_CHARS:]), self._encode_parts([(text, True)]), answer_lead(text))
+
+    def chat_prompt(self, messages: Sequence[Message]) -> Prompt:
+        """Messages through the model's chat template, ChatML where it has none; in each, every letter is text.
+
+        Raises `PromptError` where the template refuses them, and for what cannot be encoded.
+        """
+        parts = rendered(messages, self._apply_template, self._controls)
+        at = last_request(messages)
+        question = "" if at is None else unwrap(messages[at]["content"][-QUESTION_CHARS:])
+        lead = answer_lead(parts[-1][0]) if parts else b""
+        return Prompt(question, self._encode_parts(parts), lead, exchanges(messages), system_text(messages))
+
+    def _apply_template(self, messages: Sequence[Message]) -> str:
+        if not self.tokenizer.chat_template:
+            turns = [f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages]
+            return "".join(turns) + "<|im_start|>assistant\n"
+        try:
+            return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # a template is a program: it may raise anything
+            reason = " ".join(str(error).split())[:200]
+            raise PromptError(f"the model's chat template refuses these messages: {reason}") from None
+
+    @cached_property
+    def _controls(self) -> ControlTokens:
+        vocab = self.tokenizer.get_vocab()
+        return ControlTokens({token: number for token, number in vocab.items() if number not in self.surfaces})
+
+    @cached_property
+    def _begin(self) -> list[int]:
+        """The control tokens with which every prompt begins."""
+        return self._controls_among(self.encode_prompt("a"))
+
+    def _encode_parts(self, parts: Sequence[Part]) -> tuple[int, ...]:
+        """The tokens of a prompt in which only markup may become control tokens."""
+        try:
+            if not any(literal and self._controls.occur(text) for text, literal in parts):
+                ids = self.encode_prompt("".join(text for text, _ in parts))
+                # A tokenizer that normalises may still have made a control token out of something like one.
+                begin = [] if self._is_begun(parts) else self._begin
+                if self._controls_among(ids) == begin + self._known(self._controls.written(parts)):
+                    return tuple(ids)
+            return self._spelled_out(parts)
+        except ModelError as error:
+            raise PromptError(str(error)) from None
+
+    def _spelled_out(self, parts: Sequence[Part]) -> tuple[int, ...]:
+        """Markup as control tokens, everything between them as bytes that no control token stands for."""
+        ids = [] if self._is_begun(parts) else list(self._begin)
+        text = ""
+        for part, literal in parts:
+            at = 0
+            for start, end in () if literal else self._controls.places(part):
+                ids += self.encode_bytes((text + part[at:start]).encode())
+                ids.append(self._controls.numbers[part[start:end]])
+                text, at = "", end
+            text += part[at:]
+        return (*ids, *self.encode_bytes(text.encode()))
+
+    def _controls_among(self, ids: Sequence[int]) -> list[int]:
+        return self._known([number for number in ids if number not in self.surfaces])
+
+    def _known(self, ids: Sequence[int]) -> list[int]:
+        return [number for number in ids if number != self.tokenizer.unk_token_id]
+
+    def _is_begun(self, parts: Sequence[Part]) -> bool:
+        """Whether the template writes the begin-of-text itself."""
+        bos = self.tokenizer.bos_token
+        return bool(bos and parts and not parts[0][1] and parts[0][0].startswith(bos))
+
+    # --- bytes -------------------------------------------------------------------------------------------------------
 
     def encode_bytes(self, data: bytes) -> tuple[int, ...]:
         """Tokens of a continuation (no begin-of-text, no added space) whose surfaces join to `data` exactly.

@@ -7,9 +7,10 @@ from typing import Protocol
 
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.living.edit_views import BatchView, EditView, VersionView
+from onceedit_ray.living.edit_book import Status
+from onceedit_ray.living.edit_views import BatchView, EditList, EditView, VersionView
 from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest, answer, probe, speak
-from onceedit_ray.serving.prompts import take_prompts_as_text
+from onceedit_ray.serving.logprobs import Piece
 
 PROBE_SECONDS = 5.0
 
@@ -20,8 +21,8 @@ class Knowledge(Protocol):
     async def submit(self, edits: Sequence[Edit]) -> BatchView:
         """Queue edits."""
 
-    async def edits(self) -> list[EditView]:
-        """Every edit, the newest first."""
+    async def edits(self, after: str | None = None, limit: int = 100, status: Status | None = None) -> EditList:
+        """A page of the edits, the newest first."""
 
     async def found(self, id: str) -> EditView | BatchView:
         """An edit or a batch."""
@@ -48,10 +49,10 @@ class Backend(Protocol):
     async def targets(self) -> Sequence[str]:
         """The names of the targets."""
 
-    async def answer(self, asked: GenerationRequest) -> tuple[str, GenerationEnd]:
+    async def answer(self, asked: GenerationRequest) -> tuple[Piece, GenerationEnd]:
         """As `generation.answer`."""
 
-    def speak(self, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
+    def speak(self, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
         """As `generation.speak`."""
 
     async def probe(self) -> dict[str, str]:
@@ -62,17 +63,16 @@ class InProcess:
     """A decoder of this process."""
 
     def __init__(self, decoder: FusedDecoder, knowledge: Knowledge | None = None) -> None:
-        take_prompts_as_text(decoder)
         self._decoder = decoder
         self.knowledge = knowledge
 
     async def targets(self) -> Sequence[str]:
         return list(self._decoder.members)
 
-    async def answer(self, asked: GenerationRequest) -> tuple[str, GenerationEnd]:
+    async def answer(self, asked: GenerationRequest) -> tuple[Piece, GenerationEnd]:
         return await answer(self._decoder, asked)
 
-    def speak(self, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
+    def speak(self, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
         return speak(self._decoder, asked)
 
     async def probe(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import FastAPI, Path, Query
 
+from onceedit_ray.errors import UnknownIdError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.living.edit_book import Status
 from onceedit_ray.living.edit_views import (
@@ -24,8 +25,6 @@ from onceedit_ray.serving.limits import Limits
 
 Id = Annotated[str, Path(max_length=128)]
 MOST_LISTED = 1000
-QUEUE_SECONDS = 60
-"""How long a caller whose edits find the queue full is told to wait: about a version's making on a small machine."""
 
 
 def add_editing_routes(api: FastAPI, backend: Backend, limits: Limits) -> None:
@@ -37,7 +36,6 @@ def add_editing_routes(api: FastAPI, backend: Backend, limits: Limits) -> None:
         _check(edits, limits)
         knowledge = _of(backend)
         try:
-            _check_queue(len(edits), await knowledge.edits(), limits)
             return await knowledge.submit(edits)
         except Exception as error:
             raise api_error_of(error) from None
@@ -49,16 +47,11 @@ def add_editing_routes(api: FastAPI, backend: Backend, limits: Limits) -> None:
         after: Annotated[str | None, Query(max_length=128)] = None,
     ) -> EditList:
         try:
-            edits = await _of(backend).edits()
+            return await _of(backend).edits(after, limit, status)
+        except UnknownIdError as error:
+            raise ApiError(404, str(error), "after", "not_found") from None
         except Exception as error:
             raise api_error_of(error) from None
-        if after is not None:
-            places = [place for place, edit in enumerate(edits) if edit.id == after]
-            if not places:
-                raise ApiError(404, f"there is no edit '{after}' to list from", "after", "not_found")
-            edits = edits[places[0] + 1 :]
-        wanted = [edit for edit in edits if status is None or edit.status == status]
-        return EditList(data=wanted[:limit], has_more=len(wanted) > limit)
 
     @api.get("/v1/edits/{id}")
     async def found(id: Id) -> EditView | BatchView:
@@ -93,15 +86,6 @@ def _of(backend: Backend) -> Knowledge:
     if backend.knowledge is None:
         raise ApiError(501, "this server's knowledge is not edited while it runs", code="not_editable")
     return backend.knowledge
-
-
-def _check_queue(new: int, edits: Sequence[EditView], limits: Limits) -> None:
-    queued = sum(edit.status == "queued" for edit in edits)
-    if queued + new > limits.queued:
-        raise ApiError(
-            429, f"{queued} edits are queued and {limits.queued} may be; try again when they are made",
-            code="queue_full", retry_after=QUEUE_SECONDS,
-        )  # fmt: skip
 
 
 def _check(edits: Sequence[Edit], limits: Limits) -> None:

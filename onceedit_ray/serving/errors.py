@@ -8,10 +8,20 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 
-from onceedit_ray.errors import ConflictError, ContextLengthError, NotPossibleError, OnceEditError, UnknownIdError
-from onceedit_ray.serving.prompts import PromptError
+from onceedit_ray.errors import (
+    ConflictError,
+    ContextLengthError,
+    NotPossibleError,
+    OnceEditError,
+    PromptError,
+    QueueFullError,
+    UnknownIdError,
+)
 
 LOG = logging.getLogger(__name__)
+
+QUEUE_SECONDS = 60
+"""How long a caller whose edits find the queue full is told to wait: about a version's making on a small machine."""
 
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -69,6 +79,8 @@ def api_error_of(error: BaseException) -> ApiError:
         return ApiError(404, str(error), "id", "not_found")
     if isinstance(error, NotPossibleError):
         return ApiError(409, str(error), "id", "conflict")
+    if isinstance(error, QueueFullError):
+        return ApiError(429, str(error), code="queue_full", retry_after=QUEUE_SECONDS)
     if isinstance(error, TimeoutError):
         return ApiError(504, "the answer took too long; ask for fewer tokens", code="timeout")
     if isinstance(error, OnceEditError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,11 +16,11 @@ from onceedit_ray.errors import OnceEditError
 from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder
 from onceedit_ray.fusion.outputs import Generation, Trace
 from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.prompt import Prompt
 from onceedit_ray.models.protocol import LanguageModel
 from onceedit_ray.models.sampling import Sampling
 from onceedit_ray.serving.detokenizer import Detokenizer
-from onceedit_ray.serving.logprobs import Said, Scored, scored
-from onceedit_ray.serving.prompts import PlainCodec, Prompt
+from onceedit_ray.serving.logprobs import Piece, Scored, scored
 
 BUSY = "busy"
 """What `probe` says of a model that did not answer in time: it may be loading, or have long work before it."""
@@ -70,11 +70,10 @@ class GenerationEnd:
     accepted: int = 0
 
 
-async def speak(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
+async def speak(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
     """An answer, piece by piece, and its `GenerationEnd` at last. Closing the generator frees the sessions.
 
-    Pieces are `Said` where log probabilities are asked for. The decoder's codecs must be `PlainCodec`s
-    (`take_prompts_as_text`). Raises `PromptError`, `ContextLengthError`, and `ConfigError` for an unknown target.
+    Raises `PromptError`, `ContextLengthError`, and `ConfigError` for an unknown target.
     """
     with decoder.pinned() as pinned:
         async with contextlib.aclosing(_spoken(pinned, asked)) as pieces:
@@ -82,23 +81,23 @@ async def speak(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGenerat
                 yield piece
 
 
-async def _spoken(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
+async def _spoken(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
     prompt, codec = _prompt(decoder, asked)
     trace = Trace(asked.logprobs)
-    writing = _Writing(codec, Detokenizer(asked.stop), trace)
-    pieces = decoder.stream(asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling, trace=trace)
+    text = Detokenizer(asked.stop)
+    writing = _Writing(codec, text, trace)
+    pieces = decoder.stream(
+        asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling, trace=trace, stop=lambda: text.stopped
+    )
     async with contextlib.aclosing(pieces):
         async for piece in pieces:
-            if isinstance(piece, Generation):
-                if (rest := writing.end()) is not None:
-                    yield rest
-                yield _ending(piece)
-                return
-            if (certain := writing.write(piece)) is not None:
-                yield certain
-            if writing.text.stopped:
-                yield _ending(trace.so_far(), stopped=True)
-                return
+            if not isinstance(piece, Generation):
+                if (certain := writing.write(piece)) is not None:
+                    yield certain
+                continue
+            if not text.stopped and (rest := writing.end()) is not None:
+                yield rest
+            yield _ending(piece, text.stopped)
 
 
 @dataclass
@@ -111,44 +110,48 @@ class _Writing:
     tokens: int = 0
     waiting: deque[Scored] = field(default_factory=deque)
 
-    def write(self, ids: Sequence[int]) -> str | None:
+    def write(self, ids: Sequence[int]) -> Piece | None:
         """What of the text is certain after more tokens; None where it is no more than before."""
         if not self.trace.wanted:
-            return self.text.feed(self.codec.bytes_of(ids)) or None
+            return _piece(self.text.feed(self.codec.bytes_of(ids)))
         certain = ""
         for token in ids:
             if token not in self.codec.end_ids and not self.text.stopped:
                 self.waiting.append(scored(self.trace.chances[self.tokens], self.codec, self.text.read))
                 certain += self.text.feed(self.codec.surface(token))
             self.tokens += 1
-        return self._said(certain, lambda token: token.at < self.text.given)
+        return _piece(certain, self._complete(self.text.given))
 
-    def end(self) -> str | None:
+    def end(self) -> Piece | None:
         """The rest."""
-        rest = self.text.feed(b"", final=True)
-        return self._said(rest, lambda token: True) if self.trace.wanted else rest or None
+        return _piece(self.text.feed(b"", final=True), self._complete(None))
 
-    def _said(self, certain: str, is_out: Callable[[Scored], bool]) -> Said | None:
+    def _complete(self, given: int | None) -> tuple[Scored, ...]:
+        """The waiting tokens that begin before a text of `given` characters ends; all where there is no end."""
         out = []
-        while self.waiting and is_out(self.waiting[0]):
+        while self.waiting and (given is None or self.waiting[0].at < given):
             out.append(self.waiting.popleft())
-        return Said.of(certain, out) if certain or out else None
+        return tuple(out)
 
 
-async def answer(decoder: FusedDecoder, asked: GenerationRequest) -> tuple[str, GenerationEnd]:
+def _piece(text: str, tokens: tuple[Scored, ...] = ()) -> Piece | None:
+    return Piece(text, tokens) if text or tokens else None
+
+
+async def answer(decoder: FusedDecoder, asked: GenerationRequest) -> tuple[Piece, GenerationEnd]:
     """A whole answer; as `speak`, in fewer steps where no stop string is looked for and no token is scored."""
     if asked.stop or asked.logprobs is not None:
-        said: list[str] = []
+        written: list[Piece] = []
         async with contextlib.aclosing(speak(decoder, asked)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, GenerationEnd):
-                    tokens = [token for part in said if isinstance(part, Said) for token in part.tokens]
-                    return Said.of("".join(said), tokens), piece
-                said.append(piece)
+                    tokens = tuple(token for part in written for token in part.tokens)
+                    return Piece("".join(part.text for part in written), tokens), piece
+                written.append(piece)
         raise AssertionError("an answer ends with a GenerationEnd")
     prompt, _ = _prompt(decoder, asked)
     generation = await decoder.generate(asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling)
-    return generation.text, _ending(generation)
+    return Piece(generation.text), _ending(generation)
 
 
 async def probe(decoder: FusedDecoder, seconds: float) -> dict[str, str]:
@@ -173,8 +176,7 @@ async def _state(model: LanguageModel, codec: Codec, seconds: float) -> str:
 
 def _prompt(decoder: FusedDecoder, asked: GenerationRequest) -> tuple[Prompt, Codec]:
     codec = decoder.member(asked.target).codec
-    assert isinstance(codec, PlainCodec), "take_prompts_as_text comes first"
-    return codec.chat(asked.messages) if asked.messages else codec.completion(asked.prompt), codec
+    return codec.chat_prompt(asked.messages) if asked.messages else codec.text_prompt(asked.prompt), codec
 
 
 def _ending(generation: Generation, stopped: bool = False) -> GenerationEnd:

@@ -26,6 +26,7 @@ from onceedit_ray.serving.errors import ApiError, api_error_of, invalid, unknown
 from onceedit_ray.serving.generation import BUSY, GenerationEnd, GenerationRequest
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
+from onceedit_ray.serving.logprobs import Piece
 from onceedit_ray.serving.observing import CLIENT_GONE, Account, Observed, Observer, account_of
 from onceedit_ray.serving.playground import add_playground
 from onceedit_ray.serving.requests import questions
@@ -169,7 +170,7 @@ class _EventStream(Response):
 async def _whole(
     backend: Backend, asked: Sequence[GenerationRequest], writer: ResponseWriter, request: Request, deadline: float
 ) -> Response:
-    async def answers() -> AsyncGenerator[list[tuple[str, GenerationEnd]]]:
+    async def answers() -> AsyncGenerator[list[tuple[Piece, GenerationEnd]]]:
         async with asyncio.timeout_at(deadline):
             found = await together([backend.answer(question) for question in asked])
         yield found
@@ -202,15 +203,15 @@ async def _events(
                     item = await anext(items, None)
                 if item is None:
                     break
-                index, said = item
+                index, piece = item
                 opening = event(writer.opening(index)) if writer.chat and index not in begun else b""
                 begun.add(index)
-                if isinstance(said, GenerationEnd):
-                    account.endings.append(said)
-                    yield opening + event(writer.ending(index, said))
+                if isinstance(piece, GenerationEnd):
+                    account.endings.append(piece)
+                    yield opening + event(writer.ending(index, piece))
                 else:
                     account.told()
-                    yield opening + event(writer.piece(index, said))
+                    yield opening + event(writer.piece(index, piece))
         if counted:
             yield event(writer.counts(account.endings))
         yield DONE

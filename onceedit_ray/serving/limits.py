@@ -12,7 +12,6 @@ class Limits(BaseModel):
     messages: messages of a chat. answers: choices of one request: prompts × targets × `n`.
     max_tokens: tokens that one answer may ask for. chat_tokens: what a chat gets that asks for no number.
     edits: edits of one call. edit_chars: each text of an edit. edit_probes: its rephrasings, and its prompts of a kind.
-    queued: edits that wait to be made; a call that would exceed it is answered with 429.
     in_flight: requests under way at once; one more is answered with 429. retry_after: what it is told to wait, seconds.
     seconds: a request as a whole. body_seconds: until its body must be here.
     temperature: where a request names none; 1 is OpenAI's. keep_prompts: show prompts in the log of requests.
@@ -29,7 +28,6 @@ class Limits(BaseModel):
     edits: int = Field(256, ge=1)
     edit_chars: int = Field(2048, ge=1)
     edit_probes: int = Field(32, ge=0)
-    queued: int = Field(1024, ge=1)
     in_flight: int = Field(64, ge=1)
     retry_after: int = Field(1, ge=1)
     seconds: float = Field(300.0, gt=0)

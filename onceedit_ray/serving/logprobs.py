@@ -6,7 +6,7 @@ A token that ends in the middle of a character is spelled by its bytes, one that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,17 +35,12 @@ class Scored:
     top: tuple[Likely, ...]
 
 
-class Said(str):
-    """A piece of an answer that knows its tokens."""
+@dataclass(frozen=True)
+class Piece:
+    """Text of an answer, and the tokens whose text it completes, where log probabilities are asked for."""
 
-    tokens: tuple[Scored, ...]
-
-    @classmethod
-    def of(cls, text: str, tokens: Iterable[Scored]) -> Said:
-        """A piece and its tokens."""
-        said = cls(text)
-        said.tokens = tuple(tokens)
-        return said
+    text: str
+    tokens: tuple[Scored, ...] = ()
 
 
 def scored(chance: TokenProbability, codec: Codec, at: int) -> Scored:

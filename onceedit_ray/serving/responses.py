@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from onceedit_ray.serving.generation import GenerationEnd
-from onceedit_ray.serving.logprobs import Said, of_chat, of_completion
+from onceedit_ray.serving.logprobs import Piece, of_chat, of_completion
 
 DONE = b"data: [DONE]\n\n"
 
@@ -35,26 +35,26 @@ class ResponseWriter:
             "model": model,
         }
 
-    def whole(self, answers: Sequence[tuple[str, GenerationEnd]]) -> dict[str, Any]:
+    def whole(self, answers: Sequence[tuple[Piece, GenerationEnd]]) -> dict[str, Any]:
         """The response of a request that does not stream."""
         choices = [
-            self._choice(index, {"message": {"role": "assistant", "content": text}}, text, ending)
-            for index, (text, ending) in enumerate(answers)
+            self._choice(index, {"message": {"role": "assistant", "content": piece.text}}, piece, ending)
+            for index, (piece, ending) in enumerate(answers)
         ]
         kind = "chat.completion" if self.chat else "text_completion"
         return {**self._head, "object": kind, "choices": choices, "usage": usage([end for _, end in answers])}
 
     def opening(self, index: int) -> dict[str, Any]:
         """The first chunk of a chat's choice, which names the speaker."""
-        return self._chunk([self._choice(index, {"delta": {"role": "assistant", "content": ""}}, "", None)])
+        return self._chunk([self._choice(index, {"delta": {"role": "assistant", "content": ""}}, None, None)])
 
-    def piece(self, index: int, text: str) -> dict[str, Any]:
+    def piece(self, index: int, piece: Piece) -> dict[str, Any]:
         """A chunk with more of a choice's text."""
-        return self._chunk([self._choice(index, {"delta": {"content": text}}, text, None)])
+        return self._chunk([self._choice(index, {"delta": {"content": piece.text}}, piece, None)])
 
     def ending(self, index: int, ending: GenerationEnd) -> dict[str, Any]:
         """The chunk that ends a choice."""
-        return self._chunk([self._choice(index, {"delta": {}}, "", ending)])
+        return self._chunk([self._choice(index, {"delta": {}}, None, ending)])
 
     def counts(self, endings: Sequence[GenerationEnd]) -> dict[str, Any]:
         """The chunk with the token counts of the whole stream."""
@@ -63,9 +63,11 @@ class ResponseWriter:
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {**self._head, "object": "chat.completion.chunk" if self.chat else "text_completion", "choices": choices}
 
-    def _choice(self, index: int, said: dict[str, Any], text: str, ending: GenerationEnd | None) -> dict[str, Any]:
-        logprobs = self._logprobs(text)
-        choice: dict[str, Any] = {"index": index, **(said if self.chat else {"text": text}), "logprobs": logprobs}
+    def _choice(
+        self, index: int, in_chat: dict[str, Any], piece: Piece | None, ending: GenerationEnd | None
+    ) -> dict[str, Any]:
+        text = in_chat if self.chat else {"text": piece.text if piece else ""}
+        choice: dict[str, Any] = {"index": index, **text, "logprobs": self._logprobs(piece)}
         choice["finish_reason"] = ending.reason if ending else None
         if ending:
             choice["onceedit"] = {
@@ -76,10 +78,10 @@ class ResponseWriter:
             }
         return choice
 
-    def _logprobs(self, text: str) -> dict[str, Any] | None:
-        if self._likely is None or not isinstance(text, Said):
+    def _logprobs(self, piece: Piece | None) -> dict[str, Any] | None:
+        if self._likely is None or piece is None:
             return None
-        return of_chat(text.tokens) if self.chat else of_completion(text.tokens, self._likely)
+        return of_chat(piece.tokens) if self.chat else of_completion(piece.tokens, self._likely)
 
 
 def usage(endings: Sequence[GenerationEnd]) -> dict[str, int]:

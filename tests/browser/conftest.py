@@ -23,6 +23,7 @@ from selenium.webdriver import Chrome
 from onceedit_ray.serving.backend import InProcess
 from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
 from onceedit_ray.serving.keys import Keys
+from onceedit_ray.serving.logprobs import Piece
 from scripts.chromium import chromium, missing
 from tests.browser.edits_in_memory import EditsInMemory, add_edit_routes
 from tests.browser.page import Page
@@ -47,7 +48,7 @@ class Paced(InProcess):
         paced.__dict__.update(small_backend(models, weight).__dict__)
         return paced
 
-    async def speak(self, asked: GenerationRequest) -> AsyncGenerator[str | GenerationEnd]:
+    async def speak(self, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
         async with contextlib.aclosing(super().speak(asked)) as pieces:
             async for piece in pieces:
                 yield piece

@@ -23,8 +23,9 @@ from ray.cluster_utils import Cluster
 from onceedit_ray.cluster import fleet as fleet_module
 from onceedit_ray.cluster.fleet import PLUGIN, Fleet
 from onceedit_ray.cluster.placement import reserve
-from onceedit_ray.editing.run import edit_plugin, open_store
+from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.errors import ConfigError
+from onceedit_ray.knowledge.store import open_store
 from tests.ray.small_fleet import model, run_config
 
 GPUS_OF_NODES = (1, 2, 1, 1)

@@ -23,12 +23,13 @@ from onceedit_ray.cluster.fleet import PLUGIN, Fleet
 from onceedit_ray.cluster.placement import reserve
 from onceedit_ray.cluster.remote_model import RemoteModel
 from onceedit_ray.config import ModelConfig, RunConfig
-from onceedit_ray.editing.run import edit_plugin, open_store
+from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.errors import ConfigError, ContextLengthError, ModelError
 from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder
 from onceedit_ray.fusion.outputs import Generation, Score
 from onceedit_ray.fusion.strategies import STRATEGIES
 from onceedit_ray.fusion.system import open_decoder
+from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.protocol import Step

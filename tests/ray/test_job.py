@@ -15,11 +15,11 @@ from ray.util import placement_group_table
 from jobs.edit_and_eval import main
 from onceedit_ray.cluster.job import edit_and_evaluate
 from onceedit_ray.config import RunConfig
-from onceedit_ray.editing.run import open_store
 from onceedit_ray.errors import ModelError
 from onceedit_ray.evaluation.evaluate_targets import EvaluationResults
 from onceedit_ray.evaluation.records import gate_records_from, read_gate_records, read_records, records_from
 from onceedit_ray.knowledge.manifest import Manifest
+from onceedit_ray.knowledge.store import open_store
 from tests.ray.small_fleet import build_models, model, run_config
 
 TARGETS = ["mistral", "gpt2"]

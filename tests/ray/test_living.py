@@ -15,9 +15,11 @@ import httpx2
 import pytest
 
 from onceedit_ray.config import RunConfig
-from onceedit_ray.editing.run import edit_plugin, open_store, selected_edits
+from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.fusion.system import open_decoder
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.run_data import selected_edits
+from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
 from tests.ray.served import served
 from tests.ray.small_fleet import build_models, model, run_config

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from onceedit_ray.editing.run import edit_plugin, open_store, selected_edits
+from onceedit_ray.editing.run import edit_plugin
+from onceedit_ray.knowledge.run_data import selected_edits
+from onceedit_ray.knowledge.store import open_store
 from tests.browser.conftest import artifacts, browser, page  # noqa: F401  fixtures
 from tests.browser.page import Page
 from tests.ray.served import served

@@ -19,9 +19,10 @@ from ray import serve
 from onceedit_ray.cluster.fleet import RemoteDecoder
 from onceedit_ray.cluster.serve import APP_NAME
 from onceedit_ray.config import RunConfig
-from onceedit_ray.editing.run import edit_plugin, open_store
+from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.system import open_decoder
+from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.sampling import Sampling
 from onceedit_ray.serving.limits import Limits

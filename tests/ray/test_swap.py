@@ -13,8 +13,9 @@ from onceedit_ray.cluster.calls import fetch
 from onceedit_ray.cluster.fleet import PLUGIN, Fleet
 from onceedit_ray.cluster.hot_swap import FleetLoader
 from onceedit_ray.config import RunConfig
-from onceedit_ray.editing.run import edit_plugin, open_store
+from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.errors import ModelError
+from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.sampling import Sampling
 from tests.ray.small_fleet import build_models, model, run_config

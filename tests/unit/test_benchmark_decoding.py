@@ -8,13 +8,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import decoding
+from benchmarks import bench, decoding
 from tests.bench_run import small_run_file
 
 
 def test_every_figure_is_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONCEEDIT_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(decoding, "UNRELATED_TOKENS", 6)
+    monkeypatch.setattr(bench, "UNRELATED_TOKENS", 6)
     run_file = small_run_file(tmp_path)
     decoding.main(["--quick", "--config", str(run_file), "--results", str(tmp_path / "results")])
     table = pq.read_table(tmp_path / "results" / "decoding.parquet").to_pylist()

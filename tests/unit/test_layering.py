@@ -75,6 +75,67 @@ def violations(root: Path) -> list[str]:
     return found
 
 
+def imports_of(root: Path) -> dict[str, set[str]]:
+    """Every module of the code folders under `root`, and those of them that it imports, for its types too."""
+    files = {
+        ".".join(path.with_suffix("").parts).removesuffix(".__init__"): path
+        for folder in CODE_FOLDERS
+        for path in modules(root, folder)
+    }
+    graph: dict[str, set[str]] = {}
+    for module, path in files.items():
+        graph[module] = set()
+        for _, name in imported(ast.parse((root / path).read_text(encoding="utf-8")), path):
+            found = name if name in files else name.rpartition(".")[0]
+            if found in files and found != module:
+                graph[module].add(found)
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """The largest sets of modules in which each reaches every other one by imports (Tarjan's algorithm)."""
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    open_modules: list[str] = []
+    found = []
+
+    def visit(module: str) -> None:
+        order[module] = lowest[module] = len(order)
+        open_modules.append(module)
+        for other in sorted(graph[module]):
+            if other not in order:
+                visit(other)
+            if other in open_modules:
+                lowest[module] = min(lowest[module], lowest[other])
+        if lowest[module] == order[module]:
+            start = open_modules.index(module)
+            if len(open_modules) - start > 1:
+                found.append(set(open_modules[start:]))
+            del open_modules[start:]
+
+    for module in graph:
+        if module not in order:
+            visit(module)
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = imports_of(ROOT)
+    assert "onceedit_ray.fusion.speculative" in graph["onceedit_ray.fusion.decoder"], "imports are not found any more"
+    assert circles(graph) == []
+
+
+def test_a_circle_is_found_whatever_it_is_made_of(tmp_path: Path) -> None:
+    folder = tmp_path / PACKAGE
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "a.py").write_text("def f():\n    from onceedit_ray.b import g")
+    (folder / "b.py").write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .c import h")
+    (folder / "c.py").write_text("import onceedit_ray.a\nfrom onceedit_ray import d")
+    (folder / "d.py").write_text("")
+    assert circles(imports_of(tmp_path)) == [{f"{PACKAGE}.{name}" for name in "abc"}]
+
+
 def test_imports_run_downwards_and_ray_stays_in_cluster() -> None:
     assert violations(ROOT) == []
 

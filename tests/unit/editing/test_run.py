@@ -17,12 +17,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from onceedit_ray.config import RunConfig, parse_config
 from onceedit_ray.editing import training
 from onceedit_ray.editing.editors import Epoch, Outcome
-from onceedit_ray.editing.run import edit_plugin, general_prompts, open_store, selected_edits, unrelated_prompts
+from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.errors import ConfigError, ConflictError, DataError, ModelError, StoreError
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.prompt_files import shipped_prompts
+from onceedit_ray.knowledge.run_data import general_prompts, selected_edits, unrelated_prompts
 from onceedit_ray.knowledge.selection import data_hash
-from onceedit_ray.knowledge.store import KnowledgeStore
+from onceedit_ray.knowledge.store import KnowledgeStore, open_store
 from onceedit_ray.models.assembly import open_codec
 from onceedit_ray.models.sources import resolve
 from tests.families import build_family

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from onceedit_ray.config import FusionConfig
-from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder, Plugin, answer_lead
+from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder, Plugin
 from onceedit_ray.fusion.outputs import Generation
 from onceedit_ray.knowledge.prompt_shapes import SHAPES, plugin_view, unwrap, wrap
 from onceedit_ray.models.loading import load_model
 from onceedit_ray.models.local_model import LocalModel
+from onceedit_ray.models.prompt import answer_lead
 from tests.families import FAMILIES, SENTENCES
 from tests.plain_draft import PlainDraft, PlainModel
 from tests.small_decoding import BEGUN, BUDGET, decoder, decoder_of, generations, models, open_sessions

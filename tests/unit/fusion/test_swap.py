@@ -16,7 +16,7 @@ from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.sampling import GREEDY
 from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest, speak
-from onceedit_ray.serving.prompts import PlainCodec, take_prompts_as_text
+from onceedit_ray.serving.logprobs import Piece
 from tests.small_system import ForcedGate, TaughtModels, teach_models
 
 PROMPT = "The capital of France"
@@ -28,15 +28,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> TaughtModels:
 
 
 def plugin_of(models: TaughtModels, version: str, weight: float, **options: Any) -> Plugin:
-    return Plugin(
-        ForcedGate(models.plugin, weight), PlainCodec(models.plugin_codec), "short", version=version, **options
-    )
+    return Plugin(ForcedGate(models.plugin, weight), models.plugin_codec, "short", version=version, **options)
 
 
 def decoder_of(models: TaughtModels) -> FusedDecoder:
     decoder = models.decoder(FusionConfig(max_new_tokens=12))
     decoder.plugin = plugin_of(models, "old", 0.9)
-    take_prompts_as_text(decoder)
     return decoder
 
 
@@ -72,7 +69,7 @@ def test_an_answer_cut_by_a_stop_string_names_the_version_that_gave_it(models: T
         decoder = decoder_of(models)
         text = (await decoder.generate("gpt2", PROMPT)).text
         stop = text.strip()[-2:]
-        said: list[str | GenerationEnd] = []
+        said: list[Piece | GenerationEnd] = []
         async with contextlib.aclosing(
             speak(decoder, GenerationRequest("gpt2", 12, GREEDY, PROMPT, stop=(stop,)))
         ) as pieces:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from onceedit_ray.config import RunConfig
-from onceedit_ray.editing.run import recipe_of, selected_edits
+from onceedit_ray.editing.run import recipe_of
 from onceedit_ray.fusion.system import open_screen
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.run_data import selected_edits
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.living import build_version as module
 from onceedit_ray.living.build_version import BuiltVersion, build_version

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from onceedit_ray.errors import ConfigError, ConflictError, ModelError, NotPossibleError, UnknownIdError
+from onceedit_ray.errors import ConfigError, ConflictError, ModelError, NotPossibleError, QueueFullError, UnknownIdError
 from onceedit_ray.knowledge.edit import Edit
 from tests.small_queue import FIRST, SECOND, THIRD, added, batch_in, edit_in, system, version_of
 
@@ -53,12 +53,12 @@ def test_progress_is_seen_while_a_version_is_made(tmp_path: Path) -> None:
 def test_the_edits_of_a_version_made_elsewhere_are_listed(tmp_path: Path) -> None:
     async def check() -> None:
         here = system(tmp_path, [FIRST, SECOND])
-        edits = await here.living.edits()
+        edits = (await here.living.edits()).data
         assert [(edit.target_new, edit.status, edit.version) for edit in edits] == [
             ("Marie Curie", "live", here.loader.live),
             ("Lyon", "live", here.loader.live),
         ]
-        assert [edit.id for edit in await here.restarted().living.edits()] == [edit.id for edit in edits]
+        assert [edit.id for edit in (await here.restarted().living.edits()).data] == [edit.id for edit in edits]
 
     asyncio.run(check())
 
@@ -183,7 +183,7 @@ def test_contradictory_edits_in_one_call_are_refused(tmp_path: Path) -> None:
         other = SECOND.model_copy(update={"target_new": "Homer"})
         with pytest.raises(ConflictError):
             await here.living.submit([SECOND, other])
-        assert [edit.target_new for edit in await here.living.edits()] == ["Lyon"]
+        assert [edit.target_new for edit in (await here.living.edits()).data] == ["Lyon"]
 
     asyncio.run(check())
 
@@ -194,7 +194,7 @@ def test_contradictory_edits_in_one_call_are_refused(tmp_path: Path) -> None:
 def test_another_answer_to_a_live_prompt_replaces_it(tmp_path: Path) -> None:
     async def check() -> None:
         here = system(tmp_path)
-        (old,) = await here.living.edits()
+        (old,) = (await here.living.edits()).data
         other = FIRST.model_copy(update={"prompt": f"  {FIRST.prompt} ", "target_new": "Nice"})
         batch = await added(here, other)
         (new,) = batch.data
@@ -229,7 +229,7 @@ def test_a_batch_is_deleted_whole_and_the_last_edit_too(tmp_path: Path) -> None:
         assert batch_in(await here.living.remove(batch.id)).status == "deleting"
         await here.settled()
         assert here.targets() == ["Lyon"]
-        for edit in await here.living.edits():
+        for edit in (await here.living.edits()).data:
             if edit.status == "live":
                 await here.living.remove(edit.id)
         await here.settled()
@@ -244,7 +244,7 @@ def test_deletions_that_wait_are_made_together(tmp_path: Path, busy: bool) -> No
 
     async def check() -> None:
         here = system(tmp_path, [FIRST, SECOND, THIRD])
-        ids = [edit.id for edit in await here.living.edits() if edit.target_new != "Lyon"]
+        ids = [edit.id for edit in (await here.living.edits()).data if edit.target_new != "Lyon"]
         running = asyncio.ensure_future(here.living.run())
         if busy:
             here.maker.held = asyncio.Event()
@@ -327,7 +327,7 @@ def test_a_deletion_that_is_refused_leaves_the_edit_live_and_says_so(tmp_path: P
     async def check() -> None:
         here = system(tmp_path, [FIRST, SECOND])
         here.maker.refused["Lyon"] = "reliability of the old edits 0.500, below 0.97"
-        (edit, _) = await here.living.edits()
+        (edit, _) = (await here.living.edits()).data
         await here.living.remove(edit.id)
         await here.settled()
         found = edit_in(await here.living.found(edit.id))
@@ -347,5 +347,44 @@ def test_what_is_not_there_or_never_was_live_cannot_be_deleted(tmp_path: Path) -
         for method in (here.living.remove, here.living.found, here.living.activate):
             with pytest.raises(UnknownIdError):
                 await method("edit_0")
+
+    asyncio.run(check())
+
+
+def test_no_more_edits_wait_than_may(tmp_path: Path) -> None:
+    async def check() -> None:
+        here = system(tmp_path, queued=2)
+        await here.living.submit([SECOND])
+        with pytest.raises(QueueFullError, match="1 edits are queued and 2 may be"):
+            await here.living.submit([THIRD, FIRST])
+        assert len((await here.living.edits(status="queued")).data) == 1, "a refused call leaves nothing behind"
+        await here.living.submit([THIRD, THIRD])  # a repeat is one edit
+        await here.settled()
+        await here.living.submit([SECOND, THIRD])
+
+    asyncio.run(check())
+
+
+def test_edits_are_listed_in_pages(tmp_path: Path) -> None:
+    async def check() -> None:
+        here = system(tmp_path)
+        await here.living.submit([SECOND, THIRD])
+        everything = await here.living.edits()
+        assert ([edit.prompt for edit in everything.data], everything.has_more) == (
+            [THIRD.prompt, SECOND.prompt, FIRST.prompt],
+            False,
+        )
+        seen: list[str] = []
+        while True:
+            page = await here.living.edits(after=seen[-1] if seen else None, limit=1)
+            seen += [edit.id for edit in page.data]
+            if not page.has_more:
+                break
+        assert seen == [edit.id for edit in everything.data]
+        queued = await here.living.edits(limit=2, status="queued")
+        assert (queued.data, queued.has_more) == (everything.data[:2], False)
+        assert (await here.living.edits(after=seen[-1])).data == []
+        with pytest.raises(UnknownIdError, match="no edit 'edit_0'"):
+            await here.living.edits(after="edit_0")
 
     asyncio.run(check())

@@ -139,7 +139,7 @@ def test_deletions_and_refusals_outlast_a_restart(tmp_path: Path) -> None:
         here = system(tmp_path, [FIRST, SECOND])
         here.maker.refused["Peru"] = "not learnt"
         refused = await added(here, THIRD)
-        (edit, _) = (edit for edit in await here.living.edits() if edit.status == "live")
+        (edit, _) = (edit for edit in (await here.living.edits()).data if edit.status == "live")
         await here.living.remove(edit.id)
         here = here.restarted()
         assert edit_in(await here.living.found(edit.id)).status == "deleting"

@@ -195,9 +195,9 @@ def test_the_schema_names_the_editing_routes(tmp_path: Path) -> None:
 
 def test_a_full_queue_says_when_to_try_again_and_takes_edits_once_it_is_made(tmp_path: Path) -> None:
     async def check() -> None:
-        here = system(tmp_path)
+        here = system(tmp_path, queued=3)
         edits = [{**EDIT, "prompt": f"Question {number}?"} for number in range(4)]
-        async with client_of(api_over(here, queued=3)) as client:
+        async with client_of(api_over(here)) as client:
             assert (await client.post("/v1/edits", json={"edits": edits[:2]})).status_code == 202
             refused = await client.post("/v1/edits", json={"edits": edits[2:]})
             assert (refused.status_code, refused.headers["Retry-After"]) == (429, "60")

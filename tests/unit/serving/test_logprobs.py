@@ -14,7 +14,7 @@ from onceedit_ray.fusion.outputs import TokenProbability, Trace
 from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.sampling import Sampling
 from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest, answer, speak
-from onceedit_ray.serving.logprobs import UNLIKELIEST, Said, of_chat, of_completion, scored
+from onceedit_ray.serving.logprobs import UNLIKELIEST, Piece, of_chat, of_completion, scored
 from tests.small_decoding import BEGUN, decoder_of, models, open_sessions
 from tests.small_ingress import client_of, events, ingress_of, post, small_backend
 from tests.small_system import TaughtModels, full_logits
@@ -167,10 +167,9 @@ def test_a_whole_answer_is_the_stream_put_together(models: TaughtModels) -> None
     decoder = small_backend(models)._decoder
     asked = GenerationRequest("mistral", 12, Sampling(1.9, 1.0, 3), PROMPT, logprobs=2)
 
-    async def both() -> tuple[list[Any], tuple[str, GenerationEnd]]:
+    async def both() -> tuple[list[Any], tuple[Piece, GenerationEnd]]:
         return [piece async for piece in speak(decoder, asked)], await answer(decoder, asked)
 
-    (*pieces, ending), (text, same) = asyncio.run(both())
-    assert (ending, "".join(pieces)) == (same, text)
-    assert isinstance(text, Said) and all(isinstance(piece, Said) for piece in pieces)
-    assert text.tokens == tuple(token for piece in pieces for token in piece.tokens)
+    (*pieces, ending), (whole, same) = asyncio.run(both())
+    assert (ending, "".join(piece.text for piece in pieces)) == (same, whole.text)
+    assert whole.tokens and whole.tokens == tuple(token for piece in pieces for token in piece.tokens)
