@@ -31,19 +31,21 @@ PLUGIN = "plug-in"
 class GenerationRequest:
     """A question to one target.
 
-    prompt: text to go on with. messages: a chat, each `{"role", "content"}`, in place of a prompt.
+    prompt: text to go on with, or the target's token ids. messages: a chat, each `{"role", "content"}`, in place of it.
     stop: strings that end the answer. unedited: the target answers alone, the plug-in is not asked. logprobs: how many
-    likely tokens to tell beside each of the answer's; None tells no log probability.
+    likely tokens to tell beside each of the answer's; None tells no log probability. echo: the prompt comes before the
+    answer.
     """
 
     target: str
     max_tokens: int
     sampling: Sampling
-    prompt: str = ""
+    prompt: str | tuple[int, ...] = ""
     messages: tuple[Mapping[str, str], ...] = ()
     stop: tuple[str, ...] = ()
     unedited: bool = False
     logprobs: int | None = None
+    echo: bool = False
 
     @property
     def strategy(self) -> str | None:

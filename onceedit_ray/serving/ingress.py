@@ -29,7 +29,7 @@ from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.logprobs import Piece
 from onceedit_ray.serving.observing import CLIENT_GONE, Account, Observed, Observer, account_of
 from onceedit_ray.serving.playground import add_playground
-from onceedit_ray.serving.requests import questions
+from onceedit_ray.serving.requests import EVERY, questions
 from onceedit_ray.serving.responses import DONE, ResponseWriter, event, model_card
 from onceedit_ray.serving.schema import ChatRequest, CompletionRequest
 
@@ -61,7 +61,7 @@ def build_ingress(
     @api.get("/v1/models/{name:path}")
     async def model(name: str) -> JSONResponse:
         known = await backend.targets()
-        if name not in known:
+        if name not in (*known, EVERY):
             raise unknown_model(name, known)
         return JSONResponse(model_card(name))
 
