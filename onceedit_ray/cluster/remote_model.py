@@ -19,7 +19,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from onceedit_ray.cluster.calls import detached, result
 from onceedit_ray.errors import ModelError, SessionLostError
-from onceedit_ray.models.protocol import Step
+from onceedit_ray.models.protocol import Reading, Step
 from onceedit_ray.models.sampling import GREEDY, Sampling
 
 T = TypeVar("T")
@@ -94,6 +94,11 @@ class RemoteModel:
         known.ids = held + list(step.new_ids[:-1])
         return replace(step, session=session)
 
+    async def score(self, ids: Sequence[int]) -> Reading:
+        """As `LanguageModel.score`; raises as `open`."""
+        reading: Reading = await self._ask_until_back("score", (list(ids),), len(ids))
+        return reading
+
     async def fork(self, session: int) -> int:
         """As `LanguageModel.fork`; a session the actor lost is prefilled again."""
         known = self._session(session)
@@ -133,12 +138,16 @@ class RemoteModel:
         return await _kept_or_closed(opening, lambda step: self._release(step.session))
 
     async def _open(self, ids: list[int], rows: int, decode: int, threshold: float, sampling: Sampling) -> Step:
+        step: Step = await self._ask_until_back("open", (ids, rows, decode, threshold, sampling), decode)
+        return step
+
+    async def _ask_until_back(self, method: str, arguments: tuple[Any, ...], length: int) -> Any:
+        """A call that needs no session, made again while the actor restarts."""
         clock = asyncio.get_running_loop()
         deadline = clock.time() + RESTART_SECONDS
         while True:
             try:
-                step: Step = await self._ask("open", (ids, rows, decode, threshold, sampling), decode)
-                return step
+                return await self._ask(method, arguments, length)
             except ActorDiedError:
                 raise self._gone() from None
             except ActorUnavailableError:

@@ -127,7 +127,7 @@ async def _respond(
         account.prompts = [*body.prompts] if isinstance(body, CompletionRequest) else [*asked[0].messages]
     if not body.stream:
         return await _whole(backend, asked, writer, request, deadline)
-    counted = body.stream_options is not None and body.stream_options.include_usage
+    counted = body.stream_options is not None and bool(body.stream_options.include_usage)
     events = while_there(request.receive, _events(backend, asked, writer, counted, deadline, account))
     try:
         first = await anext(events, None)
