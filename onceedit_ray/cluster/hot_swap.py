@@ -11,11 +11,14 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from ray.exceptions import RayActorError, RayError
+from ray.serve.exceptions import RayServeException
+
 from onceedit_ray.cluster.calls import result
 from onceedit_ray.cluster.fleet import Fleet, Seated
 from onceedit_ray.cluster.trainer import RemoteBuilder
 from onceedit_ray.config import RunConfig
-from onceedit_ray.errors import OnceEditError
+from onceedit_ray.errors import ModelError, OnceEditError
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.store import open_store
@@ -56,7 +59,7 @@ class FleetLoader:
     async def _let_go(self, number: int, old: Seated) -> None:
         try:
             await result(self._fleet.coordinator.left.remote(number))
-        except OnceEditError as error:
+        except (OnceEditError, RayError) as error:
             LOG.error("the plug-in before is let go of while requests may hold it: %s", error)
         await asyncio.to_thread(self._fleet.discard, old)
 
@@ -95,4 +98,8 @@ class RemoteKnowledge:
         return await self._ask("activate", id)
 
     async def _ask(self, method: str, *args: object) -> Any:
-        return await result(self._models.knowledge.remote(method, *args))
+        try:
+            return await result(self._models.knowledge.remote(method, *args))
+        except (RayActorError, RayServeException) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"who keeps the edits is gone ({reason}) and is started again") from None

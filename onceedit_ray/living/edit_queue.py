@@ -17,7 +17,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from onceedit_ray.config import LivingConfig
-from onceedit_ray.errors import NotPossibleError, OnceEditError, QueueFullError, StoreError, UnknownIdError
+from onceedit_ray.errors import (
+    NotPossibleError,
+    OnceEditError,
+    ProcessLostError,
+    QueueFullError,
+    StoreError,
+    UnknownIdError,
+)
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.selection import question_key, select
 from onceedit_ray.knowledge.store import KnowledgeStore
@@ -37,6 +44,8 @@ from onceedit_ray.living.edit_views import (
 LOG = logging.getLogger(__name__)
 TRAINING_SHARE = 0.8
 """How much of a version's progress is its training; the rest is its evaluation."""
+MOST_ATTEMPTS = 3
+"""How often a version is begun whose maker dies each time, before its edits are refused."""
 GATHERING_SECONDS = 0.25
 """How long a deletion waits for others: each is a call of its own, and their version is made from the base plug-in."""
 
@@ -92,6 +101,7 @@ class EditQueue:
         self._changing = asyncio.Lock()
         self._work = asyncio.Event()
         self._deleting = 0.0
+        self._lost = 0
         self.active = active
         self._take_up(active, f"version {active.id}, which was active at the start, does not know it")
         for batch in book.batches.values():
@@ -227,6 +237,16 @@ class EditQueue:
     async def _attempt(self, job: Job) -> None:
         try:
             await self._do(job)
+            self._lost = 0
+        except ProcessLostError as error:
+            self._lost += 1
+            if self._lost >= MOST_ATTEMPTS:
+                self._refuse(job, f"{error} (tried {self._lost} times)")
+                self._lost = 0
+                return
+            LOG.error("a version is made again: %s", error)
+            self._again(job, "the process that made its version died, so it is made again")
+            await asyncio.sleep(self._lost)  # whatever killed it may be over then
         except OnceEditError as error:
             self._refuse(job, str(error))
         except Exception:

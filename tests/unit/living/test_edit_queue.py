@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -264,6 +266,37 @@ def test_deletions_that_wait_are_made_together(tmp_path: Path, busy: bool) -> No
         assert here.targets() == sorted(last)
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("deletion", [False, True])
+@pytest.mark.parametrize("deaths", [1, 3])
+def test_what_a_process_was_making_that_died_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deletion: bool, deaths: int
+) -> None:
+    """And refused where it dies each time: the work may be what kills it."""
+    monkeypatch.setattr(asyncio, "sleep", functools.partial(quick, asyncio.sleep))
+
+    async def check() -> None:
+        here = system(tmp_path, [FIRST, SECOND])
+        here.maker.deaths = deaths
+        if deletion:
+            (id,) = [edit.id for edit in (await here.living.edits()).data if edit.target_new == "Lyon"]
+            await here.living.remove(id)
+        else:
+            id = (await here.living.submit([THIRD])).data[0].id
+        await here.settled()
+        found = edit_in(await here.living.found(id))
+        assert len(here.maker.made) == min(deaths + 1, 3)
+        if deaths == 3:
+            assert found.status == ("live" if deletion else "refused") and "died" in (found.reason or "")
+        else:
+            assert found.status == ("deleted" if deletion else "live")
+
+    asyncio.run(check())
+
+
+async def quick(sleep: Any, seconds: float) -> None:
+    await sleep(min(seconds, 0.01))
 
 
 @pytest.mark.parametrize("again", [" what is the\n capital of  FRANCE? ", "What is the capital of France?"])
