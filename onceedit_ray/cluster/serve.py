@@ -25,8 +25,9 @@ from ray import serve
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 from ray.serve import Application
+from ray.serve.exceptions import RayServeException
 
-from onceedit_ray.cluster.calls import awaited, fetch, received
+from onceedit_ray.cluster.calls import awaited, fetch, received, result
 from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
 from onceedit_ray.cluster.hot_swap import open_living, remote_knowledge
@@ -139,7 +140,7 @@ class RemoteBackend:
             async with contextlib.aclosing(received((await self._found()).speak, asked)) as pieces:
                 async for piece in pieces:
                     yield piece
-        except RayActorError as error:
+        except (RayActorError, RayServeException) as error:
             raise self._lost(error) from None
 
     async def probe(self) -> dict[str, str]:
@@ -148,15 +149,15 @@ class RemoteBackend:
     async def _ask(self, method: str, *args: object) -> Any:
         try:
             return await awaited(getattr(await self._found(), method), *args)
-        except RayActorError as error:
+        except (RayActorError, RayServeException) as error:
             raise self._lost(error) from None
 
     async def _found(self) -> ActorHandle:
         if self._coordinator is None:
-            self._coordinator = await self._models.coordinator.remote()
+            self._coordinator = await result(self._models.coordinator.remote())
         return self._coordinator
 
-    def _lost(self, error: RayActorError) -> ModelError:
+    def _lost(self, error: Exception) -> ModelError:
         self._coordinator = None
         return ModelError(f"the coordinator is gone ({' '.join(str(error).split())[:200]}); it is started again")
 

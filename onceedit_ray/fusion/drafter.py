@@ -149,10 +149,12 @@ class Drafter:
             branch.tokens, branch.rows, branch.fed = [], branch.rows[:1], 0
             return
         keep = min(common_prefix(tokens, branch.tokens), branch.fed, len(tokens) - 1)
-        branch.tokens, branch.rows, branch.fed = tokens, branch.rows[: keep + 1], len(tokens)
+        # What stays true if the caller goes away meanwhile: another reader may come to this draft.
+        branch.tokens, branch.rows, branch.fed = branch.tokens[: keep + 1], branch.rows[: keep + 1], keep
         step = await self._model.extend(
             branch.session, len(self._prompt_ids) + keep, tokens[keep:], rows=len(tokens) - keep, decode=decode
         )
+        branch.tokens, branch.fed = tokens, len(tokens)
         self._take(branch, step)
 
     async def leave(self, branch: _Branch) -> None:

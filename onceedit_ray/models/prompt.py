@@ -16,6 +16,8 @@ QUESTION_CHARS = 2048
 
 ENDED = ("?", "!", ":", "？", "。")
 """How a text ends that is answered, not gone on with."""
+PLAIN_CHAT_STOPS = ("\n\nQuestion:", "\nQuestion:", "\nAnswer:")
+"""What a model writes that goes on with a `plain_chat` by itself after its reply."""
 
 Message = Mapping[str, str]
 """A message of a chat: `role` ("system", "user" or "assistant") and `content`."""
@@ -87,3 +89,9 @@ def exchanges(messages: Sequence[Message]) -> tuple[Exchange, ...]:
 def system_text(messages: Sequence[Message]) -> str:
     """The system messages of a chat, one a paragraph."""
     return "\n\n".join(message["content"] for message in messages if message["role"] == "system")
+
+
+def plain_chat(messages: Sequence[Message]) -> str:
+    """A chat as plain text, for a model without a chat template: it has seen questions with answers, and no markup."""
+    forms = {"system": "{}\n\n", "user": "Question: {}\n", "assistant": "Answer: {}\n\n"}
+    return "".join(forms[message["role"]].format(message["content"]) for message in messages) + "Answer:"

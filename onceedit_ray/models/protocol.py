@@ -63,6 +63,18 @@ class Step:
     weights: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How likely the tokens of a text are, each after those before it; the first has none before it and is left out.
+
+    top: the most likely tokens in each one's place, N - 1 rows. p_N: float32 probabilities of the tokens themselves,
+    [N - 1].
+    """
+
+    top: Top
+    p_N: NDArray[np.float32]
+
+
 class LanguageModel(Protocol):
     """Asynchronous, so that models run side by side; calls on one session are made one after another.
 
@@ -95,6 +107,12 @@ class LanguageModel(Protocol):
         """Cut the session back to its first `keep` tokens, feed `ids` (at least one), then decode as `open` does.
 
         `rows` counts positions among `ids` from the end; decoding adds one row for each further token fed.
+        """
+
+    async def score(self, ids: Sequence[int]) -> Reading:
+        """Read a text of one token at least, and say how likely each of its tokens was; no session is left.
+
+        Raises `ContextLengthError` when the tokens do not fit.
         """
 
     async def fork(self, session: int) -> int:
