@@ -139,7 +139,7 @@ def train(recipe: Recipe, report: Callable[[Epoch], None]) -> Trained | ReadFact
     config = recipe.config
     chosen = EDITORS.get(editor_name(config.editing.editor))
     if recipe.adapter is not None:
-        return ReadFacts(recipe, recipe.adapter)
+        return ReadFacts(recipe.id, config.plugin.model, recipe.edits, recipe.settings, recipe.adapter)
     use_threads(config.plugin.threads)
     start = recipe.base.path if recipe.parent is None else recipe.parent.path
     model = load_model(start, dtype="float32", device=device_for(config.plugin.num_gpus))

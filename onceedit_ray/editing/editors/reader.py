@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from onceedit_ray.editing.editors import EDITORS, Outcome
+from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.manifest import Manifest
 from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.reader.adapter import Adapter, keep_adapter
 from onceedit_ray.reader.plugin import READER, write_pointer
-
-if TYPE_CHECKING:
-    from onceedit_ray.editing.training import Recipe
 
 
 @EDITORS.register(READER)
@@ -25,10 +23,14 @@ if TYPE_CHECKING:
 class ReadFacts:
     """A reader with its facts, which is no version yet.
 
-    recipe: plug-in and edits. adapter: of the reader. outcome: of no epochs.
+    id: of the version. base_model: the plug-in, as the run file names it. edits: what it knows. settings: what the
+    version says about how it was made. adapter: of the reader. outcome: of no epochs.
     """
 
-    recipe: Recipe
+    id: str
+    base_model: str
+    edits: tuple[Edit, ...]
+    settings: dict[str, Any]
     adapter: Adapter
     outcome: Outcome = field(default_factory=lambda: Outcome(complete=True))
 
@@ -39,16 +41,15 @@ class ReadFacts:
 
     def manifest(self, report: dict[str, Any] | None = None) -> Manifest:
         """What the version will say about itself; `report`: what it was accepted for."""
-        recipe = self.recipe
         return Manifest(
-            id=recipe.id,
-            base_model=recipe.config.plugin.model,
-            base_digest=recipe.base.digest,
+            id=self.id,
+            base_model=self.base_model,
+            base_digest=self.adapter.manifest.base_digest,
             editor=READER,
-            settings=recipe.settings,
+            settings=self.settings,
             seed=0,
-            data_hash=data_hash(recipe.edits),
-            edits=len(recipe.edits),
+            data_hash=data_hash(self.edits),
+            edits=len(self.edits),
             gate=self.adapter.manifest.figures,
             seconds=self.outcome.seconds,
             report=report or {},
