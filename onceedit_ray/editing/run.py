@@ -63,7 +63,8 @@ def edit_plugin(config: RunConfig, store: KnowledgeStore, progress: Progress = p
         progress(f"editing {recipe.base.name}: {len(edits)} edits, {drawn} unrelated prompts to draw from")
     trained = train(recipe, lambda epoch: progress(_count(epoch, config.editing.max_epochs, recipe.base.name)))
     for last in trained.outcome.epochs[-1:]:
-        progress(_count(last, last.number, recipe.base.name))  # training may end early
+        if last.number < config.editing.max_epochs:  # training ended early, and so does its count
+            progress(_count(last, last.number, recipe.base.name))
     version = store.commit(trained.manifest(), edits, trained.write)
     outcome = trained.outcome
     done = (

@@ -46,7 +46,7 @@ def texts(value: object) -> tuple[str, ...]:
     """A text or a list of texts, blank ones left out; `()` for null."""
     if value is None:
         return ()
-    found = map(stripped, value if isinstance(value, list) else [value])
+    found = map(stripped, value if isinstance(value, (list, tuple)) else [value])
     return tuple(each for each in found if each)
 
 
