@@ -71,7 +71,7 @@ def test_what_is_no_api_of_onceedit_is_said() -> None:
         return {"hello": "there"}
 
     @other.get("/v1/page")
-    def page() -> httpx2.Response:
+    def page() -> None:
         raise RuntimeError
 
     assert "is not a list" in str(failure(client_of(other).models("")))
