@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -101,9 +102,8 @@ def unpack(archived: Sequence[ArchivedCell], store: CellStore) -> None:
             store.commit(each.result, each.records)
 
 
-def _archived(row: dict[str, object]) -> ArchivedCell:
-    place = [str(row.pop(name)) for name in _PLACE]
+def _archived(row: dict[str, Any]) -> ArchivedCell:
+    row_label, target, dataset = (str(row.pop(name)) for name in _PLACE)
     records = row.pop("records") or []
-    values = {name: json.loads(str(value)) if name in _JSON else value for name, value in row.items()}
-    assert isinstance(records, list)
-    return ArchivedCell(*place, CellResult(**values), tuple(Record(**record) for record in records))
+    values: dict[str, Any] = {name: json.loads(value) if name in _JSON else value for name, value in row.items()}
+    return ArchivedCell(row_label, target, dataset, CellResult(**values), tuple(Record(**each) for each in records))
