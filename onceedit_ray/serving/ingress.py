@@ -220,6 +220,9 @@ async def _events(
                 if item is None:
                     break
                 index, piece = item
+                if isinstance(piece, Failed):
+                    failed.append(piece)
+                    continue
                 opening = event(writer.opening(index)) if writer.chat and index not in begun else b""
                 begun.add(index)
                 if isinstance(piece, GenerationEnd):
