@@ -6,7 +6,7 @@ CONFIG ?= configs/quickstart.yaml
 PYTEST := RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo serve fuzz bench test test-unit test-ray test-browser picture lint types format docs-check clean
+.PHONY: help venv demo serve fuzz bench test test-unit test-ray test-browser test-clients picture lint types format docs-check clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,14 @@ test-ray: venv ## run the tests that start a Ray of their own
 
 test-browser: venv ## run the tests of the playground in headless Chromium (skipped where it is missing)
 	OMP_NUM_THREADS=1 $(PYTEST) tests/browser
+
+test-clients: venv .venv-clients/.complete ## run the tests of public clients, in an environment of their own
+	OMP_NUM_THREADS=1 $(PYTEST) tests/clients
+
+.venv-clients/.complete: tests/clients/requirements.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --retries 5 --disable-pip-version-check -r tests/clients/requirements.txt
+	@touch $@
 
 picture: venv ## take docs/images/playground.png of a running page (`make serve`)
 	$(BIN)/python -m scripts.picture
