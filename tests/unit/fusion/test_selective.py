@@ -179,7 +179,7 @@ def test_scored_teacher_forced_it_is_draft(codec: Codec, pair: Pair) -> None:
     prompt = codec.text_prompt(QUESTION)
 
     async def scores() -> list[tuple[int, ...]]:
-        gold = await decoder.gold("target", prompt, "Perth")
+        gold = await decoder.gold("target", QUESTION, "Perth")
         return [(await decoder.score("target", prompt, gold, name)).predicted for name in ("selective", "draft")]
 
     first, second = asyncio.run(scores())
