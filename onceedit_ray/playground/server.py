@@ -7,6 +7,7 @@ import contextlib
 import socket
 
 from nicegui import Client, app, ui
+from nicegui.server import Server
 
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.playground.api import ApiClient, RequestError
@@ -42,7 +43,13 @@ def serve_page(url: str, host: str, port: int, progress: Progress = print) -> No
     app.add_middleware(PageGuard, local=is_loopback(host))
     app.storage.max_tab_storage_age = KEYS_KEPT
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-    app.on_startup(lambda: progress(f"the playground of {api.url} is at {address}; Ctrl-C ends it"))
+
+    async def announce() -> None:
+        while not Server.instance.started:  # it listens a moment after the application has started
+            await asyncio.sleep(0.01)
+        progress(f"the playground of {api.url} is at {address}; Ctrl-C ends it")
+
+    app.on_startup(announce)
     with contextlib.suppress(KeyboardInterrupt):
         ui.run(
             host=host, port=port, favicon=ICON, dark=None, language="en-US", tailwind=False, show=False, reload=False,
