@@ -11,7 +11,8 @@ import torch
 from transformers import PreTrainedModel
 
 from benchmarks.ratios import Ratios
-from onceedit_ray.fusion.decoder import FusedDecoder, Member
+from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.fusion.members import Member
 from onceedit_ray.fusion.outputs import Generation
 from onceedit_ray.knowledge.edit import Edit
 

@@ -29,7 +29,8 @@ from benchmarks.reprefilling import Reprefilling
 from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.evaluation.records import replacing
-from onceedit_ray.fusion.decoder import FusedDecoder, Member, Plugin
+from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.system import open_decoder, pair_up
 from onceedit_ray.knowledge.edit import Edit

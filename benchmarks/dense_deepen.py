@@ -25,7 +25,8 @@ from transformers import DynamicCache
 
 from benchmarks.bench import Bench
 from onceedit_ray.alignment import LiteralMatrix
-from onceedit_ray.fusion.decoder import UNEDITED, Member, Plugin
+from onceedit_ray.fusion.decoder import UNEDITED
+from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.search import gradient_search
 from onceedit_ray.fusion.strategies import Pair
 from onceedit_ray.knowledge.prompt_shapes import plugin_view

@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.config import AlignmentConfig, FusionConfig, ModelConfig
-from onceedit_ray.fusion.decoder import FusedDecoder, Member, Plugin
+from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.system import pair_up
 from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.models.assembly import open_codec, open_model

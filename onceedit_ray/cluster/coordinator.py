@@ -17,7 +17,8 @@ from ray.actor import ActorHandle
 from onceedit_ray.cluster.remote_model import RemoteModel
 from onceedit_ray.config import AlignmentConfig, FusionConfig
 from onceedit_ray.errors import ModelError
-from onceedit_ray.fusion.decoder import FusedDecoder, Member, Plugin
+from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.strategies import Pair
 from onceedit_ray.fusion.system import open_screen, pair_up
 from onceedit_ray.models.assembly import open_codec, use_threads

@@ -36,7 +36,7 @@ from onceedit_ray.cluster.telemetry import Metrics, VersionGauge
 from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.editing.run import version_for
 from onceedit_ray.errors import ModelError
-from onceedit_ray.fusion.decoder import Plugin
+from onceedit_ray.fusion.members import Plugin
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.sampling import GREEDY
 from onceedit_ray.serving.backend import PROBE_SECONDS

@@ -15,22 +15,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 from onceedit_ray.config import FusionConfig
 from onceedit_ray.errors import ConfigError, OnceEditError
 from onceedit_ray.fusion.drafter import Drafter, DraftReader
+from onceedit_ray.fusion.members import Member, Plugin, SharedDrafter
 from onceedit_ray.fusion.outputs import Generation, Score, Trace
-from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.speculative import SpeculativeAnswer, read
-from onceedit_ray.fusion.strategies import STRATEGIES, Pair, Strategy
+from onceedit_ray.fusion.strategies import Strategy
 from onceedit_ray.knowledge.prompt_shapes import plugin_view
-from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.prompt import Prompt, question_of
-from onceedit_ray.models.protocol import LanguageModel, Step
+from onceedit_ray.models.protocol import Step
 from onceedit_ray.models.sampling import GREEDY, Sampling
 
 UNEDITED = "unedited"
@@ -40,77 +38,6 @@ NEVER = 2.0
 FIRST_STRIDE = 4
 """Tokens of the second piece of a streamed answer."""
 REMEMBERED_WEIGHTS = 4096
-
-
-@dataclass
-class Member:
-    """A target as the decoder sees it; `pair` is called once, when a strategy first needs the alignment.
-
-    beside: whether it has hardware of its own, so that its prefill runs beside the plug-in's and not instead of it.
-    """
-
-    name: str
-    model: LanguageModel
-    codec: Codec
-    pair: Callable[[], Pair]
-    beside: bool = True
-    _strategies: dict[str, Strategy] = field(default_factory=dict)
-    _building: threading.Lock = field(default_factory=threading.Lock)
-
-    def strategy(self, name: str) -> Strategy:
-        """The named strategy over this target's alignment, built once; safe to call from several threads."""
-        with self._building:
-            if name not in self._strategies:
-                self._strategies[name] = STRATEGIES.get(name)(self.pair())
-            return self._strategies[name]
-
-    def is_built(self, name: str) -> bool:
-        """Whether `strategy(name)` returns at once."""
-        return name in self._strategies
-
-
-@dataclass
-class Plugin:
-    """An edited plug-in as the decoder sees it.
-
-    view: its prompt view. screen: which questions are worth its while; None asks it about everything. version: its id.
-    """
-
-    model: LanguageModel
-    codec: Codec
-    view: str
-    screen: Screen | None = None
-    version: str = ""
-    weights: dict[str, float] = field(default_factory=dict)
-    drafters: dict[tuple[str, bool], _Shared] = field(default_factory=dict)
-    requests: int = 0
-    _idle: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[Plugin]:
-        """Counts a request that ends with this plug-in, whatever replaces it meanwhile."""
-        self.requests += 1
-        self._idle.clear()
-        try:
-            yield self
-        finally:
-            self.requests -= 1
-            if not self.requests:
-                self._idle.set()
-
-    async def idle(self) -> None:
-        """Returns once no request holds it: at once, or when the last one has ended."""
-        if self.requests:
-            await self._idle.wait()
-
-
-@dataclass
-class _Shared:
-    """A drafter in use: how many requests hold it, and its opening, which gives the gate weight."""
-
-    drafter: Drafter
-    opening: asyncio.Task[float]
-    holders: int = 0
 
 
 @dataclass(frozen=True)
@@ -174,7 +101,7 @@ class FusedDecoder:
 
     async def mentioned(self, prompt: str | Prompt) -> bool:
         """Whether the screen lets a prompt through to the gate."""
-        return _mentions(self.plugin, question_of(prompt))
+        return self.plugin.mentions(question_of(prompt))
 
     @contextlib.contextmanager
     def pinned(self) -> Iterator[Self]:
@@ -314,7 +241,7 @@ class FusedDecoder:
             yield _Route(None)
             return
         chosen = await self._strategy(member, name)
-        if chosen.gated and not _mentions(plugin, prompt.question):
+        if chosen.gated and not plugin.mentions(prompt.question):
             yield _Route(0.0, version=plugin.version)
             return
         prefill = asyncio.ensure_future(meanwhile()) if meanwhile else None
@@ -340,7 +267,7 @@ class FusedDecoder:
         if shared is None:
             drafter = self._drafter(plugin, *key)
             threshold = self._config.threshold if strategy.gated else 0.0
-            shared = plugin.drafters[key] = _Shared(drafter, asyncio.ensure_future(drafter.open(threshold)))
+            shared = plugin.drafters[key] = SharedDrafter(drafter, asyncio.ensure_future(drafter.open(threshold)))
         shared.holders += 1
         try:
             await asyncio.shield(shared.opening)
@@ -360,10 +287,6 @@ class FusedDecoder:
     def _drafter(self, plugin: Plugin, question: str, drafts: bool) -> Drafter:
         prompt_ids = plugin.codec.text_prompt(plugin_view(question, plugin.view)).ids
         return Drafter(plugin.model, plugin.codec, list(prompt_ids), self._config.draft_tokens if drafts else 0)
-
-
-def _mentions(plugin: Plugin, question: str) -> bool:
-    return plugin.screen is None or plugin.screen.mentions(question)
 
 
 def _fused_weight(route: _Route) -> float:

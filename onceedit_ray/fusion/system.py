@@ -7,7 +7,8 @@ from pathlib import Path
 
 from onceedit_ray.alignment import Side, build_alignment
 from onceedit_ray.config import AlignmentConfig, FusionConfig, ModelConfig, RunConfig
-from onceedit_ray.fusion.decoder import FusedDecoder, Member, Plugin
+from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair
 from onceedit_ray.knowledge.prompt_shapes import plugin_view

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from onceedit_ray.config import FusionConfig
-from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder, Plugin
+from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder
+from onceedit_ray.fusion.members import Plugin
 from onceedit_ray.fusion.outputs import Generation
 from onceedit_ray.knowledge.prompt_shapes import SHAPES, plugin_view, unwrap, wrap
 from onceedit_ray.models.loading import load_model

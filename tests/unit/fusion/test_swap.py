@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from onceedit_ray.config import FusionConfig
-from onceedit_ray.fusion.decoder import FusedDecoder, Plugin
+from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.fusion.members import Plugin
 from onceedit_ray.fusion.outputs import Generation
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.knowledge.edit import Edit
