@@ -6,7 +6,7 @@ prompt nobody knows.
 
 from __future__ import annotations
 
-from onceedit_ray.fusion.decoder import Member
+from onceedit_ray.fusion.members import Member
 from onceedit_ray.fusion.outputs import Trace
 from onceedit_ray.models.prompt import Prompt
 from onceedit_ray.serving.detokenizer import Detokenizer
