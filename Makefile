@@ -17,15 +17,15 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed, found '$(PYTHON)'; say which: make $(or $(MAKECMDGOALS),venv) PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --retries 5 --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --retries 5 --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[dev,playground]'
 	@touch $@
 
 demo: venv ## edit once, ask every model: real weights, a local Ray, before and after
 	scripts/demo.sh $(CONFIG)
 
-serve: venv ## edit once, then serve every model at http://127.0.0.1:8000/v1 until Ctrl-C
+serve: venv ## edit once, then serve every model at http://127.0.0.1:8000/v1, and the playground at :8080, until Ctrl-C
 	$(BIN)/onceedit edit --config $(CONFIG)
-	$(BIN)/onceedit serve --config $(CONFIG)
+	$(BIN)/onceedit serve --config $(CONFIG) --playground
 
 test: test-unit test-ray test-browser ## run all tests
 
@@ -46,7 +46,7 @@ test-clients: venv .venv-clients/.complete ## run the tests of public clients, i
 	.venv-clients/bin/python -m pip install --retries 5 --disable-pip-version-check -r tests/clients/requirements.txt
 	@touch $@
 
-picture: venv ## take docs/images/playground.png of a running server (`make serve`)
+picture: venv ## take docs/images/playground.png of a running page (`make serve`)
 	$(BIN)/python -m scripts.picture
 
 fuzz: venv ## a few thousand requests made from the API's own schema: whatever comes, no 5xx

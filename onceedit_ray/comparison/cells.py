@@ -6,16 +6,14 @@ can be edited by the method. No weights are loaded for it. Two grids that ask fo
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings, preset
@@ -27,21 +25,22 @@ from onceedit_ray.comparison.grid_config import (
     RowConfig,
     TargetConfig,
 )
-from onceedit_ray.config import EditingConfig, EvaluationConfig, RunConfig
+from onceedit_ray.config import EvaluationConfig, RunConfig, parse_as
 from onceedit_ray.digest import digest
-from onceedit_ray.errors import ConfigError, DataError, OnceEditError
+from onceedit_ray.errors import DataError, OnceEditError
 from onceedit_ray.fusion.system import check_run
+from onceedit_ray.knowledge.content import content_hash
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.prompt_files import read_prompts
 from onceedit_ray.knowledge.run_data import general_prompts, selected_edits, unrelated_prompts
 from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.models.sources import ModelFolder, resolve
+from onceedit_ray.progress import Progress, silent
 
 FORMAT = 1
 """Part of every cell's id: raise it when what a cell computes, or how it is stored, changes."""
 
 Measure = Literal["scores", "cost"]
-Progress = Callable[[str], None]
 
 # What a method costs beside the others, for the order of cells alone: cheap ones first, unknown ones in the middle.
 _COST = {ONCEEDIT: 1, "ft-l": 1, "grace": 2, "wise": 4, "defer": 4, "memit": 6, "rome": 7, "mend": 9}
@@ -114,7 +113,7 @@ def corpus_texts(files: Sequence[Path], count: int) -> list[str]:
     return texts if len(texts) <= count else random.Random(0).sample(texts, count)
 
 
-def cells_of(config: GridConfig, progress: Progress = lambda line: None) -> list[Cell]:
+def cells_of(config: GridConfig, progress: Progress = silent) -> list[Cell]:
     """The cells of a grid, row by row.
 
     Raises:
@@ -122,6 +121,33 @@ def cells_of(config: GridConfig, progress: Progress = lambda line: None) -> list
         ModelError: a model that cannot be had, or has a shape that a row's method cannot edit.
     """
     return _Expansion(config, progress).cells()
+
+
+def places(config: GridConfig) -> Iterator[tuple[RowConfig, str, str, TargetConfig]]:
+    """Where a cell stands: row, data set, target's name and target, row by row.
+
+    All targets, but the first alone for the cost of an edit that serves them all.
+    """
+    targets = list(config.targets.items())
+    for row in config.rows:
+        once = config.table.layout == "cost" and row.method == ONCEEDIT
+        for dataset in config.datasets:
+            for name, target in targets[:1] if once else targets:
+                yield row, dataset, name, target
+
+
+def bare_plan(config: GridConfig, row: RowConfig, dataset: str, name: str, target: TargetConfig) -> Plan:
+    """A cell's plan as far as the grid file alone says it: without a baseline's settings or OnceEdit's run file."""
+    strategy = row.strategy if row.method == ONCEEDIT else row.method
+    return Plan(
+        method=row.method,
+        measure="cost" if config.table.layout == "cost" else "scores",
+        protocol=config.protocol,
+        target_name=name,
+        target=target,
+        dataset=config.limited(dataset),
+        evaluation=config.evaluation.model_copy(update={"strategies": (strategy,)}),
+    )
 
 
 def cheapest_first(cells: Sequence[Cell]) -> list[Cell]:
@@ -133,7 +159,6 @@ class _Expansion:
     def __init__(self, config: GridConfig, progress: Progress) -> None:
         self._config = config
         self._progress = progress
-        self._measure: Measure = "cost" if config.table.layout == "cost" else "scores"
         self._folders: dict[str, ModelFolder] = {}
         self._shapes: dict[str, PreTrainedModel] = {}
         self._checked: set[str] = set()
@@ -146,37 +171,18 @@ class _Expansion:
             if row.method != ONCEEDIT:
                 BASELINES.get(row.method)
         found = []
-        for row in config.rows:
-            for dataset, source in sources.items():
-                for name, target in self._targets_of(row):
-                    plan = self._plan(row, name, target, dataset)
-                    found.append(
-                        Cell(self._id(plan, source), row.label, name, dataset, plan, self._cost(row.method, target))
-                    )
+        for row, dataset, name, target in places(config):
+            plan = self._plan(row, name, target, dataset)
+            cost = self._cost(row.method, target)
+            found.append(Cell(self._id(plan, sources[dataset]), row.label, name, dataset, plan, cost))
         return found
 
-    def _targets_of(self, row: RowConfig) -> list[tuple[str, TargetConfig]]:
-        """All targets, but the first alone for the cost of an edit that serves them all."""
-        targets = list(self._config.targets.items())
-        return targets[:1] if self._measure == "cost" and row.method == ONCEEDIT else targets
-
     def _plan(self, row: RowConfig, name: str, target: TargetConfig, dataset: str) -> Plan:
-        config = self._config
-        strategy = row.strategy if row.method == ONCEEDIT else row.method
-        evaluation = config.evaluation.model_copy(update={"strategies": (strategy,)})
-        shared: dict[str, Any] = {
-            "method": row.method,
-            "measure": self._measure,
-            "protocol": config.protocol,
-            "target_name": name,
-            "target": target,
-            "dataset": config.limited(dataset),
-            "evaluation": evaluation,
-        }
+        config, plan = self._config, bare_plan(self._config, row, dataset, name, target)
         if row.method == ONCEEDIT:
-            return Plan(**shared, run=self._run(row, name, target, dataset, evaluation))
+            return replace(plan, run=self._run(row, name, target, dataset, plan.evaluation))
         settings = self._settings(row, name, target)
-        return Plan(**shared, settings=settings, corpus=config.corpus, corpus_texts=config.corpus_texts)
+        return replace(plan, settings=settings, corpus=config.corpus, corpus_texts=config.corpus_texts)
 
     def _run(
         self, row: RowConfig, name: str, target: TargetConfig, dataset: str, evaluation: EvaluationConfig
@@ -185,19 +191,17 @@ class _Expansion:
         config = self._config
         data = config.limited(dataset)
         editing = {**config.editing.model_dump(), "unrelated": data.unrelated, **row.editing}
-        try:
-            run = RunConfig(
-                name=dataset,
-                knowledge=data.model_copy(update={"training": None, "unrelated": ()}),
-                plugin=row.plugin or config.plugin,
-                targets={name: target},
-                editing=EditingConfig(**editing),
-                alignment=config.alignment,
-                fusion=config.fusion.model_copy(update={"strategy": row.strategy}),
-                evaluation=evaluation,
-            )
-        except ValidationError as error:
-            raise ConfigError(f"row '{row.label}': {_first(error)}") from None
+        values = {
+            "name": dataset,
+            "knowledge": data.model_copy(update={"training": None, "unrelated": ()}),
+            "plugin": row.plugin or config.plugin,
+            "targets": {name: target},
+            "editing": editing,
+            "alignment": config.alignment,
+            "fusion": config.fusion.model_copy(update={"strategy": row.strategy}),
+            "evaluation": evaluation,
+        }
+        run = parse_as(RunConfig, values, f"row '{row.label}'")
         if run.model_dump_json() not in self._checked:
             check_run(run, self._progress)
             self._checked.add(run.model_dump_json())
@@ -212,10 +216,8 @@ class _Expansion:
             chosen: BaselineSettings = preset(row.method, shape)
         else:
             chosen = method.presets.get(target.preset, method.presets["default"])
-        try:
-            settings = method.Settings(**{**chosen.model_dump(), **target.settings.get(row.method, {}), **row.settings})
-        except ValidationError as error:
-            raise ConfigError(f"{where}: {_first(error)}") from None
+        values = {**chosen.model_dump(), **target.settings.get(row.method, {}), **row.settings}
+        settings: BaselineSettings = parse_as(method.Settings, values, where)
         try:
             method(settings).check(shape)
         except OnceEditError as error:
@@ -275,18 +277,9 @@ class _Expansion:
                 raise DataError(
                     f"{file}: no such file to learn from; docs/compare-methods.md says what suits, and where"
                 )
-            with file.open("rb") as opened:
-                self._hashes[file] = hashlib.file_digest(opened, "sha256").hexdigest()
+            self._hashes[file] = content_hash(file)
         return self._hashes[file]
 
     def _cost(self, method: str, target: TargetConfig) -> float:
         parameters = sum(parameter.numel() for parameter in self._shape(target).parameters())
         return _COST.get(method, 3) * parameters**0.5
-
-
-def _first(error: ValidationError) -> str:
-    detail = error.errors()[0]
-    key = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        return f"unknown setting '{key}'; take it out"
-    return f"'{key}': {detail['msg'][:1].lower()}{detail['msg'][1:]}, found {detail['input']!r}"

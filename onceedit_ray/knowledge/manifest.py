@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from onceedit_ray import __version__
 from onceedit_ray.errors import StoreError
+from onceedit_ray.validation import problems
 
 
 class StoredFile(BaseModel):
@@ -61,6 +62,11 @@ class Manifest(BaseModel):
     onceedit_version: str = __version__
     files: dict[str, StoredFile] = Field(default_factory=dict)
 
+    @property
+    def holds_weights(self) -> bool:
+        """Whether the version has weights of its own; one that a reader reads has its edits alone."""
+        return "reader" not in self.settings
+
 
 def dump_manifest(manifest: Manifest) -> bytes:
     """The manifest as indented JSON, sealed with a checksum of its own content.
@@ -96,11 +102,8 @@ def load_manifest(source: bytes, where: str) -> Manifest:
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise StoreError(
-            f"{where}, field '{field}': {first['msg']}; read it with onceedit {content.get('onceedit_version')}"
-        ) from error
+        release = content.get("onceedit_version")
+        raise StoreError(f"{where}: {problems(error, most=1)}; read it with onceedit {release}") from error
 
 
 def _seal(content: dict[str, Any]) -> str:

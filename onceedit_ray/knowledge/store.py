@@ -1,6 +1,6 @@
 """The knowledge store: immutable versions of the plug-in, and a pointer to the one that is active.
 
-    <root>/versions/<id>/    model weights (safetensors), manifest.json, edits.parquet
+    <root>/versions/<id>/    model weights (safetensors) or the name of a reader, manifest.json, edits.parquet
     <root>/active            the id of the active version
 
 A version is written under a staging name and appears by one rename; the pointer is replaced by one rename. So a
@@ -26,13 +26,13 @@ import pyarrow as pa
 from pyarrow import fs
 
 from onceedit_ray.errors import StoreError
+from onceedit_ray.files import in_progress, is_stale, staging_name, sync, sync_tree
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.location import locate
 from onceedit_ray.knowledge.manifest import Manifest, dump_manifest, load_manifest
 from onceedit_ray.knowledge.readers.parquet import write_edits
 from onceedit_ray.knowledge.selection import data_hash
-from onceedit_ray.knowledge.staging import in_progress, is_stale, staging_name, sync, sync_tree
 from onceedit_ray.knowledge.version import ADVICE, EDITS, MANIFEST, Version, check_files, describe_files, first_line
 
 # How Rust's libraries (safetensors among them) word an error of the system; theirs are no OSErrors.
@@ -71,7 +71,8 @@ class KnowledgeStore:
         Args:
             manifest: what the version is; its `files` are filled in here.
             edits: the edits that were made; their number and `data_hash` must be the manifest's.
-            write_weights: writes the model into the local folder that it is given; at least one `.safetensors` file.
+            write_weights: writes the model into the local folder that it is given; at least one `.safetensors` file,
+                unless the manifest says that the version holds no weights.
 
         Raises:
             StoreError: the id is taken, the manifest is not that of these edits, no safetensors were written, or
@@ -265,7 +266,7 @@ class KnowledgeStore:
 
 def _fill(folder: Path, manifest: Manifest, edits: Sequence[Edit], write_weights: Callable[[Path], None]) -> Manifest:
     write_weights(folder)
-    if not any(folder.rglob("*.safetensors")):
+    if manifest.holds_weights and not any(folder.rglob("*.safetensors")):
         raise StoreError(f"version '{manifest.id}': no .safetensors file was written; save the plug-in as safetensors")
     write_edits(edits, folder / EDITS)
     sealed = manifest.model_copy(update={"files": describe_files(folder)})

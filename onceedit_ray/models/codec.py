@@ -27,6 +27,7 @@ from onceedit_ray.models.prompt import (
     last_request,
     plain_chat,
     system_text,
+    text_to_continue,
 )
 from onceedit_ray.models.surface import vocabulary_surfaces
 from onceedit_ray.models.weight_token import weight_token_id
@@ -98,11 +99,14 @@ class Codec:
 
     def prompt(self, text: str) -> Prompt:
         """A text in any known shape, its markup read as such; raises `PromptError` for an empty one."""
-        return Prompt(unwrap(text), tuple(self.encode_prompt(text)), answer_lead(text))
+        return Prompt(
+            unwrap(text), tuple(self.encode_prompt(text)), answer_lead(text), continued=text_to_continue(text)
+        )
 
     def text_prompt(self, text: str) -> Prompt:
         """A text to go on with, in which every letter is text; raises `PromptError` for what cannot be encoded."""
-        return Prompt(unwrap(text[-QUESTION_CHARS:]), self._encode_parts([(text, True)]), answer_lead(text))
+        ids = self._encode_parts([(text, True)])
+        return Prompt(unwrap(text[-QUESTION_CHARS:]), ids, answer_lead(text), continued=text_to_continue(text))
 
     def token_prompt(self, ids: Sequence[int]) -> Prompt:
         """Tokens to go on with, as they are; raises `PromptError` for one that the tokenizer does not have."""
@@ -121,7 +125,8 @@ class Codec:
         at = last_request(messages)
         question = "" if at is None else unwrap(messages[at]["content"][-QUESTION_CHARS:])
         lead = answer_lead(parts[-1][0]) if parts else b""
-        return Prompt(question, self._encode_parts(parts), lead, exchanges(messages), system_text(messages))
+        ids = self._encode_parts(parts)
+        return Prompt(question, ids, lead, exchanges(messages), system_text(messages), is_chat=True)
 
     @property
     def chat_stops(self) -> tuple[str, ...]:

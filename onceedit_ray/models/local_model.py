@@ -289,10 +289,13 @@ class LocalModel:
         for call, logits_NV in zip(calls, logits, strict=True):
             call.session.ids += call.feed
             call.session.held = len(call.session.ids)
-            if not call.begun and call.keep is None and self._weight_id is not None:
-                call.weight = float(torch.sigmoid(logits_NV[-1, self._weight_id].float()))
-                call.decode = call.decode if call.weight >= call.threshold else 0
             if self._weight_id is not None:
+                w_N = torch.sigmoid(logits_NV[:, self._weight_id].float()).tolist()
+                if call.rows:
+                    call.weights += w_N
+                if not call.begun and call.keep is None:
+                    call.weight = w_N[-1]
+                    call.decode = call.decode if call.weight >= call.threshold else 0
                 logits_NV[:, self._weight_id] = -torch.inf
             call.begun = True
         self._keep_tops([(call, logits_NV) for call, logits_NV in zip(calls, logits, strict=True) if call.rows])
@@ -340,7 +343,7 @@ class LocalModel:
 
     def _answer(self, call: Call) -> Step:
         top, p = _joined(call.tops), call.asked_p or call.new_p
-        return Step(top, tuple(call.new_ids), call.session.number, call.weight, tuple(p))
+        return Step(top, tuple(call.new_ids), call.session.number, call.weight, tuple(p), tuple(call.weights))
 
 
 def _joined(tops: Sequence[Top]) -> Top:

@@ -14,6 +14,8 @@ from onceedit_ray.knowledge.prompt_shapes import unwrap
 QUESTION_CHARS = 2048
 """The end of a user's long text is what the plug-in is asked."""
 
+ENDED = ("?", "!", ":", "？", "。")
+"""How a text ends that is answered, not gone on with."""
 PLAIN_CHAT_STOPS = ("\n\nQuestion:", "\nQuestion:", "\nAnswer:")
 """What a model writes that goes on with a `plain_chat` by itself after its reply."""
 
@@ -35,7 +37,8 @@ class Prompt:
 
     question: what the plug-in is asked. ids: the target's tokens. lead: the bytes that an answer starts with for the
     plug-in alone (`answer_lead`). turns: the exchanges of a chat before the question, the oldest first. system: the
-    chat's system messages.
+    chat's system messages. continued: the text that the answer goes on with, "" where a question is answered.
+    is_chat: whether it was made of a chat's messages.
     """
 
     question: str
@@ -43,6 +46,14 @@ class Prompt:
     lead: bytes = b""
     turns: tuple[Exchange, ...] = ()
     system: str = ""
+    continued: str = ""
+    is_chat: bool = False
+
+
+def text_to_continue(text: str) -> str:
+    """The text itself where an answer goes on with it: a half sentence of no known shape; "" for a question."""
+    tail = text[-QUESTION_CHARS:]
+    return tail if unwrap(tail) == tail.strip() and not tail.rstrip().endswith(ENDED) else ""
 
 
 def question_of(prompt: str | Prompt) -> str:

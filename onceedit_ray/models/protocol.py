@@ -52,6 +52,7 @@ class Step:
     new_p: probabilities of `new_ids`, where they were drawn and rows were asked for; else (): a likeliest token stands
         in its row, a drawn one may not.
     weight: σ(l_W) at the last position of the tokens given to `open`; None where the model has no `[WEIGHT]` token.
+    weights: σ(l_W) at each position of `top`; () where the model has no `[WEIGHT]` token.
     """
 
     top: Top
@@ -59,6 +60,7 @@ class Step:
     session: int
     weight: float | None = None
     new_p: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class Call:
     asked: list[int] = field(default_factory=list)  # a token for each row, whose probability is wanted
     asked_p: list[float] = field(default_factory=list)
     weight: float | None = None
+    weights: list[float] = field(default_factory=list)
     entered: bool = False  # its tokens have a place in the session
     begun: bool = False  # its first pass is done
 

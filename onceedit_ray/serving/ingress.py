@@ -29,7 +29,6 @@ from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.logprobs import Piece
 from onceedit_ray.serving.observing import CLIENT_GONE, Account, Observed, Observer, account_of
-from onceedit_ray.serving.playground import add_playground
 from onceedit_ray.serving.proxy_guard import unhealthy
 from onceedit_ray.serving.requests import EVERY, questions
 from onceedit_ray.serving.responses import DONE, ResponseWriter, event, model_card
@@ -95,7 +94,6 @@ def build_ingress(
         shown = {name: state or "ok" for name, state in states.items()}
         return JSONResponse({"status": status, "models": shown}, 503 if broken else 200)
 
-    add_playground(api)
     return api
 
 

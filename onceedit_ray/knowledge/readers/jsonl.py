@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from onceedit_ray.knowledge.dataset_records import DatasetRecord
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.readers import READERS, Reader
 
-EDIT_FIELDS = frozenset(Edit.model_fields)
 REQUIRED_FIELDS = frozenset(name for name, field in Edit.model_fields.items() if field.is_required())
 
 
-def plain_edit(record: DatasetRecord) -> Edit:
+def plain_edit(fields: Mapping[str, Any]) -> Edit:
     """An edit from fields named like `Edit`'s own, null meaning absent; outer whitespace is dropped.
 
     A leading space in `target_new` would reach the model twice: every prompt view adds its own.
     """
-    return Edit.model_validate({name: _stripped(value) for name, value in record.fields.items() if value is not None})
+    return Edit.model_validate({name: _stripped(value) for name, value in fields.items() if value is not None})
 
 
 def _stripped(value: Any) -> Any:
@@ -40,8 +39,8 @@ def _text_stripped(value: Any) -> Any:
 
 READERS.register("jsonl")(
     Reader(
+        models=(Edit,),
         required=(REQUIRED_FIELDS,),
-        known=EDIT_FIELDS,
         edit=plain_edit,
         containers=frozenset({"json"}),
     )

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from onceedit_ray.config import RunConfig, parse_config
 from onceedit_ray.editing import training
 from onceedit_ray.editing.editors import Epoch, Outcome
-from onceedit_ray.editing.run import edit_plugin
+from onceedit_ray.editing.run import edit_plugin, recipe_of
 from onceedit_ray.errors import ConfigError, ConflictError, DataError, ModelError, StoreError
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.prompt_files import shipped_prompts
@@ -26,6 +26,7 @@ from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.knowledge.store import KnowledgeStore, open_store
 from onceedit_ray.models.assembly import open_codec
 from onceedit_ray.models.sources import resolve
+from onceedit_ray.progress import Count, Progress
 from tests.families import build_family
 
 EDITS = [
@@ -99,7 +100,7 @@ def test_a_version_is_committed_and_made_active(base: Path, edits: Path, store: 
     changed = load_file(version.path / "model.safetensors")["model.embed_tokens.weight"]
     before = load_file(base / "model.safetensors")["model.embed_tokens.weight"]
     assert len(changed) > codec.weight_id and not changed[: len(before)].equal(before)
-    assert any(line.startswith("epoch  1/1  edit loss ") for line in lines)
+    assert any(str(line).startswith("epochs of llama: 1/1, edit loss ") for line in lines)
     assert lines[-1].startswith(f"version {version.id}: ")
 
 
@@ -127,6 +128,23 @@ def test_a_version_made_before_is_used_again(
     assert store.active_id() == version.id
     assert len(store.versions()) == 2
     assert any("made before" in line for line in lines)
+
+
+def test_a_version_is_found_again_when_its_files_have_moved(
+    untrained: None, base: Path, edits: Path, store: KnowledgeStore, tmp_path: Path
+) -> None:
+    """What they hold must be the same; an id as it was made with the paths of then is kept."""
+    here, there = tmp_path / "here.txt", tmp_path / "there.jsonl"
+    here.write_text("Who wrote Hamlet?\n", encoding="utf-8")
+    version = edit_plugin(config(base, edits, {"unrelated": [here]}), store, silent)
+    there.write_text('{"prompt": "Who wrote Hamlet?"}\n', encoding="utf-8")
+    here.unlink()
+    moved = config(base, edits, {"unrelated": [there]})
+    assert recipe_of(moved, selected_edits(moved.knowledge)).id != version.id, "paths are part of an id, as ever"
+    assert edit_plugin(moved, store, silent) == version
+    there.write_text('{"prompt": "Who wrote Faust?"}\n', encoding="utf-8")
+    assert edit_plugin(moved, store, silent).id != version.id
+    assert edit_plugin(config(base, edits, {"unrelated": [there], "seed": 1}), store, silent).id != version.id
 
 
 class Untrained:
@@ -184,15 +202,15 @@ def before(untrained: None, base: Path, edits: Path, store: KnowledgeStore) -> d
     return contents(Path(store.root))
 
 
-def interrupt_at(prefix: str) -> Callable[[str], None]:
-    def progress(line: str) -> None:
-        if line.startswith(prefix):
+def interrupt_at(prefix: str) -> Progress:
+    def progress(update: str | Count) -> None:
+        if str(update).startswith(prefix):
             raise KeyboardInterrupt
 
     return progress
 
 
-@pytest.mark.parametrize("line", ["editing llama", "epoch  1"])
+@pytest.mark.parametrize("line", ["editing llama", "epochs of llama: 1"])
 def test_ctrl_c_while_editing_leaves_the_store_whole(
     line: str, before: dict[str, str], base: Path, edits: Path, store: KnowledgeStore
 ) -> None:

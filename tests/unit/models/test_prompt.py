@@ -151,7 +151,7 @@ def test_a_chat_keeps_its_earlier_exchanges(
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize("model", ["smollm2-135m", "gemma-3-270m"])
+@pytest.mark.parametrize("model", ["smollm2-135m", "gemma-3-270m", "qwen2.5-coder-0.5b"])
 def test_real_templates(model: str) -> None:
     folders = sorted((HOME / "models").glob(f"{model}-*"))
     if not folders:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import subprocess
 import threading
 import zipfile
@@ -153,9 +154,15 @@ class TestGguf:
         assert tokenizer.decode(tokenizer(text).input_ids) == text
         assert tokenizer.eos_token == "<|endoftext|>"
 
+    def test_nothing_but_our_own_progress_is_shown(
+        self, home: Path, tiny_gguf: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        load_model(resolve(str(tiny_gguf)).path)
+        assert capfd.readouterr() == ("", "")
+
     def test_a_truncated_file_is_refused_before_converting(self, home: Path, tiny_gguf: Path, tmp_path: Path) -> None:
         content = tiny_gguf.read_bytes()
-        for length, line in ((len(content) - 64, "cut short: "), (500, "in its header"), (3, "no GGUF file")):
+        for length, line in ((len(content) - 64, "cut short"), (500, "cut short"), (3, "no GGUF file")):
             (tmp_path / "cut.gguf").write_bytes(content[:length])
             with pytest.raises(ModelError, match=line):
                 resolve(str(tmp_path / "cut.gguf"))
@@ -226,12 +233,12 @@ class TestWheel:
 
     def test_joins_verifies_converts_and_downloads_only_once(self, home: Path, index: FakeIndex) -> None:
         lines: list[str] = []
-        assert not wheel.is_fetched("tiny")
+        assert not gguf_source.converted_folder("tiny", wheel.CATALOGUE["tiny"].sha256).is_dir()
         folder = resolve("tiny", lines.append)
-        assert [line.split()[0] for line in lines] == ["downloading"] * 3 + ["verifying", "converting"]
+        assert [str(line).split()[0] for line in lines] == ["downloading"] * 3 + ["verifying", "converting"]
         assert (folder.source, folder.licence) == ("wheel:tiny", "MIT")
         assert load_model(folder.path).config.num_hidden_layers == LAYERS
-        assert wheel.is_fetched("tiny")
+        assert gguf_source.converted_folder("tiny", wheel.CATALOGUE["tiny"].sha256).is_dir()
         assert resolve("wheel:tiny") == folder
         assert index.downloads == 2
 
@@ -270,6 +277,17 @@ class TestWheel:
         index.members["tiny-part1==1"] = ("other", b"")
         with pytest.raises(ModelError, match=r"tiny-part1==1 does not hold tiny/x\.gguf\.part1"):
             resolve("tiny")
+
+    @pytest.mark.parametrize("name", sorted(wheel.CATALOGUE))
+    def test_an_entry_is_pinned_and_its_parts_are_in_order(self, name: str) -> None:
+        entry = wheel.CATALOGUE[name]
+        assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256) and entry.licence and entry.megabytes > 0
+        assert all(re.fullmatch(r"[a-z0-9-]+==[0-9.]+", part.requirement) for part in entry.wheels)
+        numbers = [int(found[1]) for part in entry.wheels if (found := re.search(r"part(\d+)==", part.requirement))]
+        assert numbers == (list(range(1, len(entry.wheels) + 1)) if len(entry.wheels) > 1 else [])
+        # A wheel's folder is its name with underscores: a part's file is taken from its own wheel.
+        folders = [part.requirement.partition("==")[0].replace("-", "_") for part in entry.wheels]
+        assert [part.member.partition("/")[0] for part in entry.wheels] == folders
 
     def test_the_catalogue_is_named_for_an_unknown_wheel(self, home: Path) -> None:
         with pytest.raises(ModelError, match="'nothing'; the catalogue has smollm2-135m, gemma-3-270m"):
