@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from onceedit_ray.knowledge.location import locate
 Container = Literal["json", "parquet"]
 
 _PARQUET_MAGIC = b"PAR1"
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
 @dataclass(frozen=True)
@@ -69,18 +71,25 @@ class DatasetRecord:
 
     def texts(self, field: str) -> tuple[str, ...]:
         """A text or a list of texts without outer whitespace, blank ones left out; `()` if absent or null."""
+        return tuple(text for text in self._texts_in_place(field) if text)
+
+    def _texts_in_place(self, field: str) -> list[str]:
+        """The texts of a field, blank ones and nulls as ""."""
         value = self.fields.get(field)
         if value is None:
-            return ()
-        stripped = (self._stripped(field, item) for item in (value if isinstance(value, list) else [value]))
-        return tuple(text for text in stripped if text)
+            return []
+        items = value if isinstance(value, list) else [value]
+        return ["" if item is None else self._stripped(field, item) for item in items]
 
     def pairs(self, first: str, second: str) -> list[tuple[str, str]]:
-        """Two fields that belong together, each a text or a list of as many texts as the other holds."""
-        firsts, seconds = self.texts(first), self.texts(second)
+        """Two fields that belong together, each a text or a list of as many texts as the other holds.
+
+        Texts are paired by their place; a pair whose first text is blank is left out, a blank second text is kept.
+        """
+        firsts, seconds = self._texts_in_place(first), self._texts_in_place(second)
         if len(firsts) != len(seconds):
             raise self.error(second, f"has {len(seconds)} texts for {len(firsts)} in '{first}'; give one for each")
-        return list(zip(firsts, seconds, strict=True))
+        return [pair for pair in zip(firsts, seconds, strict=True) if pair[0]]
 
     def nested(self, field: str) -> DatasetRecord | None:
         """An object held by a field, as a record of its own; None if absent, null or empty."""
@@ -130,11 +139,16 @@ def read_lines(path: str | Path) -> list[str]:
     """The lines of a UTF-8 text file that are not blank, without outer whitespace; `DataError` if there are none."""
     with _opened(path) as (filesystem, inside):
         source = _content(filesystem, inside)
-    lines = [line.strip() for line in _decoded(source, str(path)).splitlines()]
+    lines = [line.strip() for line in lines_of(_decoded(source, str(path)))]
     kept = [line for line in lines if line]
     if not kept:
         raise DataError(f"{path}: is empty; give it one text a line")
     return kept
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text; only CR, LF and CR LF end one, where `str.splitlines` would cut at U+2028 and form feeds."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def describe(value: object) -> str:
@@ -190,12 +204,27 @@ def _content(filesystem: fs.FileSystem, inside: str) -> bytes:
 def _parquet_records(filesystem: fs.FileSystem, inside: str, name: str) -> Iterator[DatasetRecord]:
     try:
         with filesystem.open_input_file(inside) as stream:
-            rows = pq.ParquetFile(stream).read().to_pylist()
+            table = pq.ParquetFile(stream).read()
+            rows = table.drop_columns(_index_columns(table.schema)).to_pylist()
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = _first_line(error)
         raise DataError(f"{name}: not a whole Parquet file ({reason}); copy or write it again") from error
     for number, row in enumerate(rows, start=1):
-        yield DatasetRecord(row, f"{name}, record {number}")
+        yield DatasetRecord(_without_nulls(row), f"{name}, record {number}")
+
+
+def _without_nulls(value: Any) -> Any:
+    """`value` without the null fields of its objects: Arrow gives each object the fields of all others of a column."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def _index_columns(schema: pa.Schema) -> list[str]:
+    """The columns in which pandas keeps its own index, as the file's pandas metadata or their name says."""
+    described = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+    named = {name for name in described.get("index_columns", ()) if isinstance(name, str)}
+    return [name for name in schema.names if name in named or _PANDAS_INDEX.fullmatch(name)]
 
 
 def _json_records(source: bytes, name: str) -> Iterator[DatasetRecord]:

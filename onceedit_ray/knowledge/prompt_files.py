@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from onceedit_ray.errors import DataError
-from onceedit_ray.knowledge.dataset_records import RecordFile, read_lines, read_records
+from onceedit_ray.knowledge.dataset_records import RecordFile, lines_of, read_lines, read_records
 from onceedit_ray.knowledge.readers import READERS, edits_of, recognise
 
 # Columns of plain prompts, in order of preference; `Text` is how the ME-PPL corpus spells it.
@@ -46,7 +46,7 @@ def read_prompts(path: str | Path) -> list[str]:
 def shipped_prompts() -> list[str]:
     """The general prompts that come with the package: questions, half sentences, instructions, small talk, code."""
     text = resources.files("onceedit_ray.knowledge").joinpath("data", "general_prompts.txt").read_text("utf-8")
-    return _distinct(line.strip() for line in text.splitlines() if line.strip())
+    return _distinct(line.strip() for line in lines_of(text) if line.strip())
 
 
 def _edit_prompts(file: RecordFile) -> Iterable[str]:
