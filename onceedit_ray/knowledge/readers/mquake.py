@@ -1,9 +1,9 @@
 """MQuAKE (Zhong et al. 2023, https://arxiv.org/abs/2305.14795): chains of facts, some of them edited.
 
-A record is a case: `requested_rewrite` lists its edits, each like a rewrite of CounterFact with the question that it
-answers, and `questions` ask in several ways for the end of the chain, whose answer is `new_answer` once all are made. An
-edit's rephrasing is its cloze. The chain's questions are portability probes of the case's first edit, so that each is
-put once. The unedited chain (`answer`, `single_hops`, `orig`) and aliases are left out.
+A record is a case. `requested_rewrite` lists its edits, each like a rewrite of CounterFact with the question that it
+answers; `questions` ask in several ways for the end of the chain, whose answer is `new_answer` once all edits are made.
+An edit's rephrasing is its cloze. The chain's questions are portability probes of the case's first edit, so that each
+is put once. The unedited chain (`answer`, `single_hops`, `orig`) and aliases are left out.
 """
 
 from __future__ import annotations
