@@ -89,6 +89,7 @@ class LocalModel:
         top_k: entries kept of each distribution.
         name: for messages.
         threads: that torch takes for a pass, 0 for as many as it takes where this is made.
+        context: tokens that a session holds; None takes what the model's configuration states.
     """
 
     def __init__(
@@ -99,13 +100,15 @@ class LocalModel:
         top_k: int = 64,
         name: str = "model",
         threads: int = 0,
+        context: int | None = None,
     ) -> None:
         self.network = model
         self._end_ids = frozenset(end_ids)
         self._weight_id = weight_id
         self._top_k = top_k
         self._name = name
-        self._context = context_length(model.config)
+        self._context = context or context_length(model.config)
+        self._rows = model.get_input_embeddings().weight.shape[0]
         self._cached = passes_for(model)
         self._sessions: dict[int, _Session] = {}
         self._numbers = itertools.count(time.time_ns())  # never those of this model's life before a restart
@@ -130,6 +133,7 @@ class LocalModel:
         if not ids:
             raise ModelError(f"{self._name} was given an empty prompt; give it at least one token")
         self._check_room(len(ids))
+        self._check_tokens(ids)
         session = _Session(next(self._numbers), place=-1)
         call = _Call(session, list(ids), rows, decode, sampling, _future(), threshold=threshold)
         self._sessions[session.number] = session
@@ -153,6 +157,7 @@ class LocalModel:
         if not ids or not 0 <= keep <= len(known.ids):
             raise ValueError(f"keep {keep} of {len(known.ids)} tokens and feed {len(ids)}: impossible")
         self._check_room(keep + len(ids))  # before anything is cut: a refused call leaves the session as it was
+        self._check_tokens(ids)
         call = _Call(known, list(ids), rows, decode, sampling, _future(), keep=keep)
         self._submit(call)
         return await call.answer
@@ -190,6 +195,13 @@ class LocalModel:
         if tokens > self._context:
             raise ContextLengthError(
                 f"{tokens} tokens do not fit the context of {self._context} tokens of {self._name}; shorten the prompt"
+            )
+
+    def _check_tokens(self, ids: Sequence[int]) -> None:
+        if not 0 <= min(ids) <= max(ids) < self._rows:
+            raise ModelError(
+                f"token {max(ids)} of the prompt has no row in the embedding of {self._name} ({self._rows} rows): its "
+                "tokenizer has more tokens than the model; leave the word out, or give the model's own tokenizer"
             )
 
     def _release(self, number: int) -> None:
@@ -233,15 +245,27 @@ class LocalModel:
                     self._begin(item)
                     active.append(item)
             for calls in self._shared_passes(active):
-                try:
-                    finished = self._pass(calls)
-                except Exception as error:
-                    answers += [(call.answer, error) for call in calls]
-                    active = [call for call in active if call not in calls]
-                else:
-                    answers += [(call.answer, self._answer(call)) for call in finished]
-                    active = [call for call in active if call not in finished]
+                finished, failed = self._passed(calls)
+                answers += [(call.answer, self._answer(call)) for call in finished]
+                answers += [(call.answer, error) for call, error in failed]
+                gone = {id(call) for call in finished} | {id(call) for call, _ in failed}
+                active = [call for call in active if id(call) not in gone]
             _deliver(answers)
+
+    def _passed(self, calls: Sequence[_Call]) -> tuple[list[_Call], list[tuple[_Call, Exception]]]:
+        """The calls that a pass finishes, and those that fail: where a shared pass fails, each call by itself."""
+        rows = [PassRow(call.session.place, call.session.held, call.feed, call.wanted) for call in calls]
+        try:
+            logits = self._cached.logits(rows)
+        except Exception as error:
+            if len(calls) == 1:
+                return [], [(calls[0], error)]
+            alone = [self._passed([call]) for call in calls]
+            return [call for done, _ in alone for call in done], [each for _, failed in alone for each in failed]
+        try:
+            return self._take(calls, logits), []
+        except Exception as error:  # the sessions hold what was fed: it cannot be fed again
+            return [], [(call, error) for call in calls]
 
     def _begin(self, call: _Call) -> None:
         session = call.session
@@ -274,10 +298,8 @@ class LocalModel:
             groups.append([call])
         return groups
 
-    def _pass(self, calls: Sequence[_Call]) -> list[_Call]:
-        """One forward pass for `calls`; returns those that are done."""
-        rows = [PassRow(call.session.place, call.session.held, call.feed, call.wanted) for call in calls]
-        logits = self._cached.logits(rows)
+    def _take(self, calls: Sequence[_Call], logits: Sequence[Tensor]) -> list[_Call]:
+        """What a forward pass gave each of `calls`, its last rows; returns the calls that are done."""
         self.passes += 1
         self.tokens += sum(len(call.feed) for call in calls)
         for call, logits_NV in zip(calls, logits, strict=True):
