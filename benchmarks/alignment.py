@@ -40,7 +40,7 @@ from onceedit_ray.alignment.in_parallel import cores, in_parallel
 from onceedit_ray.alignment.nearest import NearestAnchors, bfloat16_is_fast
 from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.evaluation.machine import describe_machine
-from onceedit_ray.evaluation.records import replacing
+from onceedit_ray.files import replacing
 from onceedit_ray.models.loading import input_embeddings, load_tokenizer
 from onceedit_ray.models.sources import resolve
 

@@ -28,7 +28,7 @@ from benchmarks.options import parse, parser_for
 from benchmarks.reprefilling import Reprefilling
 from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.editing.run import edit_plugin
-from onceedit_ray.evaluation.records import replacing
+from onceedit_ray.files import replacing
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.screen import Screen

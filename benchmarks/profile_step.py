@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.options import parse, parser_for
 from onceedit_ray.config import load_config
 from onceedit_ray.evaluation.machine import describe_machine
-from onceedit_ray.evaluation.records import replacing
+from onceedit_ray.files import replacing
 from onceedit_ray.models.assembly import load_for_decoding
 from onceedit_ray.models.passes import PassRow, passes_for
 from onceedit_ray.models.sources import resolve

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onceedit_ray.evaluation.machine import describe_machine
-from onceedit_ray.evaluation.records import replacing
+from onceedit_ray.evaluation.tables import markdown_table
+from onceedit_ray.files import replacing
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -58,9 +59,15 @@ class Ratios:
         print(f"\nwritten: {folder / name}.parquet, {folder / name}.md")
 
     def _markdown(self, command: str) -> str:
-        lines = [f"Measured on {self.machine} by `{command}`.", ""]
-        lines += ["| figure | median | least | greatest | rounds | goal |", "|---|---|---|---|---|---|"]
-        for line in self.lines:
-            spread = f"{line.median:.3f} | {line.least:.3f} | {line.greatest:.3f} | {line.rounds}"
-            lines.append(f"| {line.figure} | {spread} | {line.goal} |")
+        header = ["figure", "median", "least", "greatest", "rounds", "goal"]
+        rows = [
+            [
+                each.figure,
+                *(f"{ratio:.3f}" for ratio in (each.median, each.least, each.greatest)),
+                str(each.rounds),
+                each.goal,
+            ]
+            for each in self.lines
+        ]
+        lines = [f"Measured on {self.machine} by `{command}`.", "", markdown_table(header, rows)]
         return "\n".join([*lines, *(f"\n{line}." for line in self.skipped)]) + "\n"

@@ -28,8 +28,8 @@ from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.editing.run import recipe_of
 from onceedit_ray.evaluation.evaluate import Evaluation
 from onceedit_ray.evaluation.machine import describe_machine
-from onceedit_ray.evaluation.records import replacing
 from onceedit_ray.evaluation.summary import summarise
+from onceedit_ray.files import replacing
 from onceedit_ray.fusion.system import open_decoder
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit

@@ -26,7 +26,8 @@ from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.config import load_config
 from onceedit_ray.editing.run import version_for
 from onceedit_ray.evaluation.machine import describe_machine
-from onceedit_ray.evaluation.records import replacing
+from onceedit_ray.evaluation.tables import markdown_table
+from onceedit_ray.files import replacing
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.sampling import GREEDY
 from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
@@ -166,17 +167,15 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         "answers/s": "answers_per_second", "tokens/s": "tokens_per_second", "first token p50, ms": "first_p50_ms",
         "p95": "first_p95_ms", "per token p50, ms": "token_p50_ms", "p95 ": "token_p95_ms",
     }  # fmt: skip
-    rows = ["| clients | asked | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
-    rows += [
-        f"| {each['clients']} | {each['way']} | " + " | ".join(f"{each[name]:.1f}" for name in columns.values()) + " |"
-        for each in lines
-    ]
+    rows = [[str(each["clients"]), each["way"], *(f"{each[name]:.1f}" for name in columns.values())] for each in lines]
     added = [f"{each['added_p50_ms']:+.1f} ms at {each['clients']}" for each in lines if each["way"] == "http"]
     said = (
         f"HTTP adds to the first token of the same question (p50): {', '.join(added)} clients; "
         f"the goal is under {GOAL_MS:.0f} ms at 1."
     )
-    return "\n".join([*rows, "", said, "", f"Machine: {lines[0]['machine']}."])
+    return "\n".join(
+        [markdown_table(["clients", "asked", *columns], rows), "", said, "", f"Machine: {lines[0]['machine']}."]
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

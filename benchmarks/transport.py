@@ -20,7 +20,7 @@ from benchmarks.options import parse, parser_for
 from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.config import ModelConfig, load_config
 from onceedit_ray.evaluation.machine import describe_machine
-from onceedit_ray.evaluation.records import replacing
+from onceedit_ray.files import replacing
 from onceedit_ray.models.protocol import LanguageModel
 from onceedit_ray.models.sources import resolve
 

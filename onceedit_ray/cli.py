@@ -11,8 +11,8 @@ import argparse
 import asyncio
 import os
 import sys
-import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,12 +21,14 @@ from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.comparison.grid_config import is_grid, load_grid
 from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.progress import ProgressDisplay
 from onceedit_ray.threads import let_threads_sleep
 
 if TYPE_CHECKING:
     from onceedit_ray.fusion.outputs import Generation
 
 DEFAULT_CONFIG = Path("configs/quickstart.yaml")
+_say = ProgressDisplay()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,15 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options) or 0
     except OnceEditError as error:
+        _say.close()
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        _say.close()
         print("interrupted; nothing was half-written", file=sys.stderr)
         return 130
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _models_list(options: argparse.Namespace) -> None:
@@ -145,33 +145,31 @@ def _how(answer: Generation) -> str:
 def _evaluate(options: argparse.Namespace) -> None:
     let_threads_sleep()
     from onceedit_ray.editing.run import edit_plugin
-    from onceedit_ray.evaluation.evaluate_targets import evaluate_targets, write_results
-    from onceedit_ray.fusion.system import check_run, open_decoder
-    from onceedit_ray.knowledge.run_data import general_prompts, selected_edits
+    from onceedit_ray.evaluation.edit_and_evaluate import edit_and_evaluate
+    from onceedit_ray.fusion.system import open_decoder
     from onceedit_ray.knowledge.store import open_store
 
-    started = time.monotonic()
     config = load_config(options.config)
-    edits = selected_edits(config.knowledge)
-    general = general_prompts(config.evaluation.general, config.evaluation.general_limit)
-    check_run(config, _say)
-    version = edit_plugin(config, open_store(), _say)
-    decoder = open_decoder(config, version.path, _say)
-    records, gate = asyncio.run(evaluate_targets(decoder, config, edits, general, _say))
-    outcome = write_results(
-        options.results / config.name, config, version, edits, records, gate,
-        time.monotonic() - started, f"onceedit evaluate --config {options.config}",
-    )  # fmt: skip
-    print(f"{outcome.table}\n\nresults: {outcome.folder}")
+    results = edit_and_evaluate(
+        config,
+        options.results,
+        f"onceedit evaluate --config {options.config}",
+        lambda: edit_plugin(config, open_store(), _say),
+        lambda version: nullcontext(open_decoder(config, version.path, _say)),
+        _say,
+    )
+    print(f"{results.table}\n\nresults: {results.folder}")
 
 
 def _compare(options: argparse.Namespace) -> int:
     let_threads_sleep()
-    from onceedit_ray.comparison.locally import compare_here
+    from onceedit_ray.comparison.processes import in_processes
+    from onceedit_ray.comparison.run_grid import compare
 
     command = f"onceedit compare --config {options.config}{f' --scale {options.scale}' if options.scale else ''}"
     grid = load_grid(options.config, options.scale)
-    return compare_here(grid, options.results.resolve(), command, options.at_once, _say)
+    executor = in_processes(options.at_once) if options.at_once > 0 else None
+    return compare(grid, options.results.resolve(), command, executor, _say)
 
 
 def _serve(options: argparse.Namespace) -> None:

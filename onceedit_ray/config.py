@@ -6,7 +6,6 @@ This module knows no model, no data and no Ray.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -14,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from onceedit_ray.errors import ConfigError
+from onceedit_ray.validation import problems
 
 Setting = Literal["teacher_forced", "generation"]
 Shape = Literal["raw", "qa", "template", "chat"]
@@ -258,34 +258,8 @@ def parse_config(values: dict[str, Any], where: str) -> RunConfig:
 
 
 def parse_as(kind: type[Config], values: dict[str, Any], where: str) -> Config:
-    """As `parse_config`, for any kind of typed settings."""
+    """Settings as typed ones; raises `ConfigError` naming `where`, the key, and the nearest known key."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_problem(kind, detail) for detail in error.errors()[:3])
-        raise ConfigError(f"{where}: {problems}") from None
-
-
-def _problem(model: type[BaseModel], detail: Any) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        known = list(_model_at(model, detail["loc"][:-1]).model_fields)
-        near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
-        advice = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
-        return f"unknown key '{key}': {advice}"
-    if detail["type"] == "missing":
-        return f"missing key '{key}'"
-    if isinstance(detail["input"], dict):  # two keys that do not fit each other: the line says which
-        where = f"'{key}': " if key else ""
-        return where + str(detail["msg"]).removeprefix("Value error, ")
-    return f"'{key}': {detail['msg'][:1].lower()}{detail['msg'][1:]}, found {detail['input']!r}"
-
-
-def _model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel]:
-    for part in location:
-        field = model.model_fields.get(str(part))
-        if field is None:
-            continue  # a key of a mapping, such as a target's name
-        candidates = [field.annotation, *get_args(field.annotation)]
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
-    return model
+        raise ConfigError(f"{where}: {problems(error, kind)}") from None

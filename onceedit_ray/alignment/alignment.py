@@ -8,7 +8,6 @@ V  vocabulary   A  anchors   D  embedding   N  rows that are tokens   E  input e
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,11 +24,9 @@ from onceedit_ray.alignment.sparse_rows import SparseRows
 from onceedit_ray.alignment.token_map import TokenMap
 from onceedit_ray.errors import AlignmentError
 from onceedit_ray.models.surface import vocabulary_surfaces
+from onceedit_ray.progress import Count, Progress
 
 PARTS = frozenset({"calibrated", "literal", "token map"})
-_SECONDS_BETWEEN_LINES = 5.0
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,20 +211,11 @@ class Alignment:
         }
 
     def _lines(self, side: Side, what: str) -> Callable[[int, int], None] | None:
-        """Turns blocks done into a line every few seconds, so that a long build is seen to move."""
-        if self._progress is None:
+        """Turns blocks done into counts, so that a long build is seen to move."""
+        progress = self._progress
+        if progress is None:
             return None
-        progress, start = self._progress, time.monotonic()
-        last = start
-
-        def on_block(done: int, rows: int) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last >= _SECONDS_BETWEEN_LINES:
-                last = now
-                progress(f"aligning {side.name}: {what}, {100 * done // rows} % of {rows:,} after {now - start:.0f} s")
-
-        return on_block
+        return lambda done, rows: progress(Count(f"aligning {side.name}: {what}", done, rows))
 
 
 def build_alignment(

@@ -8,13 +8,9 @@ what was built is used all the same. It knows nothing about tensors' meaning.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
-import shutil
-import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,14 +21,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from onceedit_ray.files import new_folder, remove_leftovers
 from onceedit_ray.home import onceedit_home
-from onceedit_ray.knowledge.staging import in_progress, is_stale, staging_name
 
 # Part of every key: raise it when what is computed, or how it is stored, changes.
 FORMAT = 1
 _TENSORS, _DESCRIPTION = "tensors.safetensors", "entry.json"
 _CHUNK = 1 << 24
-_WRITTEN_BY_THEN = 86_400.0  # seconds; writing takes a few
 _DAMAGE = (OSError, ValueError, KeyError, SafetensorError)
 
 logger = logging.getLogger(__name__)
@@ -99,42 +94,11 @@ def _load(folder: Path) -> Entry:
 
 
 def _commit(folder: Path, entry: Entry, about: Mapping[str, str]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder.parent)
-    scratch = folder.parent / staging_name(folder.name)
-    with in_progress(scratch.name) as is_ours:
-        if not is_ours:  # another thread is writing the same
-            return
-        try:
-            _write(scratch / "new", entry, about)
-            _publish(scratch, folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _write(new: Path, entry: Entry, about: Mapping[str, str]) -> None:
-    new.mkdir(parents=True)
-    save_file({name: tensor.contiguous().cpu() for name, tensor in entry.tensors.items()}, new / _TENSORS)
-    description = {"about": dict(about), "values": entry.values, "crc32": _checksum(new / _TENSORS)}
-    (new / _DESCRIPTION).write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-def _publish(scratch: Path, folder: Path) -> None:
-    try:
-        os.rename(scratch / "new", folder)
-    except OSError:
-        if _is_whole(folder):  # another process was quicker
-            return
-        os.rename(folder, scratch / "damaged")
-        os.rename(scratch / "new", folder)
-
-
-def _remove_leftovers(alignments: Path) -> None:
-    """What builds that were killed left: at once where their process is known to be gone, else after a day."""
-    for scratch in alignments.glob(".*"):
-        with contextlib.suppress(OSError):  # another process may be removing it too
-            if is_stale(scratch.name) or time.time() - scratch.stat().st_mtime > _WRITTEN_BY_THEN:
-                shutil.rmtree(scratch, ignore_errors=True)
+    remove_leftovers(folder.parent)
+    with new_folder(folder, _is_whole) as new:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in entry.tensors.items()}, new / _TENSORS)
+        description = {"about": dict(about), "values": entry.values, "crc32": _checksum(new / _TENSORS)}
+        (new / _DESCRIPTION).write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _is_whole(folder: Path) -> bool:

@@ -19,9 +19,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from onceedit_ray.baselines.edited_model import EditedModel
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.progress import Progress
 from onceedit_ray.registry import Registry
 
-Progress = Callable[[str], None]
 S = TypeVar("S", bound="BaselineSettings")
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from onceedit_ray.baselines import BASELINES, Baseline, Material, Progress, preset
+from onceedit_ray.baselines import BASELINES, Baseline, Material, preset
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.prompt_files import read_prompts
 from onceedit_ray.knowledge.readers import read_edits
@@ -19,6 +17,7 @@ from onceedit_ray.knowledge.selection import normalised
 from onceedit_ray.models.assembly import use_threads
 from onceedit_ray.models.loading import load_model, load_tokenizer
 from onceedit_ray.models.sources import ModelFolder, resolve
+from onceedit_ray.progress import Progress
 
 
 def read_material(
@@ -67,7 +66,7 @@ def prepare_baseline(
     folder = resolve(reference, progress)
     material = read_material(folder, corpus, training, edited)
     use_threads(threads)
-    model = load_model(folder.path, dtype="float32", device="cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(folder.path, dtype="float32", device="auto")
     method: Baseline = BASELINES.get(name)(preset(name, model))
     method.check(model)
     method.prepare(model, load_tokenizer(folder.path), material, progress)

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,12 +36,14 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.baselines import BaselineSettings, Material, Progress
+from onceedit_ray.baselines import BaselineSettings, Material
 from onceedit_ray.baselines.gradient_transform import GradientFactors, GradientTransform, frozen, gradient_factors
 from onceedit_ray.baselines.teacher_forcing import OUTSIDE, AnswerBatch, answer_batch, answer_logits
 from onceedit_ray.errors import DataError
+from onceedit_ray.files import replacing
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.selection import data_hash
+from onceedit_ray.progress import Count, Progress
 
 # Part of every network's name: raise it when what is computed, or how it is stored, changes.
 FORMAT = 1
@@ -194,10 +195,8 @@ class Training:
                 self.save()
                 seconds = (time.monotonic() - start) / (self.step - first)
                 edit, locality = (sum(each) / len(losses) for each in zip(*losses, strict=True))
-                progress(
-                    f"mend: step {self.step} of {self._settings.steps}, edit loss {edit:.3f}, "
-                    f"locality loss {locality:.4f}, {seconds:.2f} s a step"
-                )
+                note = f"edit loss {edit:.3f}, locality loss {locality:.4f}, {seconds:.2f} s a step"
+                progress(Count("mend: training", self.step, self._settings.steps, note))
                 losses.clear()
 
     def take_step(self) -> tuple[float, float]:
@@ -341,11 +340,5 @@ def _read(file: Path, device: torch.device, progress: Progress) -> tuple[dict[st
 
 
 def _write(file: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Put the file in place whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, aside, metadata)
-        os.replace(aside, file)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(file) as temporary:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata)

@@ -54,6 +54,16 @@ def find_mlps(model: PreTrainedModel) -> list[Mlp]:
     return [_mlp(model, f"{layers_path}.{number}", number, layer, width) for number, layer in enumerate(layers)]
 
 
+def layer_at(layers: int, depth: float, rounded: bool = True) -> int:
+    """The layer at a share of the depth in [0, 1), counted from 0: 5/32 is layer 5 of 32 and layer 5 of 30.
+
+    rounded: to the nearest layer, as where weights are changed; otherwise down, as where a side module stands. One
+    rule for both would move committed numbers, see docs/compare-methods.md.
+    """
+    share = depth * layers
+    return min(round(share) if rounded else int(share), layers - 1)
+
+
 def layer_width(model: PreTrainedModel) -> int:
     """D, the width of the layers; embeddings may be narrower or wider (OPT-350m has 512 for 1,024)."""
     text = model.config.get_text_config()

@@ -16,8 +16,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,12 +25,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.baselines import Material, Progress
+from onceedit_ray.baselines import Material
 from onceedit_ray.baselines.activations import module_inputs
 from onceedit_ray.baselines.mlps import Mlp
 from onceedit_ray.baselines.teacher_forcing import padded
 from onceedit_ray.errors import DataError
+from onceedit_ray.files import replacing
 from onceedit_ray.models.loading import context_length
+from onceedit_ray.progress import Count, Progress
 
 TEXTS_AT_ONCE = 16
 LONGEST = 512
@@ -105,7 +105,7 @@ def _measured(
             sums[mlp.layer] = sums[mlp.layer] + product_FF if mlp.layer in sums else product_FF
         tokens += int(real_BT.sum())
         read += len(ids)
-        progress(f"reading the corpus: {read} of {len(corpus)} texts, {tokens} tokens")
+        progress(Count("reading the corpus", read, len(corpus), f"{tokens} tokens"))
     width = max(mlp.matrix_DF.shape[1] for mlp in mlps)
     if tokens < 2 * width:
         raise DataError(
@@ -150,12 +150,5 @@ def _read(file: Path, mark: str | None) -> Tensor | None:
 
 
 def _write(file: Path, C_FF: Tensor, mark: str) -> None:
-    """By one rename, so that a reader finds a whole file or none."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, scratch = tempfile.mkstemp(prefix=".building-", dir=file.parent)
-    os.close(descriptor)
-    try:
-        save_file({"C_FF": C_FF.contiguous()}, scratch, metadata={"corpus": mark})
-        os.replace(scratch, file)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+    with replacing(file) as temporary:
+        save_file({"C_FF": C_FF.contiguous()}, temporary, metadata={"corpus": mark})

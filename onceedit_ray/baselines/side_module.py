@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from onceedit_ray.baselines.activations import module_inputs
 from onceedit_ray.baselines.edited_model import EditedModel, Question, read_edit, saved_modules
-from onceedit_ray.baselines.mlps import Mlp, find_mlps
+from onceedit_ray.baselines.mlps import Mlp, find_mlps, layer_at
 from onceedit_ray.baselines.teacher_forcing import OUTSIDE, AnswerBatch
 from onceedit_ray.errors import ModelError
 
@@ -39,7 +39,7 @@ def mlp_at(model: PreTrainedModel, depth: float) -> Mlp:
     Raises `ModelError` where the model has no such MLP, or one that is not given rows of positions.
     """
     mlps = find_mlps(model)
-    mlp = mlps[min(int(depth * len(mlps)), len(mlps) - 1)]
+    mlp = mlps[layer_at(len(mlps), depth, rounded=False)]
     ids_BT = torch.zeros(2, 3, dtype=torch.long, device=model.device)
     (given,) = module_inputs(model, [mlp.projection], ids_BT, torch.ones_like(ids_BT))
     # The layer itself (OPT) or a mixture around a shared expert flattens rows and positions into one.

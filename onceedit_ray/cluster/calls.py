@@ -34,14 +34,14 @@ def fetch(reference: Any) -> Any:
         raise _own(error) from None
 
 
-def detached(method: Any, *args: object) -> Any:
+def detached(method: Any, *args: object, **named: object) -> Any:
     """Call an actor's method as nobody's child: only `ray.cancel` of what is returned cancels it."""
-    return contextvars.Context().run(method.remote, *args)
+    return contextvars.Context().run(method.remote, *args, **named)
 
 
-async def awaited(method: Any, *args: object) -> Any:
+async def awaited(method: Any, *args: object, **named: object) -> Any:
     """The result of an actor's method; raises as `result`."""
-    reference = detached(method, *args)
+    reference = detached(method, *args, **named)
     try:
         return await result(reference)
     except asyncio.CancelledError:
@@ -49,9 +49,9 @@ async def awaited(method: Any, *args: object) -> Any:
         raise
 
 
-async def received(method: Any, *args: object) -> AsyncGenerator[Any]:
+async def received(method: Any, *args: object, **named: object) -> AsyncGenerator[Any]:
     """The items of an actor's async generator as they are made; raises as `result`."""
-    generator = detached(method.options(num_returns="streaming"), *args)
+    generator = detached(method.options(num_returns="streaming"), *args, **named)
     ended = False
     try:
         async for reference in generator:

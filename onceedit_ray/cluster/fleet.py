@@ -6,7 +6,7 @@ everything back. The driver talks to the coordinator alone, through the same met
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,18 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from onceedit_ray.cluster.calls import awaited, fetch, received
+from onceedit_ray.cluster.calls import fetch
 from onceedit_ray.cluster.coordinator import Coordinator
 from onceedit_ray.cluster.model_actor import ModelActor, Seat
 from onceedit_ray.cluster.placement import actor_options, reserve
+from onceedit_ray.cluster.proxy import actor_proxy
 from onceedit_ray.config import ModelConfig, PluginConfig, RunConfig
 from onceedit_ray.errors import ConfigError
-from onceedit_ray.fusion.outputs import Generation, Score
-from onceedit_ray.models.sampling import GREEDY, Sampling
+from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.models.sources import ModelFolder, resolve
+from onceedit_ray.progress import Progress, silent
 
 PLUGIN = "plug-in"
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Fleet:
         cls,
         config: RunConfig,
         edited: Path,
-        progress: Progress = lambda line: None,
+        progress: Progress = silent,
         coordinator: Any = Coordinator,
     ) -> Fleet:
         """Start every actor `config` names, with the plug-in version in folder `edited`.
@@ -78,7 +77,7 @@ class Fleet:
             raise
         return fleet
 
-    def add_target(self, name: str, config: ModelConfig, progress: Progress = lambda line: None) -> None:
+    def add_target(self, name: str, config: ModelConfig, progress: Progress = silent) -> None:
         """Take in one more LLM: an actor and an alignment. It answers with all edits made so far; no edit is run.
 
         Raises `ConfigError` where the name is taken or the cluster has no room, `ModelError` where the model cannot be
@@ -152,7 +151,7 @@ class Fleet:
         if name in self.groups:
             remove_placement_group(self.groups.pop(name))
 
-    def prepare(self, strategies: Sequence[str], progress: Progress = lambda line: None) -> None:
+    def prepare(self, strategies: Sequence[str], progress: Progress = silent) -> None:
         """Build or load the alignments that `strategies` need, on every target, before anything is timed."""
         for name in self.actors:
             if name != PLUGIN:
@@ -164,9 +163,9 @@ class Fleet:
         return fetch(self.actors[name].seat.remote())
 
     @property
-    def answerer(self) -> RemoteDecoder:
-        """The decoder, for an evaluation."""
-        return RemoteDecoder(self.coordinator)
+    def answerer(self) -> FusedDecoder:
+        """The coordinator's decoder, for an evaluation."""
+        return actor_proxy(FusedDecoder, self.coordinator)
 
     def stop(self) -> None:
         """End all actors and free their reservations."""
@@ -176,69 +175,3 @@ class Fleet:
             self.discard(seated)
         for name in list(self.groups):
             self._remove(name)
-
-
-class RemoteDecoder:
-    """The coordinator's decoder, with the methods of `FusedDecoder`; a caller that is cancelled ends its request."""
-
-    def __init__(self, coordinator: ActorHandle) -> None:
-        self._coordinator = coordinator
-
-    async def generate(
-        self,
-        target: str,
-        prompt: str,
-        strategy: str | None = None,
-        max_new_tokens: int | None = None,
-        sampling: Sampling = GREEDY,
-    ) -> Generation:
-        """As `FusedDecoder.generate`."""
-        return await self._ask("generate", target, prompt, strategy, max_new_tokens, sampling)
-
-    async def generate_all(
-        self,
-        prompts: Mapping[str, str],
-        strategy: str | None = None,
-        max_new_tokens: int | None = None,
-        sampling: Sampling = GREEDY,
-    ) -> dict[str, Generation]:
-        """As `FusedDecoder.generate_all`."""
-        return await self._ask("generate_all", dict(prompts), strategy, max_new_tokens, sampling)
-
-    def stream(
-        self,
-        target: str,
-        prompt: str,
-        strategy: str | None = None,
-        max_new_tokens: int | None = None,
-        sampling: Sampling = GREEDY,
-    ) -> AsyncGenerator[list[int] | Generation]:
-        """As `FusedDecoder.stream`."""
-        return received(self._coordinator.stream, target, prompt, strategy, max_new_tokens, sampling)
-
-    async def score(self, target: str, prompt: str, gold: Sequence[int], strategy: str | None = None) -> Score:
-        """As `FusedDecoder.score`."""
-        return await self._ask("score", target, prompt, gold, strategy)
-
-    async def gate(self, prompt: str) -> float:
-        """As `FusedDecoder.gate`."""
-        return await self._ask("gate", prompt)
-
-    async def render(self, target: str, question: str, shape: str) -> str:
-        """As `FusedDecoder.render`."""
-        return await self._ask("render", target, question, shape)
-
-    async def gold(self, target: str, prompt: str, answer: str) -> tuple[int, ...]:
-        """As `FusedDecoder.gold`."""
-        return await self._ask("gold", target, prompt, answer)
-
-    async def text(self, target: str, ids: Sequence[int]) -> str:
-        """As `FusedDecoder.text`."""
-        return await self._ask("text", target, ids)
-
-    async def restriction(self, target: str, strategy: str) -> str:
-        """As `FusedDecoder.restriction`."""
-        return await self._ask("restriction", target, strategy)
-
-    async def _ask(self, method: str, *args: object) -> Any:
-        return await awaited(getattr(self._coordinator, method), *args)

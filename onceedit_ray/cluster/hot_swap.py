@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 from onceedit_ray.cluster.calls import result
 from onceedit_ray.cluster.fleet import Fleet, Seated
+from onceedit_ray.cluster.proxy import proxy
 from onceedit_ray.cluster.trainer import RemoteBuilder
 from onceedit_ray.config import RunConfig
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.home import onceedit_home
-from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
-from onceedit_ray.living.edit_book import EditBook, Status
+from onceedit_ray.living.edit_book import EditBook
 from onceedit_ray.living.edit_queue import EditQueue, Switch
-from onceedit_ray.living.edit_views import BatchView, EditList, EditView, VersionView
 
 LOG = logging.getLogger(__name__)
 BOOK = "edits.json"
@@ -70,29 +68,10 @@ def open_living(config: RunConfig, fleet: Fleet, active: Version) -> EditQueue:
     return EditQueue(book, open_store(), active, config.living, RemoteBuilder(config), FleetLoader(fleet))
 
 
-class RemoteKnowledge:
-    """`backend.Knowledge` over a `Models` deployment."""
+def remote_knowledge(models: Any) -> EditQueue:
+    """The queue of edits of a `Models` deployment."""
 
-    def __init__(self, models: Any) -> None:
-        self._models = models
+    async def call(method: str, *args: object, **named: object) -> Any:
+        return await result(models.knowledge.remote(method, *args, **named))
 
-    async def submit(self, edits: Sequence[Edit]) -> BatchView:
-        return await self._ask("submit", list(edits))
-
-    async def edits(self, after: str | None = None, limit: int = 100, status: Status | None = None) -> EditList:
-        return await self._ask("edits", after, limit, status)
-
-    async def found(self, id: str) -> EditView | BatchView:
-        return await self._ask("found", id)
-
-    async def remove(self, id: str) -> EditView | BatchView:
-        return await self._ask("remove", id)
-
-    async def versions(self) -> list[VersionView]:
-        return await self._ask("versions")
-
-    async def activate(self, id: str) -> VersionView:
-        return await self._ask("activate", id)
-
-    async def _ask(self, method: str, *args: object) -> Any:
-        return await result(self._models.knowledge.remote(method, *args))
+    return proxy(EditQueue, call)

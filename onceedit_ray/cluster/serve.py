@@ -15,7 +15,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from ray.serve import Application
 from onceedit_ray.cluster.calls import awaited, fetch, received
 from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
-from onceedit_ray.cluster.hot_swap import RemoteKnowledge, open_living
+from onceedit_ray.cluster.hot_swap import open_living, remote_knowledge
 from onceedit_ray.cluster.telemetry import Metrics, VersionGauge
 from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.editing.run import version_for
@@ -37,6 +37,7 @@ from onceedit_ray.errors import ModelError
 from onceedit_ray.fusion.members import Plugin
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.sampling import GREEDY
+from onceedit_ray.progress import Progress
 from onceedit_ray.serving.backend import PROBE_SECONDS
 from onceedit_ray.serving.generation import BUSY, GenerationEnd, GenerationRequest, answer, probe, speak
 from onceedit_ray.serving.ingress import build_ingress
@@ -125,7 +126,7 @@ class RemoteBackend:
     def __init__(self, models: Any) -> None:
         self._models = models
         self._coordinator: ActorHandle | None = None
-        self.knowledge = RemoteKnowledge(models)
+        self.knowledge = remote_knowledge(models)
 
     async def targets(self) -> Sequence[str]:
         return await self._ask("targets")
@@ -181,9 +182,9 @@ class Models:
         asked = (GenerationRequest(target, 4, GREEDY, question) for target in config.targets)
         fetch([self.fleet.coordinator.answer.remote(each) for each in asked])
 
-    async def knowledge(self, method: str, *args: Any) -> Any:
+    async def knowledge(self, method: str, *args: Any, **named: Any) -> Any:
         """What `edit_queue.EditQueue` says: `method` is one of `backend.Knowledge`."""
-        return await getattr(self._living, method)(*args)
+        return await getattr(self._living, method)(*args, **named)
 
     async def coordinator(self) -> ActorHandle:
         """The actor that answers."""
@@ -232,7 +233,7 @@ def _cpus(config: RunConfig) -> float:
     return sum(model.num_cpus for model in models) + config.living.num_cpus + 1.0
 
 
-def serve_here(args: ServeArgs, host: str, port: int, progress: Callable[[str], None] = print) -> None:
+def serve_here(args: ServeArgs, host: str, port: int, progress: Progress = print) -> None:
     """Serve in a Ray of this process's own until interrupted or terminated.
 
     Raises the errors of a run file, version or key that is wrong before Ray is started.

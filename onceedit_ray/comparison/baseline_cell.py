@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.baselines import Baseline
@@ -29,10 +28,9 @@ from onceedit_ray.digest import digest
 from onceedit_ray.knowledge.run_data import general_prompts
 from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.models.assembly import open_codec, use_threads
-from onceedit_ray.models.loading import load_model, load_tokenizer
+from onceedit_ray.models.loading import device_for, load_model, load_tokenizer
 from onceedit_ray.models.sources import resolve
-
-Progress = Callable[[str], None]
+from onceedit_ray.progress import Count, Progress
 
 
 class BaselineCell:
@@ -47,7 +45,7 @@ class BaselineCell:
         self._plan, self._folder, self._progress = plan, folder, progress
         source = resolve(plan.target.model, progress)
         use_threads(plan.target.threads)
-        device = "cuda" if plan.target.num_gpus and torch.cuda.is_available() else "cpu"
+        device = device_for(plan.target.num_gpus)
         spread = "auto" if plan.target.num_gpus > 1 else None
         self._sources = Sources(plan.dataset)
         self._source = source
@@ -81,7 +79,7 @@ class BaselineCell:
         total = len(kept) + len(left)
 
         def told() -> None:
-            self._progress(f"scoring {len(kept)} of {total}")
+            self._progress(Count("scoring", len(kept), total))
 
         if left and batch:
             await self._batch(target, scoring, left, told)

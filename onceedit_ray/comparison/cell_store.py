@@ -19,7 +19,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from onceedit_ray.errors import StoreError
-from onceedit_ray.evaluation.records import Record, replacing, write_records
+from onceedit_ray.evaluation.records import Record, write_records
+from onceedit_ray.files import replacing
 
 _RESULT = "cell.json"
 _RECORDS = "records.parquet"

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings, preset
@@ -27,21 +26,21 @@ from onceedit_ray.comparison.grid_config import (
     RowConfig,
     TargetConfig,
 )
-from onceedit_ray.config import EditingConfig, EvaluationConfig, RunConfig
+from onceedit_ray.config import EvaluationConfig, RunConfig, parse_as
 from onceedit_ray.digest import digest
-from onceedit_ray.errors import ConfigError, DataError, OnceEditError
+from onceedit_ray.errors import DataError, OnceEditError
 from onceedit_ray.fusion.system import check_run
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.prompt_files import read_prompts
 from onceedit_ray.knowledge.run_data import general_prompts, selected_edits, unrelated_prompts
 from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.models.sources import ModelFolder, resolve
+from onceedit_ray.progress import Progress, silent
 
 FORMAT = 1
 """Part of every cell's id: raise it when what a cell computes, or how it is stored, changes."""
 
 Measure = Literal["scores", "cost"]
-Progress = Callable[[str], None]
 
 # What a method costs beside the others, for the order of cells alone: cheap ones first, unknown ones in the middle.
 _COST = {ONCEEDIT: 1, "ft-l": 1, "grace": 2, "wise": 4, "defer": 4, "memit": 6, "rome": 7, "mend": 9}
@@ -114,7 +113,7 @@ def corpus_texts(files: Sequence[Path], count: int) -> list[str]:
     return texts if len(texts) <= count else random.Random(0).sample(texts, count)
 
 
-def cells_of(config: GridConfig, progress: Progress = lambda line: None) -> list[Cell]:
+def cells_of(config: GridConfig, progress: Progress = silent) -> list[Cell]:
     """The cells of a grid, row by row.
 
     Raises:
@@ -185,19 +184,17 @@ class _Expansion:
         config = self._config
         data = config.limited(dataset)
         editing = {**config.editing.model_dump(), "unrelated": data.unrelated, **row.editing}
-        try:
-            run = RunConfig(
-                name=dataset,
-                knowledge=data.model_copy(update={"training": None, "unrelated": ()}),
-                plugin=row.plugin or config.plugin,
-                targets={name: target},
-                editing=EditingConfig(**editing),
-                alignment=config.alignment,
-                fusion=config.fusion.model_copy(update={"strategy": row.strategy}),
-                evaluation=evaluation,
-            )
-        except ValidationError as error:
-            raise ConfigError(f"row '{row.label}': {_first(error)}") from None
+        values = {
+            "name": dataset,
+            "knowledge": data.model_copy(update={"training": None, "unrelated": ()}),
+            "plugin": row.plugin or config.plugin,
+            "targets": {name: target},
+            "editing": editing,
+            "alignment": config.alignment,
+            "fusion": config.fusion.model_copy(update={"strategy": row.strategy}),
+            "evaluation": evaluation,
+        }
+        run = parse_as(RunConfig, values, f"row '{row.label}'")
         if run.model_dump_json() not in self._checked:
             check_run(run, self._progress)
             self._checked.add(run.model_dump_json())
@@ -212,10 +209,8 @@ class _Expansion:
             chosen: BaselineSettings = preset(row.method, shape)
         else:
             chosen = method.presets.get(target.preset, method.presets["default"])
-        try:
-            settings = method.Settings(**{**chosen.model_dump(), **target.settings.get(row.method, {}), **row.settings})
-        except ValidationError as error:
-            raise ConfigError(f"{where}: {_first(error)}") from None
+        values = {**chosen.model_dump(), **target.settings.get(row.method, {}), **row.settings}
+        settings: BaselineSettings = parse_as(method.Settings, values, where)
         try:
             method(settings).check(shape)
         except OnceEditError as error:
@@ -282,11 +277,3 @@ class _Expansion:
     def _cost(self, method: str, target: TargetConfig) -> float:
         parameters = sum(parameter.numel() for parameter in self._shape(target).parameters())
         return _COST.get(method, 3) * parameters**0.5
-
-
-def _first(error: ValidationError) -> str:
-    detail = error.errors()[0]
-    key = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        return f"unknown setting '{key}'; take it out"
-    return f"'{key}': {detail['msg'][:1].lower()}{detail['msg'][1:]}, found {detail['input']!r}"

@@ -16,8 +16,8 @@ from onceedit_ray.comparison.paper import PaperRow, PaperTable, paper_table
 from onceedit_ray.comparison.table import CLOCKS, Block, blocks, write_table
 from onceedit_ray.evaluation.figures import SETTING_LABELS
 from onceedit_ray.evaluation.machine import describe_machine
-from onceedit_ray.evaluation.records import replacing
-from onceedit_ray.evaluation.report import markdown_text
+from onceedit_ray.evaluation.tables import markdown_table, markdown_text
+from onceedit_ray.files import replacing
 
 _LABELS = {**SETTING_LABELS, **CLOCKS}
 _READING = {
@@ -106,15 +106,11 @@ def _markdown(block: Block, marks: Mapping[str, str]) -> str:
     if block.groups:
         names = [name for name, count in block.groups for _ in range(count)]
         heads = [f"{name} {head}".strip() for name, head in zip(names, block.columns, strict=True)]
-    lines = [_line(["", *map(markdown_text, heads)]), _line(["---", *["---:"] * len(heads)])]
-    for label, values in block.rows.items():
-        cells = [_figure(value, head) for value, head in zip(values, block.columns, strict=True)]
-        lines.append(_line([markdown_text(label), *cells]))
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    rows = [
+        [markdown_text(label), *(_figure(value, head) for value, head in zip(values, block.columns, strict=True))]
+        for label, values in block.rows.items()
+    ]
+    return markdown_table(["", *map(markdown_text, heads)], rows, figures=len(heads))
 
 
 def _figure(value: float | None, head: str) -> str:
@@ -132,15 +128,15 @@ def _drift(config: GridConfig, cells: Sequence[Cell], results: Mapping[str, Cell
             rows.setdefault((cell.dataset, cell.row), {})[cell.target] = result.drift
     if not rows:
         return []
-    lines = [_line(["", "", *config.targets]), _line(["---", "---", *["---:"] * len(config.targets)])]
-    lines += [
-        _line([dataset, markdown_text(row), *(_figure(at.get(target), "") for target in config.targets)])
+    shares = [
+        [dataset, markdown_text(row), *(_figure(at.get(target), "") for target in config.targets)]
         for (dataset, row), at in rows.items()
     ]
+    table = markdown_table(["", "", *config.targets], shares, figures=len(config.targets))
     asked = (
         f"The share of {config.evaluation.drift_limit} general prompts whose answer is the unedited one, to the token."
     )
-    return [f"## Drift\n\n{asked}\n\n" + "\n".join(lines)]
+    return [f"## Drift\n\n{asked}\n\n{table}"]
 
 
 def _failures(cells: Sequence[Cell], failures: Mapping[str, str]) -> list[str]:
@@ -166,9 +162,8 @@ def _differences(config: GridConfig, results: Mapping[str, CellResult], paper: P
         "fusion": ", ".join(dict.fromkeys(row.strategy for row in config.rows if row.method == ONCEEDIT)) or "none",
     }
     if paper is None:
-        lines = [_line(["", "here"]), _line(["---", "---"])]
-        lines += [_line([name, markdown_text(text, 400)]) for name, text in ours.items()]
-        return "## What was compared\n\n" + "\n".join(lines)
+        rows = [[name, markdown_text(text, 400)] for name, text in ours.items()]
+        return "## What was compared\n\n" + markdown_table(["", "here"], rows)
     theirs = {
         "targets": ", ".join(paper.targets),
         "plug-in": paper.plugin,
@@ -177,24 +172,25 @@ def _differences(config: GridConfig, results: Mapping[str, CellResult], paper: P
         "prompts": "baselines with and without a prompt template, the better figure of the two",
         "fusion": "token by token, literal relative matrix (strategy onceedit here)",
     }
-    lines = [_line(["", "the paper", "here"]), _line(["---", "---", "---"])]
-    lines += [_line([name, markdown_text(theirs[name], 400), markdown_text(ours[name], 400)]) for name in ours]
+    rows = [[name, markdown_text(theirs[name], 400), markdown_text(ours[name], 400)] for name in ours]
     return (
         "## What differs\n\nThe paper's figures are for orientation: models, sizes and settings are not the same.\n\n"
-        + "\n".join(lines)
+        + markdown_table(["", "the paper", "here"], rows)
     )
 
 
 def _settings(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> str:
-    lines = [_line(["row", "target", "settings"]), _line(["---", "---", "---"])]
+    rows: list[list[str]] = []
     seen = set()
     for cell in cells:
         if cell.plan.settings is None or (cell.row, cell.target) in seen:
             continue
         seen.add((cell.row, cell.target))
         text = ", ".join(f"{key} {value}" for key, value in cell.plan.settings.items())
-        lines.append(_line([markdown_text(cell.row), markdown_text(cell.target), markdown_text(text, 600)]))
-    return "## Settings of the baselines\n\n" + "\n".join(lines) if seen else "No baseline is part of this table."
+        rows.append([markdown_text(cell.row), markdown_text(cell.target), markdown_text(text, 600)])
+    if not rows:
+        return "No baseline is part of this table."
+    return "## Settings of the baselines\n\n" + markdown_table(["row", "target", "settings"], rows)
 
 
 def _run(results: Mapping[str, CellResult], command: str) -> str:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from onceedit_ray.comparison.cells import Plan
 from onceedit_ray.comparison.scoring import KeptRecords, Scoring, units_left
@@ -16,10 +13,9 @@ from onceedit_ray.fusion.system import open_decoder
 from onceedit_ray.knowledge.run_data import general_prompts, selected_edits, unrelated_prompts
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.assembly import use_threads
-from onceedit_ray.models.loading import load_model, load_tokenizer
+from onceedit_ray.models.loading import device_for, load_model, load_tokenizer
 from onceedit_ray.models.sources import resolve
-
-Progress = Callable[[str], None]
+from onceedit_ray.progress import Count, Progress
 
 
 async def score_version(
@@ -40,7 +36,7 @@ async def score_version(
     total = len(kept) + len(left)
     scoring = Scoring(decoder, plan.target_name, folder.name, evaluation, edits, general, kept)
     with watch.of("score"):
-        await scoring.score(left, lambda: progress(f"scoring {len(kept)} of {total}"))
+        await scoring.score(left, lambda: progress(Count("scoring", len(kept), total)))
     return kept
 
 
@@ -49,8 +45,8 @@ def time_edit(run: RunConfig, watch: Stopwatch, progress: Progress) -> None:
     edits, unrelated = selected_edits(run.knowledge), unrelated_prompts(run.editing.unrelated)
     base = resolve(run.plugin.model, progress)
     use_threads(run.plugin.threads)
-    device = "cuda" if run.plugin.num_gpus and torch.cuda.is_available() else "cpu"
-    model, tokenizer = load_model(base.path, "float32", device), load_tokenizer(base.path)
+    model = load_model(base.path, "float32", device_for(run.plugin.num_gpus))
+    tokenizer = load_tokenizer(base.path)
     editor = EDITORS.get(run.editing.editor)(model, tokenizer, edits, unrelated, run.editing, run.plugin.view)
     with watch.of("edit"):
-        editor.run(lambda epoch: progress(f"epoch {epoch.number} of {run.editing.max_epochs}"))
+        editor.run(lambda epoch: progress(Count("epochs", epoch.number, run.editing.max_epochs)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,8 +23,7 @@ from onceedit_ray.evaluation.records import Record
 from onceedit_ray.evaluation.summary import SETTINGS, summarise
 from onceedit_ray.knowledge.run_data import selected_edits
 from onceedit_ray.knowledge.store import KnowledgeStore
-
-Progress = Callable[[str], None]
+from onceedit_ray.progress import Progress
 
 
 def version_store(results: Path) -> KnowledgeStore:

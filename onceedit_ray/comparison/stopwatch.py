@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from onceedit_ray.evaluation.records import replacing
+from onceedit_ray.files import replacing
 
 
 class Stopwatch:

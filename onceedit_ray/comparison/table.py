@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from onceedit_ray.comparison.cell_store import CellResult
 from onceedit_ray.comparison.cells import Cell
 from onceedit_ray.comparison.grid_config import ONCEEDIT, GridConfig, TableConfig
-from onceedit_ray.evaluation.records import replacing
 from onceedit_ray.evaluation.summary import PROPERTIES, SETTINGS
+from onceedit_ray.files import replacing
 
 Value = float | None
 COLUMNS = (*PROPERTIES, "average")

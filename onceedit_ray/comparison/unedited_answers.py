@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from onceedit_ray.evaluation.records import replacing
+from onceedit_ray.files import replacing
 from onceedit_ray.fusion.outputs import Generation, Score
 
 

@@ -5,7 +5,7 @@ A version's id is made of everything that went into it, so the same run file fin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.editors import Epoch
@@ -16,8 +16,7 @@ from onceedit_ray.knowledge.run_data import selected_edits, unrelated_prompts
 from onceedit_ray.knowledge.store import KnowledgeStore, open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.sources import resolve
-
-Progress = Callable[[str], None]
+from onceedit_ray.progress import Count, Progress, silent
 
 
 def version_for(config: RunConfig, version_id: str | None = None, progress: Progress = print) -> Version:
@@ -38,7 +37,7 @@ def version_for(config: RunConfig, version_id: str | None = None, progress: Prog
 
 
 def recipe_of(
-    config: RunConfig, edits: Sequence[Edit], parent: Version | None = None, progress: Progress = lambda line: None
+    config: RunConfig, edits: Sequence[Edit], parent: Version | None = None, progress: Progress = silent
 ) -> Recipe:
     """The recipe of a version that knows `edits`, begun at the base plug-in or gone on with from `parent`.
 
@@ -60,7 +59,10 @@ def edit_plugin(config: RunConfig, store: KnowledgeStore, progress: Progress = p
         return store.activate(recipe.id)
     drawn = sum(map(len, recipe.unrelated))
     progress(f"editing {recipe.base.name}: {len(edits)} edits, {drawn} unrelated prompts to draw from")
-    trained = train(recipe, lambda epoch: progress(_line(epoch, config.editing.max_epochs)))
+    trained = train(recipe, lambda epoch: progress(_count(epoch, config.editing.max_epochs, recipe.base.name)))
+    last = trained.outcome.epochs[-1]
+    if last.number < config.editing.max_epochs:  # training ended early, and so does its count
+        progress(_count(last, last.number, recipe.base.name))
     version = store.commit(trained.manifest(), edits, trained.write)
     outcome = trained.outcome
     done = (
@@ -72,9 +74,9 @@ def edit_plugin(config: RunConfig, store: KnowledgeStore, progress: Progress = p
     return store.activate(version.id)
 
 
-def _line(epoch: Epoch, most: int) -> str:
-    return (
-        f"epoch {epoch.number:2d}/{most}  edit loss {epoch.edit_loss:.3f}  gate loss {epoch.weight_loss:.3f}  "
-        f"learnt {epoch.learnt:4.0%}  gate open for {epoch.recall:4.0%} of edits, "
-        f"{epoch.false_alarms:4.0%} of unrelated prompts  ({epoch.seconds:.0f} s)"
+def _count(epoch: Epoch, total: int, name: str) -> Count:
+    note = (
+        f"edit loss {epoch.edit_loss:.3f}, gate loss {epoch.weight_loss:.3f}, learnt {epoch.learnt:.0%}, "
+        f"gate open for {epoch.recall:.0%} of edits and {epoch.false_alarms:.0%} of unrelated prompts"
     )
+    return Count(f"epochs of {name}", epoch.number, total, note)

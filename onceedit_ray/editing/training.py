@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.config import RunConfig
@@ -23,7 +22,7 @@ from onceedit_ray.knowledge.manifest import Manifest
 from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.assembly import use_threads
-from onceedit_ray.models.loading import load_model, load_tokenizer, without_progress_bars
+from onceedit_ray.models.loading import device_for, load_model, load_tokenizer, without_progress_bars
 from onceedit_ray.models.sources import ModelFolder
 
 
@@ -107,9 +106,8 @@ def train(recipe: Recipe, report: Callable[[Epoch], None]) -> Trained:
     """Edit the plug-in as `recipe` says; calls `report` after each epoch. Raises the errors of loading."""
     config = recipe.config
     use_threads(config.plugin.threads)
-    device = "cuda" if config.plugin.num_gpus and torch.cuda.is_available() else "cpu"
     start = recipe.base.path if recipe.parent is None else recipe.parent.path
-    model = load_model(start, dtype="float32", device=device)
+    model = load_model(start, dtype="float32", device=device_for(config.plugin.num_gpus))
     tokenizer = load_tokenizer(start)
     going_on = () if recipe.parent is None else (recipe.known, config.living.rehearsal * max(len(recipe.new), 1))
     editor = EDITORS.get(config.editing.editor)(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,9 @@ from onceedit_ray.evaluation.report import ReportMeta, before_after_table, write
 from onceedit_ray.evaluation.summary import summarise
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.version import Version
+from onceedit_ray.progress import Progress, counting
 
-Progress = Callable[[str], None]
-SECONDS_BETWEEN_LINES = 10.0
 SHOWN_ANSWERS = 6
-
-
-class Counter:
-    """Counts what is done and says so, in one line every few seconds."""
-
-    def __init__(self, what: str, total: int, progress: Progress) -> None:
-        self._what, self._total, self._progress = what, total, progress
-        self._done, self._started, self._last = 0, time.monotonic(), time.monotonic()
-
-    def __call__(self, done: int) -> None:
-        self._done += done
-        now = time.monotonic()
-        if now - self._last >= SECONDS_BETWEEN_LINES or self._done == self._total:
-            self._last = now
-            left = (now - self._started) / self._done * (self._total - self._done)
-            self._progress(f"{self._what}: {self._done}/{self._total} ({left:.0f} s left)")
 
 
 async def evaluate_targets(
@@ -55,7 +37,7 @@ async def evaluate_targets(
 
     async def scored(target: str) -> list[Record]:
         async with turns:
-            counter = Counter(f"evaluating {target}", questions, progress)
+            counter = counting(f"evaluating {target}", questions, progress)
             return await Evaluation(answerer, target, config.name, config.evaluation, counter).run(edits, drift)
 
     prompts = sum(1 + len(edit.rephrasings) + len(edit.locality) for edit in edits) + len(general)
@@ -63,7 +45,7 @@ async def evaluate_targets(
 
     async def gate() -> list[GateRecord]:
         async with turns:
-            counter = Counter("reading the gate", prompts, progress)
+            counter = counting("reading the gate", prompts, progress)
             shapes, concurrency = config.evaluation.gate_shapes, config.evaluation.concurrency
             return await read_gate(answerer, first, edits, general, shapes, concurrency, counter)
 

@@ -19,8 +19,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from onceedit_ray.evaluation.records import GateRecord, replacing
+from onceedit_ray.evaluation.records import GateRecord
 from onceedit_ray.evaluation.summary import PROPERTIES, SETTINGS
+from onceedit_ray.files import replacing
 from onceedit_ray.fusion.decoder import UNEDITED
 
 SETTING_LABELS = {

@@ -6,11 +6,9 @@ is produced nor what is concluded from it.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -19,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onceedit_ray.config import Setting, Shape
-from onceedit_ray.errors import DataError, StoreError
+from onceedit_ray.errors import DataError
+from onceedit_ray.files import replacing
 
 Property = Literal["reliability", "generality", "locality", "portability", "general"]
 GateKind = Literal["edit", "rephrasing", "locality", "general"]
@@ -177,27 +176,6 @@ def read_gate_records(path: str | Path) -> pa.Table:
 def gate_records_from(table: pa.Table) -> list[GateRecord]:
     """The rows of a `read_gate_records` table, in order."""
     return [GateRecord(**row) for row in table.to_pylist()]
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, moved onto it when the block ends well and removed otherwise.
-
-    A reader sees the old file or the new one, never a part. Raises `StoreError` where the disk refuses.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        cause = error.strerror or error
-        raise StoreError(f"cannot write {path}: {cause}; free space or choose another folder") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _write(path: Path, rows: Iterable[Record | GateRecord], schema: pa.Schema) -> None:

@@ -1,14 +1,11 @@
 """A run as people read it: `report.md` with its figures, `summary.json`, and a plain table for the terminal.
 
 Lays out what summary and records say. It scores nothing, and knows neither models nor how a run was started.
-Prompts and answers are other people's text: whatever they hold, they stay inside their table cell.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,13 +13,14 @@ from typing import Any
 
 from onceedit_ray.evaluation.figures import KIND_LABELS, PROPERTY_LABELS, SETTING_LABELS, draw_gate, draw_scores
 from onceedit_ray.evaluation.machine import package_versions
-from onceedit_ray.evaluation.records import GateRecord, Record, replacing
+from onceedit_ray.evaluation.records import GateRecord, Record
 from onceedit_ray.evaluation.summary import PROPERTIES, SETTINGS, strategies_of
+from onceedit_ray.evaluation.tables import fitted, markdown_table, markdown_text, plain_table
+from onceedit_ray.files import replacing
 from onceedit_ray.fusion.decoder import UNEDITED
 from onceedit_ray.knowledge.prompt_shapes import unwrap
 
 ANSWERS_SHOWN = 3  # edits whose answers the report shows side by side, for each target
-_CELL = 120  # characters of a prompt or answer shown in a Markdown cell
 _COLUMNS = (13, 40, 16, 18, 18)  # of the terminal: asked, prompt, wanted, unedited, edited
 
 _ASKED = {
@@ -104,22 +102,13 @@ def before_after_table(
     for target, rows in summary["targets"].items():
         setting = _shown_setting(rows)
         title = f"{target}: {SETTING_LABELS[setting].lower()}, mean over records"
-        blocks.append(f"{title}\n{_plain_table(*_before_after(rows, setting))}")
+        blocks.append(f"{title}\n{plain_table(*_before_after(rows, setting))}")
         answers = _answers(records, target, shown, n)
         if answers:
             rows_shown = [[_ASKED_ONE[record.property], *_texts(record)] for record in answers]
-            cells = [[_fit(_printable(text), at) for text, at in zip(row, _COLUMNS, strict=True)] for row in rows_shown]
-            blocks.append(_plain_table(["asked", "prompt", "wanted", "unedited", f"edited ({shown})"], cells))
+            cells = [[fitted(text, at) for text, at in zip(row, _COLUMNS, strict=True)] for row in rows_shown]
+            blocks.append(plain_table(["asked", "prompt", "wanted", "unedited", f"edited ({shown})"], cells))
     return "\n\n".join(blocks)
-
-
-def markdown_text(text: str, limit: int = _CELL) -> str:
-    """`text` for one cell of a Markdown table: on one line, cut at `limit` characters, nothing in it read as markup."""
-    shown = _printable(text)
-    if len(shown) > limit:
-        shown = shown[: limit - 1] + "…"
-    escaped = re.sub(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", shown)
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _sections(summary: Mapping[str, Any], records: Sequence[Record], meta: ReportMeta) -> Iterable[str]:
@@ -172,14 +161,14 @@ def _facts(summary: Mapping[str, Any], meta: ReportMeta) -> str:
         ["versions", markdown_text(", ".join(f"{name} {version}" for name, version in meta.versions.items()), 300)],
         ["command", markdown_text(meta.command, 500)],
     ]
-    return _markdown_table(["", ""], rows)
+    return markdown_table(["", ""], rows)
 
 
 def _before_after_section(target: str, rows: Mapping[str, Any]) -> str:
     setting = _shown_setting(rows)
     header, cells = _before_after(rows, setting)
     title = f"**{markdown_text(target)}** ({SETTING_LABELS[setting].lower()}, mean over records)"
-    return title + "\n\n" + _markdown_table([markdown_text(name) for name in header], cells)
+    return title + "\n\n" + markdown_table([markdown_text(name) for name in header], cells)
 
 
 def _before_after(rows: Mapping[str, Any], setting: str) -> tuple[list[str], list[list[str]]]:
@@ -229,7 +218,7 @@ def _answers_section(summary: Mapping[str, Any], records: Sequence[Record]) -> s
             [_ASKED_ONE[record.property], *(markdown_text(text) for text in _texts(record)), _verdict(record)]
             for record in answers
         ]
-        parts.append(f"**{markdown_text(target)}**\n\n{_markdown_table(header, rows)}")
+        parts.append(f"**{markdown_text(target)}**\n\n{markdown_table(header, rows)}")
     return "\n\n".join(parts)
 
 
@@ -253,7 +242,7 @@ def _score_tables(targets: Mapping[str, Any]) -> Iterable[str]:
             if row[setting]["average"] is not None
         ]
         if cells:
-            yield f"### {SETTING_LABELS[setting]}\n\n{_markdown_table(header, cells)}"
+            yield f"### {SETTING_LABELS[setting]}\n\n{markdown_table(header, cells)}"
 
 
 def _gate_section(gate: Mapping[str, Any]) -> str:
@@ -276,7 +265,7 @@ def _gate_section(gate: Mapping[str, Any]) -> str:
     )
     header = ["prompt shape", "prompts", "n", "mean w", f"share with w ≥ {threshold}", "wanted"]
     figure = "![Histogram of the gate weight by kind and shape of prompt](gate.png)"
-    return f"{text}\n\n{_markdown_table(header, rows)}\n\n{figure}"
+    return f"{text}\n\n{markdown_table(header, rows)}\n\n{figure}"
 
 
 def _drift_section(drift: Mapping[str, Any]) -> str:
@@ -286,7 +275,7 @@ def _drift_section(drift: Mapping[str, Any]) -> str:
         for strategy, figures in strategies.items()
     ]
     text = "Share of general prompts whose output is identical, token by token, to the unedited target's."
-    return f"{text}\n\n" + _markdown_table(["target", "strategy", "identical", "prompts"], rows)
+    return f"{text}\n\n" + markdown_table(["target", "strategy", "identical", "prompts"], rows)
 
 
 def _cost_section(targets: Mapping[str, Any]) -> str:
@@ -305,7 +294,7 @@ def _cost_section(targets: Mapping[str, Any]) -> str:
         "plug-in passes per answer",
         "answered by the target alone",
     ]
-    return f"{text}\n\n" + _markdown_table(header, rows)
+    return f"{text}\n\n" + markdown_table(header, rows)
 
 
 def _notes(summary: Mapping[str, Any], meta: ReportMeta) -> list[str]:
@@ -318,59 +307,6 @@ def _notes(summary: Mapping[str, Any], meta: ReportMeta) -> list[str]:
             if missing:
                 notes.append(f"{where}: no {' or '.join(missing)} was scored (–); the average is over the others.")
     return notes
-
-
-def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def _plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, two spaces apart; columns of numbers are flush right."""
-    lines = [["-" if cell == "–" else cell for cell in line] for line in (header, *rows)]
-    widths = [max(_width(cell) for cell in column) for column in zip(*lines, strict=True)]
-    numeric = [all(_is_number(cell) for cell in column[1:]) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join(_pad(*cell) for cell in zip(line, widths, numeric, strict=True)).rstrip() for line in lines
-    )
-
-
-def _pad(cell: str, width: int, right: bool) -> str:
-    space = " " * (width - _width(cell))
-    return space + cell if right else cell + space
-
-
-def _is_number(cell: str) -> bool:
-    return cell == "-" or cell.replace(".", "", 1).isdigit()
-
-
-def _width(text: str) -> int:
-    """Columns of `text` in a terminal: wide East Asian characters take two, combining marks none."""
-    return sum(
-        0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
-        for character in text
-    )
-
-
-def _fit(text: str, columns: int) -> str:
-    if _width(text) <= columns:
-        return text
-    while _width(text) > columns - 3:
-        text = text[:-1]
-    return text + "..."
-
-
-def _printable(text: str) -> str:
-    """`text` on one line without outer spaces; line breaks and control characters are spelled out (`\\n`)."""
-    return "".join(
-        character
-        if character.isprintable()
-        else " "
-        if unicodedata.category(character) == "Zs"
-        else repr(character)[1:-1]
-        for character in text.strip()
-    )
 
 
 def _number(value: float | None) -> str:

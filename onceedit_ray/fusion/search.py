@@ -43,13 +43,6 @@ def gradient_search(
     return x_C.detach()
 
 
-def one_hot(anchor: int, anchors: int) -> Tensor:
-    """Target augmentation (eq. 11): all mass on the most likely anchor; [A]."""
-    aim_A = torch.zeros(anchors)
-    aim_A[anchor] = 1.0
-    return aim_A
-
-
 def column_argmax(R_CA: Tensor, anchor: int) -> int:
     """Where the zero-start search for a one-hot aim ends: argmax over candidates of R_l[:, anchor]; lowest on a tie."""
     column_C = R_CA[:, anchor]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 from onceedit_ray.alignment import Side, build_alignment
@@ -17,11 +17,10 @@ from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.loading import input_embeddings
 from onceedit_ray.models.sources import ModelFolder, resolve
+from onceedit_ray.progress import Progress, silent
 
-Progress = Callable[[str], None]
 
-
-def check_run(config: RunConfig, progress: Progress = lambda line: None) -> None:
+def check_run(config: RunConfig, progress: Progress = silent) -> None:
     """Look for everything that would stop a run later, before anything is edited.
 
     Raises `ConfigError` for an unknown strategy or view, `ModelError` for a model that cannot be had, `AlignmentError`
@@ -38,7 +37,7 @@ def check_run(config: RunConfig, progress: Progress = lambda line: None) -> None
 
 
 def open_decoder(
-    config: RunConfig, edited: Path, progress: Progress = lambda line: None, targets: Collection[str] | None = None
+    config: RunConfig, edited: Path, progress: Progress = silent, targets: Collection[str] | None = None
 ) -> FusedDecoder:
     """Load the plug-in version in folder `edited` and the targets (all, or those named) into this process."""
     base = resolve(config.plugin.model, progress)

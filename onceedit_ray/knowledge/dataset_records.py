@@ -10,10 +10,9 @@ timestamps, fill missing fields with nulls and report errors without a line.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,76 +35,14 @@ class DatasetRecord:
     """One record's fields, and where they were found.
 
     where: file and record, as in "edits.jsonl, line 3".
-    inside: path of the enclosing field with a dot, for objects within a record; empty for the record itself.
     """
 
     fields: dict[str, Any]
     where: str
-    inside: str = ""
 
     def error(self, field: str, problem: str) -> DataError:
         """The error that says `problem` about `field` of this record."""
-        return DataError(f"{self.where}, field '{self.inside}{field}': {problem}")
-
-    def refuse_unknown(self, known: Collection[str]) -> None:
-        """Raise `DataError` for the first field whose name is not in `known`."""
-        for field in self.fields:
-            if field not in known:
-                near = difflib.get_close_matches(field, known, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else "remove it;"
-                raise self.error(field, f"unknown field, {hint} known are {', '.join(sorted(known))}")
-
-    def text(self, field: str) -> str:
-        """A text that must be there, without outer whitespace."""
-        if self.fields.get(field) is None:
-            raise self.error(field, "is missing; add it as a text")
-        text = self._stripped(field, self.fields[field])
-        if not text:
-            raise self.error(field, "is blank; fill it in or remove the record")
-        return text
-
-    def optional_text(self, field: str) -> str:
-        """A text without outer whitespace; empty if the field is absent or null."""
-        value = self.fields.get(field)
-        return "" if value is None else self._stripped(field, value)
-
-    def texts(self, field: str) -> tuple[str, ...]:
-        """A text or a list of texts without outer whitespace, blank ones left out; `()` if absent or null."""
-        return tuple(text for text in self._texts_in_place(field) if text)
-
-    def _texts_in_place(self, field: str) -> list[str]:
-        """The texts of a field, blank ones and nulls as ""."""
-        value = self.fields.get(field)
-        if value is None:
-            return []
-        items = value if isinstance(value, list) else [value]
-        return ["" if item is None else self._stripped(field, item) for item in items]
-
-    def pairs(self, first: str, second: str) -> list[tuple[str, str]]:
-        """Two fields that belong together, each a text or a list of as many texts as the other holds.
-
-        Texts are paired by their place; a pair whose first text is blank is left out, a blank second text is kept.
-        """
-        firsts, seconds = self._texts_in_place(first), self._texts_in_place(second)
-        if len(firsts) != len(seconds):
-            raise self.error(second, f"has {len(seconds)} texts for {len(firsts)} in '{first}'; give one for each")
-        return [pair for pair in zip(firsts, seconds, strict=True) if pair[0]]
-
-    def nested(self, field: str) -> DatasetRecord | None:
-        """An object held by a field, as a record of its own; None if absent, null or empty."""
-        value = self.fields.get(field)
-        if value is None:
-            return None
-        if not isinstance(value, dict):
-            raise self.error(field, f"expected an object, found {describe(value)}")
-        return DatasetRecord(value, self.where, f"{self.inside}{field}.") if value else None
-
-    def _stripped(self, field: str, value: object) -> str:
-        if not isinstance(value, str):
-            raise self.error(field, f"expected a text, found {describe(value)}; put it in double quotes")
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            raise self.error(field, "holds half of a surrogate pair; write the character itself")
-        return value.strip()
+        return DataError(f"{self.where}, field '{field}': {problem}")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from onceedit_ray import __version__
 from onceedit_ray.errors import StoreError
+from onceedit_ray.validation import problems
 
 
 class StoredFile(BaseModel):
@@ -96,11 +97,8 @@ def load_manifest(source: bytes, where: str) -> Manifest:
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise StoreError(
-            f"{where}, field '{field}': {first['msg']}; read it with onceedit {content.get('onceedit_version')}"
-        ) from error
+        release = content.get("onceedit_version")
+        raise StoreError(f"{where}: {problems(error, most=1)}; read it with onceedit {release}") from error
 
 
 def _seal(content: dict[str, Any]) -> str:

@@ -9,9 +9,12 @@ from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
+from pydantic_core import PydanticCustomError
+
 from onceedit_ray.errors import DataError
-from onceedit_ray.knowledge.dataset_records import RecordFile, lines_of, read_lines, read_records
+from onceedit_ray.knowledge.dataset_records import DatasetRecord, RecordFile, lines_of, read_lines, read_records
 from onceedit_ray.knowledge.readers import READERS, edits_of, recognise
+from onceedit_ray.knowledge.readers.fields import text
 
 # Columns of plain prompts, in order of preference; `Text` is how the ME-PPL corpus spells it.
 _COLUMNS = ("prompt", "text", "Text")
@@ -40,19 +43,26 @@ def read_prompts(path: str | Path) -> list[str]:
             f"{file.records[0].where}: fields {', '.join(map(repr, fields)) or '(none)'} hold no prompts; expected "
             f"one of {', '.join(_COLUMNS)}, or a dataset format ({', '.join(READERS.names())}); rename the field"
         )
-    return _distinct(record.text(column) for record in file.records)
+    return _distinct(_text(record, column) for record in file.records)
 
 
 def shipped_prompts() -> list[str]:
     """The general prompts that come with the package: questions, half sentences, instructions, small talk, code."""
-    text = resources.files("onceedit_ray.knowledge").joinpath("data", "general_prompts.txt").read_text("utf-8")
-    return _distinct(line.strip() for line in lines_of(text) if line.strip())
+    shipped = resources.files("onceedit_ray.knowledge").joinpath("data", "general_prompts.txt").read_text("utf-8")
+    return _distinct(line.strip() for line in lines_of(shipped) if line.strip())
 
 
 def _edit_prompts(file: RecordFile) -> Iterable[str]:
     for edit in edits_of(file, recognise(file)):
         yield edit.prompt
         yield from (probe.prompt for probe in edit.locality)
+
+
+def _text(record: DatasetRecord, column: str) -> str:
+    try:
+        return text(record.fields.get(column))
+    except PydanticCustomError as error:
+        raise record.error(column, error.message()) from None
 
 
 def _distinct(prompts: Iterable[str]) -> list[str]:

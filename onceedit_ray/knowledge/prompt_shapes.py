@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from onceedit_ray.errors import ConfigError
-
-ChatMessage = Mapping[str, str]
 
 SHAPES: dict[str, str] = {
     "raw": "{x}",
@@ -120,14 +118,6 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     for last in pattern.finditer(text):  # noqa: B007
         pass
     return last
-
-
-def last_question(messages: Sequence[ChatMessage]) -> str:
-    """The user's last message of a chat, unwrapped; "" if the user has said nothing."""
-    for message in reversed(messages):
-        if message.get("role") == "user":
-            return unwrap(message.get("content", ""))
-    return ""
 
 
 def plugin_view(question: str, view: str = "short") -> str:

@@ -26,13 +26,13 @@ import pyarrow as pa
 from pyarrow import fs
 
 from onceedit_ray.errors import StoreError
+from onceedit_ray.files import in_progress, is_stale, staging_name, sync, sync_tree
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.location import locate
 from onceedit_ray.knowledge.manifest import Manifest, dump_manifest, load_manifest
 from onceedit_ray.knowledge.readers.parquet import write_edits
 from onceedit_ray.knowledge.selection import data_hash
-from onceedit_ray.knowledge.staging import in_progress, is_stale, staging_name, sync, sync_tree
 from onceedit_ray.knowledge.version import ADVICE, EDITS, MANIFEST, Version, check_files, describe_files, first_line
 
 # How Rust's libraries (safetensors among them) word an error of the system; theirs are no OSErrors.

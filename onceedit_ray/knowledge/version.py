@@ -6,9 +6,6 @@ Knows nothing about other versions, nor which one is active.
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from onceedit_ray.errors import StoreError
+from onceedit_ray.files import new_folder
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.manifest import Manifest, StoredFile
 
@@ -63,21 +61,13 @@ class Version:
         return target
 
     def _copy(self, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent)
-        try:
+        with new_folder(target) as copy:
             fs.copy_files(
                 self.path.as_posix(),
-                staging,
+                str(copy),
                 source_filesystem=self.filesystem,
                 destination_filesystem=fs.LocalFileSystem(),
             )
-            os.rename(staging, target)
-        except OSError:
-            if not target.is_dir():  # otherwise another process was faster, and its copy serves
-                raise
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
 
 
 ADVICE = "restore the version from a copy, or delete its folder and edit again"

@@ -19,13 +19,13 @@ from onceedit_ray.config import ModelConfig, RunConfig
 from onceedit_ray.editing.run import recipe_of
 from onceedit_ray.editing.training import Recipe, train
 from onceedit_ray.evaluation.acceptance import Judge, Judgement
+from onceedit_ray.files import remove_leftovers, scratch_folder
 from onceedit_ray.fusion.system import open_decoder
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.manifest import Manifest
 from onceedit_ray.knowledge.readers.parquet import write_edits
 from onceedit_ray.knowledge.run_data import general_prompts
-from onceedit_ray.knowledge.staging import in_progress, is_stale, staging_name
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import EDITS, Version
 
@@ -105,19 +105,9 @@ def _judged(recipe: Recipe, folder: Path, new: Sequence[Edit], report: Report) -
 def _draft(id: str) -> Iterator[Path]:
     """A folder for weights that are no version yet, under `ONCEEDIT_HOME`; removed in the end, whatever happens."""
     drafts = onceedit_home() / "drafts"
-    drafts.mkdir(exist_ok=True)
-    for left in drafts.iterdir():
-        if is_stale(left.name):
-            shutil.rmtree(left, ignore_errors=True)
-    name = staging_name(f"draft-{id}")  # not the name under which the store will write it
-    folder = drafts / name
-    with in_progress(name):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    remove_leftovers(drafts)
+    with scratch_folder(drafts, f"draft-{id}") as folder:  # not the name under which the store will write it
+        yield folder
 
 
 def _move(folder: Path, to: Path) -> None:

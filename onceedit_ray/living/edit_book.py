@@ -17,9 +17,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from onceedit_ray.errors import StoreError
-from onceedit_ray.evaluation.records import replacing
+from onceedit_ray.files import replacing
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.selection import normalised
+from onceedit_ray.validation import problems
 
 Status = Literal["queued", "training", "evaluating", "live", "refused", "deleting", "deleted"]
 UNDER_WAY: tuple[Status, ...] = ("queued", "training", "evaluating")
@@ -173,9 +174,7 @@ def _read(path: Path) -> _File:
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
         raise StoreError(
-            f"{path}: {place} is not as this release writes it ({first['msg']}); restore it from a copy, or move it "
+            f"{path} is not as this release writes it ({problems(error, most=1)}); restore it from a copy, or move it "
             "away: the edits of the active version are then listed anew"
         ) from None

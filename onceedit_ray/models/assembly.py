@@ -14,7 +14,14 @@ from onceedit_ray.config import ModelConfig, PluginConfig
 from onceedit_ray.errors import ModelError
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.linear_maps import speed_up_linear_maps
-from onceedit_ray.models.loading import context_length, has_bfloat16, load_config, load_model, load_tokenizer
+from onceedit_ray.models.loading import (
+    context_length,
+    device_for,
+    has_bfloat16,
+    load_config,
+    load_model,
+    load_tokenizer,
+)
 from onceedit_ray.models.local_model import LocalModel
 
 SMALL = 3 * 2**28
@@ -60,7 +67,7 @@ def load_placed(folder: Path, config: ModelConfig) -> PreTrainedModel:
     """Load a model on the devices `config` asks for, as transformers loads it."""
     use_threads(config.threads)
     device_map = "auto" if config.num_gpus > 1 else None
-    device = "cuda" if config.num_gpus and torch.cuda.is_available() else "cpu"
+    device = device_for(config.num_gpus)
     dtype: str = config.dtype
     if dtype == "auto" and isinstance(config, PluginConfig) and has_bfloat16(torch.device(device)):
         dtype = "bfloat16"

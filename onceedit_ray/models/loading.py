@@ -8,7 +8,7 @@ Shape legend: V vocabulary (rows of the embedding, which may be more than the to
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers import modeling_gguf_pytorch_utils as gguf_conversion
 from transformers.utils import logging
 
 from onceedit_ray.errors import ModelError
@@ -134,14 +135,25 @@ def context_length(config: PretrainedConfig, limit: int | None = None, of_tokeni
 
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
-    """Keep transformers' own bars off the terminal, which belongs to the caller's progress lines."""
-    shown = logging.is_progress_bar_enabled()
+    """Keep transformers' own bars off the terminal and out of the log; both belong to `onceedit_ray.progress`."""
+    shown, bar = logging.is_progress_bar_enabled(), gguf_conversion.tqdm
     logging.disable_progress_bar()
+    gguf_conversion.tqdm = _without_bar  # a bar of tqdm's own, which transformers' switch does not reach
     try:
         yield
     finally:
+        gguf_conversion.tqdm = bar
         if shown:
             logging.enable_progress_bar()
+
+
+def _without_bar(items: Iterable[Any], **_: object) -> Iterable[Any]:
+    return items
+
+
+def device_for(num_gpus: float) -> str:
+    """The device, as `load_model` takes it, of a model that reserves so many GPUs."""
+    return "cuda" if num_gpus and torch.cuda.is_available() else "cpu"
 
 
 def _device(device: str) -> torch.device:

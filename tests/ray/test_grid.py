@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,15 @@ import ray
 import yaml
 
 from jobs.edit_and_eval import main
-from onceedit_ray.cluster.grid import run_grid
+from onceedit_ray.cluster.grid import on_ray
 from onceedit_ray.comparison.cell_store import CellStore
 from onceedit_ray.comparison.cells import Cell, cells_of
 from onceedit_ray.comparison.grid_config import load_grid
+from onceedit_ray.comparison.run_grid import run_grid
+from onceedit_ray.progress import Count
 from tests.paths import ROOT
 from tests.small_grid import FT_L, GRACE, ONCEEDIT, grid, values, write_files
-from tests.unit.comparison.test_locally import as_yaml
+from tests.unit.comparison.test_processes import as_yaml
 
 TARGETS = ["gpt2", "mistral"]
 ROME = {"label": "ROME", "method": "rome", "settings": {"texts": 1}}  # one text is too few for its statistic
@@ -81,18 +84,13 @@ def test_a_killed_run_goes_on_and_finished_cells_are_never_run_again(
 
 def test_times_are_measured_one_after_another(ray_session: None, folder: Path, tmp_path: Path) -> None:
     cells = cells_of(grid(folder, ["gpt2"], [FT_L, ONCEEDIT], table={"layout": "cost"}))
-    lines: list[str] = []
-    running: list[int] = []
-
-    def say(line: str) -> None:
-        lines.append(line)
-        if " running, " in line:
-            running.append(int(line.split(" running, ")[0]))
-
-    run = run_grid(cells, tmp_path, say, one_at_a_time=True)
+    updates: list[str | Count] = []
+    run = run_grid(cells, tmp_path, on_ray, updates.append, one_at_a_time=True)
     assert run.results.keys() == {cell.id for cell in cells} and not run.failures
-    assert all(count == 1 for count in running)
-    assert sum(": done in " in line for line in lines) == 2
+    assert sum(": done; " in str(update) for update in updates) == 2
+    first, second = sorted(run.results.values(), key=lambda result: result.finished)
+    began = datetime.fromisoformat(second.finished).timestamp() - sum(second.seconds.values())
+    assert began >= datetime.fromisoformat(first.finished).timestamp() - 1, "to the second"
 
 
 def test_bad_input_is_one_line_before_any_task(

@@ -13,7 +13,7 @@ import yaml
 from ray.util import placement_group_table
 
 from jobs.edit_and_eval import main
-from onceedit_ray.cluster.job import edit_and_evaluate
+from onceedit_ray.cluster.job import run_job
 from onceedit_ray.config import RunConfig
 from onceedit_ray.errors import ModelError
 from onceedit_ray.evaluation.evaluate_targets import EvaluationResults
@@ -54,7 +54,7 @@ def job(ray_session: None, onceedit_home: Path, folder: Path) -> Job:
         evaluation={"general_limit": 3, "drift_limit": 2, "drift_tokens": 4, "gate_shapes": ["raw", "chat"]},
     )
     lines: list[str] = []
-    outcome = edit_and_evaluate(config, folder / "results", COMMAND, lines.append)
+    outcome = run_job(config, folder / "results", COMMAND, lines.append)
     active = open_store().active()
     assert active is not None
     return Job(config, outcome, lines, active.manifest)
@@ -110,7 +110,7 @@ def test_the_version_is_committed_and_active(job: Job) -> None:
 
 
 def test_progress_is_told(job: Job) -> None:
-    said = "\n".join(job.lines)
+    said = "\n".join(map(str, job.lines))
     for words in (
         "mistral is up (process ",
         "aligning the plug-in with gpt2",
@@ -128,7 +128,7 @@ def test_nothing_of_it_is_left_running(job: Job) -> None:
 def test_a_second_run_uses_the_version_for_whatever_target(job: Job, folder: Path) -> None:
     """One target fewer and another name for it: the plug-in is not edited again."""
     again = job.config.model_copy(update={"targets": {"other": job.config.targets["gpt2"]}})
-    outcome = edit_and_evaluate(again, folder / "again", COMMAND, lambda line: None)
+    outcome = run_job(again, folder / "again", COMMAND, lambda line: None)
     assert outcome.summary["plugin"] == job.manifest.id
     assert outcome.summary["edit_seconds"] == job.manifest.seconds
     assert set(outcome.summary["targets"]) == {"other"}
@@ -139,9 +139,7 @@ def test_a_second_run_uses_the_version_for_whatever_target(job: Job, folder: Pat
 def test_a_plugin_that_is_not_there_is_one_line(job: Job, folder: Path) -> None:
     nowhere = job.config.plugin.model_copy(update={"model": "./nowhere"})
     with pytest.raises(ModelError, match="there is no folder") as caught:
-        edit_and_evaluate(
-            job.config.model_copy(update={"plugin": nowhere}), folder / "none", COMMAND, lambda line: None
-        )
+        run_job(job.config.model_copy(update={"plugin": nowhere}), folder / "none", COMMAND, lambda line: None)
     assert type(caught.value) is ModelError and "\n" not in str(caught.value)
     assert not (folder / "none").exists()
 

@@ -16,7 +16,7 @@ import pytest
 import ray
 from ray import serve
 
-from onceedit_ray.cluster.fleet import RemoteDecoder
+from onceedit_ray.cluster.proxy import actor_proxy
 from onceedit_ray.cluster.serve import APP_NAME
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import edit_plugin
@@ -171,7 +171,7 @@ def test_the_remote_decoder_streams_and_asks_every_target(address: str, local: F
         pieces = [piece async for piece in decoder.stream("mistral", "The river Danube flows", None, 12, drawn)]
         return pieces, await decoder.generate_all(dict.fromkeys(TARGETS, QUESTION), None, 8)
 
-    pieces, answers = asyncio.run(ask(RemoteDecoder(found_coordinator())))
+    pieces, answers = asyncio.run(ask(actor_proxy(FusedDecoder, found_coordinator())))
     expected, same = asyncio.run(ask(local))
     *tokens, ending = pieces
     assert len(tokens) > 1 and [token for piece in tokens for token in piece] == list(ending.token_ids)

@@ -75,7 +75,7 @@ def test_edit_prints_the_version_and_finds_it_again(place: Place, command: Comma
     assert (code, out) == (0, f"{version.id}\n")
     assert "made before" in err
     code, out, err = command("edit", "--config", place.run_file(editing=EDITING | {"seed": 9}))
-    assert code == 0 and "epoch  1/1" in err
+    assert code == 0 and "epochs of llama: 1/1" in err
     assert place.store.active_id() == out.strip() != version.id
 
 

@@ -13,7 +13,7 @@ from tests.paths import ROOT
 PACKAGE = "onceedit_ray"
 # From the bottom up. A module may import its own part and those of lower lines, never a neighbour on its line.
 LAYERS = (
-    ("", "config", "digest", "errors", "registry", "home", "threads"),
+    ("", "config", "digest", "errors", "files", "registry", "home", "progress", "threads", "validation"),
     ("knowledge",),
     ("models",),
     ("alignment",),

@@ -33,13 +33,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
+from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, own_settings
 from onceedit_ray.baselines.edited_model import EditedModel, Question
 from onceedit_ray.baselines.mlps import Mlp
 from onceedit_ray.baselines.side_module import State, entering, mlp_at, prompt_end, prompt_of, restore_wrapper
 from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, answer_loss, prompt_ids
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.progress import Count, Progress
 
 
 class DeferSettings(BaselineSettings):
@@ -168,7 +169,7 @@ class Defer:
             for number, edit in enumerate(edits, 1):
                 batch = answer_batch(tokenizer, [(edit.prompt, edit.target_new)], model.device)
                 loss = self._learn(edited, deferral, batch, unrelated_UF, generator)
-                progress(f"defer: edit {number} of {len(edits)}, loss {loss:.3f}")
+                progress(Count("defer: editing", number, len(edits), f"loss {loss:.3f}"))
         return edited
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:

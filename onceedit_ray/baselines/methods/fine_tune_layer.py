@@ -24,11 +24,12 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
+from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, own_settings
 from onceedit_ray.baselines.edited_model import EditedModel
-from onceedit_ray.baselines.mlps import Mlp, find_mlps
+from onceedit_ray.baselines.mlps import Mlp, find_mlps, layer_at
 from onceedit_ray.baselines.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.progress import Count, Progress
 
 
 class FineTuneLayerSettings(BaselineSettings):
@@ -106,7 +107,7 @@ class FineTuneLayer:
                     edited.set_parameter(mlp.weight_path, edited.original(mlp.weight_path) + delta)
                     total += loss * len(chosen)
                 mean = total / max(len(pairs), 1)
-                progress(f"step {step} of {settings.steps}: loss {mean:.3f}")
+                progress(Count("ft-l: steps", step, settings.steps, f"loss {mean:.3f}"))
                 if mean < settings.goal:
                     break
         return edited
@@ -117,7 +118,7 @@ class FineTuneLayer:
 
     def _mlp(self, model: PreTrainedModel) -> Mlp:
         mlps = find_mlps(model)
-        return mlps[min(round(self._settings.depth * len(mlps)), len(mlps) - 1)]
+        return mlps[layer_at(len(mlps), self._settings.depth)]
 
 
 @torch.enable_grad()

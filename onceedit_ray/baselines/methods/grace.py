@@ -30,12 +30,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
+from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, own_settings
 from onceedit_ray.baselines.edited_model import EditedModel, Question
 from onceedit_ray.baselines.mlps import Mlp
 from onceedit_ray.baselines.side_module import State, entering, mlp_at, prompt_end, prompt_of, restore_wrapper
 from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, answer_loss
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.progress import Count, Progress
 
 # Two passes over the same prompt differ by rounding; keys nearer than this share of their norm are one key.
 SAME_KEY = 1e-4
@@ -186,7 +187,7 @@ class Grace:
             for number, edit in enumerate(edits, 1):
                 batch = answer_batch(tokenizer, [(edit.prompt, edit.target_new)], model.device)
                 loss = self._make(edited, codebook, batch, edit.target_new.strip(), answers, generator)
-                progress(f"grace: edit {number} of {len(edits)}, loss {loss:.3f}, {len(answers)} entries")
+                progress(Count("grace: editing", number, len(edits), f"loss {loss:.3f}, {len(answers)} entries"))
         return edited
 
     def _make(

@@ -27,16 +27,17 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
+from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, own_settings
 from onceedit_ray.baselines.closed_form import changed_weight, least_squares
 from onceedit_ray.baselines.context_templates import context_prefixes
 from onceedit_ray.baselines.edited_model import EditedModel
-from onceedit_ray.baselines.mlps import Mlp, find_mlps
+from onceedit_ray.baselines.mlps import Mlp, find_mlps, layer_at
 from onceedit_ray.baselines.post_norm import norm_after, residual_factor, value_change
 from onceedit_ray.baselines.second_moment import second_moments
 from onceedit_ray.baselines.target_value import Located, TargetSettings, bare_output, keys_of, locate, target_shift
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.progress import Count, Progress
 
 
 class MemitSettings(TargetSettings):
@@ -122,7 +123,7 @@ class Memit:
         targets = []
         for number, each in enumerate(located, start=1):
             targets.append(bare_output(model, last, each) + target_shift(model, last, each, self._settings))
-            progress(f"target {number} of {len(edits)}")
+            progress(Count("memit: targets", number, len(edits)))
         z_ND = torch.stack(targets)
         with edited.whole_or_undone():
             for left, mlp in zip(range(len(mlps), 0, -1), mlps, strict=True):
@@ -146,5 +147,5 @@ class Memit:
 
     def _mlps(self, model: PreTrainedModel) -> list[Mlp]:
         mlps = find_mlps(model)
-        chosen = {min(round(depth * len(mlps)), len(mlps) - 1) for depth in self._settings.depths}
+        chosen = {layer_at(len(mlps), depth) for depth in self._settings.depths}
         return [mlps[number] for number in sorted(chosen)]

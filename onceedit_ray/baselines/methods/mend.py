@@ -24,13 +24,14 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
+from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, own_settings
 from onceedit_ray.baselines.edited_model import EditedModel
 from onceedit_ray.baselines.gradient_transform import GradientTransform, LinearMap
 from onceedit_ray.baselines.mend_training import TrainingSettings, edited_weights, pair_factors, train
 from onceedit_ray.baselines.mlps import Mlp, find_mlps
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.progress import Progress
 
 
 class MendSettings(TrainingSettings):

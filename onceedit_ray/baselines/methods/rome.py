@@ -23,15 +23,16 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
+from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, own_settings
 from onceedit_ray.baselines.closed_form import changed_weight, factor, rank_one
 from onceedit_ray.baselines.context_templates import context_prefixes
 from onceedit_ray.baselines.edited_model import EditedModel
-from onceedit_ray.baselines.mlps import Mlp, find_mlps
+from onceedit_ray.baselines.mlps import Mlp, find_mlps, layer_at
 from onceedit_ray.baselines.second_moment import second_moments
 from onceedit_ray.baselines.target_value import TargetSettings, keys_of, locate, target_shift
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.progress import Count, Progress
 
 
 class RomeSettings(TargetSettings):
@@ -99,7 +100,7 @@ class Rome:
                 delta_D = target_shift(model, mlp.projection, located, self._settings)
                 update_DF = rank_one(self._factor_FF, k_F, delta_D)
                 edited.set_parameter(mlp.weight_path, changed_weight(mlp, update_DF))
-                progress(f"edit {number} of {len(edits)}")
+                progress(Count("rome: editing", number, len(edits)))
         return edited
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
@@ -108,4 +109,4 @@ class Rome:
 
     def _mlp(self, model: PreTrainedModel) -> Mlp:
         mlps = find_mlps(model)
-        return mlps[min(round(self._settings.depth * len(mlps)), len(mlps) - 1)]
+        return mlps[layer_at(len(mlps), self._settings.depth)]

@@ -41,13 +41,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, Progress, own_settings
+from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, own_settings
 from onceedit_ray.baselines.edited_model import EditedModel, Question
 from onceedit_ray.baselines.mlps import Mlp
 from onceedit_ray.baselines.side_module import State, entering, mlp_at, prompt_end, prompt_of, restore_wrapper
 from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, answer_loss, prompt_ids
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.progress import Count, Progress
 
 
 class WiseSettings(BaselineSettings):
@@ -220,7 +221,7 @@ class Wise:
                 mask_DF = mask_DF.to(matrix_DF.device)
                 for row in rows:
                     loss = self._learn(edited, memory, batches[row], mask_DF, unrelated, unit, rng)
-                    progress(f"wise: edit {row + 1} of {len(edits)}, shard {shard + 1}, loss {loss:.3f}")
+                    progress(Count("wise: editing", row + 1, len(edits), f"shard {shard + 1}, loss {loss:.3f}"))
                 deltas.append(memory.delta_DF)
             memory.delta_DF = ties(deltas, self._settings.density)
             activations_E = memory.activations([entering(model, memory, prompt_of(batch)) for batch in batches])

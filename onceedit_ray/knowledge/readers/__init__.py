@@ -7,36 +7,43 @@ format, add a module that registers a `Reader`.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from onceedit_ray.errors import DataError
 from onceedit_ray.knowledge.dataset_records import Container, DatasetRecord, RecordFile, describe, read_records
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.readers.fields import PROBLEM
 from onceedit_ray.registry import Registry
+from onceedit_ray.validation import place, reason
 
 
 @dataclass(frozen=True)
 class Reader:
     """One dataset format.
 
-    required: sets of fields, any one of which marks a record of this format.
-    known: every field that a record may have; others are refused.
-    edit: turns a record into an edit or several; raises `DataError`, or lets pydantic's `ValidationError` through.
+    models: the kinds of record that it has. required: sets of fields, any one of which marks a record of this format.
+    edit: turns a record's fields into an edit or several; lets pydantic's `ValidationError` through.
     containers: the wrappings in which the format occurs.
     shaped: whether a record's values have this format's shape, where other formats have fields of the same names; one
         record of a file is enough.
     """
 
+    models: tuple[type[BaseModel], ...]
     required: tuple[frozenset[str], ...]
-    known: frozenset[str]
-    edit: Callable[[DatasetRecord], Edit | Sequence[Edit]]
+    edit: Callable[[Mapping[str, Any]], Edit | Sequence[Edit]]
     containers: frozenset[Container] = frozenset({"json", "parquet"})
     shaped: Callable[[Mapping[str, Any]], bool] | None = None
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Every field that a record may have."""
+        return frozenset().union(*map(field_names, self.models))
 
     def fits(self, file: RecordFile) -> bool:
         """Whether the file's first record has the fields that mark this format, and some record its shape."""
@@ -90,19 +97,37 @@ def edits_of(file: RecordFile, reader: Reader) -> list[Edit]:
     return [edit for record in file.records for edit in _edits(reader, record)]
 
 
+def field_names(model: type[BaseModel]) -> frozenset[str]:
+    """The fields of a model, as a record spells them."""
+    return frozenset(field.alias or name for name, field in model.model_fields.items())
+
+
 def _edits(reader: Reader, record: DatasetRecord) -> Sequence[Edit]:
-    record.refuse_unknown(reader.known)
     try:
-        found = reader.edit(record)
+        found = reader.edit(record.fields)
         return [found] if isinstance(found, Edit) else found
     except ValidationError as error:
-        first = error.errors()[0]
-        field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-        raise record.error(field, _problem(first["type"], first["msg"], first["input"])) from error
+        details = error.errors()
+        # A wrong name is told before the name that is missing for it.
+        first = next((each for each in details if each["type"] == "extra_forbidden"), details[0])
+        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+            problem = _unknown(str(first["loc"][0]), reader, record)
+        else:
+            problem = _problem(first["type"], first["msg"], first["input"])
+        raise record.error(place(first["loc"]), problem) from error
+
+
+def _unknown(field: str, reader: Reader, record: DatasetRecord) -> str:
+    names = max(map(field_names, reader.models), key=lambda names: len(names & record.fields.keys()))
+    near = difflib.get_close_matches(field, names, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else "remove it;"
+    return f"unknown field, {hint} known are {', '.join(sorted(names))}"
 
 
 def _problem(kind: str, message: str, found: object) -> str:
     """Pydantic's complaint in this package's words."""
+    if kind == PROBLEM:
+        return message
     expected = {"string_type": "a text in double quotes", "tuple_type": "a list", "model_type": "an object"}
     if kind in expected:
         return f"expected {expected[kind]}, found {describe(found)}"
@@ -112,4 +137,4 @@ def _problem(kind: str, message: str, found: object) -> str:
         return "is blank; fill it in or remove the record"
     if kind == "extra_forbidden":
         return "unknown field; remove it or correct its name"
-    return f"{message[:1].lower()}{message[1:]}; correct it"
+    return f"{reason(message)}; correct it"

@@ -7,74 +7,123 @@ prompts are left out: their answers are the new object's, which no property of t
 
 from __future__ import annotations
 
-from onceedit_ray.knowledge.dataset_records import DatasetRecord
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
 from onceedit_ray.knowledge.edit import Edit, Probe
 from onceedit_ray.knowledge.readers import READERS, Reader
-from onceedit_ray.knowledge.readers.probes import paired_probes, portability_probes
-
-_FLAT_FIELDS = frozenset(
-    {"case_id", "prompt", "target_new", "subject", "ground_truth", "rephrase_prompt"}
-    | {"locality_prompt", "locality_ground_truth"}
-    | {"portability", "portability_prompt", "portability_ground_truth"}
+from onceedit_ray.knowledge.readers.fields import (
+    Fields,
+    OptionalText,
+    Text,
+    Texts,
+    TextsInPlace,
+    given,
+    paired,
+    probes,
+    problem,
 )
-_ORIGINAL_FIELDS = frozenset(
-    {"case_id", "pararel_idx", "requested_rewrite", "portability"}
-    | {"paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts"}
-)
-_REWRITE_FIELDS = frozenset({"prompt", "relation_id", "target_new", "target_true", "subject"})
-_OBJECT_FIELDS = frozenset({"str", "id"})
+from onceedit_ray.knowledge.readers.probes import Portability, portability_probes
 
 
-def _edit(record: DatasetRecord) -> Edit:
-    if "requested_rewrite" in record.fields:
-        return _original_edit(record)
-    record.refuse_unknown(_FLAT_FIELDS)
+class FlatRecord(Fields):
+    """EasyEdit's fields."""
+
+    case_id: object = None
+    prompt: Text
+    target_new: Text
+    subject: OptionalText = ""
+    ground_truth: OptionalText = ""
+    rephrase_prompt: Texts = ()
+    locality_prompt: TextsInPlace = ()
+    locality_ground_truth: TextsInPlace = ()
+    portability: Portability = None
+    portability_prompt: TextsInPlace = ()
+    portability_ground_truth: TextsInPlace = ()
+
+    @field_validator("locality_ground_truth", "portability_ground_truth")
+    @classmethod
+    def _one_each(cls, answers: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        prompts = str(info.field_name).replace("ground_truth", "prompt")
+        return paired(info.data.get(prompts), answers, prompts)
+
+
+class Object(Fields):
+    """An answer."""
+
+    text: Text = Field(alias="str")
+    id: object = None
+
+
+Answer = Annotated[Object, BeforeValidator(given('is missing; add it as {"str": the answer}'))]
+
+
+class Rewrite(Fields):
+    """What is edited."""
+
+    prompt: Text
+    relation_id: object = None
+    target_new: Answer
+    target_true: Answer
+    subject: Text
+
+    @field_validator("prompt")
+    @classmethod
+    def _with_a_place(cls, prompt: str) -> str:
+        if "{}" not in prompt:
+            raise problem("expected {} where the subject goes; put it there")
+        return prompt
+
+
+class OriginalRecord(Fields):
+    """The original's nested fields."""
+
+    case_id: object = None
+    pararel_idx: object = None
+    requested_rewrite: Annotated[Rewrite, BeforeValidator(given("is empty; it holds the prompt and the new answer"))]
+    portability: Portability = None
+    paraphrase_prompts: Texts = ()
+    neighborhood_prompts: Texts = ()
+    attribute_prompts: object = None
+    generation_prompts: object = None
+
+
+def _edit(fields: Mapping[str, Any]) -> Edit:
+    if "requested_rewrite" in fields:
+        return _original_edit(OriginalRecord.model_validate(fields))
+    record = FlatRecord.model_validate(fields)
     return Edit(
-        prompt=record.text("prompt"),
-        target_new=record.text("target_new"),
-        subject=record.optional_text("subject"),
-        ground_truth=record.optional_text("ground_truth"),
-        rephrasings=record.texts("rephrase_prompt"),
-        locality=paired_probes(record, "locality_prompt", "locality_ground_truth"),
-        portability=portability_probes(record)
-        + paired_probes(record, "portability_prompt", "portability_ground_truth"),
+        prompt=record.prompt,
+        target_new=record.target_new,
+        subject=record.subject,
+        ground_truth=record.ground_truth,
+        rephrasings=record.rephrase_prompt,
+        locality=probes(record.locality_prompt, record.locality_ground_truth),
+        portability=portability_probes(record.portability)
+        + probes(record.portability_prompt, record.portability_ground_truth),
     )
 
 
-def _original_edit(record: DatasetRecord) -> Edit:
-    record.refuse_unknown(_ORIGINAL_FIELDS)
-    rewrite = record.nested("requested_rewrite")
-    if rewrite is None:
-        raise record.error("requested_rewrite", "is empty; it holds the prompt and the new answer")
-    rewrite.refuse_unknown(_REWRITE_FIELDS)
-    template, subject = rewrite.text("prompt"), rewrite.text("subject")
-    if "{}" not in template:
-        raise rewrite.error("prompt", "expected {} where the subject goes; put it there")
-    old_answer = _object(rewrite, "target_true")
-    neighbours = record.texts("neighborhood_prompts")
+def _original_edit(record: OriginalRecord) -> Edit:
+    rewrite = record.requested_rewrite
+    old_answer = rewrite.target_true.text
     return Edit(
-        prompt=template.replace("{}", subject),
-        target_new=_object(rewrite, "target_new"),
-        subject=subject,
+        prompt=rewrite.prompt.replace("{}", rewrite.subject),
+        target_new=rewrite.target_new.text,
+        subject=rewrite.subject,
         ground_truth=old_answer,
-        rephrasings=record.texts("paraphrase_prompts"),
-        locality=tuple(Probe(prompt=prompt, answer=old_answer) for prompt in neighbours),
-        portability=portability_probes(record),
+        rephrasings=record.paraphrase_prompts,
+        locality=tuple(Probe(prompt=prompt, answer=old_answer) for prompt in record.neighborhood_prompts),
+        portability=portability_probes(record.portability),
     )
-
-
-def _object(rewrite: DatasetRecord, field: str) -> str:
-    target = rewrite.nested(field)
-    if target is None:
-        raise rewrite.error(field, 'is missing; add it as {"str": the answer}')
-    target.refuse_unknown(_OBJECT_FIELDS)
-    return target.text("str")
 
 
 READERS.register("counterfact")(
     Reader(
+        models=(FlatRecord, OriginalRecord),
         required=(frozenset({"prompt", "target_new"}), frozenset({"requested_rewrite"})),
-        known=_FLAT_FIELDS | _ORIGINAL_FIELDS,
         edit=_edit,
     )
 )

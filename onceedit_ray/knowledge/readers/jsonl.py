@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from onceedit_ray.knowledge.dataset_records import DatasetRecord
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.readers import READERS, Reader
 
-EDIT_FIELDS = frozenset(Edit.model_fields)
 REQUIRED_FIELDS = frozenset(name for name, field in Edit.model_fields.items() if field.is_required())
 
 
-def plain_edit(record: DatasetRecord) -> Edit:
+def plain_edit(fields: Mapping[str, Any]) -> Edit:
     """An edit from fields named like `Edit`'s own, null meaning absent at any depth; outer whitespace is dropped.
 
     Blank rephrasings and probes with a blank prompt are left out, as the other readers do. A leading space in
     `target_new` would reach the model twice: every prompt view adds its own.
     """
-    given = {name: _stripped(value) for name, value in record.fields.items() if value is not None}
+    given = {name: _stripped(value) for name, value in fields.items() if value is not None}
     for name, value in given.items():
         if isinstance(value, list):
             given[name] = [item for item in value if not _is_blank(item)]
@@ -42,8 +41,8 @@ def _is_blank(item: Any) -> bool:
 
 READERS.register("jsonl")(
     Reader(
+        models=(Edit,),
         required=(REQUIRED_FIELDS,),
-        known=EDIT_FIELDS,
         edit=plain_edit,
         containers=frozenset({"json"}),
     )

@@ -8,71 +8,121 @@ calls prompt, new answer and subject `text`, `labels` and `concept`. Nothing in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from onceedit_ray.knowledge.dataset_records import DatasetRecord, describe
+from pydantic import BeforeValidator, PlainValidator
+
 from onceedit_ray.knowledge.edit import Edit, Probe
 from onceedit_ray.knowledge.readers import READERS, Reader
+from onceedit_ray.knowledge.readers.fields import (
+    Fields,
+    OptionalText,
+    Text,
+    Texts,
+    none_if_empty,
+    probes,
+    stripped,
+    text,
+)
 
-_LOCALITY = frozenset({"Relation_Specificity", "Forgetfulness"})
-_PORTABILITY = frozenset({"Logical_Generalization", "Reasoning", "Subject_Aliasing"})
-_PROBE_FIELDS = frozenset({"prompt", "ground_truth"})
-_USUAL = ("prompt", "target_new", "subject")
+
+def _first(value: object) -> object:
+    """A text, or the first one of nested lists of aliases; None where there is none."""
+    while isinstance(value, list):
+        value = next((item for item in value if item not in (None, "", [])), None)
+    return value
 
 
-def _edit(record: DatasetRecord) -> Edit:
-    prompt, answer, subject = ("text", "labels", "concept") if "labels" in record.fields else _USUAL
+FirstText = Annotated[str, PlainValidator(lambda value: text(_first(value)))]
+OptionalFirstText = Annotated[str, PlainValidator(lambda value: stripped(_first(value) or ""))]
+
+
+class Question(Fields):
+    """A probe."""
+
+    prompt: OptionalFirstText
+    ground_truth: OptionalFirstText = ""
+
+
+class Locality(Fields):
+    """What must not change, by kind."""
+
+    Relation_Specificity: tuple[Question, ...] | None = None
+    Forgetfulness: tuple[Question, ...] | None = None
+
+
+class Portability(Fields):
+    """What follows from the edit, by kind."""
+
+    Logical_Generalization: tuple[Question, ...] | None = None
+    Reasoning: tuple[Question, ...] | None = None
+    Subject_Aliasing: tuple[Question, ...] | None = None
+
+
+class _Probed(Fields):
+    case_id: object = None
+    id: object = None
+    ground_truth: OptionalFirstText = ""
+    rephrase_prompt: Texts = ()
+    rephrase: Texts = ()
+    locality: Annotated[Locality | None, BeforeValidator(none_if_empty)] = None
+    portability: Annotated[Portability | None, BeforeValidator(none_if_empty)] = None
+
+
+class KnowEditRecord(_Probed):
+    """The fields of most parts."""
+
+    prompt: Text
+    target_new: FirstText
+    subject: OptionalText = ""
+
+
+class WikiBioRecord(_Probed):
+    """The fields of WikiBio."""
+
+    text: Text
+    labels: FirstText
+    concept: OptionalText = ""
+
+
+def _edit(fields: Mapping[str, Any]) -> Edit:
+    record: KnowEditRecord | WikiBioRecord
+    if "labels" in fields:
+        record = WikiBioRecord.model_validate(fields)
+        prompt, answer, subject = record.text, record.labels, record.concept
+    else:
+        record = KnowEditRecord.model_validate(fields)
+        prompt, answer, subject = record.prompt, record.target_new, record.subject
     return Edit(
-        prompt=record.text(prompt),
-        target_new=_first_text(record, answer) or record.text(answer),
-        subject=record.optional_text(subject),
-        ground_truth=_first_text(record, "ground_truth"),
-        rephrasings=record.texts("rephrase_prompt") + record.texts("rephrase"),
-        locality=_probes(record, "locality", _LOCALITY),
-        portability=_probes(record, "portability", _PORTABILITY),
+        prompt=prompt,
+        target_new=answer,
+        subject=subject,
+        ground_truth=record.ground_truth,
+        rephrasings=record.rephrase_prompt + record.rephrase,
+        locality=_all_probes(record.locality),
+        portability=_all_probes(record.portability),
     )
 
 
-def _probes(record: DatasetRecord, field: str, kinds: frozenset[str]) -> tuple[Probe, ...]:
-    """Every probe of every kind; those without a prompt are left out."""
-    held = record.nested(field)
-    if held is None:
+def _all_probes(by_kind: Locality | Portability | None) -> tuple[Probe, ...]:
+    """The probes of every kind, in the order of the kinds."""
+    if by_kind is None:
         return ()
-    held.refuse_unknown(kinds)
-    found = []
-    for kind, items in held.fields.items():
-        for number, item in enumerate(items or ()):
-            if not isinstance(item, dict):
-                raise held.error(f"{kind}[{number}]", f"expected an object, found {describe(item)}")
-            probe = DatasetRecord(item, record.where, f"{held.inside}{kind}[{number}].")
-            probe.refuse_unknown(_PROBE_FIELDS)
-            prompt = _first_text(probe, "prompt")
-            if prompt:
-                found.append(Probe(prompt=prompt, answer=_first_text(probe, "ground_truth")))
-    return tuple(found)
-
-
-def _first_text(record: DatasetRecord, field: str) -> str:
-    """A text, or the first one of nested lists of aliases; "" where there is none."""
-    value = record.fields.get(field)
-    while isinstance(value, list):
-        value = next((item for item in value if item not in (None, "", [])), None)
-    return DatasetRecord({field: value}, record.where, record.inside).optional_text(field)
+    questions = [each for name in type(by_kind).model_fields for each in getattr(by_kind, name) or ()]
+    return probes([each.prompt for each in questions], [each.ground_truth for each in questions])
 
 
 def _shaped(fields: Mapping[str, Any]) -> bool:
-    probes = [fields.get("locality"), fields.get("portability")]
-    by_kind = any(isinstance(held, dict) and held.keys() & (_LOCALITY | _PORTABILITY) for held in probes)
+    kinds = Locality.model_fields.keys() | Portability.model_fields.keys()
+    probed = [fields.get("locality"), fields.get("portability")]
+    by_kind = any(isinstance(held, dict) and held.keys() & kinds for held in probed)
     return by_kind or isinstance(fields.get("ground_truth"), list) or "labels" in fields
 
 
 READERS.register("knowedit")(
     Reader(
+        models=(KnowEditRecord, WikiBioRecord),
         required=(frozenset({"prompt", "target_new"}), frozenset({"text", "labels"})),
-        known=frozenset(
-            {"case_id", "id", "prompt", "target_new", "subject", "ground_truth", "rephrase_prompt", "rephrase"}
-            | {"text", "labels", "concept", "locality", "portability"}
-        ),
         edit=_edit,
         shaped=_shaped,
     )

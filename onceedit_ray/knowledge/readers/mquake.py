@@ -8,58 +8,60 @@ is put once. The unedited chain (`answer`, `single_hops`, `orig`) and aliases ar
 
 from __future__ import annotations
 
-from onceedit_ray.knowledge.dataset_records import DatasetRecord, describe
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
 from onceedit_ray.knowledge.edit import Edit, Probe
 from onceedit_ray.knowledge.readers import READERS, Reader
-
-_REWRITE_FIELDS = frozenset({"prompt", "relation_id", "target_new", "target_true", "subject", "question"})
-_OBJECT_FIELDS = frozenset({"str", "id"})
-
-
-def _edits(record: DatasetRecord) -> list[Edit]:
-    rewrites = record.fields["requested_rewrite"]
-    if not isinstance(rewrites, list) or not rewrites:
-        raise record.error("requested_rewrite", f"expected a list of edits, found {describe(rewrites)}")
-    answer = record.text("new_answer")
-    chain = tuple(Probe(prompt=question, answer=answer) for question in record.texts("questions"))
-    return [_edit(record, number, rewrite, () if number else chain) for number, rewrite in enumerate(rewrites)]
+from onceedit_ray.knowledge.readers.counterfact import Rewrite
+from onceedit_ray.knowledge.readers.fields import Fields, OptionalText, Text, Texts
 
 
-def _edit(record: DatasetRecord, number: int, given: object, portability: tuple[Probe, ...]) -> Edit:
-    place = f"requested_rewrite[{number}]"
-    if not isinstance(given, dict):
-        raise record.error(place, f"expected an object, found {describe(given)}")
-    rewrite = DatasetRecord(given, record.where, f"{place}.")
-    rewrite.refuse_unknown(_REWRITE_FIELDS)
-    template, subject = rewrite.text("prompt"), rewrite.text("subject")
-    if "{}" not in template:
-        raise rewrite.error("prompt", "expected {} where the subject goes; put it there")
-    cloze, question = template.replace("{}", subject), rewrite.optional_text("question")
+class QuestionedRewrite(Rewrite):
+    """An edit of a chain, with the question that it answers."""
+
+    question: OptionalText = ""
+
+
+class MquakeRecord(Fields):
+    """The fields of a case."""
+
+    case_id: object = None
+    requested_rewrite: Annotated[tuple[QuestionedRewrite, ...], Field(min_length=1)]
+    questions: Texts = ()
+    answer: object = None
+    answer_alias: object = None
+    new_answer: Text
+    new_answer_alias: object = None
+    single_hops: object = None
+    new_single_hops: object = None
+    orig: object = None
+
+
+def _edits(fields: Mapping[str, Any]) -> list[Edit]:
+    record = MquakeRecord.model_validate(fields)
+    chain = tuple(Probe(prompt=question, answer=record.new_answer) for question in record.questions)
+    return [_edit(rewrite, () if number else chain) for number, rewrite in enumerate(record.requested_rewrite)]
+
+
+def _edit(rewrite: QuestionedRewrite, portability: tuple[Probe, ...]) -> Edit:
+    cloze = rewrite.prompt.replace("{}", rewrite.subject)
     return Edit(
-        prompt=question or cloze,
-        target_new=_object(rewrite, "target_new"),
-        subject=subject,
-        ground_truth=_object(rewrite, "target_true"),
-        rephrasings=(cloze,) if question else (),
+        prompt=rewrite.question or cloze,
+        target_new=rewrite.target_new.text,
+        subject=rewrite.subject,
+        ground_truth=rewrite.target_true.text,
+        rephrasings=(cloze,) if rewrite.question else (),
         portability=portability,
     )
 
 
-def _object(rewrite: DatasetRecord, field: str) -> str:
-    target = rewrite.nested(field)
-    if target is None:
-        raise rewrite.error(field, 'is missing; add it as {"str": the answer}')
-    target.refuse_unknown(_OBJECT_FIELDS)
-    return target.text("str")
-
-
 READERS.register("mquake")(
     Reader(
+        models=(MquakeRecord,),
         required=(frozenset({"requested_rewrite", "questions", "new_answer"}),),
-        known=frozenset(
-            {"case_id", "requested_rewrite", "questions", "answer", "answer_alias", "new_answer", "new_answer_alias"}
-            | {"single_hops", "new_single_hops", "orig"}
-        ),
         edit=_edits,
     )
 )

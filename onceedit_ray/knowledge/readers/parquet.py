@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.readers import READERS, Reader
-from onceedit_ray.knowledge.readers.jsonl import EDIT_FIELDS, REQUIRED_FIELDS, plain_edit
+from onceedit_ray.knowledge.readers.jsonl import REQUIRED_FIELDS, plain_edit
 
 _PROBES = pa.list_(pa.struct([("prompt", pa.string()), ("answer", pa.string())]))
 
@@ -39,8 +39,8 @@ def write_edits(edits: Sequence[Edit], sink: Any) -> None:
 
 READERS.register("parquet")(
     Reader(
+        models=(Edit,),
         required=(REQUIRED_FIELDS,),
-        known=EDIT_FIELDS,
         edit=plain_edit,
         containers=frozenset({"parquet"}),
     )

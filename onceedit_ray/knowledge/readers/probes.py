@@ -1,25 +1,32 @@
-"""Locality and portability probes in the spelling that EasyEdit's ZsRE and CounterFact files share.
-
-Knows nothing about the edit that the probes belong to.
-"""
+"""The portability question in the spelling that EasyEdit's ZsRE and CounterFact files share."""
 
 from __future__ import annotations
 
-from onceedit_ray.knowledge.dataset_records import DatasetRecord
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
 from onceedit_ray.knowledge.edit import Probe
-
-_PORTABILITY_FIELDS = frozenset({"New Question", "New Answer", "Recalled Relation"})
-
-
-def paired_probes(record: DatasetRecord, prompt: str, answer: str) -> tuple[Probe, ...]:
-    """Probes from a field of prompts and a field of answers; `()` if both are absent or empty."""
-    return tuple(Probe(prompt=text, answer=reply) for text, reply in record.pairs(prompt, answer))
+from onceedit_ray.knowledge.readers.fields import Fields, TextsInPlace, none_if_empty, paired, probes
 
 
-def portability_probes(record: DatasetRecord) -> tuple[Probe, ...]:
-    """The question that follows from the edit, from the object `portability`; `()` if it is absent or empty."""
-    portability = record.nested("portability")
-    if portability is None:
-        return ()
-    portability.refuse_unknown(_PORTABILITY_FIELDS)
-    return paired_probes(portability, "New Question", "New Answer")
+class PortabilityFields(Fields):
+    """The question that follows from an edit, and its answer."""
+
+    question: TextsInPlace = Field((), alias="New Question")
+    answer: TextsInPlace = Field((), alias="New Answer")
+    relation: object = Field(None, alias="Recalled Relation")
+
+    @field_validator("answer")
+    @classmethod
+    def _one_each(cls, answers: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return paired(info.data.get("question"), answers, "New Question")
+
+
+Portability = Annotated[PortabilityFields | None, BeforeValidator(none_if_empty)]
+"""Absent where it is null or has no fields."""
+
+
+def portability_probes(found: PortabilityFields | None) -> tuple[Probe, ...]:
+    """The probes of a field `portability`."""
+    return () if found is None else probes(found.question, found.answer)

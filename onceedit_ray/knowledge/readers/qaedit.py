@@ -6,42 +6,44 @@
 
 from __future__ import annotations
 
-from onceedit_ray.knowledge.dataset_records import DatasetRecord, describe
-from onceedit_ray.knowledge.edit import Edit, Probe
+from collections.abc import Mapping
+from typing import Any
+
+from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.readers import READERS, Reader
-from onceedit_ray.knowledge.readers.probes import paired_probes
-
-_PROBE_FIELDS = frozenset({"loc", "loc_ans"})
+from onceedit_ray.knowledge.readers.fields import Fields, OptionalText, Text, Texts, probes
 
 
-def _edit(record: DatasetRecord) -> Edit:
+class UnrelatedQuestion(Fields):
+    """A question that is about something else, and its answer."""
+
+    loc: OptionalText
+    loc_ans: OptionalText
+
+
+class QaeditRecord(Fields):
+    """The fields of a record."""
+
+    id: object = None
+    source: object = None
+    benchmark: object = None
+    prompt: Text
+    target: Text
+    subject: OptionalText = ""
+    rephrase: Texts = ()
+    locality: tuple[UnrelatedQuestion, ...] | None = None
+
+
+def _edit(fields: Mapping[str, Any]) -> Edit:
+    record = QaeditRecord.model_validate(fields)
+    unrelated = record.locality or ()
     return Edit(
-        prompt=record.text("prompt"),
-        target_new=record.text("target"),
-        subject=record.optional_text("subject"),
-        rephrasings=record.texts("rephrase"),
-        locality=_locality(record),
+        prompt=record.prompt,
+        target_new=record.target,
+        subject=record.subject,
+        rephrasings=record.rephrase,
+        locality=probes([each.loc for each in unrelated], [each.loc_ans for each in unrelated]),
     )
 
 
-def _locality(record: DatasetRecord) -> tuple[Probe, ...]:
-    items = record.fields.get("locality") or []
-    if not isinstance(items, list):
-        raise record.error("locality", f"expected a list of questions, found {describe(items)}")
-    found: tuple[Probe, ...] = ()
-    for number, item in enumerate(items):
-        if not isinstance(item, dict):
-            raise record.error(f"locality[{number}]", f"expected an object, found {describe(item)}")
-        probe = DatasetRecord(item, record.where, f"locality[{number}].")
-        probe.refuse_unknown(_PROBE_FIELDS)
-        found += paired_probes(probe, "loc", "loc_ans")
-    return found
-
-
-READERS.register("qaedit")(
-    Reader(
-        required=(frozenset({"prompt", "target"}),),
-        known=frozenset({"id", "source", "benchmark", "prompt", "target", "subject", "rephrase", "locality"}),
-        edit=_edit,
-    )
-)
+READERS.register("qaedit")(Reader(models=(QaeditRecord,), required=(frozenset({"prompt", "target"}),), edit=_edit))

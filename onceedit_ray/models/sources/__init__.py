@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import ClassVar
 
 from onceedit_ray.errors import ModelError
 from onceedit_ray.models.sources.folder import ModelFolder
+from onceedit_ray.progress import Progress, silent
 from onceedit_ray.registry import Registry
 
-__all__ = ["SOURCES", "ModelFolder", "ModelSource", "Progress", "resolve"]
-
-Progress = Callable[[str], None]
+__all__ = ["SOURCES", "ModelFolder", "ModelSource", "resolve"]
 
 
 class ModelSource(ABC):
@@ -57,7 +55,7 @@ def resolve(reference: str, progress: Progress | None = None) -> ModelFolder:
     """
     reference = reference.strip()
     source, address = _source_of(reference)
-    return source.fetch(address, progress or _silent)
+    return source.fetch(address, progress or silent)
 
 
 def _source_of(reference: str) -> tuple[ModelSource, str]:
@@ -73,7 +71,3 @@ def _source_of(reference: str) -> tuple[ModelSource, str]:
     hint = f"did you mean '{near[0]}'? " if near else ""
     forms = ", ".join(source.form for source in sources)
     raise ModelError(f"unknown model '{reference}': {hint}a model is {forms}")
-
-
-def _silent(line: str) -> None:
-    """Progress for callers that want none."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
+from onceedit_ray.files import replacing
 from onceedit_ray.home import onceedit_home
 
 
@@ -20,17 +19,14 @@ def file_sha256(path: Path) -> str:
     path = path.resolve()
     stat = path.stat()
     stamp = [str(path), stat.st_size, stat.st_mtime_ns]
-    folder = onceedit_home() / "checksums"
-    note = folder / f"{hashlib.sha256(str(path).encode()).hexdigest()[:24]}.json"
+    note = onceedit_home() / "checksums" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:24]}.json"
     known = _read(note)
     if known.get("stamp") == stamp:
         return str(known["sha256"])
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    folder.mkdir(exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as staged:
-        json.dump({"stamp": stamp, "sha256": digest}, staged)
-    os.replace(staged.name, note)
+    with replacing(note) as temporary:
+        temporary.write_text(json.dumps({"stamp": stamp, "sha256": digest}), encoding="utf-8")
     return digest
 
 

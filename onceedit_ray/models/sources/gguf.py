@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,13 +22,15 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from onceedit_ray.errors import ModelError
+from onceedit_ray.files import new_folder
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.models.loading import without_progress_bars
-from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource, Progress
+from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource
 from onceedit_ray.models.sources.checksum import file_sha256
 from onceedit_ray.models.sources.folder import no_space, one_line
 from onceedit_ray.models.sources.gguf_header import Scalar, read_header
 from onceedit_ray.models.sources.gguf_tokenizer import check_split, set_split
+from onceedit_ray.progress import Progress
 
 RECORD = "onceedit.json"
 
@@ -52,9 +52,8 @@ class GgufSource(ModelSource):
         path = Path(address).expanduser().absolute()
         if not path.is_file():
             raise ModelError(f"there is no file {path}; give the path of a GGUF file")
-        licence = str(read_header(path).get("general.license", "not stated in the file"))
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "model"
-        return convert_once(name, file_sha256(path), f"gguf:{path}", licence, lambda: path, progress)
+        return convert_once(name, file_sha256(path), f"gguf:{path}", None, lambda: path, progress)
 
 
 def conversion_digest(gguf_sha256: str) -> str:
@@ -68,51 +67,45 @@ def converted_folder(name: str, gguf_sha256: str) -> Path:
 
 
 def convert_once(
-    name: str, gguf_sha256: str, source: str, licence: str, obtain: Callable[[], Path], progress: Progress
+    name: str, gguf_sha256: str, source: str, licence: str | None, obtain: Callable[[], Path], progress: Progress
 ) -> ModelFolder:
     """The converted model, made now unless it exists.
 
     Args:
-        gguf_sha256: checksum of the GGUF file that `obtain` gives.
+        gguf_sha256: checksum of the GGUF file that `obtain` gives. licence: of the weights; None: as the file says.
         obtain: gives the path of the GGUF file, fetching and verifying it; called only when a conversion is needed.
 
     Raises:
         ModelError: the file cannot be fetched, read or converted, or the disk is full; nothing is left behind.
     """
     target = converted_folder(name, gguf_sha256)
-    model = ModelFolder(name, target, source, conversion_digest(gguf_sha256), licence)
-    if target.is_dir():
-        return model
-    with _only_one(target, progress):
-        if not target.is_dir():
-            gguf = obtain()
-            with staging(target) as staged:
-                progress(f"converting {name} to safetensors (once, about a minute)")
-                _convert(gguf, staged)
-                record = {"name": name, "source": source, "digest": model.digest, "gguf_sha256": gguf_sha256}
-                (staged / RECORD).write_text(json.dumps({**record, "licence": licence}, indent=2) + "\n")
-                os.replace(staged, target)
-    return model
+    digest = conversion_digest(gguf_sha256)
+    if not target.is_dir():
+        with _only_one(target, progress):
+            if not target.is_dir():
+                gguf = obtain()
+                with disk_errors(target), new_folder(target) as staged:
+                    progress(f"converting {name} to safetensors (once, about a minute)")
+                    header = read_header(gguf)
+                    _convert(gguf, header, staged)
+                    record = {"name": name, "source": source, "digest": digest, "gguf_sha256": gguf_sha256}
+                    stated = str(header.get("general.license", "not stated in the file"))
+                    record["licence"] = stated if licence is None else licence
+                    (staged / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    if licence is None:
+        licence = str(json.loads((target / RECORD).read_text(encoding="utf-8"))["licence"])
+    return ModelFolder(name, target, source, digest, licence)
 
 
 @contextmanager
-def staging(target: Path) -> Iterator[Path]:
-    """An empty folder beside `target` to write in; gone afterwards unless renamed. Use it under the lock of `target`.
-
-    Raises:
-        ModelError: the disk is full or cannot be written.
-    """
-    staged = target.with_name(f".staging-{target.name}")
-    shutil.rmtree(staged, ignore_errors=True)  # left by a process that was killed
+def disk_errors(target: Path) -> Iterator[None]:
+    """Turns what the disk says while `target` is made into a `ModelError` of one line."""
     try:
-        staged.mkdir(parents=True)
-        yield staged
+        yield
     except (OSError, SafetensorError) as error:
         if no_space(error):
             raise ModelError(f"no space left for {target}; free some or set ONCEEDIT_HOME to another disk") from error
         raise ModelError(f"{target} cannot be made: {one_line(error)}; check ONCEEDIT_HOME") from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 @contextmanager
@@ -130,8 +123,7 @@ def _only_one(target: Path, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def _convert(gguf: Path, folder: Path) -> None:
-    header = read_header(gguf)
+def _convert(gguf: Path, header: dict[str, Scalar], folder: Path) -> None:
     if header.get("tokenizer.ggml.model") == "gpt2":
         try:
             check_split(header.get("tokenizer.ggml.pre"))

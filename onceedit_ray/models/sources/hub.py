@@ -10,17 +10,22 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import ModelInfo
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from onceedit_ray.errors import ModelError
 from onceedit_ray.home import onceedit_home
-from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource, Progress
+from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource
 from onceedit_ray.models.sources.folder import INDEX, SINGLE, check_folder, no_space, one_line
+from onceedit_ray.progress import Progress
 
 _REFERENCE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
@@ -43,8 +48,8 @@ class HubSource(ModelSource):
         repo, _, revision = address.partition("@")
         licence = _announce(repo, revision or None, progress)
         try:
-            path = Path(
-                snapshot_download(
+            with _bars_on_a_terminal_only():
+                found = snapshot_download(
                     repo,
                     revision=revision or None,
                     cache_dir=_cache(),
@@ -52,13 +57,26 @@ class HubSource(ModelSource):
                     ignore_patterns=_UNWANTED,
                     local_files_only=licence is None,
                 )
-            )
+            path = Path(found)
         except Exception as error:  # the hub client lets through whatever its HTTP and transfer libraries raise
             raise _explained(repo, error) from error
         check_folder(path)
         source = f"hub:{repo}@{path.name}"
         digest = hashlib.sha256(source.encode()).hexdigest()
         return ModelFolder(repo, path, source, digest, licence or f"see https://huggingface.co/{repo}")
+
+
+@contextmanager
+def _bars_on_a_terminal_only() -> Iterator[None]:
+    """The hub client's bars of bytes are worth seeing, but not in a log."""
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _announce(repo: str, revision: str | None, progress: Progress) -> str | None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from onceedit_ray.errors import ModelError
-from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource, Progress
+from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource
 from onceedit_ray.models.sources.folder import check_folder, folder_digest
+from onceedit_ray.progress import Progress
 
 
 @SOURCES.register("local")

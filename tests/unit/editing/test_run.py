@@ -26,6 +26,7 @@ from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.knowledge.store import KnowledgeStore, open_store
 from onceedit_ray.models.assembly import open_codec
 from onceedit_ray.models.sources import resolve
+from onceedit_ray.progress import Count, Progress
 from tests.families import build_family
 
 EDITS = [
@@ -99,7 +100,7 @@ def test_a_version_is_committed_and_made_active(base: Path, edits: Path, store: 
     changed = load_file(version.path / "model.safetensors")["model.embed_tokens.weight"]
     before = load_file(base / "model.safetensors")["model.embed_tokens.weight"]
     assert len(changed) > codec.weight_id and not changed[: len(before)].equal(before)
-    assert any(line.startswith("epoch  1/1  edit loss ") for line in lines)
+    assert any(str(line).startswith("epochs of llama: 1/1, edit loss ") for line in lines)
     assert lines[-1].startswith(f"version {version.id}: ")
 
 
@@ -184,15 +185,15 @@ def before(untrained: None, base: Path, edits: Path, store: KnowledgeStore) -> d
     return contents(Path(store.root))
 
 
-def interrupt_at(prefix: str) -> Callable[[str], None]:
-    def progress(line: str) -> None:
-        if line.startswith(prefix):
+def interrupt_at(prefix: str) -> Progress:
+    def progress(update: str | Count) -> None:
+        if str(update).startswith(prefix):
             raise KeyboardInterrupt
 
     return progress
 
 
-@pytest.mark.parametrize("line", ["editing llama", "epoch  1"])
+@pytest.mark.parametrize("line", ["editing llama", "epochs of llama: 1"])
 def test_ctrl_c_while_editing_leaves_the_store_whole(
     line: str, before: dict[str, str], base: Path, edits: Path, store: KnowledgeStore
 ) -> None:

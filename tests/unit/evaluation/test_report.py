@@ -12,8 +12,9 @@ from onceedit_ray.errors import StoreError
 from onceedit_ray.evaluation.figures import draw_gate, draw_scores
 from onceedit_ray.evaluation.machine import describe_machine, package_versions
 from onceedit_ray.evaluation.records import GateRecord, Property, Record, Setting
-from onceedit_ray.evaluation.report import ReportMeta, before_after_table, markdown_text, write_report
+from onceedit_ray.evaluation.report import ReportMeta, before_after_table, write_report
 from onceedit_ray.evaluation.summary import strategies_of, summarise
+from onceedit_ray.evaluation.tables import markdown_text
 
 PNG = b"\x89PNG\r\n\x1a\n"
 META = ReportMeta(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from onceedit_ray.alignment import LiteralMatrix
 from onceedit_ray.fusion.retokenise import DraftPosition
-from onceedit_ray.fusion.search import column_argmax, gradient_search, one_hot
+from onceedit_ray.fusion.search import column_argmax, gradient_search
 from onceedit_ray.fusion.strategies import STRATEGIES
 from onceedit_ray.models.loading import input_embeddings
 
@@ -35,6 +35,11 @@ def random_rows(candidates: int, anchors: int, multiplier: float, seed: int) -> 
     """A transfer matrix as softmax over random cosines."""
     generator = torch.Generator().manual_seed(seed)
     return torch.softmax(multiplier * torch.randn(candidates, anchors, generator=generator), -1)
+
+
+def one_hot(anchor: int, anchors: int) -> Tensor:
+    """The aim of eq. 11: all mass on one anchor; [A]."""
+    return torch.nn.functional.one_hot(torch.tensor(anchor), anchors).float()
 
 
 def closed_form_holds(R_CA: Tensor, anchor: int) -> bool:
@@ -75,7 +80,6 @@ class TestClosedForm:
         R_CA = torch.tensor([[0.2, 0.8], [0.7, 0.3], [0.7, 0.3], [0.1, 0.9]])
         assert column_argmax(R_CA, 0) == 1  # the lowest on a tie
         assert column_argmax(R_CA, 1) == 3
-        assert one_hot(1, 2).tolist() == [0.0, 1.0]
 
     def test_onceedit_answers_as_the_search_over_the_whole_vocabulary(self) -> None:
         R_CA = random_rows(80, 30, 4.0, seed=1)

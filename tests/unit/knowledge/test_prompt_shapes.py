@@ -9,7 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from onceedit_ray.errors import ConfigError
-from onceedit_ray.knowledge.prompt_shapes import SHAPES, VIEWS, last_question, plugin_view, unwrap, wrap
+from onceedit_ray.knowledge.prompt_shapes import SHAPES, VIEWS, plugin_view, unwrap, wrap
 
 QUESTIONS = [
     "Who wrote the book?",
@@ -158,23 +158,6 @@ class TestPluginView:
             plugin_view("Who?", "brief")
         with pytest.raises(ConfigError, match=r"unknown prompt shape 'faq': known are raw, qa, template, chat"):
             wrap("Who?", "faq")
-
-
-class TestLastQuestion:
-    def test_is_the_users_last_message(self) -> None:
-        messages = [
-            {"role": "system", "content": "Be kind."},
-            {"role": "user", "content": "Who?"},
-            {"role": "assistant", "content": "Me."},
-            {"role": "user", "content": "Q: Since when?\nA:"},
-            {"role": "assistant", "content": "Always."},
-        ]
-        assert last_question(messages) == "Since when?"
-
-    def test_is_empty_where_the_user_has_said_nothing(self) -> None:
-        assert last_question([]) == ""
-        assert last_question([{"role": "system", "content": "Be kind."}]) == ""
-        assert last_question([{"role": "user"}]) == ""
 
 
 # The shapes as plain regular expressions: what `unwrap` finds must be what they find, wherever they end in time.

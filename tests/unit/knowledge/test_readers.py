@@ -193,7 +193,7 @@ def test_knowedit(tmp_path: Path, format: str) -> None:
 
 def test_knowedit_names_an_unknown_kind_of_probe(tmp_path: Path) -> None:
     record = KNOWEDIT | {"locality": {"Relation_Specifity": []}}
-    assert "did you mean 'Relation_Specificity'?" in complaint(write_json(tmp_path / "k.json", [record]))
+    assert "'locality.Relation_Specifity': unknown field" in complaint(write_json(tmp_path / "k.json", [record]))
     record = KNOWEDIT | {"locality": {"Forgetfulness": [{"prompt": "q", "answer": "a"}]}}
     assert "'locality.Forgetfulness[0].answer'" in complaint(write_json(tmp_path / "k.json", [record]))
 

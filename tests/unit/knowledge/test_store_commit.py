@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from onceedit_ray.errors import StoreError
-from onceedit_ray.knowledge.staging import staging_name
+from onceedit_ray.files import staging_name
 from onceedit_ray.knowledge.store import KnowledgeStore
 from tests.paths import ROOT
 from tests.small_versions import EDITS, failing, manifest, names, one_line, weights

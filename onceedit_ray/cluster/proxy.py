@@ -1,0 +1,42 @@
+"""An object of another process, called as if it were here: one class for whatever has methods over there.
+
+The type checker sees the class of the object; a call of a method that it lacks fails here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from ray.actor import ActorHandle
+
+from onceedit_ray.cluster.calls import awaited, received
+
+T = TypeVar("T")
+
+
+class _Proxy:
+    def __init__(self, kind: type, call: Callable[..., Any]) -> None:
+        self._kind, self._call = kind, call
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_") or not callable(getattr(self._kind, name, None)):
+            raise AttributeError(f"{self._kind.__name__} has no method '{name}' that can be called from here")
+        return partial(self._call, name)
+
+
+def proxy(kind: type[T], call: Callable[..., Any]) -> T:
+    """The async methods of a `kind` over there; `call` takes a method's name and its arguments."""
+    return cast(T, _Proxy(kind, call))
+
+
+def actor_proxy(kind: type[T], actor: ActorHandle) -> T:
+    """The async methods of an actor whose class is `kind`; a caller that is cancelled ends its call over there."""
+
+    def call(name: str, *args: object, **named: object) -> Any:
+        carried = received if inspect.isasyncgenfunction(getattr(kind, name)) else awaited
+        return carried(getattr(actor, name), *args, **named)
+
+    return proxy(kind, call)

@@ -1,0 +1,61 @@
+"""The cells of a grid on this machine without Ray: each in a process of its own, a few at once.
+
+The same cells, in the same folders, as Ray's: what one has finished the other does not compute again.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, MutableMapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import partial
+from pathlib import Path
+
+from onceedit_ray.comparison.cell_store import CellResult
+from onceedit_ray.comparison.cells import Cell
+from onceedit_ray.comparison.run_cell import compute, prepare_version, reason_of
+from onceedit_ray.comparison.run_grid import CellEnd, Executor, News, Tell, now_and_then
+from onceedit_ray.progress import Count
+
+Board = MutableMapping[str, str | Count]
+POLL_SECONDS = 1.0
+
+
+def in_processes(at_once: int) -> Executor:
+    """The executor that computes so many cells at the same time, 1 or more."""
+    return partial(_run, at_once)
+
+
+def _run(at_once: int, cells: Sequence[Cell], results: Path, tell: Tell) -> Iterator[CellEnd]:
+    # Not forked: torch's threads do not survive it. One cell a process, so that its memory goes with it.
+    context = multiprocessing.get_context("spawn")
+    news = News(tell)
+    waiting: dict[Future[CellResult], Cell] = {}
+    with context.Manager() as manager:
+        board: Board = manager.dict()
+        left = list(cells)
+        while left or waiting:
+            while left and len(waiting) < at_once:
+                cell = left.pop(0)
+                # A pool of its own: a process that is killed breaks its pool alone.
+                pool = ProcessPoolExecutor(1, mp_context=context)
+                waiting[pool.submit(_compute, cell, results, board)] = cell
+                pool.shutdown(wait=False)
+            finished, _ = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+            news.read(dict(board))
+            for future in finished:
+                yield _end(waiting.pop(future), future)
+
+
+def _end(cell: Cell, future: Future[CellResult]) -> CellEnd:
+    try:
+        return CellEnd(cell, future.result())
+    except Exception as error:
+        return CellEnd(cell, None, reason_of(error))
+
+
+def _compute(cell: Cell, results: Path, board: Board) -> CellResult:
+    progress = now_and_then(partial(board.__setitem__, cell.name))
+    run = cell.plan.run
+    version = prepare_version(run, results, progress) if run and cell.plan.measure == "scores" else None
+    return compute(cell, results, version, progress)

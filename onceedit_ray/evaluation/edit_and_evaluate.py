@@ -1,0 +1,44 @@
+"""A whole run: edit once, evaluate every target, write the results. The same in one process and on Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from onceedit_ray.config import RunConfig
+from onceedit_ray.evaluation.evaluate import Answerer
+from onceedit_ray.evaluation.evaluate_targets import EvaluationResults, evaluate_targets, write_results
+from onceedit_ray.fusion.system import check_run
+from onceedit_ray.knowledge.run_data import general_prompts, selected_edits
+from onceedit_ray.knowledge.version import Version
+from onceedit_ray.progress import Progress
+
+
+def edit_and_evaluate(
+    config: RunConfig,
+    results: Path,
+    command: str,
+    edit: Callable[[], Version],
+    answering: Callable[[Version], AbstractContextManager[Answerer]],
+    progress: Progress,
+) -> EvaluationResults:
+    """Run everything `config` asks for and write `results/<name>/`.
+
+    Args:
+        command: what was typed, for the report. edit: makes the version, or finds the one made before.
+        answering: loads the models; what it gives answers with the version until it is closed.
+
+    Raises the errors of its parts, each before the work that would follow it.
+    """
+    started = time.monotonic()
+    edits = selected_edits(config.knowledge)
+    general = general_prompts(config.evaluation.general, config.evaluation.general_limit)
+    check_run(config, progress)
+    version = edit()
+    with answering(version) as answerer:
+        records, gate = asyncio.run(evaluate_targets(answerer, config, edits, general, progress))
+    seconds = time.monotonic() - started
+    return write_results(results / config.name, config, version, edits, records, gate, seconds, command)
