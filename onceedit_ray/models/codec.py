@@ -220,7 +220,7 @@ class Codec:
         whole = data[: len(data) - len(rest)]
         for candidate in self._candidates(text):
             if self.bytes_of(candidate) == whole:
-                return (*candidate, *self._longest_match(rest))
+                return (*candidate, *self._longest_match(data, len(whole)))
         return self._longest_match(data)
 
     def _candidates(self, text: str) -> Iterable[tuple[int, ...]]:
@@ -233,9 +233,9 @@ class Codec:
     def _tokens(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
 
-    def _longest_match(self, data: bytes) -> tuple[int, ...]:
+    def _longest_match(self, data: bytes, at: int = 0) -> tuple[int, ...]:
+        """Tokens for `data` from byte `at` on, always the longest that fits."""
         ids: list[int] = []
-        at = 0
         while at < len(data):
             for length in range(min(self._longest, len(data) - at), 0, -1):
                 token_id = self._by_surface.get(data[at : at + length])

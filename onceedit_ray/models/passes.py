@@ -276,23 +276,25 @@ def _agrees(passes: SlotPasses, vocabulary: int) -> bool:
 
 
 def _continues(passes: Passes, model: PreTrainedModel) -> bool:
-    """Whether a session that is fed in pieces gets what the network gives for the whole, without a cache.
+    """Whether two sessions that are fed in pieces, by turns, get what the network gives for the whole, without a cache.
 
-    The pieces are those of decoding: a prompt, one token, several drafted ones, one again.
+    The pieces are those of decoding: a prompt, one token, several drafted ones, one again. By turns, for a network may
+    keep a state of its own beside the cache.
     """
     vocabulary = int(model.config.get_text_config().vocab_size)
-    ids = [token * 7 % vocabulary for token in range(3, 15)]
+    sequences = [[token * step % vocabulary for token in range(3, 15)] for step in (7, 11)]
+    found: list[list[Tensor]] = [[], []]
     try:
         with torch.inference_mode():
-            place = passes.take()
-            found = [
-                passes.logits([PassRow(place, start, ids[start:end], 1)])[0]
-                for start, end in itertools.pairwise(_PIECES)
-            ]
-            whole_NV = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0]
+            places = [passes.take() for _ in sequences]
+            for start, end in itertools.pairwise(_PIECES):
+                for place, ids, rows in zip(places, sequences, found, strict=True):
+                    rows += passes.logits([PassRow(place, start, ids[start:end], 1)])
+            whole_BNV = model(torch.tensor(sequences, device=model.device), use_cache=False).logits
     except _NOT_MADE_FOR_IT:
         return False
-    return _same(torch.cat(found), whole_NV[[end - 1 for end in _PIECES[1:]]])
+    ends = [end - 1 for end in _PIECES[1:]]
+    return all(_same(torch.cat(rows), whole_NV[ends]) for rows, whole_NV in zip(found, whole_BNV, strict=True))
 
 
 _PIECES = (0, 7, 8, 11, 12)

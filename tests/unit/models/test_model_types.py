@@ -62,7 +62,7 @@ def assert_exact(network: Any, model: LocalModel) -> None:
 @pytest.mark.parametrize("model_type", RECURRENT)
 def test_a_session_in_pieces_gets_what_the_whole_sequence_gives(tmp_path: Path, model_type: str) -> None:
     network = load_model(build_type(model_type, tmp_path / "m"), dtype="float32", device="cpu")
-    assert isinstance(passes_for(network), SinglePasses)
+    assert isinstance(passes_for(network), SinglePasses | WholePasses)
     assert_exact(network, LocalModel(network, end_ids=(), top_k=8))
 
 
