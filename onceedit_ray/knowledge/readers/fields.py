@@ -54,7 +54,8 @@ def texts_in_place(value: object) -> tuple[str, ...]:
     """A text or a list of texts, blank ones and nulls as "", for fields whose places count; `()` for null."""
     if value is None:
         return ()
-    return tuple("" if each is None else stripped(each) for each in (value if isinstance(value, list) else [value]))
+    found = value if isinstance(value, (list, tuple)) else [value]
+    return tuple("" if each is None else stripped(each) for each in found)
 
 
 def given(line: str) -> Callable[[Any], Any]:

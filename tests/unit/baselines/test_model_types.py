@@ -42,7 +42,7 @@ def test_recurrent_layers_give_the_same_loss_every_time(tmp_path: Path, model_ty
     with torch.no_grad():
         whole = float(answer_loss(model, rows.answers))
         assert [float(cached.loss()) for _ in range(3)] == pytest.approx([whole] * 3, abs=1e-6)
-    mlp = find_mlps(model)[1]
+    mlp = find_mlps(model)[0]
     before = bare_output(model, mlp.projection, rows)
     shift = target_shift(model, mlp.projection, rows, TargetSettings(steps=4))
     assert float(shift.norm()) > 0

@@ -163,7 +163,7 @@ def test_a_vocabulary_without_spaces_is_refused_when_it_is_opened(tmp_path: Path
         SENTENCES, trainers.WordPieceTrainer(vocab_size=500, special_tokens=special, show_progress=False)
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", eos_token="[SEP]")
-    with pytest.raises(ModelError, match=r"WordPiece, 500 tokens\) does not spell spaces.*choose a model with"):
+    with pytest.raises(ModelError, match=r"WordPiece, 500 tokens\) does not spell spaces.*choose one with"):
         Codec(tokenizer)
     folder = build_family("gpt2", tmp_path / "m")
     tokenizer.save_pretrained(folder)
