@@ -6,7 +6,7 @@ CONFIG ?= configs/quickstart.yaml
 PYTEST := RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo serve fuzz bench test test-unit test-ray test-browser picture lint types format docs-check clean
+.PHONY: help venv demo serve fuzz bench test test-unit test-ray test-browser test-clients picture lint types format docs-check clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,15 +17,15 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed, found '$(PYTHON)'; say which: make $(or $(MAKECMDGOALS),venv) PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --retries 5 --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --retries 5 --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[dev,playground]'
 	@touch $@
 
 demo: venv ## edit once, ask every model: real weights, a local Ray, before and after
 	scripts/demo.sh $(CONFIG)
 
-serve: venv ## edit once, then serve every model at http://127.0.0.1:8000/v1 until Ctrl-C
+serve: venv ## edit once, then serve every model at http://127.0.0.1:8000/v1, and the playground at :8080, until Ctrl-C
 	$(BIN)/onceedit edit --config $(CONFIG)
-	$(BIN)/onceedit serve --config $(CONFIG)
+	$(BIN)/onceedit serve --config $(CONFIG) --playground
 
 test: test-unit test-ray test-browser ## run all tests
 
@@ -38,7 +38,15 @@ test-ray: venv ## run the tests that start a Ray of their own
 test-browser: venv ## run the tests of the playground in headless Chromium (skipped where it is missing)
 	OMP_NUM_THREADS=1 $(PYTEST) tests/browser
 
-picture: venv ## take docs/images/playground.png of a running server (`make serve`)
+test-clients: venv .venv-clients/.complete ## run the tests of public clients, in an environment of their own
+	OMP_NUM_THREADS=1 $(PYTEST) tests/clients
+
+.venv-clients/.complete: tests/clients/requirements.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --retries 5 --disable-pip-version-check -r tests/clients/requirements.txt
+	@touch $@
+
+picture: venv ## take docs/images/playground.png of a running page (`make serve`)
 	$(BIN)/python -m scripts.picture
 
 fuzz: venv ## a few thousand requests made from the API's own schema: whatever comes, no 5xx

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from onceedit_ray.models.protocol import LanguageModel, Step
+from onceedit_ray.models.protocol import LanguageModel, Reading, Step
 from onceedit_ray.models.sampling import GREEDY, Sampling
 
 
@@ -41,6 +41,9 @@ class Reprefilling:
         step = await self.open([*self._held[session][:keep], *ids], rows, decode, 0.0, sampling)
         self._held[session] = self._held.pop(step.session)
         return replace(step, session=session)
+
+    async def score(self, ids: Sequence[int]) -> Reading:
+        return await self._model.score(ids)
 
     async def fork(self, session: int) -> int:
         fork = max(self._held) + 1

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.comparison.grid_config import is_grid, load_grid
 from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.playground.beside import DEFAULT_PORT, check_extra, page_process
 from onceedit_ray.progress import ProgressDisplay
 from onceedit_ray.threads import let_threads_sleep
 
@@ -52,10 +53,10 @@ def _models_list(options: argparse.Namespace) -> None:
 
     print("catalogue (from the package index, no model hub):")
     for name, entry in CATALOGUE.items():
-        print(f"  {name:16} {entry.about}")
+        print(f"  {name:18} {entry.about}")
     print("or any transformers causal LM:")
     for name in SOURCES.names():
-        print(f"  {name + ':':16} {SOURCES.get(name).form}")
+        print(f"  {name + ':':18} {SOURCES.get(name).form}")
 
 
 def _models_fetch(options: argparse.Namespace) -> None:
@@ -71,6 +72,7 @@ def _validate(options: argparse.Namespace) -> None:
     from onceedit_ray.fusion.strategies import STRATEGIES
     from onceedit_ray.knowledge.prompt_shapes import plugin_view
     from onceedit_ray.knowledge.run_data import general_prompts, selected_edits, unrelated_prompts
+    from onceedit_ray.reader.plugin import editor_name
 
     if is_grid(options.config):
         from onceedit_ray.comparison.cells import cells_of
@@ -81,7 +83,7 @@ def _validate(options: argparse.Namespace) -> None:
     config = load_config(options.config)
     for strategy in (config.fusion.strategy, *config.evaluation.strategies):
         STRATEGIES.get(strategy)
-    EDITORS.get(config.editing.editor)
+    EDITORS.get(editor_name(config.editing.editor))
     plugin_view("", config.plugin.view)
     edits = selected_edits(config.knowledge)
     unrelated = unrelated_prompts(config.editing.unrelated)
@@ -155,7 +157,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         options.results,
         f"onceedit evaluate --config {options.config}",
         lambda: edit_plugin(config, open_store(), _say),
-        lambda version: nullcontext(open_decoder(config, version.path, _say)),
+        lambda version: contextlib.nullcontext(open_decoder(config, version.path, _say)),
         _say,
     )
     print(f"{results.table}\n\nresults: {results.folder}")
@@ -163,13 +165,18 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _compare(options: argparse.Namespace) -> int:
     let_threads_sleep()
+    from onceedit_ray.comparison.cell_archive import take_archive
     from onceedit_ray.comparison.processes import in_processes
-    from onceedit_ray.comparison.run_grid import compare
+    from onceedit_ray.comparison.run_grid import compare, report_archive
 
     command = f"onceedit compare --config {options.config}{f' --scale {options.scale}' if options.scale else ''}"
-    grid = load_grid(options.config, options.scale)
+    grid, results = load_grid(options.config, options.scale), options.results.resolve()
+    if options.cells and options.at_once == 0:
+        return report_archive(grid, options.cells, results, command, _say)
+    if options.cells:
+        take_archive(options.cells, results)
     executor = in_processes(options.at_once) if options.at_once > 0 else None
-    return compare(grid, options.results.resolve(), command, executor, _say)
+    return compare(grid, results, command, executor, _say)
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -182,7 +189,18 @@ def _serve(options: argparse.Namespace) -> None:
         keys_file=options.keys,
         edit_keys_file=options.edit_keys,
     )
-    serve_here(args, options.host, options.port, _say)
+    beside: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if options.playground is not None:
+        check_extra()
+        beside = page_process(options.host, options.port, options.playground)
+    serve_here(args, options.host, options.port, _say, beside)
+
+
+def _playground(options: argparse.Namespace) -> None:
+    check_extra()
+    from onceedit_ray.playground.server import serve_page
+
+    serve_page(options.url, options.host, options.port, _say)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -250,6 +268,12 @@ def _parser() -> argparse.ArgumentParser:
     comparing.add_argument(
         "--results", type=Path, default=Path(os.environ.get("ONCEEDIT_RESULTS", "results")), help="default: results/"
     )
+    comparing.add_argument(
+        "--cells",
+        type=Path,
+        metavar="FILE",
+        help="finished cells, such as docs/results/paper_table1/cells.parquet; --at-once 0 needs nothing else",
+    )
     comparing.set_defaults(run=_compare)
 
     serving = commands.add_parser("serve", help="answer as an OpenAI-compatible server, every target by its name")
@@ -258,8 +282,24 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line; also $ONCEEDIT_API_KEYS")
     serving.add_argument("--edit-keys", type=Path, metavar="FILE", help="keys for editing; also $ONCEEDIT_EDIT_KEYS")
     serving.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the active one)")
+    serving.add_argument(
+        "--playground",
+        type=int,
+        nargs="?",
+        const=DEFAULT_PORT,
+        metavar="PORT",
+        help=f"serve the playground too, in a process of its own at 127.0.0.1 (default port: {DEFAULT_PORT})",
+    )
     _with_config(serving)
     serving.set_defaults(run=_serve)
+
+    playground = commands.add_parser("playground", help="a page for people, in front of a server's API")
+    playground.add_argument("--url", required=True, help="of the API, such as http://127.0.0.1:8000/v1")
+    playground.add_argument(
+        "--host", default="127.0.0.1", help="where to listen; other than this machine needs API keys"
+    )
+    playground.add_argument("--port", type=int, default=DEFAULT_PORT, metavar="N", help="0: any that is free")
+    playground.set_defaults(run=_playground)
     return parser
 
 

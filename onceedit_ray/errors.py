@@ -44,6 +44,10 @@ class SessionLostError(ModelError):
     """A decoding session is not there: it was closed, or its model restarted."""
 
 
+class ProcessLostError(ModelError):
+    """A process died that was working for somebody, through no fault of the work: it may be done again."""
+
+
 class StoreError(OnceEditError):
     """The knowledge store cannot be read or written; versions made before are untouched."""
 

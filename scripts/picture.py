@@ -13,6 +13,7 @@ from pathlib import Path
 
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from scripts.chromium import appear, chromium, missing, picture
@@ -27,7 +28,7 @@ TOKENS = "6"
 def main(arguments: list[str]) -> int:
     """Take the picture; 0 if it was taken."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", default="http://127.0.0.1:8000/", help="of the server")
+    parser.add_argument("--url", default="http://127.0.0.1:8080/", help="of the page")
     parser.add_argument("--question", default=QUESTION)
     parser.add_argument("--out", type=Path, default=Path("docs/images/playground.png"))
     options = parser.parse_args(arguments)
@@ -52,11 +53,9 @@ def take(url: str, question: str, out: Path, profile: Path) -> None:
         browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
         browser.get(url)
         wait = WebDriverWait(browser, SECONDS)
-        wait.until(lambda _: len(browser.find_elements(By.CSS_SELECTOR, "#model option")) > 1, "no models came")
+        wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#versions > li"), "no versions came")
         browser.find_element(By.ID, "question").send_keys(question)
-        tokens = browser.find_element(By.ID, "tokens")
-        tokens.clear()
-        tokens.send_keys(TOKENS)
+        browser.find_element(By.ID, "tokens").send_keys(Keys.CONTROL, "a", Keys.NULL, TOKENS)
         browser.find_element(By.ID, "ask-button").click()
         wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#answers .after .answer.done"), "no answer came")
         wait.until(lambda _: not browser.find_elements(By.CSS_SELECTOR, ".answer[aria-busy=true]"), "no end came")

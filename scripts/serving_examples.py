@@ -125,7 +125,11 @@ print(answer.choices[0].text)""",
 except openai.NotFoundError as error:
     print(error.code, error.param)""",
     ),
-    Example("Health", "Lets the plug-in and every target read a token; 503 where one cannot.", f"{CURL}/health"),
+    Example(
+        "Health",
+        "Lets the plug-in and every target read a token; 503 where one cannot. It answers within 5 s, whatever has died.",
+        f"{CURL}/health",
+    ),
 )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onceedit_ray.config import LivingConfig
-from onceedit_ray.errors import OnceEditError
+from onceedit_ray.errors import OnceEditError, ProcessLostError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.knowledge.store import KnowledgeStore
@@ -35,7 +35,7 @@ class FakeMaker:
 
     refused: reason by the target of an edit that spoils a version. held: a version waits for it before it is made.
     silent: nothing is said of progress before that, as where the cluster has no room yet. fails: raised by the next
-    making. made: what was asked for: edits, parent and new ones.
+    making. deaths: how often the process dies that makes one. made: what was asked for: edits, parent and new ones.
     """
 
     store: KnowledgeStore
@@ -43,6 +43,7 @@ class FakeMaker:
     held: asyncio.Event | None = None
     silent: bool = False
     fails: BaseException | None = None
+    deaths: int = 0
     made: list[tuple[list[str], str | None, list[str]]] = field(default_factory=list)
 
     async def make(
@@ -56,6 +57,9 @@ class FakeMaker:
         if self.fails is not None:
             fails, self.fails = self.fails, None
             raise fails
+        if self.deaths:
+            self.deaths -= 1
+            raise ProcessLostError("the process that makes versions died")
         report("evaluating", 0.5)
         id = version_of(edits, parent)
         figures = {"learnt": 1.0}

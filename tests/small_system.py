@@ -25,7 +25,7 @@ from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.loading import load_model, load_tokenizer, without_progress_bars
-from onceedit_ray.models.protocol import LanguageModel, Step
+from onceedit_ray.models.protocol import LanguageModel, Reading, Step
 from onceedit_ray.models.sampling import GREEDY, Sampling
 from onceedit_ray.models.sources import ModelFolder, resolve
 from onceedit_ray.models.weight_token import add_weight_token
@@ -195,6 +195,9 @@ class Relay:
 
     async def extend(self, session: int, keep: int, ids: Sequence[int], *args: Any, **options: Any) -> Step:
         return await self.model.extend(session, keep, ids, *args, **options)
+
+    async def score(self, ids: Sequence[int]) -> Reading:
+        return await self.model.score(ids)
 
     async def fork(self, session: int) -> int:
         return await self.model.fork(session)

@@ -13,16 +13,20 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError, TaskCancelledError
 
 from onceedit_ray.errors import OnceEditError
 
 
 async def result(reference: Any) -> Any:
-    """The value behind an object reference; a `OnceEditError` raised over there is raised here as itself."""
+    """The value behind an object reference.
+
+    A `OnceEditError` raised over there is raised here as itself. Whatever way Ray has of saying that the process over
+    there is gone (killed for memory, its node lost, ...) is raised as a `RayActorError`.
+    """
     try:
         return await reference
-    except RayTaskError as error:
+    except RayError as error:
         raise _own(error) from None
 
 
@@ -30,7 +34,7 @@ def fetch(reference: Any) -> Any:
     """`result`, waiting instead of awaiting; a list of references gives a list of values."""
     try:
         return ray.get(reference)
-    except RayTaskError as error:
+    except RayError as error:
         raise _own(error) from None
 
 
@@ -67,5 +71,9 @@ def _cancel(call: Any) -> None:
     ray.cancel(call, recursive=False)
 
 
-def _own(error: RayTaskError) -> BaseException:
-    return error.cause if isinstance(error.cause, OnceEditError) else error
+def _own(error: RayError) -> BaseException:
+    if isinstance(error, RayTaskError):
+        return error.cause if isinstance(error.cause, OnceEditError) else error
+    if isinstance(error, (RayActorError, TaskCancelledError)):
+        return error
+    return ActorUnavailableError(f"{type(error).__name__}: {error}", None)

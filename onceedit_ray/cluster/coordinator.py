@@ -20,9 +20,10 @@ from onceedit_ray.errors import ModelError
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.strategies import Pair
-from onceedit_ray.fusion.system import open_screen, pair_up
+from onceedit_ray.fusion.system import open_plugin, pair_up
 from onceedit_ray.models.assembly import open_codec, use_threads
 from onceedit_ray.models.sources import ModelFolder
+from onceedit_ray.reader.plugin import plugin_folder
 
 
 class HostedDecoder(FusedDecoder):
@@ -47,14 +48,14 @@ class HostedDecoder(FusedDecoder):
         self._standby: Plugin | None = None
         self._leaving: dict[int, Plugin] = {}
         self._numbers = itertools.count(1)
-        super().__init__(self._opened(plugin, edited, fusion), fusion)
         self._base = base
+        super().__init__(self._opened(plugin, edited, fusion), fusion)
         self._base_codec = open_codec(base.path)
         self._alignment = alignment
 
     def _opened(self, actor: ActorHandle, edited: Path, fusion: FusionConfig) -> Plugin:
         model = RemoteModel(actor, "the plug-in")
-        return Plugin(model, open_codec(edited), self._view, open_screen(edited, fusion), edited.name)
+        return open_plugin(model, open_codec(plugin_folder(edited, self._base)), self._view, edited, fusion)
 
     async def stand_by(self, actor: ActorHandle, edited: Path) -> None:
         """Have another version of the plug-in ready; `take_over` puts it in place.

@@ -25,6 +25,7 @@ from onceedit_ray.errors import ConfigError
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.models.sources import ModelFolder, resolve
 from onceedit_ray.progress import Progress, silent
+from onceedit_ray.reader.plugin import plugin_folder
 
 PLUGIN = "plug-in"
 
@@ -43,6 +44,7 @@ class Fleet:
 
     top_k: int
     plugin: PluginConfig
+    base: ModelFolder | None = None
     coordinator: Any = None  # an actor handle, once started
     actors: dict[str, ActorHandle] = field(default_factory=dict)
     groups: dict[str, PlacementGroup] = field(default_factory=dict)
@@ -67,7 +69,8 @@ class Fleet:
         fleet = cls(config.fusion.top_k, config.plugin)
         try:
             fleet._reserve(models)
-            plugin = fleet._load(PLUGIN, edited, config.plugin)
+            fleet.base = base
+            plugin = fleet._load(PLUGIN, plugin_folder(edited, base), config.plugin)
             fleet.coordinator = coordinator.options(num_cpus=0.1).remote(
                 plugin, base, edited, config.plugin.view, config.fusion, config.alignment
             )
@@ -99,9 +102,11 @@ class Fleet:
         Raises `ConfigError` where the cluster has no room for it, `ModelError` where it cannot be loaded; the fleet is
         then what it was.
         """
+        assert self.base is not None, "the fleet is started first"
+        weights = plugin_folder(edited, self.base)
         group = reserve(PLUGIN, self.plugin)
         options = actor_options(group, self.plugin)
-        seated = Seated(ModelActor.options(**options).remote(PLUGIN, edited, self.plugin, self.top_k), group)
+        seated = Seated(ModelActor.options(**options).remote(PLUGIN, weights, self.plugin, self.top_k), group)
         self.aside.append(seated)
         try:
             fetch(seated.actor.seat.remote())

@@ -10,12 +10,15 @@ import asyncio
 import logging
 from typing import Any
 
+from ray.exceptions import RayActorError, RayError
+from ray.serve.exceptions import RayServeException
+
 from onceedit_ray.cluster.calls import result
 from onceedit_ray.cluster.fleet import Fleet, Seated
 from onceedit_ray.cluster.proxy import proxy
 from onceedit_ray.cluster.trainer import RemoteBuilder
 from onceedit_ray.config import RunConfig
-from onceedit_ray.errors import OnceEditError
+from onceedit_ray.errors import ModelError, OnceEditError
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
@@ -54,7 +57,7 @@ class FleetLoader:
     async def _let_go(self, number: int, old: Seated) -> None:
         try:
             await result(self._fleet.coordinator.left.remote(number))
-        except OnceEditError as error:
+        except (OnceEditError, RayError) as error:
             LOG.error("the plug-in before is let go of while requests may hold it: %s", error)
         await asyncio.to_thread(self._fleet.discard, old)
 
@@ -72,6 +75,10 @@ def remote_knowledge(models: Any) -> EditQueue:
     """The queue of edits of a `Models` deployment."""
 
     async def call(method: str, *args: object, **named: object) -> Any:
-        return await result(models.knowledge.remote(method, *args, **named))
+        try:
+            return await result(models.knowledge.remote(method, *args, **named))
+        except (RayActorError, RayServeException) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"who keeps the edits is gone ({reason}) and is started again") from None
 
     return proxy(EditQueue, call)

@@ -12,6 +12,7 @@ import secrets
 _SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray listens on every interface, for a Ray of this machine too
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "onceedit_ray.serving.proxy_guard.middlewares",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # else those that answer would be as nice as Ray can make them, and editing no nicer
 }

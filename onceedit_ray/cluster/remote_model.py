@@ -19,7 +19,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from onceedit_ray.cluster.calls import detached, result
 from onceedit_ray.errors import ModelError, SessionLostError
-from onceedit_ray.models.protocol import Step
+from onceedit_ray.models.protocol import Reading, Step
 from onceedit_ray.models.sampling import GREEDY, Sampling
 
 T = TypeVar("T")
@@ -81,26 +81,33 @@ class RemoteModel:
         sampling: Sampling = GREEDY,
     ) -> Step:
         """As `LanguageModel.extend`; a session the actor lost is prefilled again first."""
-        known = self._sessions[session]
+        known = self._session(session)
         held = known.ids[:keep] + list(ids)
         try:
             step = await self._ask("extend", (known.number, keep, list(ids), rows, decode, sampling), decode)
         except ActorDiedError:
             raise self._gone() from None
         except (ActorUnavailableError, SessionLostError):
+            self._session(session)  # closed here meanwhile: then nobody would close a new one
             step = await self._opened(held, rows, decode, 0.0, sampling)
             known.number = step.session
         known.ids = held + list(step.new_ids[:-1])
         return replace(step, session=session)
 
+    async def score(self, ids: Sequence[int]) -> Reading:
+        """As `LanguageModel.score`; raises as `open`."""
+        reading: Reading = await self._ask_until_back("score", (list(ids),), len(ids))
+        return reading
+
     async def fork(self, session: int) -> int:
         """As `LanguageModel.fork`; a session the actor lost is prefilled again."""
-        known = self._sessions[session]
+        known = self._session(session)
         try:
             number = await _kept_or_closed(self._ask("fork", (known.number,), 0), self._release)
         except ActorDiedError:
             raise self._gone() from None
         except (ActorUnavailableError, SessionLostError):
+            self._session(session)
             number = (await self._opened(known.ids, 0, 0, 0.0, GREEDY)).session
         return self._known(number, known.ids)
 
@@ -109,6 +116,12 @@ class RemoteModel:
         known = self._sessions.pop(session, None)
         if known is not None:
             self._release(known.number)
+
+    def _session(self, number: int) -> _Session:
+        try:
+            return self._sessions[number]
+        except KeyError:
+            raise SessionLostError(f"{self._name} has no session {number}; open one again") from None
 
     def _release(self, number: int) -> None:
         """Free one of the actor's sessions; does not wait."""
@@ -125,12 +138,16 @@ class RemoteModel:
         return await _kept_or_closed(opening, lambda step: self._release(step.session))
 
     async def _open(self, ids: list[int], rows: int, decode: int, threshold: float, sampling: Sampling) -> Step:
+        step: Step = await self._ask_until_back("open", (ids, rows, decode, threshold, sampling), decode)
+        return step
+
+    async def _ask_until_back(self, method: str, arguments: tuple[Any, ...], length: int) -> Any:
+        """A call that needs no session, made again while the actor restarts."""
         clock = asyncio.get_running_loop()
         deadline = clock.time() + RESTART_SECONDS
         while True:
             try:
-                step: Step = await self._ask("open", (ids, rows, decode, threshold, sampling), decode)
-                return step
+                return await self._ask(method, arguments, length)
             except ActorDiedError:
                 raise self._gone() from None
             except ActorUnavailableError:
@@ -164,11 +181,13 @@ class RemoteModel:
     async def _travel(self, calls: Sequence[_Call]) -> None:
         try:
             answers = await result(self._actor.serve.remote([(call.method, call.arguments) for call in calls]))
-        except Exception as error:
+        except BaseException as error:  # also where the journey itself is cancelled: all of them wait for it
             answers = [error] * len(calls)
         for call, answer in zip(calls, answers, strict=True):
             if not call.answer.done():
-                if isinstance(answer, Exception):
+                if isinstance(answer, asyncio.CancelledError):
+                    call.answer.cancel()
+                elif isinstance(answer, BaseException):
                     call.answer.set_exception(answer)
                 else:
                     call.answer.set_result(answer)

@@ -25,11 +25,13 @@ from ray import serve
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 from ray.serve import Application
+from ray.serve.exceptions import RayServeException
 
-from onceedit_ray.cluster.calls import awaited, fetch, received
+from onceedit_ray.cluster.calls import awaited, fetch, received, result
 from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
 from onceedit_ray.cluster.hot_swap import open_living, remote_knowledge
+from onceedit_ray.cluster.own_processes import first_dead, ray_processes
 from onceedit_ray.cluster.telemetry import Metrics, VersionGauge
 from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.editing.run import version_for
@@ -50,6 +52,7 @@ from onceedit_ray.serving.request_log import RequestLog
 APP_NAME = "onceedit"
 SMALL = {"num_cpus": 0.1}
 """What a replica reserves: neither kind computes."""
+WATCH_SECONDS = 2.0
 SPARE_REQUESTS = 64
 """Requests that a replica takes beyond its limit, so that it can refuse them itself with 429."""
 
@@ -139,7 +142,7 @@ class RemoteBackend:
             async with contextlib.aclosing(received((await self._found()).speak, asked)) as pieces:
                 async for piece in pieces:
                     yield piece
-        except RayActorError as error:
+        except (RayActorError, RayServeException) as error:
             raise self._lost(error) from None
 
     async def probe(self) -> dict[str, str]:
@@ -148,15 +151,15 @@ class RemoteBackend:
     async def _ask(self, method: str, *args: object) -> Any:
         try:
             return await awaited(getattr(await self._found(), method), *args)
-        except RayActorError as error:
+        except (RayActorError, RayServeException) as error:
             raise self._lost(error) from None
 
     async def _found(self) -> ActorHandle:
         if self._coordinator is None:
-            self._coordinator = await self._models.coordinator.remote()
+            self._coordinator = await result(self._models.coordinator.remote())
         return self._coordinator
 
-    def _lost(self, error: RayActorError) -> ModelError:
+    def _lost(self, error: Exception) -> ModelError:
         self._coordinator = None
         return ModelError(f"the coordinator is gone ({' '.join(str(error).split())[:200]}); it is started again")
 
@@ -233,10 +236,19 @@ def _cpus(config: RunConfig) -> float:
     return sum(model.num_cpus for model in models) + config.living.num_cpus + 1.0
 
 
-def serve_here(args: ServeArgs, host: str, port: int, progress: Progress = print) -> None:
+def serve_here(
+    args: ServeArgs,
+    host: str,
+    port: int,
+    progress: Progress = print,
+    beside: contextlib.AbstractContextManager[None] | None = None,
+) -> None:
     """Serve in a Ray of this process's own until interrupted or terminated.
 
-    Raises the errors of a run file, version or key that is wrong before Ray is started.
+    `beside` is entered once the server answers, and left before it ends.
+
+    Raises the errors of a run file, version or key that is wrong before Ray is started, and `ModelError` where that Ray
+    dies: who runs the command starts it again.
     """
     check_binding(host, read_keys(args.keys_file))
     read_keys(args.edit_keys_file, EDIT_KEYS_VARIABLE)
@@ -245,12 +257,17 @@ def serve_here(args: ServeArgs, host: str, port: int, progress: Progress = print
     app = application(args)
     told_to_end = threading.Event()
     ray.init(address="local", include_dashboard=False, num_cpus=max(os.cpu_count() or 1, math.ceil(_cpus(config))))
+    processes = ray_processes()
     signal.signal(signal.SIGTERM, lambda number, frame: told_to_end.set())  # after `ray.init`, which sets its own
     try:
         serve.start(http_options={"host": host, "port": port})
         serve.run(app, name=APP_NAME)
         progress(f"serving {served.id} at http://{host}:{port}/v1; Ctrl-C ends it")
-        told_to_end.wait()
+        with beside or contextlib.nullcontext():
+            while not told_to_end.wait(WATCH_SECONDS):
+                if (dead := first_dead(processes)) is not None:
+                    raise ModelError(f"Ray's {dead} has died, so nothing answers any more; start the command again")
     finally:
-        serve.shutdown()
+        if first_dead(processes) is None:  # else nobody is left to be asked, and asking would wait for ever
+            serve.shutdown()
         ray.shutdown()

@@ -14,7 +14,7 @@ from ray.util.placement_group import remove_placement_group
 from onceedit_ray.cluster.calls import received
 from onceedit_ray.cluster.placement import actor_options, reserve
 from onceedit_ray.config import ModelConfig, RunConfig
-from onceedit_ray.errors import ModelError
+from onceedit_ray.errors import ProcessLostError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
@@ -62,7 +62,7 @@ class RemoteBuilder:
     async def make(
         self, edits: Sequence[Edit], parent: Version | None, new: Sequence[Edit], report: Report
     ) -> BuiltVersion:
-        """As `build_version`; raises `ConfigError` where the cluster has no room, `ModelError` if the process dies."""
+        """As `build_version`; raises `ConfigError` where the cluster has no room, `ProcessLostError` where it dies."""
         living = self._config.living
         needs = ModelConfig(model=self._config.plugin.model, num_cpus=living.num_cpus, num_gpus=living.num_gpus)
         group = await asyncio.to_thread(reserve, "editing", needs)
@@ -76,7 +76,9 @@ class RemoteBuilder:
                     report(*piece)
         except RayActorError as error:
             reason = " ".join(str(error).split())[:200]
-            raise ModelError(f"the process that makes versions died ({reason}); see its log, then edit again") from None
+            raise ProcessLostError(
+                f"the process that makes versions died ({reason}); see its log, then edit again"
+            ) from None
         finally:
             ray.kill(trainer)
             remove_placement_group(group)

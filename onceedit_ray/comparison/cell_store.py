@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from onceedit_ray.errors import StoreError
-from onceedit_ray.evaluation.records import Record, write_records
+from onceedit_ray.evaluation.records import Record, read_records, records_from, write_records
 from onceedit_ray.files import replacing
 
 _RESULT = "cell.json"
@@ -80,6 +80,11 @@ class CellStore:
         except (OSError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise StoreError(f"{path} is damaged ({reason}); remove {path.parent} to compute the cell again") from None
+
+    def records(self, cell: str) -> list[Record]:
+        """The records of a finished cell; none where it measured a cost. Raises `DataError` where they are damaged."""
+        path = self.folder(cell) / _RECORDS
+        return records_from(read_records(path)) if path.exists() else []
 
     def lock(self, cell: str) -> FileLock:
         """Held by whoever works on a cell; raises `StoreError` where another run holds it."""

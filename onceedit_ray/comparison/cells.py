@@ -6,10 +6,9 @@ can be edited by the method. No weights are loaded for it. Two grids that ask fo
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +29,7 @@ from onceedit_ray.config import EvaluationConfig, RunConfig, parse_as
 from onceedit_ray.digest import digest
 from onceedit_ray.errors import DataError, OnceEditError
 from onceedit_ray.fusion.system import check_run
+from onceedit_ray.knowledge.content import content_hash
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.prompt_files import read_prompts
 from onceedit_ray.knowledge.run_data import general_prompts, selected_edits, unrelated_prompts
@@ -123,6 +123,33 @@ def cells_of(config: GridConfig, progress: Progress = silent) -> list[Cell]:
     return _Expansion(config, progress).cells()
 
 
+def places(config: GridConfig) -> Iterator[tuple[RowConfig, str, str, TargetConfig]]:
+    """Where a cell stands: row, data set, target's name and target, row by row.
+
+    All targets, but the first alone for the cost of an edit that serves them all.
+    """
+    targets = list(config.targets.items())
+    for row in config.rows:
+        once = config.table.layout == "cost" and row.method == ONCEEDIT
+        for dataset in config.datasets:
+            for name, target in targets[:1] if once else targets:
+                yield row, dataset, name, target
+
+
+def bare_plan(config: GridConfig, row: RowConfig, dataset: str, name: str, target: TargetConfig) -> Plan:
+    """A cell's plan as far as the grid file alone says it: without a baseline's settings or OnceEdit's run file."""
+    strategy = row.strategy if row.method == ONCEEDIT else row.method
+    return Plan(
+        method=row.method,
+        measure="cost" if config.table.layout == "cost" else "scores",
+        protocol=config.protocol,
+        target_name=name,
+        target=target,
+        dataset=config.limited(dataset),
+        evaluation=config.evaluation.model_copy(update={"strategies": (strategy,)}),
+    )
+
+
 def cheapest_first(cells: Sequence[Cell]) -> list[Cell]:
     """The order in which cells are run."""
     return sorted(cells, key=lambda cell: cell.cost)
@@ -132,7 +159,6 @@ class _Expansion:
     def __init__(self, config: GridConfig, progress: Progress) -> None:
         self._config = config
         self._progress = progress
-        self._measure: Measure = "cost" if config.table.layout == "cost" else "scores"
         self._folders: dict[str, ModelFolder] = {}
         self._shapes: dict[str, PreTrainedModel] = {}
         self._checked: set[str] = set()
@@ -145,37 +171,18 @@ class _Expansion:
             if row.method != ONCEEDIT:
                 BASELINES.get(row.method)
         found = []
-        for row in config.rows:
-            for dataset, source in sources.items():
-                for name, target in self._targets_of(row):
-                    plan = self._plan(row, name, target, dataset)
-                    found.append(
-                        Cell(self._id(plan, source), row.label, name, dataset, plan, self._cost(row.method, target))
-                    )
+        for row, dataset, name, target in places(config):
+            plan = self._plan(row, name, target, dataset)
+            cost = self._cost(row.method, target)
+            found.append(Cell(self._id(plan, sources[dataset]), row.label, name, dataset, plan, cost))
         return found
 
-    def _targets_of(self, row: RowConfig) -> list[tuple[str, TargetConfig]]:
-        """All targets, but the first alone for the cost of an edit that serves them all."""
-        targets = list(self._config.targets.items())
-        return targets[:1] if self._measure == "cost" and row.method == ONCEEDIT else targets
-
     def _plan(self, row: RowConfig, name: str, target: TargetConfig, dataset: str) -> Plan:
-        config = self._config
-        strategy = row.strategy if row.method == ONCEEDIT else row.method
-        evaluation = config.evaluation.model_copy(update={"strategies": (strategy,)})
-        shared: dict[str, Any] = {
-            "method": row.method,
-            "measure": self._measure,
-            "protocol": config.protocol,
-            "target_name": name,
-            "target": target,
-            "dataset": config.limited(dataset),
-            "evaluation": evaluation,
-        }
+        config, plan = self._config, bare_plan(self._config, row, dataset, name, target)
         if row.method == ONCEEDIT:
-            return Plan(**shared, run=self._run(row, name, target, dataset, evaluation))
+            return replace(plan, run=self._run(row, name, target, dataset, plan.evaluation))
         settings = self._settings(row, name, target)
-        return Plan(**shared, settings=settings, corpus=config.corpus, corpus_texts=config.corpus_texts)
+        return replace(plan, settings=settings, corpus=config.corpus, corpus_texts=config.corpus_texts)
 
     def _run(
         self, row: RowConfig, name: str, target: TargetConfig, dataset: str, evaluation: EvaluationConfig
@@ -270,8 +277,7 @@ class _Expansion:
                 raise DataError(
                     f"{file}: no such file to learn from; docs/compare-methods.md says what suits, and where"
                 )
-            with file.open("rb") as opened:
-                self._hashes[file] = hashlib.file_digest(opened, "sha256").hexdigest()
+            self._hashes[file] = content_hash(file)
         return self._hashes[file]
 
     def _cost(self, method: str, target: TargetConfig) -> float:

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from onceedit_ray.comparison.cell_archive import ARCHIVE, placed_cells, read_archive, write_archive
 from onceedit_ray.comparison.cell_store import CellResult, CellStore
 from onceedit_ray.comparison.cells import Cell, cells_of, cheapest_first
 from onceedit_ray.comparison.grid_config import GridConfig
 from onceedit_ray.comparison.grid_report import write_comparison
+from onceedit_ray.errors import DataError
 from onceedit_ray.progress import Count, Progress
 
 SECONDS_BETWEEN_UPDATES = 1.0
@@ -64,10 +66,24 @@ def compare(config: GridConfig, results: Path, command: str, executor: Executor 
 
     run = run_grid(cells, results, executor, progress, report, one_at_a_time=config.table.layout == "cost")
     progress(f"\n{report(run)}\n\nresults: {folder}")
+    write_archive(folder / ARCHIVE, cells, run.results, CellStore(results))
     failed = [f"{cell.name}: {run.failures[cell.id]}" for cell in cells if cell.id in run.failures]
     if failed:
         progress("\n".join([f"{len(failed)} cells failed; the same command tries them again:", *failed]))
     return 1 if failed else 0
+
+
+def report_archive(config: GridConfig, archive: Path, results: Path, command: str, progress: Progress) -> int:
+    """Write `results/<name>/` from the cells of an archive alone: no model and no data is read.
+
+    Raises `DataError` where the file is no archive, or has no cell of this grid.
+    """
+    cells, found = placed_cells(config, read_archive(archive))
+    if not found:
+        raise DataError(f"{archive}: has no cell of {config.name}; name the archive and the scale of one grid file")
+    progress(f"\n{write_comparison(results / config.name, config, cells, found, {}, command)}")
+    progress(f"\nresults: {results / config.name}")
+    return 0
 
 
 def run_grid(

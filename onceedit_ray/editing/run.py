@@ -54,19 +54,21 @@ def edit_plugin(config: RunConfig, store: KnowledgeStore, progress: Progress = p
     """
     edits = selected_edits(config.knowledge)
     recipe = recipe_of(config, edits, progress=progress)
-    if any(version.id == recipe.id for version in store.versions()):
-        progress(f"version {recipe.id} was made before from the same edits and settings; using it")
-        return store.activate(recipe.id)
-    drawn = sum(map(len, recipe.unrelated))
-    progress(f"editing {recipe.base.name}: {len(edits)} edits, {drawn} unrelated prompts to draw from")
+    made = recipe.made_before(store.versions())
+    if made is not None:
+        progress(f"version {made.id} was made before from the same edits and settings; using it")
+        return store.activate(made.id)
+    if recipe.adapter is None:
+        drawn = sum(map(len, recipe.unrelated))
+        progress(f"editing {recipe.base.name}: {len(edits)} edits, {drawn} unrelated prompts to draw from")
     trained = train(recipe, lambda epoch: progress(_count(epoch, config.editing.max_epochs, recipe.base.name)))
-    last = trained.outcome.epochs[-1]
-    if last.number < config.editing.max_epochs:  # training ended early, and so does its count
-        progress(_count(last, last.number, recipe.base.name))
+    for last in trained.outcome.epochs[-1:]:
+        if last.number < config.editing.max_epochs:  # training ended early, and so does its count
+            progress(_count(last, last.number, recipe.base.name))
     version = store.commit(trained.manifest(), edits, trained.write)
     outcome = trained.outcome
     done = (
-        "every edit learnt"
+        ("every edit learnt" if outcome.epochs else f"{len(edits)} edits to be read, nothing to be trained")
         if outcome.complete
         else f"{outcome.epochs[-1].learnt:.0%} of the edits learnt after the last epoch"
     )

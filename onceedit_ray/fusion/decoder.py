@@ -24,10 +24,11 @@ from onceedit_ray.errors import ConfigError, OnceEditError
 from onceedit_ray.fusion.drafter import Drafter, DraftReader
 from onceedit_ray.fusion.members import Member, Plugin, SharedDrafter
 from onceedit_ray.fusion.outputs import Generation, Score, Trace
+from onceedit_ray.fusion.read_along import ReadAlong
+from onceedit_ray.fusion.selective import SelectiveAnswer
 from onceedit_ray.fusion.speculative import SpeculativeAnswer, read
 from onceedit_ray.fusion.strategies import Strategy
-from onceedit_ray.knowledge.prompt_shapes import plugin_view
-from onceedit_ray.models.prompt import Prompt, question_of
+from onceedit_ray.models.prompt import Exchange, Prompt, question_of
 from onceedit_ray.models.protocol import Step
 from onceedit_ray.models.sampling import GREEDY, Sampling
 
@@ -47,6 +48,7 @@ class _Route:
     weight: the gate's w, 0 where the screen found no edited subject; None where nobody asked. strategy: how the two are
     fused; None where the target speaks alone. reader: of the plug-in's drafts, where it was asked. prefill: what the
     target's own prefill gave, where it was made meanwhile. version: the plug-in's; "" where nobody asked.
+    selective: the answer where the plug-in reads along.
     """
 
     weight: float | None
@@ -54,16 +56,30 @@ class _Route:
     reader: DraftReader | None = None
     prefill: Step | None = None
     version: str = ""
+    selective: SelectiveAnswer | None = None
 
     @property
     def alone(self) -> bool:
         """Whether the target speaks alone."""
-        return self.strategy is None
+        return self.strategy is None or (self.selective is not None and self.selective.untouched)
 
     @property
     def plugin_passes(self) -> int:
         """Forward passes of the plug-in so far."""
-        return self.reader.passes if self.reader else 0
+        along = self.selective.along.passes if self.selective else 0
+        return along + (self.reader.passes if self.reader else 0)
+
+    @property
+    def gate_weight(self) -> float | None:
+        """The gate's w: the highest that was read, where a text was read along."""
+        return self.weight if self.selective is None else max(self.weight or 0.0, self.selective.weight)
+
+    @property
+    def edits(self) -> tuple[str, ...]:
+        """Ids of the edits that the answer tells."""
+        if self.selective is not None:
+            return self.selective.edits
+        return self.reader.edits if self.reader is not None and not self.alone else ()
 
 
 class FusedDecoder:
@@ -91,7 +107,9 @@ class FusedDecoder:
         question = question_of(prompt)
         with self.plugin.held() as plugin:
             if question not in plugin.weights:
-                drafter = self._drafter(plugin, question, drafts=False)
+                drafter = self._drafter(plugin, question, (), drafts=False)
+                if drafter is None:
+                    return 0.0
                 async with contextlib.aclosing(drafter):
                     weight = await drafter.open(threshold=NEVER)
                 if len(plugin.weights) >= REMEMBERED_WEIGHTS:
@@ -101,7 +119,7 @@ class FusedDecoder:
 
     async def mentioned(self, prompt: str | Prompt) -> bool:
         """Whether the screen lets a prompt through to the gate."""
-        return self.plugin.mentions(question_of(prompt))
+        return bool(self.plugin.views(question_of(prompt)))
 
     @contextlib.contextmanager
     def pinned(self) -> Iterator[Self]:
@@ -191,7 +209,7 @@ class FusedDecoder:
             plugin = held.enter_context(self.plugin.held())
             await held.enter_async_context(contextlib.aclosing(answering))
             meanwhile = answering.prefill if member.beside else None
-            route = await held.enter_async_context(self._route(plugin, member, asked, strategy, meanwhile))
+            route = await held.enter_async_context(self._route(plugin, member, asked, strategy, meanwhile, answering))
             async for ids in self._pieces(answering, route):
                 yield ids
                 if stop():
@@ -199,6 +217,8 @@ class FusedDecoder:
             yield _generation(member, answering, route)
 
     def _pieces(self, answering: SpeculativeAnswer, route: _Route) -> AsyncIterator[list[int]]:
+        if route.selective is not None:
+            return route.selective.pieces()
         if route.strategy is None or route.reader is None:
             return answering.alone(route.prefill)
         draft_tokens = self._config.draft_tokens if route.strategy.drafts else 0
@@ -234,17 +254,23 @@ class FusedDecoder:
         prompt: Prompt,
         strategy: str | None,
         meanwhile: Callable[[], Awaitable[Step]] | None = None,
+        answering: SpeculativeAnswer | None = None,
     ) -> AsyncIterator[_Route]:
         """Screen, gate, threshold: who answers, and the plug-in's reader while the answer is written.
 
-        meanwhile: the target's prefill, begun together with the gate's if the gate is asked.
+        meanwhile: the target's prefill, begun together with the gate's if the gate is asked. answering: the answer
+            that is written, where one is.
         """
         name = strategy or self._config.strategy
         if name == UNEDITED:
             yield _Route(None)
             return
         chosen = await self._strategy(member, name)
-        if chosen.gated and not plugin.mentions(prompt.question):
+        if chosen.selective and plugin.facts is not None and answering is not None:
+            async with self._selecting(plugin, prompt, chosen, answering) as route:
+                yield route
+            return
+        if not plugin.views(prompt.question, prompt.turns, chosen.gated):
             yield _Route(0.0, version=plugin.version)
             return
         prefill = asyncio.ensure_future(meanwhile()) if meanwhile else None
@@ -258,6 +284,24 @@ class FusedDecoder:
                 with contextlib.suppress(OnceEditError):
                     await prefill
 
+    @contextlib.asynccontextmanager
+    async def _selecting(
+        self, plugin: Plugin, prompt: Prompt, strategy: Strategy, answering: SpeculativeAnswer
+    ) -> AsyncIterator[_Route]:
+        """The target writes and the plug-in reads along; the gate is asked at once where the request names an edit."""
+        assert plugin.facts is not None, "only a plug-in that reads facts reads along"
+        along = ReadAlong.of(plugin.model, plugin.codec, plugin.facts, prompt)
+        async with contextlib.AsyncExitStack() as held:
+            await held.enter_async_context(contextlib.aclosing(along))
+            reader = None
+            if plugin.views(prompt.question, prompt.turns):
+                reader = await held.enter_async_context(self._reading(plugin, prompt, strategy))
+            selective = SelectiveAnswer(
+                answering, along, strategy, self._config.threshold, reader, self._config.draft_tokens, prompt.is_chat
+            )
+            weight = reader.weight if reader is not None else 0.0
+            yield _Route(weight, strategy, reader, None, plugin.version, selective)
+
     async def _strategy(self, member: Member, name: str) -> Strategy:
         """The strategy, built in a thread if this is its first use: an alignment takes a while."""
         return member.strategy(name) if member.is_built(name) else await asyncio.to_thread(member.strategy, name)
@@ -265,10 +309,11 @@ class FusedDecoder:
     @contextlib.asynccontextmanager
     async def _reading(self, plugin: Plugin, prompt: Prompt, strategy: Strategy) -> AsyncIterator[DraftReader]:
         """A reader of the question's drafts, shared with whoever asks the same at the same time."""
-        key = (prompt.question, strategy.drafts)
+        key = (prompt.question, prompt.turns, strategy.drafts)
         shared = plugin.drafters.get(key)
         if shared is None:
             drafter = self._drafter(plugin, *key)
+            assert drafter is not None, "who reads drafts looked for views before"
             threshold = self._config.threshold if strategy.gated else 0.0
             shared = plugin.drafters[key] = SharedDrafter(drafter, asyncio.ensure_future(drafter.open(threshold)))
         shared.holders += 1
@@ -287,9 +332,14 @@ class FusedDecoder:
                     await shared.opening
                 await shared.drafter.aclose()
 
-    def _drafter(self, plugin: Plugin, question: str, drafts: bool) -> Drafter:
-        prompt_ids = plugin.codec.text_prompt(plugin_view(question, plugin.view)).ids
-        return Drafter(plugin.model, plugin.codec, list(prompt_ids), self._config.draft_tokens if drafts else 0)
+    def _drafter(self, plugin: Plugin, question: str, turns: Sequence[Exchange], drafts: bool) -> Drafter | None:
+        """A drafter over the plug-in's views of a question; None where it has none."""
+        views = plugin.views(question, turns, screened=False)
+        if not views:
+            return None
+        prompts = [list(plugin.codec.text_prompt(view.text).ids) for view in views]
+        edits = [view.edits for view in views]
+        return Drafter(plugin.model, plugin.codec, prompts, self._config.draft_tokens if drafts else 0, edits)
 
 
 def _fused_weight(route: _Route) -> float:
@@ -304,7 +354,7 @@ def _generation(member: Member, answering: SpeculativeAnswer, route: _Route) -> 
         target=member.name,
         text=member.codec.text_of(ids),
         token_ids=ids,
-        weight=route.weight,
+        weight=route.gate_weight,
         alone=route.alone,
         target_passes=answering.passes,
         plugin_passes=route.plugin_passes,
@@ -313,4 +363,5 @@ def _generation(member: Member, answering: SpeculativeAnswer, route: _Route) -> 
         prompt_tokens=len(answering.prompt_ids),
         drafted=answering.drafted,
         accepted=answering.accepted,
+        edits=route.edits,
     )

@@ -8,6 +8,7 @@ anew and only the changed suffix is run; where others still read the draft, that
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from onceedit_ray.errors import ContextLengthError, ModelError
@@ -44,28 +45,53 @@ class Drafter:
     Args:
         model: the plug-in.
         codec: its tokenizer.
-        prompt_ids: the question in the plug-in's view.
+        prompts: the question in the plug-in's views; the one with the highest gate weight is drafted from.
         draft_tokens: plug-in tokens drafted at first; 0 for readers that only ask for `DraftReader.boundary`.
+        edits: for each view the ids of the edits that stand in it.
     """
 
-    def __init__(self, model: LanguageModel, codec: Codec, prompt_ids: list[int], draft_tokens: int = 8) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        codec: Codec,
+        prompts: Sequence[list[int]],
+        draft_tokens: int = 8,
+        edits: Sequence[tuple[str, ...]] = (),
+    ) -> None:
         self.codec = codec
         self.weight = 0.0
         self.passes = 0
         self._model = model
-        self._prompt_ids = prompt_ids
+        self._prompts = prompts
+        self._prompt_ids = prompts[0]
+        self._edits = edits or [()] * len(prompts)
+        self.edits = self._edits[0]
         self._draft_tokens = draft_tokens
         self._branches: list[_Branch] = []
 
     async def open(self, threshold: float) -> float:
-        """Prefill the question; the gate weight w = σ(l_W(x)). Drafts at once if w reaches `threshold`."""
+        """Prefill the question; the gate weight w = σ(l_W(x)). Drafts at once if w reaches `threshold`.
+
+        Of several views, which are read in one pass, the one with the highest w stays open.
+        """
         decode = max(self._draft_tokens, 1)
-        step = await self._model.open(self._prompt_ids, rows=1, decode=decode, threshold=threshold)
+        opened = (self._model.open(ids, rows=1, decode=decode, threshold=threshold) for ids in self._prompts)
+        steps = await asyncio.gather(*opened, return_exceptions=True)
+        read = [(index, step) for index, step in enumerate(steps) if isinstance(step, Step)]
+        failed = next((step for step in steps if isinstance(step, BaseException)), None)
+        best, step = max(read, key=lambda pair: pair[1].weight or 0.0, default=(0, None))
+        for index, other in read:
+            if failed is not None or index != best:
+                await self._model.close(other.session)
+        if failed is not None or step is None:
+            raise failed or ModelError("the plug-in was asked nothing")
         trunk = _Branch(step.session)
         self._branches.append(trunk)
+        self._prompt_ids, self.edits = self._prompts[best], self._edits[best]
         if step.weight is None:
             raise ModelError("the plug-in has no [WEIGHT] token: it has never been edited; run `onceedit edit` first")
         self.weight = step.weight
+        self.passes += len(read) - 1
         self._take(trunk, step)
         return self.weight
 
@@ -123,10 +149,12 @@ class Drafter:
             branch.tokens, branch.rows, branch.fed = [], branch.rows[:1], 0
             return
         keep = min(common_prefix(tokens, branch.tokens), branch.fed, len(tokens) - 1)
-        branch.tokens, branch.rows, branch.fed = tokens, branch.rows[: keep + 1], len(tokens)
+        # What stays true if the caller goes away meanwhile: another reader may come to this draft.
+        branch.tokens, branch.rows, branch.fed = branch.tokens[: keep + 1], branch.rows[: keep + 1], keep
         step = await self._model.extend(
             branch.session, len(self._prompt_ids) + keep, tokens[keep:], rows=len(tokens) - keep, decode=decode
         )
+        branch.tokens, branch.fed = tokens, len(tokens)
         self._take(branch, step)
 
     async def leave(self, branch: _Branch) -> None:
@@ -160,6 +188,11 @@ class DraftReader:
     def passes(self) -> int:
         """Plug-in passes of all drafts of the question so far."""
         return self._drafter.passes
+
+    @property
+    def edits(self) -> tuple[str, ...]:
+        """Ids of the edits that stand in the view."""
+        return self._drafter.edits
 
     async def leave(self) -> None:
         """Read no more."""

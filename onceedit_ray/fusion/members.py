@@ -1,27 +1,28 @@
-"""Who takes part in decoding: the targets, and the edited plug-in that requests hold while they run."""
+"""The models of a decoder: the targets, and the plug-in with what it knows.
+
+Knows no way of a request: the decoder asks what is here.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from onceedit_ray.fusion.drafter import Drafter
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair, Strategy
+from onceedit_ray.knowledge.fact_index import FactIndex
+from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.prompt import Exchange
 from onceedit_ray.models.protocol import LanguageModel
+from onceedit_ray.reader.view import asked, fact_line
 
-
-@dataclass
-class SharedDrafter:
-    """A drafter in use: how many requests hold it, and its opening, which gives the gate weight."""
-
-    drafter: Drafter
-    opening: asyncio.Task[float]
-    holders: int = 0
+CANDIDATES = 6
+"""Facts that the gate is asked about, each in a view of its own; all of them share one pass."""
 
 
 @dataclass
@@ -51,12 +52,21 @@ class Member:
         return name in self._strategies
 
 
+@dataclass(frozen=True)
+class View:
+    """A prompt of the plug-in. edits: ids of the edits that stand in it."""
+
+    text: str
+    edits: tuple[str, ...] = ()
+
+
 @dataclass
 class Plugin:
     """An edited plug-in as the decoder sees it.
 
-    view: its prompt view. screen: the edited subjects; a question that mentions none is not put to it. None puts every
-    question to it. version: its id.
+    view: the prompt view of a plug-in that was trained on its edits. screen: which questions may be about an edit; None
+    lets every question through. facts: the edits of a plug-in that reads them; None for one that was trained. version:
+    its id.
     """
 
     model: LanguageModel
@@ -64,10 +74,23 @@ class Plugin:
     view: str
     screen: Screen | None = None
     version: str = ""
+    facts: FactIndex | None = None
     weights: dict[str, float] = field(default_factory=dict)
-    drafters: dict[tuple[str, bool], SharedDrafter] = field(default_factory=dict)
+    drafters: dict[tuple[str, tuple[Exchange, ...], bool], SharedDrafter] = field(default_factory=dict)
     requests: int = 0
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def views(self, question: str, turns: Sequence[Exchange] = (), screened: bool = True) -> list[View]:
+        """The prompts in which the plug-in is asked; none where the question is about no edit.
+
+        screened: whether a plug-in that was trained is asked about edited subjects only.
+        """
+        if self.facts is not None:
+            found = self.facts.find(_with_context(question, turns), CANDIDATES)
+            return [View(asked([fact_line(f.edit)], question, turns[-1:]), (f.id,)) for f in found]
+        if screened and self.screen is not None and not self.screen.mentions(question):
+            return []
+        return [View(plugin_view(question, self.view))]
 
     @contextlib.contextmanager
     def held(self) -> Iterator[Plugin]:
@@ -81,11 +104,21 @@ class Plugin:
             if not self.requests:
                 self._idle.set()
 
-    def mentions(self, question: str) -> bool:
-        """Whether the screen lets a question through to the gate."""
-        return self.screen is None or self.screen.mentions(question)
-
     async def idle(self) -> None:
         """Returns once no request holds it: at once, or when the last one has ended."""
         if self.requests:
             await self._idle.wait()
+
+
+@dataclass
+class SharedDrafter:
+    """A drafter in use: how many requests hold it, and its opening, which gives the gate weight."""
+
+    drafter: Drafter
+    opening: asyncio.Task[float]
+    holders: int = 0
+
+
+def _with_context(question: str, turns: Sequence[Exchange]) -> str:
+    """The question, and the requests before it where it may point to them."""
+    return "\n".join([turn.request for turn in turns[-2:]] + [question])

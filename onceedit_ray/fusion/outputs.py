@@ -18,7 +18,8 @@ class Generation:
     token_ids: the target's tokens, its end-of-text included where it came. weight: the gate's w, 0 where the screen
     found no edited subject; None if unedited. alone: the target spoke alone. target_passes, plugin_passes: forward
     passes for this answer; requests that shared a draft report it each. version: the plug-in's. drafted, accepted:
-    tokens that the plug-in proposed to the target, and those of them that were kept.
+    tokens that the plug-in proposed to the target, and those of them that were kept. edits: ids of the edits that the
+    answer tells, where the plug-in reads them.
     """
 
     target: str
@@ -33,6 +34,7 @@ class Generation:
     prompt_tokens: int = 0
     drafted: int = 0
     accepted: int = 0
+    edits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

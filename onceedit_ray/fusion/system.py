@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from onceedit_ray.alignment import Side, build_alignment
@@ -11,13 +11,17 @@ from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.fact_index import FactIndex
 from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.knowledge.version import EDITS, edits_in
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.loading import input_embeddings
+from onceedit_ray.models.protocol import LanguageModel
 from onceedit_ray.models.sources import ModelFolder, resolve
 from onceedit_ray.progress import Progress, silent
+from onceedit_ray.reader.plugin import is_read, plugin_folder
 
 
 def check_run(config: RunConfig, progress: Progress = silent) -> None:
@@ -41,9 +45,10 @@ def open_decoder(
 ) -> FusedDecoder:
     """Load the plug-in version in folder `edited` and the targets (all, or those named) into this process."""
     base = resolve(config.plugin.model, progress)
-    codec = open_codec(edited)
-    model = open_model(edited, config.plugin, codec, config.fusion.top_k, "the plug-in")
-    plugin = Plugin(model, codec, config.plugin.view, open_screen(edited, config.fusion), edited.name)
+    weights = plugin_folder(edited, base)
+    codec = open_codec(weights)
+    model = open_model(weights, config.plugin, codec, config.fusion.top_k, "the plug-in")
+    plugin = open_plugin(model, codec, config.plugin.view, edited, config.fusion)
     decoder = FusedDecoder(plugin, config.fusion)
     for name, target in config.targets.items():
         if targets is None or name in targets:
@@ -74,6 +79,13 @@ def pair_up(
         progress=progress,
     )
     return Pair(plugin_codec, target_codec, alignment)
+
+
+def open_plugin(model: LanguageModel, codec: Codec, view: str, edited: Path, config: FusionConfig) -> Plugin:
+    """The version in folder `edited` over its loaded plug-in: with its facts where it is read, else with its screen."""
+    if is_read(edited):
+        return Plugin(model, codec, view, version=edited.name, facts=index_of(edits_in(edited)))
+    return Plugin(model, codec, view, open_screen(edited, config), edited.name)
 
 
 def open_screen(edited: Path, config: FusionConfig) -> Screen | None:
@@ -107,3 +119,14 @@ def _side(folder: ModelFolder, codec: Codec) -> Side:
         embeddings=lambda: input_embeddings(folder.path),
         digest=folder.digest,
     )
+
+
+def index_of(edits: Sequence[Edit]) -> FactIndex:
+    """An index of a version's edits, each under its number.
+
+    Rephrasings are left out: they are what an evaluation asks.
+    """
+    index = FactIndex(rephrasings=False)
+    for number, edit in enumerate(edits):
+        index.add(str(number), edit)
+    return index

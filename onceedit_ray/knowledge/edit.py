@@ -30,11 +30,13 @@ class Edit(BaseModel):
 
     prompt: the question or half sentence that the edit is about.
     target_new: the answer every model is to give; without a leading space.
-    subject: the entity the fact is about; it occurs in `prompt` if given.
+    subject: the entity the fact is about; it may stand in `prompt` under another name.
     ground_truth: what was answered before, where known. Never used for scoring.
     rephrasings: other ways to ask, used for generality only, never for training.
     locality: prompts whose answer must not change.
     portability: questions that follow from the edit; reported, not part of the average.
+    aliases: other names of the subject; whoever uses one of them may be asking about the edit.
+    sentences: sentences in which a speaker would give the new answer, as examples of how it is said.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +48,9 @@ class Edit(BaseModel):
     rephrasings: tuple[str, ...] = ()
     locality: tuple[Probe, ...] = ()
     portability: tuple[Probe, ...] = ()
+    # A new field needs a default: `selection.data_hash` leaves defaults out, so that older hashes stay as they are.
+    aliases: tuple[str, ...] = ()
+    sentences: tuple[str, ...] = ()
 
     @field_validator("prompt", "target_new", "subject", "ground_truth", "rephrasings")
     @classmethod
@@ -58,3 +63,10 @@ class Edit(BaseModel):
         if not text.strip():
             raise ValueError("is blank")
         return text
+
+    @field_validator("aliases", "sentences")
+    @classmethod
+    def _none_blank(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(text.strip() for text in texts):
+            raise ValueError("holds a blank text")
+        return texts

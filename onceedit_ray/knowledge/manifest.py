@@ -62,6 +62,11 @@ class Manifest(BaseModel):
     onceedit_version: str = __version__
     files: dict[str, StoredFile] = Field(default_factory=dict)
 
+    @property
+    def holds_weights(self) -> bool:
+        """Whether the version has weights of its own; one that a reader reads has its edits alone."""
+        return "reader" not in self.settings
+
 
 def dump_manifest(manifest: Manifest) -> bytes:
     """The manifest as indented JSON, sealed with a checksum of its own content.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from onceedit_ray.errors import ConfigError, ConflictError
@@ -24,6 +24,7 @@ def select(
     limit: int | None = None,
     seed: int | None = None,
     on_conflict: OnConflict = "error",
+    same: Callable[[str], str] | None = None,
 ) -> list[Edit]:
     """Distinct edits, at most `limit` of them, in the order of the file.
 
@@ -37,6 +38,7 @@ def select(
             order of the file, and that contains the smaller samples of the same seed.
         on_conflict: what happens when one prompt has several answers: "error" refuses, "first" and "last" keep
             that one of the answers. A benchmark known to hold conflicts is read with "first".
+        same: prompts for which it gives the same are one prompt; `normalised` if not given.
 
     Raises:
         ConflictError: naming the first prompts and their answers, where `on_conflict` is "error".
@@ -44,7 +46,7 @@ def select(
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit is {limit}; it must be at least 1, or left out for all edits")
-    distinct = _distinct(edits, on_conflict)
+    distinct = _distinct(edits, on_conflict, same or normalised)
     if limit is None or limit >= len(distinct):
         return distinct
     if seed is None:
@@ -72,13 +74,22 @@ def normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def _distinct(edits: Iterable[Edit], on_conflict: OnConflict) -> list[Edit]:
+def question_key(text: str) -> str:
+    """The text by which questions to a served system are compared: as `normalised`, without case.
+
+    Whoever asks a served system types capitals as he likes and expects one answer, so a fact has one there. A run
+    file's prompts keep their case.
+    """
+    return normalised(normalised(text).casefold())
+
+
+def _distinct(edits: Iterable[Edit], on_conflict: OnConflict, same: Callable[[str], str]) -> list[Edit]:
     if on_conflict not in ("error", "first", "last"):
         raise ConfigError(f"on_conflict is '{on_conflict}'; it must be 'error', 'first' or 'last'")
     kept: dict[str, Edit] = {}
     answers: dict[str, dict[str, str]] = {}
     for edit in edits:
-        prompt, answer = normalised(edit.prompt), normalised(edit.target_new)
+        prompt, answer = same(edit.prompt), normalised(edit.target_new)
         answers.setdefault(prompt, {}).setdefault(answer, edit.target_new)
         held = kept.setdefault(prompt, edit)
         if on_conflict == "last" and normalised(held.target_new) != answer:

@@ -1,6 +1,6 @@
 """The knowledge store: immutable versions of the plug-in, and a pointer to the one that is active.
 
-    <root>/versions/<id>/    model weights (safetensors), manifest.json, edits.parquet
+    <root>/versions/<id>/    model weights (safetensors) or the name of a reader, manifest.json, edits.parquet
     <root>/active            the id of the active version
 
 A version is written under a staging name and appears by one rename; the pointer is replaced by one rename. So a
@@ -71,7 +71,8 @@ class KnowledgeStore:
         Args:
             manifest: what the version is; its `files` are filled in here.
             edits: the edits that were made; their number and `data_hash` must be the manifest's.
-            write_weights: writes the model into the local folder that it is given; at least one `.safetensors` file.
+            write_weights: writes the model into the local folder that it is given; at least one `.safetensors` file,
+                unless the manifest says that the version holds no weights.
 
         Raises:
             StoreError: the id is taken, the manifest is not that of these edits, no safetensors were written, or
@@ -265,7 +266,7 @@ class KnowledgeStore:
 
 def _fill(folder: Path, manifest: Manifest, edits: Sequence[Edit], write_weights: Callable[[Path], None]) -> Manifest:
     write_weights(folder)
-    if not any(folder.rglob("*.safetensors")):
+    if manifest.holds_weights and not any(folder.rglob("*.safetensors")):
         raise StoreError(f"version '{manifest.id}': no .safetensors file was written; save the plug-in as safetensors")
     write_edits(edits, folder / EDITS)
     sealed = manifest.model_copy(update={"files": describe_files(folder)})

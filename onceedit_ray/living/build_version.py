@@ -63,11 +63,11 @@ def build_version(
     Raises the errors of loading, training and committing; nothing is left behind.
     """
     recipe = recipe_of(config, edits, parent)
-    made = next((version for version in store.versions() if version.id == recipe.id), None)
+    made = recipe.made_before(store.versions())
     if made is not None:
         found = made.manifest.report
         judged = Judgement(found, None) if found else _judged(recipe, made.path, new, report)
-        return BuiltVersion(recipe.id, judged.figures, judged.reason)
+        return BuiltVersion(made.id, judged.figures, judged.reason)
     with _draft(recipe.id) as folder:
         manifest = _trained(recipe, folder, report)
         judged = _judged(recipe, folder, new, report)

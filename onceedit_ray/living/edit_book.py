@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from onceedit_ray.errors import StoreError
 from onceedit_ray.files import replacing
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.selection import normalised
+from onceedit_ray.knowledge.selection import question_key
 from onceedit_ray.validation import problems
 
 Status = Literal["queued", "training", "evaluating", "live", "refused", "deleting", "deleted"]
@@ -157,8 +157,8 @@ class EditBook:
 
     def _successor(self, record: EditRecord, edits: Sequence[Edit]) -> str | None:
         """Why a record gave way to a live edit of the same prompt; None where there is none."""
-        prompt = normalised(record.edit.prompt)
-        if not any(normalised(edit.prompt) == prompt for edit in edits):
+        prompt = question_key(record.edit.prompt)
+        if not any(question_key(edit.prompt) == prompt for edit in edits):
             return None
         successors = [
             other.id for other in self.edits.values() if record.id in other.replaces and other.status in ANSWERED

@@ -17,9 +17,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from onceedit_ray.config import LivingConfig
-from onceedit_ray.errors import NotPossibleError, OnceEditError, QueueFullError, StoreError, UnknownIdError
+from onceedit_ray.errors import (
+    NotPossibleError,
+    OnceEditError,
+    ProcessLostError,
+    QueueFullError,
+    StoreError,
+    UnknownIdError,
+)
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.selection import normalised, select
+from onceedit_ray.knowledge.selection import question_key, select
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.living.build_version import BuiltVersion, Phase, Report
@@ -37,6 +44,10 @@ from onceedit_ray.living.edit_views import (
 LOG = logging.getLogger(__name__)
 TRAINING_SHARE = 0.8
 """How much of a version's progress is its training; the rest is its evaluation."""
+MOST_ATTEMPTS = 3
+"""How often a version is begun whose maker dies each time, before its edits are refused."""
+GATHERING_SECONDS = 0.25
+"""How long a deletion waits for others: each is a call of its own, and their version is made from the base plug-in."""
 
 Switch = Callable[[], Awaitable[None]]
 
@@ -90,6 +101,7 @@ class EditQueue:
         self._changing = asyncio.Lock()
         self._work = asyncio.Event()
         self._deleting = 0.0
+        self._lost = 0
         self.active = active
         self._take_up(active, f"version {active.id}, which was active at the start, does not know it")
         for batch in book.batches.values():
@@ -106,7 +118,7 @@ class EditQueue:
 
         Raises `ConflictError` where they contradict each other, `QueueFullError` where too many would wait.
         """
-        selected = select(edits)
+        selected = select(edits, same=question_key)
         waiting = sum(record.status == "queued" for record in self._book.edits.values())
         if waiting + len(selected) > self._config.queued:
             raise QueueFullError(
@@ -214,6 +226,9 @@ class EditQueue:
             if job is None:
                 self._work.clear()
                 continue
+            if job.removed:
+                await asyncio.sleep(GATHERING_SECONDS)
+                job = self.next_job() or job
             try:
                 await self._attempt(job)
             except StoreError as error:  # the book cannot be written; what is in memory holds until it can
@@ -222,6 +237,16 @@ class EditQueue:
     async def _attempt(self, job: Job) -> None:
         try:
             await self._do(job)
+            self._lost = 0
+        except ProcessLostError as error:
+            self._lost += 1
+            if self._lost >= MOST_ATTEMPTS:
+                self._refuse(job, f"{error} (tried {self._lost} times)")
+                self._lost = 0
+                return
+            LOG.error("a version is made again: %s", error)
+            self._again(job, "the process that made its version died, so it is made again")
+            await asyncio.sleep(self._lost)  # whatever killed it may be over then
         except OnceEditError as error:
             self._refuse(job, str(error))
         except Exception:
@@ -242,7 +267,7 @@ class EditQueue:
         taken: list[BatchRecord] = []
         prompts: set[str] = set()
         for batch in waiting:
-            asked = {normalised(record.edit.prompt) for record in self._book.of(batch)}
+            asked = {question_key(record.edit.prompt) for record in self._book.of(batch)}
             too_many = len(prompts) + len(asked) > self._config.join
             if taken and (batch.alone or taken[0].alone or too_many or asked & prompts):
                 break
@@ -257,8 +282,8 @@ class EditQueue:
         self._progress(job, "training", 0.0)  # before anything is awaited: from now on a deletion comes after it
         known = await asyncio.to_thread(began_at.edits)
         new = [edit for edit in added if edit not in known]
-        asked = {normalised(edit.prompt) for edit in new}
-        kept = [edit for edit in known if edit not in gone and normalised(edit.prompt) not in asked]
+        asked = {question_key(edit.prompt) for edit in new}
+        kept = [edit for edit in known if edit not in gone and question_key(edit.prompt) not in asked]
         if kept == known and not new:
             async with self._changing:
                 self._take_up(self.active, "")
@@ -282,14 +307,14 @@ class EditQueue:
 
     def _added(self, job: Job) -> list[Edit]:
         """The edits that the job's batches bring, and whom they replace."""
-        live = {normalised(record.edit.prompt): record for record in self._book.live()}
+        live = {question_key(record.edit.prompt): record for record in self._book.live()}
         added = []
         for batch in job.batches:
             for record in self._book.of(batch):
                 if record.status not in UNDER_WAY:
                     continue
                 added.append(record.edit)
-                before = live.get(normalised(record.edit.prompt))
+                before = live.get(question_key(record.edit.prompt))
                 if before is not None and before.edit != record.edit:
                     record.replaces = [before.id]
         return list(dict.fromkeys(added))

@@ -18,13 +18,16 @@ from onceedit_ray.errors import ModelError, PromptError, UnwritableError
 from onceedit_ray.knowledge.prompt_shapes import unwrap, wrap
 from onceedit_ray.models.control_tokens import ControlTokens, Part, rendered
 from onceedit_ray.models.prompt import (
+    PLAIN_CHAT_STOPS,
     QUESTION_CHARS,
     Message,
     Prompt,
     answer_lead,
     exchanges,
     last_request,
+    plain_chat,
     system_text,
+    text_to_continue,
 )
 from onceedit_ray.models.surface import vocabulary_surfaces
 from onceedit_ray.models.weight_token import weight_token_id
@@ -118,14 +121,25 @@ class Codec:
 
     def prompt(self, text: str) -> Prompt:
         """A text in any known shape, its markup read as such; raises `PromptError` for an empty one."""
-        return Prompt(unwrap(text), tuple(self.encode_prompt(text)), answer_lead(text))
+        return Prompt(
+            unwrap(text), tuple(self.encode_prompt(text)), answer_lead(text), continued=text_to_continue(text)
+        )
 
     def text_prompt(self, text: str) -> Prompt:
         """A text to go on with, in which every letter is text; raises `PromptError` for what cannot be encoded."""
-        return Prompt(unwrap(text[-QUESTION_CHARS:]), self._encode_parts([(text, True)]), answer_lead(text))
+        ids = self._encode_parts([(text, True)])
+        return Prompt(unwrap(text[-QUESTION_CHARS:]), ids, answer_lead(text), continued=text_to_continue(text))
+
+    def token_prompt(self, ids: Sequence[int]) -> Prompt:
+        """Tokens to go on with, as they are; raises `PromptError` for one that the tokenizer does not have."""
+        unknown = next((token for token in ids if token not in self._numbers), None)
+        if unknown is not None:
+            raise PromptError(f"the model's tokenizer has no token {unknown}; encode the prompt with that tokenizer")
+        text = self.text_of(ids)
+        return Prompt(unwrap(text[-QUESTION_CHARS:]), tuple(ids), answer_lead(text))
 
     def chat_prompt(self, messages: Sequence[Message]) -> Prompt:
-        """Messages through the model's chat template, ChatML where it has none; in each, every letter is text.
+        """Messages through the model's chat template, `plain_chat` where it has none; in each, every letter is text.
 
         Raises `PromptError` where the template refuses them, and for what cannot be encoded.
         """
@@ -133,17 +147,26 @@ class Codec:
         at = last_request(messages)
         question = "" if at is None else unwrap(messages[at]["content"][-QUESTION_CHARS:])
         lead = answer_lead(parts[-1][0]) if parts else b""
-        return Prompt(question, self._encode_parts(parts), lead, exchanges(messages), system_text(messages))
+        ids = self._encode_parts(parts)
+        return Prompt(question, ids, lead, exchanges(messages), system_text(messages), is_chat=True)
+
+    @property
+    def chat_stops(self) -> tuple[str, ...]:
+        """Strings that end a reply in a chat, beside the end-of-text tokens: where the model goes on by itself."""
+        return () if self.tokenizer.chat_template else PLAIN_CHAT_STOPS
 
     def _apply_template(self, messages: Sequence[Message]) -> str:
         if not self.tokenizer.chat_template:
-            turns = [f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages]
-            return "".join(turns) + "<|im_start|>assistant\n"
+            return plain_chat(messages)
         try:
             return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
         except Exception as error:  # a template is a program: it may raise anything
             reason = " ".join(str(error).split())[:200]
             raise PromptError(f"the model's chat template refuses these messages: {reason}") from None
+
+    @cached_property
+    def _numbers(self) -> frozenset[int]:
+        return frozenset(self.tokenizer.get_vocab().values())
 
     @cached_property
     def _controls(self) -> ControlTokens:

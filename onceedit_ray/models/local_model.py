@@ -8,75 +8,30 @@ Shapes: N positions, K entries kept, V vocabulary.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import threading
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from onceedit_ray.errors import ContextLengthError, ModelError, SessionLostError
+from onceedit_ray.errors import ContextLengthError, ModelError, PromptError, SessionLostError
 from onceedit_ray.models.loading import context_length
 from onceedit_ray.models.passes import PassRow, passes_for
-from onceedit_ray.models.protocol import Step, Top
+from onceedit_ray.models.protocol import Reading, Step, Top
 from onceedit_ray.models.sampling import GREEDY, Sampling, draw_from_logits
+from onceedit_ray.models.session_calls import Answer, Call, Fork, Release, Session, deliver, future, is_settled
 
 PADDING = 2.0
 SMALL = 32
 """Rows share a pass while padding makes it at most `PADDING` times the tokens fed, or `SMALL` tokens in all."""
-
-
-@dataclass
-class _Session:
-    number: int
-    place: int
-    ids: list[int] = field(default_factory=list)
-    held: int = 0  # how many of `ids` the place holds
-
-
-@dataclass
-class _Call:
-    """One call on a session, until it is answered."""
-
-    session: _Session
-    ids: list[int]
-    rows: int
-    decode: int
-    sampling: Sampling
-    answer: asyncio.Future[Step]
-    keep: int | None = None  # None opens the session
-    threshold: float = 0.0
-    feed: list[int] = field(default_factory=list)
-    tops: list[Top] = field(default_factory=list)
-    new_ids: list[int] = field(default_factory=list)
-    new_p: list[float] = field(default_factory=list)
-    weight: float | None = None
-    begun: bool = False
-
-    @property
-    def wanted(self) -> int:
-        """Last positions of `feed` whose logits are needed."""
-        return 1 if self.begun else max(min(self.rows, len(self.feed)), 1)
-
-
-@dataclass
-class _Fork:
-    source: _Session
-    session: _Session
-    answer: asyncio.Future[int]
-
-
-@dataclass
-class _Release:
-    session: _Session
+SCORED_AT_ONCE = 64
+"""Tokens of a text whose distributions are held at once while it is scored."""
 
 
 class LocalModel:
@@ -108,13 +63,13 @@ class LocalModel:
         self._top_k = top_k
         self._name = name
         self._context = context or context_length(model.config)
-        self._rows = model.get_input_embeddings().weight.shape[0]
+        self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
         self._cached = passes_for(model)
-        self._sessions: dict[int, _Session] = {}
+        self._sessions: dict[int, Session] = {}
         self._numbers = itertools.count(time.time_ns())  # never those of this model's life before a restart
         # Said in every model's thread: what one says is what threads that say nothing begin with.
         self._thread = ThreadPoolExecutor(1, name, torch.set_num_threads, (threads or torch.get_num_threads(),))
-        self._waiting: deque[_Call | _Fork | _Release] = deque()
+        self._waiting: deque[Call | Fork | Release] = deque()
         self._lock = threading.Lock()
         self._serving = False
         self.passes = 0
@@ -132,10 +87,9 @@ class LocalModel:
     ) -> Step:
         if not ids:
             raise ModelError(f"{self._name} was given an empty prompt; give it at least one token")
-        self._check_room(len(ids))
-        self._check_tokens(ids)
-        session = _Session(next(self._numbers), place=-1)
-        call = _Call(session, list(ids), rows, decode, sampling, _future(), threshold=threshold)
+        self._check(ids, len(ids))
+        session = Session(next(self._numbers), place=-1)
+        call = Call(session, list(ids), rows, decode, sampling, future(), threshold=threshold)
         self._sessions[session.number] = session
         self._submit(call)
         try:
@@ -154,22 +108,37 @@ class LocalModel:
         sampling: Sampling = GREEDY,
     ) -> Step:
         known = self._session(session)
-        if not ids or not 0 <= keep <= len(known.ids):
-            raise ValueError(f"keep {keep} of {len(known.ids)} tokens and feed {len(ids)}: impossible")
-        self._check_room(keep + len(ids))  # before anything is cut: a refused call leaves the session as it was
-        self._check_tokens(ids)
-        call = _Call(known, list(ids), rows, decode, sampling, _future(), keep=keep)
+        if not ids:
+            raise ValueError(f"keep {keep} and feed no token: impossible")
+        self._check(ids, keep + len(ids))  # before anything is cut: a refused call leaves the session as it was
+        call = Call(known, list(ids), rows, decode, sampling, future(), keep=keep)
         self._submit(call)
         return await call.answer
 
+    async def score(self, ids: Sequence[int]) -> Reading:
+        self._check(ids, len(ids))
+        session = Session(next(self._numbers), place=-1)
+        self._sessions[session.number] = session
+        steps: list[Step] = []
+        try:
+            for start in range(0, len(ids) - 1, SCORED_AT_ONCE):
+                end = min(start + SCORED_AT_ONCE, len(ids) - 1)
+                call = Call(session, list(ids[start:end]), end - start, 0, GREEDY, future(), keep=start or None)
+                call.asked = list(ids[start + 1 : end + 1])
+                self._submit(call)
+                steps.append(await call.answer)
+        finally:
+            self._release(session.number)
+        return Reading(_joined([step.top for step in steps]), np.array([p for s in steps for p in s.new_p], np.float32))
+
     async def fork(self, session: int) -> int:
-        fork = _Fork(self._session(session), _Session(next(self._numbers), place=-1), _future())
-        self._sessions[fork.session.number] = fork.session
+        fork = Fork(self._session(session), Session(next(self._numbers), place=-1), future())
+        self._sessions[fork.made.number] = fork.made
         self._submit(fork)
         try:
             return await fork.answer
         except BaseException:  # the caller went away: nobody will close it
-            self._release(fork.session.number)
+            self._release(fork.made.number)
             raise
 
     async def close(self, session: int) -> None:
@@ -185,32 +154,31 @@ class LocalModel:
         """Bytes that the sessions' keys and values take."""
         return self._cached.nbytes()
 
-    def _session(self, number: int) -> _Session:
+    def _session(self, number: int) -> Session:
         try:
             return self._sessions[number]
         except KeyError:
             raise SessionLostError(f"{self._name} has no session {number}; open one again") from None
 
-    def _check_room(self, tokens: int) -> None:
+    def _check(self, ids: Sequence[int], tokens: int) -> None:
+        """Refuse what would fail in the network, and with it whoever shares the pass."""
         if tokens > self._context:
             raise ContextLengthError(
                 f"{tokens} tokens do not fit the context of {self._context} tokens of {self._name}; shorten the prompt"
             )
-
-    def _check_tokens(self, ids: Sequence[int]) -> None:
-        if not 0 <= min(ids) <= max(ids) < self._rows:
-            raise ModelError(
-                f"token {max(ids)} of the prompt has no row in the embedding of {self._name} ({self._rows} rows): its "
-                "tokenizer has more tokens than the model; leave the word out, or give the model's own tokenizer"
+        if not 0 <= min(ids) <= max(ids) < self._vocabulary:
+            raise PromptError(
+                f"{self._name} has tokens 0 to {self._vocabulary - 1}, and was given {min(ids)} or {max(ids)}: its "
+                "tokenizer may have more tokens than the model has rows; leave the word out"
             )
 
     def _release(self, number: int) -> None:
         session = self._sessions.pop(number, None)
         if session is not None:
-            self._waiting.append(_Release(session))  # freed before the next pass
+            self._waiting.append(Release(session))  # freed before the next pass
             self._start()
 
-    def _submit(self, call: _Call | _Fork) -> None:
+    def _submit(self, call: Call | Fork) -> None:
         """Hand a call over at the end of this turn of the event loop, together with the others of the turn."""
         self._waiting.append(call)
         call.answer.get_loop().call_soon(self._start)
@@ -225,69 +193,97 @@ class LocalModel:
 
     @torch.inference_mode()
     def _serve(self) -> None:
-        """Passes until no call is left."""
-        active: list[_Call] = []
+        """Passes until no call is left. Whatever goes wrong, every call that was taken up is answered."""
+        waiting: list[Call | Fork] = []
         while True:
             with self._lock:
                 arrived = [self._waiting.popleft() for _ in range(len(self._waiting))]
-                if not arrived and not active:
+                if not arrived and not waiting:
                     self._serving = False
                     return
-            answers: list[tuple[asyncio.Future[Any], object]] = []
-            for item in arrived:
-                if isinstance(item, _Release):
-                    active = [call for call in active if call.session is not item.session]
-                    if item.session.place >= 0:
-                        self._cached.give_back(item.session.place)
-                elif isinstance(item, _Fork):
-                    answers.append((item.answer, self._forked(item)))
-                else:
-                    self._begin(item)
-                    active.append(item)
-            for calls in self._shared_passes(active):
-                finished, failed = self._passed(calls)
-                answers += [(call.answer, self._answer(call)) for call in finished]
-                answers += [(call.answer, error) for call, error in failed]
-                gone = {id(call) for call in finished} | {id(call) for call, _ in failed}
-                active = [call for call in active if id(call) not in gone]
-            _deliver(answers)
+            answers: list[Answer] = []
+            waiting += [item for item in arrived if not isinstance(item, Release)]
+            try:
+                for item in arrived:
+                    if isinstance(item, Release):
+                        answers += self._let_go(item.session, waiting)
+                answers += self._advance([item for item in waiting if not is_settled(item, answers)])
+            except Exception as error:
+                answers += [(item.answer, error) for item in waiting if not is_settled(item, answers)]
+            waiting = [item for item in waiting if not is_settled(item, answers)]
+            deliver(answers)
 
-    def _passed(self, calls: Sequence[_Call]) -> tuple[list[_Call], list[tuple[_Call, Exception]]]:
-        """The calls that a pass finishes, and those that fail: where a shared pass fails, each call by itself."""
+    def _let_go(self, session: Session, waiting: Sequence[Call | Fork]) -> list[Answer]:
+        """Free a session that was closed. A call still on it is told so: others may wait together with its caller."""
+        lost = SessionLostError(f"session {session.number} of {self._name} was closed; open one again")
+        answers: list[Answer] = []
+        for item in waiting:
+            if item.session is session or (isinstance(item, Fork) and item.made is session):
+                answers.append((item.answer, lost))
+        if session.place >= 0:
+            place, session.place = session.place, -1
+            self._cached.give_back(place)
+        return answers
+
+    def _advance(self, waiting: Sequence[Call | Fork]) -> list[Answer]:
+        """One pass for the first call of every session; those behind it wait, which keeps their order."""
+        first: dict[int, Call | Fork] = {}
+        for item in waiting:
+            first.setdefault(item.session.number, item)
+        answers: list[Answer] = []
+        calls: list[Call] = []
+        for item in first.values():
+            try:
+                if isinstance(item, Fork):
+                    answers.append((item.answer, self._forked(item)))
+                    continue
+                if not item.entered:
+                    self._begin(item)
+                calls.append(item)
+            except Exception as error:
+                answers.append((item.answer, error))
+        for together in self._shared_passes(calls):
+            answers += self._answers(together)
+        return answers
+
+    def _answers(self, calls: Sequence[Call]) -> list[Answer]:
+        """What one pass for `calls` gives those that are done; where a shared pass fails, each is run by itself."""
         rows = [PassRow(call.session.place, call.session.held, call.feed, call.wanted) for call in calls]
         try:
             logits = self._cached.logits(rows)
         except Exception as error:
             if len(calls) == 1:
-                return [], [(calls[0], error)]
-            alone = [self._passed([call]) for call in calls]
-            return [call for done, _ in alone for call in done], [each for _, failed in alone for each in failed]
+                return [(calls[0].answer, error)]
+            return [answer for call in calls for answer in self._answers([call])]
         try:
-            return self._take(calls, logits), []
+            return [(call.answer, self._answer(call)) for call in self._take(calls, logits)]
         except Exception as error:  # the sessions hold what was fed: it cannot be fed again
-            return [], [(call, error) for call in calls]
+            return [(call.answer, error) for call in calls]
 
-    def _begin(self, call: _Call) -> None:
+    def _begin(self, call: Call) -> None:
         session = call.session
         if call.keep is None:
             session.place = self._cached.take()
         else:
+            if not 0 <= call.keep <= len(session.ids):
+                raise ValueError(f"keep {call.keep} of {len(session.ids)} tokens: impossible")
             session.ids = session.ids[: call.keep]
             if session.held > call.keep:
                 session.held = self._cached.cut(session.place, session.held, call.keep)
         call.feed = session.ids[session.held :] + call.ids
         session.ids = session.ids[: session.held]
+        call.entered = True
 
-    def _forked(self, fork: _Fork) -> int:
-        fork.session.ids = list(fork.source.ids)
-        fork.session.place, fork.session.held = self._cached.copy(fork.source.place, fork.source.held)
-        return fork.session.number
+    def _forked(self, fork: Fork) -> int:
+        fork.made.ids = list(fork.session.ids)
+        fork.made.place, fork.made.held = self._cached.copy(fork.session.place, fork.session.held)
+        return fork.made.number
 
-    def _shared_passes(self, active: Sequence[_Call]) -> list[list[_Call]]:
+    def _shared_passes(self, active: Sequence[Call]) -> list[list[Call]]:
         """Which calls run together: those of like length, where padding costs little."""
         if not self._cached.batches:
             return [[call] for call in active]
-        groups: list[list[_Call]] = []
+        groups: list[list[Call]] = []
         for call in sorted(active, key=lambda call: -len(call.feed)):
             if groups:
                 padded = len(groups[-1][0].feed) * (len(groups[-1]) + 1)
@@ -298,17 +294,20 @@ class LocalModel:
             groups.append([call])
         return groups
 
-    def _take(self, calls: Sequence[_Call], logits: Sequence[Tensor]) -> list[_Call]:
+    def _take(self, calls: Sequence[Call], logits: Sequence[Tensor]) -> list[Call]:
         """What a forward pass gave each of `calls`, its last rows; returns the calls that are done."""
         self.passes += 1
         self.tokens += sum(len(call.feed) for call in calls)
         for call, logits_NV in zip(calls, logits, strict=True):
             call.session.ids += call.feed
             call.session.held = len(call.session.ids)
-            if not call.begun and call.keep is None and self._weight_id is not None:
-                call.weight = float(torch.sigmoid(logits_NV[-1, self._weight_id].float()))
-                call.decode = call.decode if call.weight >= call.threshold else 0
             if self._weight_id is not None:
+                w_N = torch.sigmoid(logits_NV[:, self._weight_id].float()).tolist()
+                if call.rows:
+                    call.weights += w_N
+                if not call.begun and call.keep is None:
+                    call.weight = w_N[-1]
+                    call.decode = call.decode if call.weight >= call.threshold else 0
                 logits_NV[:, self._weight_id] = -torch.inf
             call.begun = True
         self._keep_tops([(call, logits_NV) for call, logits_NV in zip(calls, logits, strict=True) if call.rows])
@@ -316,22 +315,26 @@ class LocalModel:
         self._choose_next(going)
         return [call for call in calls if self._done(call)]
 
-    def _keep_tops(self, wanted: Sequence[tuple[_Call, Tensor]]) -> None:
+    def _keep_tops(self, wanted: Sequence[tuple[Call, Tensor]]) -> None:
         """The most likely tokens of every row asked for, over all calls at once."""
         if not wanted:
             return
         logits_NV = torch.cat([logits_NV for _, logits_NV in wanted]).float()
         real = logits_NV.shape[1] - (self._weight_id is not None)
         top = logits_NV.topk(min(self._top_k, real), dim=-1)
-        p_NK = torch.exp(top.values - logits_NV.logsumexp(-1, keepdim=True)).cpu().numpy()
+        total_N1 = logits_NV.logsumexp(-1, keepdim=True)
+        p_NK = torch.exp(top.values - total_N1).cpu().numpy()
         ids_NK = top.indices.int().cpu().numpy()
         start = 0
         for call, rows_NV in wanted:
             end = start + len(rows_NV)
             call.tops.append(Top(ids_NK[start:end], p_NK[start:end]))
+            if call.asked:
+                asked_N1 = torch.tensor(call.asked, device=logits_NV.device)[:, None]
+                call.asked_p = torch.exp(logits_NV[start:end].gather(1, asked_N1) - total_N1[start:end])[:, 0].tolist()
             start = end
 
-    def _choose_next(self, going: Sequence[tuple[_Call, Tensor]]) -> None:
+    def _choose_next(self, going: Sequence[tuple[Call, Tensor]]) -> None:
         greedy = [(call, last_V) for call, last_V in going if call.sampling.greedy]
         if greedy:
             chosen = torch.stack([last_V for _, last_V in greedy]).argmax(-1).tolist()
@@ -343,39 +346,21 @@ class LocalModel:
                 if call.rows:
                     call.new_p.append(float(torch.log_softmax(last_V.float(), -1)[call.new_ids[-1]].exp()))
 
-    def _done(self, call: _Call) -> bool:
+    def _done(self, call: Call) -> bool:
         full = len(call.session.ids) >= self._context
         if len(call.new_ids) >= call.decode or call.new_ids[-1] in self._end_ids or full:
             return True
         call.feed = call.new_ids[-1:]
         return False
 
-    def _answer(self, call: _Call) -> Step:
-        if len(call.tops) == 1:
-            (top,) = call.tops
-        elif call.tops:
-            top = Top(np.concatenate([t.ids_NK for t in call.tops]), np.concatenate([t.p_NK for t in call.tops]))
-        else:
-            top = Top(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32))
-        return Step(top, tuple(call.new_ids), call.session.number, call.weight, tuple(call.new_p))
+    def _answer(self, call: Call) -> Step:
+        top, p = _joined(call.tops), call.asked_p or call.new_p
+        return Step(top, tuple(call.new_ids), call.session.number, call.weight, tuple(p), tuple(call.weights))
 
 
-def _future() -> asyncio.Future[Any]:
-    return asyncio.get_running_loop().create_future()
-
-
-def _deliver(answers: Sequence[tuple[asyncio.Future[Any], object]]) -> None:
-    """Set results in the event loops that wait for them, all of one loop in one turn of it."""
-    loops = {id(future.get_loop()): future.get_loop() for future, _ in answers}
-
-    def settle(loop_id: int) -> None:
-        for future, value in answers:
-            if id(future.get_loop()) == loop_id and not future.done():
-                if isinstance(value, Exception):
-                    future.set_exception(value)
-                else:
-                    future.set_result(value)
-
-    for loop_id, loop in loops.items():
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, loop_id)
+def _joined(tops: Sequence[Top]) -> Top:
+    if len(tops) == 1:
+        return tops[0]
+    if not tops:
+        return Top(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32))
+    return Top(np.concatenate([top.ids_NK for top in tops]), np.concatenate([top.p_NK for top in tops]))

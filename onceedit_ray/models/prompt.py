@@ -14,6 +14,11 @@ from onceedit_ray.knowledge.prompt_shapes import unwrap
 QUESTION_CHARS = 2048
 """The end of a user's long text is what the plug-in is asked."""
 
+ENDED = ("?", "!", ":", "？", "。")
+"""How a text ends that is answered, not gone on with."""
+PLAIN_CHAT_STOPS = ("\n\nQuestion:", "\nQuestion:", "\nAnswer:")
+"""What a model writes that goes on with a `plain_chat` by itself after its reply."""
+
 Message = Mapping[str, str]
 """A message of a chat: `role` ("system", "user" or "assistant") and `content`."""
 
@@ -32,7 +37,8 @@ class Prompt:
 
     question: what the plug-in is asked. ids: the target's tokens. lead: the bytes that an answer starts with for the
     plug-in alone (`answer_lead`). turns: the exchanges of a chat before the question, the oldest first. system: the
-    chat's system messages.
+    chat's system messages. continued: the text that the answer goes on with, "" where a question is answered.
+    is_chat: whether it was made of a chat's messages.
     """
 
     question: str
@@ -40,6 +46,14 @@ class Prompt:
     lead: bytes = b""
     turns: tuple[Exchange, ...] = ()
     system: str = ""
+    continued: str = ""
+    is_chat: bool = False
+
+
+def text_to_continue(text: str) -> str:
+    """The text itself where an answer goes on with it: a half sentence of no known shape; "" for a question."""
+    tail = text[-QUESTION_CHARS:]
+    return tail if unwrap(tail) == tail.strip() and not tail.rstrip().endswith(ENDED) else ""
 
 
 def question_of(prompt: str | Prompt) -> str:
@@ -75,3 +89,9 @@ def exchanges(messages: Sequence[Message]) -> tuple[Exchange, ...]:
 def system_text(messages: Sequence[Message]) -> str:
     """The system messages of a chat, one a paragraph."""
     return "\n\n".join(message["content"] for message in messages if message["role"] == "system")
+
+
+def plain_chat(messages: Sequence[Message]) -> str:
+    """A chat as plain text, for a model without a chat template: it has seen questions with answers, and no markup."""
+    forms = {"system": "{}\n\n", "user": "Question: {}\n", "assistant": "Answer: {}\n\n"}
+    return "".join(forms[message["role"]].format(message["content"]) for message in messages) + "Answer:"

@@ -52,6 +52,7 @@ class Step:
     new_p: probabilities of `new_ids`, where they were drawn and rows were asked for; else (): a likeliest token stands
         in its row, a drawn one may not.
     weight: σ(l_W) at the last position of the tokens given to `open`; None where the model has no `[WEIGHT]` token.
+    weights: σ(l_W) at each position of `top`; () where the model has no `[WEIGHT]` token.
     """
 
     top: Top
@@ -59,6 +60,19 @@ class Step:
     session: int
     weight: float | None = None
     new_p: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How likely the tokens of a text are, each after those before it; the first has none before it and is left out.
+
+    top: the most likely tokens in each one's place, N - 1 rows. p_N: float32 probabilities of the tokens themselves,
+    [N - 1].
+    """
+
+    top: Top
+    p_N: NDArray[np.float32]
 
 
 class LanguageModel(Protocol):
@@ -93,6 +107,12 @@ class LanguageModel(Protocol):
         """Cut the session back to its first `keep` tokens, feed `ids` (at least one), then decode as `open` does.
 
         `rows` counts positions among `ids` from the end; decoding adds one row for each further token fed.
+        """
+
+    async def score(self, ids: Sequence[int]) -> Reading:
+        """Read a text of one token at least, and say how likely each of its tokens was; no session is left.
+
+        Raises `ContextLengthError` when the tokens do not fit.
         """
 
     async def fork(self, session: int) -> int:

@@ -1,4 +1,4 @@
-"""What a request must pass before anything of it is read into objects: key, size of its body, room for one more.
+"""What a request must pass before anything of it is read into objects: key, page, size of its body, room for one more.
 
 Plain ASGI: a request counts as under way until the last byte of its answer is sent or its client has gone.
 """
@@ -6,6 +6,7 @@ Plain ASGI: a request counts as under way until the last byte of its answer is s
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from onceedit_ray.serving.errors import ApiError
 from onceedit_ray.serving.keys import EDIT_KEYS_VARIABLE, Keys, is_loopback
 from onceedit_ray.serving.limits import Limits
+from onceedit_ray.serving.same_origin import check_json, check_own_page, headers
+from onceedit_ray.serving.waiting_time import WaitingTime
 
 GUARDED = "/v1/"
 EDITING = ("/v1/edits", "/v1/versions")
@@ -32,6 +35,7 @@ class Admission:
         self._keys = keys
         self._edit_keys = edit_keys
         self._limits = limits
+        self._waiting = WaitingTime(limits.in_flight, limits.retry_after)
         self.in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,25 +47,31 @@ class Admission:
             body = await self._body(scope, receive)
             if body is None:
                 return  # the client went away
+            check_json(scope, body)
             counted = scope["method"] == "POST"
             if counted and self.in_flight >= self._limits.in_flight:
                 raise ApiError(
                     429, f"{self.in_flight} requests are under way, the most there may be; try again",
-                    code="too_many_requests", retry_after=self._limits.retry_after,
+                    code="too_many_requests", retry_after=self._waiting.next(),
                 )  # fmt: skip
         except ApiError as refusal:
             await refusal.response()(scope, receive, send)
             return
         self.in_flight += counted
+        begun = time.monotonic()
         try:
             await self._app(scope, _again(body, receive), send)
         finally:
             self.in_flight -= counted
+            if counted:
+                self._waiting.took(time.monotonic() - begun)
 
     def _admit(self, scope: Scope) -> None:
         client = scope.get("client")
         if not self._keys and client and not is_loopback(client[0]):
             raise ApiError(403, "this server has no API keys, so it serves its own machine alone", code="no_keys")
+        if not self._keys:
+            check_own_page(scope)
         given = _header(scope, b"authorization")
         if _edits(scope["path"]):
             self._admit_editing(given)
@@ -109,7 +119,7 @@ def _edits(path: str) -> bool:
 
 
 def _header(scope: Scope, name: bytes) -> str:
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+    return next(iter(headers(scope, name)), "")
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -12,7 +12,7 @@ from onceedit_ray.living.edit_views import BatchView, EditList, EditView, Versio
 from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest, answer, probe, speak
 from onceedit_ray.serving.logprobs import Piece
 
-PROBE_SECONDS = 5.0
+PROBE_SECONDS = 3.5
 
 
 class Knowledge(Protocol):

@@ -21,12 +21,16 @@ async def merged(streams: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[tuple[i
             async with contextlib.aclosing(stream):
                 async for item in stream:
                     await queue.put((index, item))
+        except asyncio.CancelledError:
+            if not pumps[index].cancelling():  # it came out of the stream: nobody else would end the wait for it
+                await queue.put(ConnectionAbortedError("a stream was cancelled where it is made"))
+            raise
         except Exception as error:
             await queue.put(error)
         else:
             await queue.put(None)
 
-    pumps = [asyncio.ensure_future(pump(*numbered)) for numbered in enumerate(streams)]
+    pumps = [asyncio.create_task(pump(*numbered)) for numbered in enumerate(streams)]
     try:
         going = len(pumps)
         while going:

@@ -20,6 +20,7 @@ from onceedit_ray.models.prompt import Prompt
 from onceedit_ray.models.protocol import LanguageModel
 from onceedit_ray.models.sampling import Sampling
 from onceedit_ray.serving.detokenizer import Detokenizer
+from onceedit_ray.serving.echo import echoed
 from onceedit_ray.serving.logprobs import Piece, Scored, scored
 
 BUSY = "busy"
@@ -31,19 +32,21 @@ PLUGIN = "plug-in"
 class GenerationRequest:
     """A question to one target.
 
-    prompt: text to go on with. messages: a chat, each `{"role", "content"}`, in place of a prompt.
+    prompt: text to go on with, or the target's token ids. messages: a chat, each `{"role", "content"}`, in place of it.
     stop: strings that end the answer. unedited: the target answers alone, the plug-in is not asked. logprobs: how many
-    likely tokens to tell beside each of the answer's; None tells no log probability.
+    likely tokens to tell beside each of the answer's; None tells no log probability. echo: the prompt comes before the
+    answer.
     """
 
     target: str
     max_tokens: int
     sampling: Sampling
-    prompt: str = ""
+    prompt: str | tuple[int, ...] = ""
     messages: tuple[Mapping[str, str], ...] = ()
     stop: tuple[str, ...] = ()
     unedited: bool = False
     logprobs: int | None = None
+    echo: bool = False
 
     @property
     def strategy(self) -> str | None:
@@ -83,48 +86,67 @@ async def speak(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGenerat
 
 async def _spoken(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
     prompt, codec = _prompt(decoder, asked)
+    echo = Piece("")
+    if asked.echo:
+        text = asked.prompt if isinstance(asked.prompt, str) else None
+        echo = await echoed(decoder.member(asked.target), prompt, text, asked.logprobs)
+        yield echo
+        if not asked.max_tokens:
+            yield GenerationEnd(asked.target, "length", len(prompt.ids), 0, "", None, True)
+            return
     trace = Trace(asked.logprobs)
-    text = Detokenizer(asked.stop)
-    writing = _Writing(codec, text, trace)
+    stops = _chat_stops(asked, codec)
+    writing = _Writing(codec, Detokenizer((*asked.stop, *stops)), trace, len(echo.text), asked.echo, bool(stops))
     pieces = decoder.stream(
-        asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling, trace=trace, stop=lambda: text.stopped
-    )
+        asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling, trace=trace,
+        stop=lambda: writing.text.stopped,
+    )  # fmt: skip
     async with contextlib.aclosing(pieces):
         async for piece in pieces:
             if not isinstance(piece, Generation):
                 if (certain := writing.write(piece)) is not None:
                     yield certain
                 continue
-            if not text.stopped and (rest := writing.end()) is not None:
+            if not writing.text.stopped and (rest := writing.end()) is not None:
                 yield rest
-            yield _ending(piece, text.stopped)
+            yield _ending(piece, writing.text.stopped)
 
 
 @dataclass
 class _Writing:
-    """An answer's tokens, becoming text. waiting: those whose text has not been given out yet."""
+    """An answer's tokens, becoming text.
+
+    before: characters before the answer. ends: whether the token that ends it counts among the scored ones, as those
+    expect who count the tokens of an echo. strips: whether white space before the answer is no part of it. waiting:
+    those whose text has not been given out yet.
+    """
 
     codec: Codec
     text: Detokenizer
     trace: Trace
+    before: int = 0
+    ends: bool = False
+    strips: bool = False
     tokens: int = 0
     waiting: deque[Scored] = field(default_factory=deque)
 
     def write(self, ids: Sequence[int]) -> Piece | None:
         """What of the text is certain after more tokens; None where it is no more than before."""
         if not self.trace.wanted:
-            return _piece(self.text.feed(self.codec.bytes_of(ids)))
+            return self._piece(self.text.feed(self.codec.bytes_of(ids)))
         certain = ""
         for token in ids:
-            if token not in self.codec.end_ids and not self.text.stopped:
-                self.waiting.append(scored(self.trace.chances[self.tokens], self.codec, self.text.read))
-                certain += self.text.feed(self.codec.surface(token))
+            ends = token in self.codec.end_ids
+            if not self.text.stopped and (self.ends or not ends):
+                at = self.before + self.text.read
+                self.waiting.append(scored(self.trace.chances[self.tokens], self.codec, at))
+                certain += "" if ends else self.text.feed(self.codec.surface(token))
             self.tokens += 1
-        return _piece(certain, self._complete(self.text.given))
+        return self._piece(certain, self._complete(self.before + self.text.given))
 
     def end(self) -> Piece | None:
         """The rest."""
-        return _piece(self.text.feed(b"", final=True), self._complete(None))
+        return self._piece(self.text.feed(b"", final=True), self._complete(None))
 
     def _complete(self, given: int | None) -> tuple[Scored, ...]:
         """The waiting tokens that begin before a text of `given` characters ends; all where there is no end."""
@@ -133,14 +155,17 @@ class _Writing:
             out.append(self.waiting.popleft())
         return tuple(out)
 
-
-def _piece(text: str, tokens: tuple[Scored, ...] = ()) -> Piece | None:
-    return Piece(text, tokens) if text or tokens else None
+    def _piece(self, text: str, tokens: tuple[Scored, ...] = ()) -> Piece | None:
+        if self.strips:
+            text = text.lstrip()
+            self.strips = not text
+        return Piece(text, tokens) if text or tokens else None
 
 
 async def answer(decoder: FusedDecoder, asked: GenerationRequest) -> tuple[Piece, GenerationEnd]:
-    """A whole answer; as `speak`, in fewer steps where no stop string is looked for and no token is scored."""
-    if asked.stop or asked.logprobs is not None:
+    """A whole answer; as `speak`, in fewer steps where its text is wanted as it is and no more than that."""
+    prompt, codec = _prompt(decoder, asked)
+    if asked.stop or _chat_stops(asked, codec) or asked.echo or asked.logprobs is not None:
         written: list[Piece] = []
         async with contextlib.aclosing(speak(decoder, asked)) as pieces:
             async for piece in pieces:
@@ -149,7 +174,6 @@ async def answer(decoder: FusedDecoder, asked: GenerationRequest) -> tuple[Piece
                     return Piece("".join(part.text for part in written), tokens), piece
                 written.append(piece)
         raise AssertionError("an answer ends with a GenerationEnd")
-    prompt, _ = _prompt(decoder, asked)
     generation = await decoder.generate(asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling)
     return Piece(generation.text), _ending(generation)
 
@@ -174,9 +198,17 @@ async def _state(model: LanguageModel, codec: Codec, seconds: float) -> str:
     return ""
 
 
+def _chat_stops(asked: GenerationRequest, codec: Codec) -> tuple[str, ...]:
+    return codec.chat_stops if asked.messages else ()
+
+
 def _prompt(decoder: FusedDecoder, asked: GenerationRequest) -> tuple[Prompt, Codec]:
     codec = decoder.member(asked.target).codec
-    return codec.chat_prompt(asked.messages) if asked.messages else codec.text_prompt(asked.prompt), codec
+    if asked.messages:
+        return codec.chat_prompt(asked.messages), codec
+    if isinstance(asked.prompt, str):
+        return codec.text_prompt(asked.prompt), codec
+    return codec.token_prompt(asked.prompt), codec
 
 
 def _ending(generation: Generation, stopped: bool = False) -> GenerationEnd:

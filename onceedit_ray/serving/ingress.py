@@ -23,15 +23,19 @@ from onceedit_ray.serving.backend import Backend
 from onceedit_ray.serving.cancellation import merged, together, undisturbed, while_there
 from onceedit_ray.serving.editing_routes import add_editing_routes
 from onceedit_ray.serving.errors import ApiError, api_error_of, invalid, unknown_model
+from onceedit_ray.serving.every_target import Failed, answered, spoken
 from onceedit_ray.serving.generation import BUSY, GenerationEnd, GenerationRequest
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.logprobs import Piece
 from onceedit_ray.serving.observing import CLIENT_GONE, Account, Observed, Observer, account_of
-from onceedit_ray.serving.playground import add_playground
-from onceedit_ray.serving.requests import questions
+from onceedit_ray.serving.proxy_guard import unhealthy
+from onceedit_ray.serving.requests import EVERY, questions
 from onceedit_ray.serving.responses import DONE, ResponseWriter, event, model_card
 from onceedit_ray.serving.schema import ChatRequest, CompletionRequest
+
+HEALTH_SECONDS = 4.4
+"""`/health` answers after it at the latest; a probe of the models takes `backend.PROBE_SECONDS` where one is busy."""
 
 
 def build_ingress(
@@ -61,7 +65,7 @@ def build_ingress(
     @api.get("/v1/models/{name:path}")
     async def model(name: str) -> JSONResponse:
         known = await backend.targets()
-        if name not in known:
+        if name not in (*known, EVERY):
             raise unknown_model(name, known)
         return JSONResponse(model_card(name))
 
@@ -77,13 +81,19 @@ def build_ingress(
 
     @api.get("/health")
     async def health() -> JSONResponse:
-        states = await backend.probe()
+        probing = asyncio.ensure_future(backend.probe())
+        await asyncio.wait([probing], timeout=HEALTH_SECONDS)
+        if not probing.done():
+            probing.cancel()  # not waited for: it may hang where nothing cancels it
+            return unhealthy("the models' coordinator does not answer")
+        if (error := probing.exception()) is not None:
+            return unhealthy(api_error_of(error).message)
+        states = probing.result()
         broken = {name: state for name, state in states.items() if state not in ("", BUSY)}
         status = "unhealthy" if broken else "ok"
         shown = {name: state or "ok" for name, state in states.items()}
         return JSONResponse({"status": status, "models": shown}, 503 if broken else 200)
 
-    add_playground(api)
     return api
 
 
@@ -127,7 +137,7 @@ async def _respond(
         account.prompts = [*body.prompts] if isinstance(body, CompletionRequest) else [*asked[0].messages]
     if not body.stream:
         return await _whole(backend, asked, writer, request, deadline)
-    counted = body.stream_options is not None and body.stream_options.include_usage
+    counted = body.stream_options is not None and bool(body.stream_options.include_usage)
     events = while_there(request.receive, _events(backend, asked, writer, counted, deadline, account))
     try:
         first = await anext(events, None)
@@ -170,15 +180,18 @@ class _EventStream(Response):
 async def _whole(
     backend: Backend, asked: Sequence[GenerationRequest], writer: ResponseWriter, request: Request, deadline: float
 ) -> Response:
-    async def answers() -> AsyncGenerator[list[tuple[Piece, GenerationEnd]]]:
-        async with asyncio.timeout_at(deadline):
-            found = await together([backend.answer(question) for question in asked])
-        yield found
+    async def answers() -> AsyncGenerator[list[tuple[Piece, GenerationEnd] | Failed]]:
+        yield await together([answered(backend, question, deadline, writer.every) for question in asked])
 
     try:
         async with contextlib.aclosing(while_there(request.receive, answers())) as arrived:
             async for found in arrived:
-                account_of(request.scope).endings = [ending for _, ending in found]
+                failed = [each for each in found if isinstance(each, Failed)]
+                if len(failed) == len(found):
+                    raise failed[0].error
+                account = account_of(request.scope)
+                account.endings = [each[1] for each in found if not isinstance(each, Failed)]
+                account.error = failed[0].error.code if failed else None
                 return JSONResponse(writer.whole(found))
     except Exception as error:
         raise api_error_of(error) from None
@@ -195,7 +208,8 @@ async def _events(
 ) -> AsyncGenerator[bytes]:
     """The events of a stream. An error before the first of them is raised, a later one is an event."""
     begun: set[int] = set()
-    items = merged([backend.speak(question) for question in asked])
+    failed: list[Failed] = []
+    items = merged([spoken(backend, question, writer.every) for question in asked])
     try:
         async with contextlib.aclosing(items):
             while True:
@@ -204,6 +218,9 @@ async def _events(
                 if item is None:
                     break
                 index, piece = item
+                if isinstance(piece, Failed):
+                    failed.append(piece)
+                    continue
                 opening = event(writer.opening(index)) if writer.chat and index not in begun else b""
                 begun.add(index)
                 if isinstance(piece, GenerationEnd):
@@ -212,6 +229,11 @@ async def _events(
                 else:
                     account.told()
                     yield opening + event(writer.piece(index, piece))
+        if failed and not begun:
+            raise failed[0].error
+        if failed:
+            account.error = failed[0].error.code
+            yield event(writer.failures(failed))
         if counted:
             yield event(writer.counts(account.endings))
         yield DONE

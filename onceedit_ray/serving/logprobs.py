@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from onceedit_ray.fusion.outputs import TokenProbability
@@ -19,11 +19,12 @@ UNLIKELIEST = -9999.0
 
 @dataclass(frozen=True)
 class Likely:
-    """A token: its bytes, None where it stands for no text; its name, "" where it does; and its log probability."""
+    """A token: its bytes, None where it stands for no text; its name, "" where it does; and its log probability, None
+    where there is nothing before it."""
 
     data: bytes | None
     name: str
-    logprob: float
+    logprob: float | None
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ def scored(chance: TokenProbability, codec: Codec, at: int) -> Scored:
     return Scored(_likely(chance.token, chance.p, codec), at, top)
 
 
+def unscored(token: int, codec: Codec) -> Scored:
+    """The first token of a prompt."""
+    return Scored(replace(_likely(token, 1.0, codec), logprob=None), 0, ())
+
+
 def of_chat(tokens: Sequence[Scored]) -> dict[str, Any]:
     """`logprobs` of a chat's choice."""
     content = [_in_chat(each.token) | {"top_logprobs": [_in_chat(likely) for likely in each.top]} for each in tokens]
@@ -60,7 +66,12 @@ def of_completion(tokens: Sequence[Scored], likely: int) -> dict[str, Any]:
 
     The token itself is always among its `top_logprobs`, as OpenAI has it; there are none where 0 were asked for.
     """
-    top = [{_spelled(other, "bytes:"): other.logprob for other in (*each.top, each.token)} for each in tokens]
+    top = [
+        {_spelled(other, "bytes:"): other.logprob for other in (*each.top, each.token)}
+        if each.token.logprob is not None
+        else None
+        for each in tokens
+    ]
     return {
         "tokens": [_spelled(each.token, "bytes:") for each in tokens],
         "token_logprobs": [each.token.logprob for each in tokens],

@@ -38,7 +38,7 @@ def questions(
         raise ApiError(400, f"{answers} answers are asked for; {limits.answers} is the most at once", "n")
     tokens, stops = _tokens(request, limits), request.stops
     seed = secrets.randbits(63) if request.seed is None else request.seed
-    options = (request.unedited, request.likely)
+    options = (request.unedited, request.likely, isinstance(request, CompletionRequest) and bool(request.echo))
     return [
         GenerationRequest(target, tokens, _sampling(request, seed + choice, limits), prompt, messages, stops, *options)
         for prompt, messages in prompts
@@ -47,7 +47,7 @@ def questions(
     ]
 
 
-def _prompts(request: CompletionRequest | ChatRequest, limits: Limits) -> list[tuple[str, Messages]]:
+def _prompts(request: CompletionRequest | ChatRequest, limits: Limits) -> list[tuple[str | tuple[int, ...], Messages]]:
     if isinstance(request, CompletionRequest):
         _check_length(request.prompts, "prompt", limits)
         return [(prompt, ()) for prompt in request.prompts]
@@ -59,22 +59,23 @@ def _prompts(request: CompletionRequest | ChatRequest, limits: Limits) -> list[t
     return [("", messages)]
 
 
-def _check_length(texts: Sequence[str], param: str, limits: Limits) -> None:
+def _check_length(texts: Sequence[str | tuple[int, ...]], param: str, limits: Limits) -> None:
     chars = sum(map(len, texts))
     if chars > limits.prompt_chars:
-        found = f"{chars} characters; {limits.prompt_chars} is the most, so shorten it"
+        found = f"{chars} characters or tokens; {limits.prompt_chars} is the most, so shorten it"
         raise ApiError(400, found, param, "context_length_exceeded")
 
 
 def _tokens(request: CompletionRequest | ChatRequest, limits: Limits) -> int:
+    """Tokens of an answer at most. A wish beyond what is granted gets what is granted, as it does beyond the context:
+    the answer then ends with "length"."""
     if isinstance(request, ChatRequest):
-        wanted = request.max_completion_tokens or request.max_tokens or min(limits.chat_tokens, limits.max_tokens)
-        param = "max_completion_tokens" if request.max_completion_tokens else "max_tokens"
+        wanted = request.max_completion_tokens or request.max_tokens or limits.chat_tokens
     else:
-        wanted, param = request.max_tokens or min(COMPLETION_TOKENS, limits.max_tokens), "max_tokens"
-    if wanted > limits.max_tokens:
-        raise ApiError(400, f"{wanted} tokens are asked for; {limits.max_tokens} is the most for an answer", param)
-    return wanted
+        wanted = COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
+        if not wanted and not request.echo:
+            raise ApiError(400, "'max_tokens' of 0 asks for nothing without 'echo'; set it to 1 at least", "max_tokens")
+    return min(wanted, limits.max_tokens)
 
 
 def _sampling(request: CompletionRequest | ChatRequest, seed: int, limits: Limits) -> Sampling:

@@ -1,7 +1,8 @@
 """Answers in OpenAI's shape, whole and as chunks of a stream.
 
 Each choice carries an `onceedit` field beside OpenAI's: the target that spoke, the plug-in's version, the gate's
-weight, and whether the target spoke alone; in a stream the chunk that ends the choice carries it.
+weight, and whether the target spoke alone; in a stream the chunk that ends the choice carries it. Where every target is
+asked, those that did not answer are named in an `onceedit` field of the response, or of a last chunk without choices.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from onceedit_ray.serving.every_target import Failed
 from onceedit_ray.serving.generation import GenerationEnd
 from onceedit_ray.serving.logprobs import Piece, of_chat, of_completion
+from onceedit_ray.serving.requests import EVERY
 
 DONE = b"data: [DONE]\n\n"
 
@@ -28,6 +31,7 @@ class ResponseWriter:
 
     def __init__(self, model: str, chat: bool, likely: int | None = None) -> None:
         self.chat = chat
+        self.every = model == EVERY
         self._likely = likely
         self._head = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}",
@@ -35,14 +39,17 @@ class ResponseWriter:
             "model": model,
         }
 
-    def whole(self, answers: Sequence[tuple[Piece, GenerationEnd]]) -> dict[str, Any]:
+    def whole(self, answers: Sequence[tuple[Piece, GenerationEnd] | Failed]) -> dict[str, Any]:
         """The response of a request that does not stream."""
+        given = [(index, *each) for index, each in enumerate(answers) if not isinstance(each, Failed)]
         choices = [
             self._choice(index, {"message": {"role": "assistant", "content": piece.text}}, piece, ending)
-            for index, (piece, ending) in enumerate(answers)
+            for index, piece, ending in given
         ]
         kind = "chat.completion" if self.chat else "text_completion"
-        return {**self._head, "object": kind, "choices": choices, "usage": usage([end for _, end in answers])}
+        counts = usage([ending for _, _, ending in given])
+        named = _named([each for each in answers if isinstance(each, Failed)])
+        return {**self._head, "object": kind, "choices": choices, "usage": counts, **named}
 
     def opening(self, index: int) -> dict[str, Any]:
         """The first chunk of a chat's choice, which names the speaker."""
@@ -55,6 +62,10 @@ class ResponseWriter:
     def ending(self, index: int, ending: GenerationEnd) -> dict[str, Any]:
         """The chunk that ends a choice."""
         return self._chunk([self._choice(index, {"delta": {}}, None, ending)])
+
+    def failures(self, failed: Sequence[Failed]) -> dict[str, Any]:
+        """The chunk that names the targets that did not answer."""
+        return {**self._chunk([]), **_named(failed)}
 
     def counts(self, endings: Sequence[GenerationEnd]) -> dict[str, Any]:
         """The chunk with the token counts of the whole stream."""
@@ -82,6 +93,12 @@ class ResponseWriter:
         if self._likely is None or piece is None:
             return None
         return of_chat(piece.tokens) if self.chat else of_completion(piece.tokens, self._likely)
+
+
+def _named(failed: Sequence[Failed]) -> dict[str, Any]:
+    if not failed:
+        return {}
+    return {"onceedit": {"failed": [{"target": each.target, **each.error.body} for each in failed]}}
 
 
 def usage(endings: Sequence[GenerationEnd]) -> dict[str, int]:

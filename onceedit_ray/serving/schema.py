@@ -1,7 +1,8 @@
 """Requests in OpenAI's shape. Types are strict, unknown arguments are refused as OpenAI refuses them.
 
-Arguments of OpenAI's that change nothing here are taken at the value that asks for nothing, and refused at any other:
-an argument that is silently ignored would be a wrong answer.
+Arguments of OpenAI's that are not supported are taken at the values that ask for nothing, which clients send unasked,
+and refused at any other: an argument that is silently ignored would be a wrong answer. Labels and hints, which change
+no answer at OpenAI's either, are taken as they are.
 """
 
 from __future__ import annotations
@@ -18,18 +19,31 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 
-MOST_STOPS = 4
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+Label = Annotated[str, Field(max_length=512)]
+
+MOST_STOPS = 16
+"""OpenAI takes 4; evaluation harnesses send a few more."""
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (None, 0.0),
     "frequency_penalty": (None, 0.0),
     "logit_bias": (None, {}),
     "best_of": (None, 1),
-    "echo": (None, False),
     "suffix": (None, ""),
     "tools": (None, []),
-    "tool_choice": (None, "none"),
+    "tool_choice": (None, "none", "auto"),
+    "functions": (None, []),
+    "function_call": (None, "none", "auto"),
     "response_format": (None, {"type": "text"}),
+    "modalities": (None, ["text"]),
+    "audio": (None,),
+    "prediction": (None,),
+    "web_search_options": (None,),
+    "reasoning_effort": (None, "none"),
+    "verbosity": (None, "medium"),
+    "store": (None, False),
+    "service_tier": (None, "auto", "default"),
 }
 """Arguments that are not supported, and the values of them that ask for nothing."""
 
@@ -39,9 +53,10 @@ class _Strict(BaseModel):
 
 
 class StreamOptions(_Strict):
-    """include_usage: a last event with the token counts."""
+    """include_usage: a last event with the token counts. include_obfuscation: nothing here is obfuscated."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class Extension(_Strict):
@@ -60,7 +75,13 @@ class _Request(_Strict):
     temperature: Temperature | None = None
     top_p: Share | None = None
     seed: Seed | None = None
-    user: Annotated[str, Field(max_length=512)] | None = None
+    user: Label | None = None
+    safety_identifier: Label | None = None
+    prompt_cache_key: Label | None = None
+    prompt_cache_retention: Label | None = None
+    metadata: Annotated[dict[str, Label], Field(max_length=16)] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: dict[str, float] | None = None
@@ -97,17 +118,25 @@ class CompletionRequest(_Request):
     """`POST /v1/completions`."""
 
     prompt: (
-        Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
-    )
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+        | TokenIds
+        | Annotated[list[TokenIds], Field(min_length=1)]
+    ) = Field(description="A text, the numbers of its tokens, or several of either")
+    max_tokens: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     best_of: int | None = None
     echo: bool | None = None
     suffix: str | None = None
 
     @property
-    def prompts(self) -> list[str]:
-        """The prompts, one at least."""
-        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+    def prompts(self) -> list[str | tuple[int, ...]]:
+        """The prompts, one at least: texts, or token ids of the model that is asked."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if isinstance(self.prompt[0], int):
+            return [tuple(token for token in self.prompt if isinstance(token, int))]
+        return [each if isinstance(each, str) else tuple(each) for each in self.prompt if not isinstance(each, int)]
 
     @property
     def likely(self) -> int | None:
@@ -123,16 +152,33 @@ class TextPart(_Strict):
 
 
 class Message(_Strict):
-    """One turn of a chat; `developer` is another name for `system`."""
+    """One turn of a chat; `developer` is another name for `system`.
+
+    A reply of OpenAI's library is taken back as its `model_dump()` writes it: with fields for what it does not hold.
+    """
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | list[TextPart] | None = None
     name: Annotated[str, Field(max_length=64)] | None = None
+    refusal: str | None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
+    audio: None = None
+    function_call: None = None
+    reasoning_content: str | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Message:
+        if self.content is None and self.role != "assistant":
+            raise ValueError(f"a {self.role}'s message needs 'content'")
+        return self
 
     @property
     def plain(self) -> dict[str, str]:
         """Role and content as a chat template takes them."""
-        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        content = self.refusal or "" if self.content is None else self.content
+        if not isinstance(content, str):
+            content = "".join(part.text for part in content)
         return {"role": "system" if self.role == "developer" else self.role, "content": content}
 
 
@@ -145,7 +191,16 @@ class ChatRequest(_Request):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     tools: list[Any] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    functions: list[Any] | None = None
+    function_call: str | dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None
+    modalities: list[str] | None = None
+    audio: dict[str, Any] | None = None
+    prediction: dict[str, Any] | None = None
+    web_search_options: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
 
     @model_validator(mode="after")
     def _top_of_logprobs(self) -> ChatRequest:

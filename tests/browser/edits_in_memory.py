@@ -43,14 +43,25 @@ class EditsInMemory:
             "version": None,
             "subject": "",
             "rephrasings": [],
+            "replaces": [],
         }
         self.edits.insert(0, made | edit)
         return str(made["id"])
 
     def move(self, edit_id: str, status: str, progress: float = 0.0, reason: str | None = None) -> None:
-        """What the server would have reached by now; `live` and `deleted` make a version."""
+        """What the server would have reached by now; `live` and `deleted` make a version.
+
+        As on the server, the live edit of the same prompt is noted when the training begins.
+        """
         edit = self.find(edit_id)
+        if status == "training":
+            live = (each for each in self.edits if each["status"] == "live" and each["prompt"] == edit["prompt"])
+            edit["replaces"] = [each["id"] for each in live]
         if status in ("live", "deleted"):
+            for replaced in map(self.find, edit["replaces"]):
+                replaced.update(
+                    status="deleted", reason=f"replaced by {edit_id}, which gives its prompt another answer"
+                )
             others = [each for each in self.edits if each["status"] == "live" and each is not edit]
             edit["version"] = self._publish(f"small-{len(self.versions):04d}", len(others) + (status == "live"))
         edit.update(status=status, progress=progress, reason=reason)

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys as Key
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import Select, WebDriverWait
+from selenium.webdriver.support.ui import WebDriverWait
 
 from scripts.chromium import DESKTOP, PHONE, Scheme, appear, picture
 
@@ -20,14 +21,10 @@ SECONDS = 30
 
 
 class Page:
-    """One visit.
-
-    expected: parts of the console's messages that a test brings about on purpose.
-    """
+    """One visit."""
 
     def __init__(self, browser: Chrome, artifacts: Path) -> None:
         self.browser = browser
-        self.expected: list[str] = []
         self.url = ""
         self._artifacts = artifacts
 
@@ -36,18 +33,21 @@ class Page:
         self._logged()
         self.url = url
         self.browser.get(url)
+        self.until(lambda: self.run("return window.did_handshake === true"), "the page to be connected")
         return self
 
     def close(self) -> None:
-        """Leave, once; raises where the console holds what nobody expected, or a request went elsewhere."""
+        """Leave, once; raises where the console holds a message, or a request went elsewhere."""
         if not self.url:
             return
-        wrong, elsewhere = self.complaints(), [url for url in self.requested() if not url.startswith(self.url)]
+        wrong = [str(entry["message"]) for entry in self.browser.get_log("browser")]
+        own = (self.url, self.url.replace("http", "ws", 1))
+        elsewhere = [url for url in self.requested() if not url.startswith(own)]
         self.url = ""
         self.browser.execute_script("sessionStorage.clear()")
         self.browser.get("about:blank")
-        assert wrong == []
-        assert elsewhere == []
+        assert wrong == [], wrong
+        assert elsewhere == [], elsewhere
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -62,7 +62,7 @@ class Page:
         return self._shown(css, "e => e.textContent")
 
     def _shown(self, css: str, what: str) -> list[Any]:
-        """`what` of each element that is shown, looked at in the next frame: `x-show` brings back what is new there."""
+        """`what` of each element that is shown, looked at in the next frame: what has just come is drawn by then."""
         shown = f"[...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility()).map({what})"
         script = f"requestAnimationFrame(() => requestAnimationFrame(() => arguments[1]({shown})))"
         return list(self.browser.execute_async_script(script, css))
@@ -79,16 +79,25 @@ class Page:
     # --- doing -------------------------------------------------------------------------------------------------------
 
     def write(self, css: str, text: str) -> None:
-        found = self.find(css)
-        found.clear()
-        found.send_keys(text)
+        """Type `text` in the place of what is there, as a person would."""
+        self.find(css).send_keys(Key.CONTROL, "a", Key.NULL, text or Key.DELETE)
+
+    def paste(self, css: str, text: str) -> None:
+        """Put `text` in the place of what is there, at once."""
+        self.write(css, "")
+        script = "document.querySelector(arguments[0]).focus(); document.execCommand('insertText', false, arguments[1])"
+        self.run(script, css, text)
 
     def click(self, css: str) -> None:
         self.until(lambda: self.all(css), f"{css} to click on")[0].click()
 
-    def choose(self, css: str, value: str) -> None:
-        self.until(lambda: self.run(f"return document.querySelector(`{css} [value='{value}']`)"), value)
-        Select(self.find(css)).select_by_value(value)
+    def choose(self, css: str, option: str) -> None:
+        """Choose the option of that text from the list that opens below `css`."""
+        self.click(css)
+        offered = "[role=listbox] [role=option]"
+        self.until(lambda: option in self.texts(offered), option)
+        self.all(offered)[self.texts(offered).index(option)].click()
+        self.until(lambda: not self.all(offered), "the list to close")
 
     def press(self, key: str) -> None:
         ActionChains(self.browser).send_keys(key).perform()
@@ -97,9 +106,15 @@ class Page:
         appear(self.browser, scheme)
 
     def ask(self, question: str) -> None:
-        self.until(lambda: self.run("return document.querySelectorAll('#model option').length > 1"), "the models")
         self.write("#question", question)
+        self.send_question()
+
+    def send_question(self) -> None:
+        """Ask what is written, until the answers of the question before are gone."""
+        cards = "return [...document.querySelectorAll('#answers .comparison')].map(e => e.id).join()"
+        before = self.run(cards)
         self.click("#ask-button")
+        self.until(lambda: self.run(cards) != before, "the question to be sent")
 
     def until_answered(self) -> None:
         self.until(lambda: self.all("#answers .answer") and not self.all("#answers .answer[aria-busy=true]"), "answers")
@@ -126,11 +141,6 @@ class Page:
             width = self.run("return document.documentElement.scrollWidth")
             assert width <= size[0], f"{name}-{look}: the page is {width} pixels wide on a screen of {size[0]}"
         appear(self.browser)
-
-    def complaints(self) -> list[str]:
-        """What the console holds, beyond what is expected."""
-        messages = [str(entry["message"]) for entry in self.browser.get_log("browser")]
-        return [said for said in messages if not any(part in said for part in self.expected)]
 
     def requested(self) -> list[str]:
         """The addresses that the page asked the network for."""

@@ -34,17 +34,17 @@ def ask(page: Page, prompt: str = PROMPT) -> None:
 
 
 def test_every_models_answer_before_and_after(server: Server, page: Page) -> None:
-    page.open(server.url)
+    page.open(server.page)
     page.keep("1-empty")
     ask(page)
     page.until_answered()
-    assert page.texts("#answers .row h3") == TARGETS
+    assert page.texts("#answers .comparison h3") == TARGETS
     for side, unedited in (("before", True), ("after", False)):
         expected = [answer_of(server, target, unedited)["text"].strip() for target in TARGETS]
         assert page.texts(f"#answers .{side} .answer") == expected
         assert all(expected)
     assert page.texts("#answers .weight") == ["0.600"] * 2
-    assert [meter.get_attribute("value") for meter in page.all("#answers meter")] == ["0.6"] * 2
+    assert [bar.get_attribute("aria-valuenow") for bar in page.all("#answers [role=progressbar]")] == ["0.6"] * 2
     assert page.texts("#answers .version") == [VERSION] * 2
     assert page.texts("#answers .gate") == ["Gate open: the edit speaks"] * 2
     assert set(page.texts("#answers .badge")) <= {"Edited", "As before"}
@@ -55,7 +55,7 @@ def test_every_models_answer_before_and_after(server: Server, page: Page) -> Non
 
 def test_a_closed_gate_lets_the_target_speak_alone(serving: Serving, page: Page) -> None:
     with serving(weight=0.2) as server:
-        page.open(server.url)
+        page.open(server.page)
         ask(page)
         page.until_answered()
         assert page.texts("#answers .before .answer") == page.texts("#answers .after .answer")
@@ -68,7 +68,7 @@ def test_a_closed_gate_lets_the_target_speak_alone(serving: Serving, page: Page)
 def test_all_answers_stream_at_once_and_can_be_stopped(server: Server, page: Page) -> None:
     """Both sides of every model have begun before any of them ends; stopping frees the sessions (`serving` checks)."""
     server.backend.held = True
-    page.open(server.url)
+    page.open(server.page)
     ask(page)
     page.until(lambda: len([text for text in page.texts("#answers .answer") if text]) == 4, "four beginnings")
     assert len(page.all("#answers .answer[aria-busy=true]")) == 4
@@ -85,20 +85,44 @@ def test_all_answers_stream_at_once_and_can_be_stopped(server: Server, page: Pag
     assert all(whole.startswith(part) and len(whole) > len(part) for whole, part in zip(finished, begun, strict=True))
 
 
-def test_one_model_can_be_asked_in_a_chat(server: Server, page: Page) -> None:
-    page.open(server.url)
-    page.choose("#model", "qwen2")
-    page.choose("#shape", "chat")
+def test_an_answer_that_was_cut_says_so(server: Server, page: Page) -> None:
+    """`finish_reason` is `length` for a single token, and `stop` where the model ends by itself."""
+    page.open(server.page)
+    page.write("#tokens", "1")
+    page.ask(PROMPT)
+    page.until_answered()
+    assert page.texts("#answers .cut") == ["Cut off: it has as many tokens as are allowed (1)."] * 4
+    assert answer_of(server, TARGETS[0], False)["finish_reason"] == "stop"
     ask(page)
     page.until_answered()
-    assert page.texts("#answers .row h3") == ["qwen2"]
-    assert any(url.endswith("/v1/chat/completions") for url in page.requested())
+    assert not page.all(f"[data-model={TARGETS[0]}] .after .cut")
+
+
+def test_leaving_the_page_ends_the_work(server: Server, page: Page) -> None:
+    """The tab is closed while answers are written; the API's sessions are freed though nobody pressed Stop."""
+    server.backend.held = True
+    page.open(server.page)
+    ask(page)
+    page.until(lambda: len([text for text in page.texts("#answers .answer") if text]) == 4, "four beginnings")
+    assert server.backend.under_way == 4
+    page.close()
+    page.until(lambda: server.backend.under_way == 0, "the work to end")
+
+
+def test_one_model_can_be_asked_in_a_chat(server: Server, page: Page) -> None:
+    page.open(server.page)
+    page.choose("#model", "qwen2")
+    page.choose("#shape", "a chat message")
+    ask(page)
+    page.until_answered()
+    assert page.texts("#answers .comparison h3") == ["qwen2"]
+    assert [[*asked.messages] for asked in server.backend.asked] == [[{"role": "user", "content": PROMPT}]] * 2
 
 
 def test_an_error_of_the_api_is_shown_as_its_line(server: Server, page: Page) -> None:
-    page.expected = ["400 (Bad Request)"]
-    page.open(server.url)
-    ask(page, "word " * 400)
+    page.open(server.page)
+    page.paste("#question", "word " * 400)
+    page.send_question()
     page.until_shown("#ask-problem", "context")
     assert page.texts("#answers .answer") == ["(stopped)"] * 4
     page.keep("5-refused-question")
@@ -111,8 +135,8 @@ def test_an_error_of_the_api_is_shown_as_its_line(server: Server, page: Page) ->
     "hostile", ["<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "<|im_end|></p>{{7*7}}"]
 )
 def test_hostile_questions_are_text(server: Server, page: Page, hostile: str) -> None:
-    page.open(server.url)
+    page.open(server.page)
     ask(page, hostile)
     page.until_answered()
     assert page.texts(".asked q") == [hostile]
-    assert page.run("return document.querySelectorAll('main img, main script').length") == 0
+    assert page.run("return document.querySelectorAll('.halves img, .halves script').length") == 0

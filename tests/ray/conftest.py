@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 
 # Ray's workers give way to everything else (nice 15): beside a busy process their imports would take minutes.
 os.environ.setdefault("RAY_worker_niceness", "0")
+os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "onceedit_ray.serving.proxy_guard.middlewares")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

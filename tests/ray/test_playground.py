@@ -13,6 +13,7 @@ from onceedit_ray.knowledge.run_data import selected_edits
 from onceedit_ray.knowledge.store import open_store
 from tests.browser.conftest import artifacts, browser, page  # noqa: F401  fixtures
 from tests.browser.page import Page
+from tests.browser.page_process import page_process
 from tests.ray.served import served
 from tests.ray.small_fleet import build_models, model, run_config
 
@@ -35,8 +36,8 @@ def test_an_edit_is_added_told_and_rolled_back(
     config = run_config(tmp_path, "playground", targets, living=BOUNDS, knowledge=knowledge)
     new = selected_edits(config.knowledge.model_copy(update={"limit": None}))[2]
     first = edit_plugin(config, open_store())
-    with served(config, tmp_path) as address:
-        page.open(f"{address}/")
+    with served(config, tmp_path) as address, page_process(f"{address}/v1") as playground:
+        page.open(playground.url)
         page.until_shown("#versions .active code", first.id)
         page.add(new.prompt, new.target_new, new.subject)
         page.until_shown("#news", f"“{new.prompt}” → “{new.target_new}” is live.")

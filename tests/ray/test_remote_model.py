@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError
 
 from onceedit_ray.cluster import remote_model
 from onceedit_ray.cluster.model_actor import HostedModel
 from onceedit_ray.cluster.remote_model import RemoteModel
-from onceedit_ray.errors import ContextLengthError, ModelError
+from onceedit_ray.errors import ContextLengthError, ModelError, SessionLostError
 from onceedit_ray.models.protocol import LanguageModel, Step
 from tests.families import build_family
 from tests.ray.small_fleet import model
@@ -42,6 +42,7 @@ class Mortal:
         self._folder = folder
         self._away = 0
         self.gone = False
+        self.killed = 0
         self._live()
         self.serve = Method(self._calls("serve"))
         self.close = Method(self._calls("close"))
@@ -58,6 +59,9 @@ class Mortal:
         async def call(*args: object) -> Any:
             if self.gone:
                 raise ActorDiedError
+            if self.killed and method != "close":
+                self.killed -= 1
+                raise OutOfMemoryError("Task was killed due to the node running low on memory")
             if self._away and method != "close":  # nobody waits for a close
                 self._away -= 1
                 raise ActorUnavailableError("restarting", None)
@@ -193,3 +197,70 @@ def test_an_actor_that_is_gone_for_good_is_one_line(call: str, actor: Mortal) ->
     with pytest.raises(ModelError, match="mortal") as caught:
         asyncio.run(talk())
     assert "\n" not in str(caught.value)
+
+
+def test_an_actor_killed_for_memory_is_one_that_restarts(actor: Mortal, alive: HostedModel) -> None:
+    """Ray tells it as an `OutOfMemoryError`, which is no `RayActorError`."""
+
+    def kill() -> None:
+        actor.die(away=1)
+        actor.killed = 1
+
+    steps = asyncio.run(conversation(RemoteModel(actor, "mortal"), {2: kill}))
+    assert same(steps, asyncio.run(conversation(alive, {})))
+
+
+@pytest.mark.parametrize("call", ["extend", "fork"])
+def test_a_session_closed_meanwhile_is_not_opened_again(call: str, actor: Mortal) -> None:
+    async def talk() -> None:
+        remote = RemoteModel(actor, "mortal")
+        step = await remote.open([5, 6, 7])
+        asked = remote.extend(step.session, 3, [8], decode=64) if call == "extend" else remote.fork(step.session)
+        running = asyncio.ensure_future(asked)
+        await asyncio.sleep(0)
+        actor.die(away=1)
+        await remote.close(step.session)
+        with pytest.raises(SessionLostError):
+            await running
+        with pytest.raises(SessionLostError, match="no session"):
+            await (remote.extend(step.session, 3, [8]) if call == "extend" else remote.fork(step.session))
+        assert actor.hosted.open_sessions == 0
+
+    asyncio.run(talk())
+
+
+def test_callers_that_leave_hang_nobody_who_travels_with_them(actor: Mortal, alive: HostedModel) -> None:
+    """40 % of 240 streams leave at any token: the others have their tokens, and no session is left."""
+    rounds, streams = 5, 48
+
+    async def talk(model: LanguageModel, number: int, leaving: bool) -> list[int]:
+        prompt = [5 + number % 300, 300 + number % 100]
+        step = await model.open(prompt, decode=2)
+        said = list(step.new_ids)
+        for turn in range(4):
+            if leaving and turn == number % 4:
+                going_on = asyncio.ensure_future(
+                    model.extend(step.session, len(prompt) + len(said) - 1, said[-1:], decode=8)
+                )
+                await asyncio.sleep(0.001 * (number % 7))
+                going_on.cancel()
+                break
+            more = await model.extend(step.session, len(prompt) + len(said) - 1, said[-1:], decode=8)
+            said += more.new_ids
+        await model.close(step.session)
+        return said
+
+    async def load(model: LanguageModel) -> list[list[int]]:
+        found: list[list[int]] = []
+        for at in range(rounds):
+            numbers = range(at * streams, (at + 1) * streams)
+            asked = [talk(model, number, leaving=number % 5 < 2) for number in numbers]
+            found += await asyncio.wait_for(asyncio.gather(*asked), 60)
+        while hosted.open_sessions:
+            await asyncio.sleep(0.01)
+        return found
+
+    hosted = actor.hosted
+    found = asyncio.run(load(RemoteModel(actor, "mortal")))
+    hosted = alive
+    assert found == asyncio.run(load(alive))

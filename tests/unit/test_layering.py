@@ -16,12 +16,12 @@ LAYERS = (
     ("", "config", "digest", "errors", "files", "registry", "home", "progress", "threads", "validation"),
     ("knowledge",),
     ("models",),
-    ("alignment",),
+    ("alignment", "reader"),
     ("fusion",),
     ("editing", "baselines", "evaluation"),
     ("living",),
     ("serving", "comparison"),
-    ("cluster",),
+    ("cluster", "playground"),
     ("cli",),
 )
 LAYER_OF = {part: height for height, parts in enumerate(LAYERS) for part in parts}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from onceedit_ray.registry import Registry
 
@@ -47,4 +47,4 @@ class Editor(Protocol):
         """Edit the model in place; calls `report` after each epoch."""
 
 
-EDITORS: Registry[Callable[..., Editor]] = Registry("editor", __name__)
+EDITORS: Registry[Callable[..., Any]] = Registry("editor", __name__)

@@ -5,9 +5,10 @@ A strategy is one file and one registry entry: a callable that takes a `Pair` an
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,20 +61,23 @@ def loudest(tokens_N: NDArray[np.integer], mass_N: NDArray[np.floating]) -> Fuse
     return Fused(tokens, p_N)
 
 
-class Strategy(Protocol):
-    """One way of fusing.
+class Strategy(ABC):
+    """One way of fusing; a new one says what differs from the defaults here, and how it fuses.
 
     drafts: whether readings carry a `Proposal`, so that several tokens can be verified in one pass.
     gated: whether the target speaks alone below the gate's threshold. The paper's own strategies always fuse.
     fixed_weight: the weight used for every request instead of the gate's; None uses the gate.
     restriction: what a result must say about how the strategy was restricted; "" where it was not.
+    selective: whether the target writes by itself and is fused only where a fact's answer is due.
     """
 
-    drafts: ClassVar[bool]
-    gated: ClassVar[bool]
-    fixed_weight: ClassVar[float | None]
-    restriction: ClassVar[str]
+    drafts: ClassVar[bool] = False
+    gated: ClassVar[bool] = False
+    fixed_weight: ClassVar[float | None] = None
+    restriction: ClassVar[str] = ""
+    selective: ClassVar[bool] = False
 
+    @abstractmethod
     def fuse(self, reading: DraftPosition, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
         """The fused distribution over the target's tokens at one position.
 

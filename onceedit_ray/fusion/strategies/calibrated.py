@@ -14,17 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onceedit_ray.fusion.retokenise import DraftPosition
-from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair, answered
+from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair, Strategy, answered
 
 
 @STRATEGIES.register("calibrated")
-class Calibrated:
+class Calibrated(Strategy):
     """Fuses single tokens over sparse rows."""
 
-    drafts: ClassVar[bool] = False
     gated: ClassVar[bool] = True
-    fixed_weight: ClassVar[float | None] = None
-    restriction: ClassVar[str] = ""
 
     def __init__(self, pair: Pair) -> None:
         self._plugin_rows = pair.alignment.plugin_rows

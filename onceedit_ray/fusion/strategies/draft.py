@@ -19,17 +19,15 @@ import torch
 from numpy.typing import NDArray
 
 from onceedit_ray.fusion.retokenise import DraftPosition
-from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair
+from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair, Strategy
 
 
 @STRATEGIES.register("draft")
-class Draft:
+class Draft(Strategy):
     """Fuses one target position with the draft's proposal for it."""
 
     drafts: ClassVar[bool] = True
     gated: ClassVar[bool] = True
-    fixed_weight: ClassVar[float | None] = None
-    restriction: ClassVar[str] = ""
 
     def __init__(self, pair: Pair) -> None:
         self._target = pair.target

@@ -21,19 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onceedit_ray.fusion.retokenise import DraftPosition
-from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair
+from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair, Strategy
 
 FAITHFUL = 5
 """n: how far down the other's list a model's likeliest token may stand."""
 
 
 @STRATEGIES.register("eva")
-class Eva:
+class Eva(Strategy):
     """Sends the plug-in's tokens where the map says, and leaves out a model that the other does not bear out."""
 
-    drafts: ClassVar[bool] = False
-    gated: ClassVar[bool] = False
-    fixed_weight: ClassVar[float | None] = None
     restriction: ClassVar[str] = "both distributions are cut to the top-k tokens that a model sends"
 
     def __init__(self, pair: Pair) -> None:

@@ -20,17 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onceedit_ray.fusion.retokenise import DraftPosition
-from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair, loudest
+from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair, Strategy, loudest
 from onceedit_ray.fusion.token_translation import TokenTranslation
 
 
 @STRATEGIES.register("gac")
-class Gac:
+class Gac(Strategy):
     """Adds up what both models give a text; a text that only one of them has a token for counts once."""
 
-    drafts: ClassVar[bool] = False
-    gated: ClassVar[bool] = False
-    fixed_weight: ClassVar[float | None] = None
     restriction: ClassVar[str] = "the sum runs over each model's top-k tokens only"
 
     def __init__(self, pair: Pair) -> None:

@@ -26,13 +26,10 @@ from torch import Tensor
 from onceedit_ray.alignment import LiteralMatrix
 from onceedit_ray.fusion.retokenise import DraftPosition
 from onceedit_ray.fusion.search import gradient_search
-from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair, answered
+from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair, Strategy, answered
 
 
-class _Literal:
-    drafts: ClassVar[bool] = False
-    gated: ClassVar[bool] = False
-    fixed_weight: ClassVar[float | None] = None
+class _Literal(Strategy):
     restriction: ClassVar[str] = "r̄ mixes the rows of each model's top-k tokens only"
 
     def __init__(self, pair: Pair) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onceedit_ray.fusion.retokenise import DraftPosition
-from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair, loudest
+from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair, Strategy, loudest
 from onceedit_ray.fusion.token_translation import TokenTranslation
 
 TOP = 10
@@ -31,12 +31,9 @@ TOP = 10
 
 
 @STRATEGIES.register("unite")
-class Unite:
+class Unite(Strategy):
     """Mixes both models over the texts that at least one of them finds likely."""
 
-    drafts: ClassVar[bool] = False
-    gated: ClassVar[bool] = False
-    fixed_weight: ClassVar[float | None] = None
     restriction: ClassVar[str] = "a token of the union outside a model's top-k tokens has no probability there"
 
     def __init__(self, pair: Pair) -> None:

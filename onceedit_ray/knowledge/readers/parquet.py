@@ -24,8 +24,12 @@ EDITS_SCHEMA = pa.schema(
         ("rephrasings", pa.list_(pa.string())),
         ("locality", _PROBES),
         ("portability", _PROBES),
+        ("aliases", pa.list_(pa.string())),
+        ("sentences", pa.list_(pa.string())),
     ]
 )
+_LATER_FIELDS = ("aliases", "sentences")
+"""Columns that are written only where an edit fills them: other files stay as they were, byte for byte."""
 
 
 def write_edits(edits: Sequence[Edit], sink: Any) -> None:
@@ -34,7 +38,8 @@ def write_edits(edits: Sequence[Edit], sink: Any) -> None:
     Raises what pyarrow raises when the sink cannot be written (`OSError`).
     """
     rows = [edit.model_dump() for edit in edits]
-    pq.write_table(pa.Table.from_pylist(rows, schema=EDITS_SCHEMA), sink)
+    unused = [name for name in _LATER_FIELDS if not any(row[name] for row in rows)]
+    pq.write_table(pa.Table.from_pylist(rows, schema=EDITS_SCHEMA).drop_columns(unused), sink)
 
 
 READERS.register("parquet")(

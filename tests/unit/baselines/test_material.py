@@ -65,7 +65,7 @@ def test_a_statistic_is_made_once_and_found_by_a_later_run(
     assert "reading the corpus" in err
     lines: list[str] = []
     prepare_baseline("rome", model, lines.append, threads=1)  # no corpus: it must be there
-    assert not [line for line in lines if "reading the corpus" in line]
+    assert not [line for line in lines if "reading the corpus" in str(line)]
 
 
 def test_what_is_missing_or_unknown_is_one_line_before_any_work(

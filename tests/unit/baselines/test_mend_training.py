@@ -78,7 +78,7 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(loaded, ma
     whole = state_after(loaded, replace(material, cache=tmp_path / "whole"), SETTINGS, [])
 
     def stop(line: str) -> None:
-        if line.startswith("mend: step 4 "):
+        if str(line).startswith("mend: training: 4/"):
             raise Interruption
 
     with pytest.raises(Interruption):
@@ -86,7 +86,7 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(loaded, ma
     lines: list[str] = []
     resumed = state_after(loaded, material, SETTINGS, lines)
     assert lines[0] == "mend: going on at step 4 of 6"
-    assert [line.split(",")[0] for line in lines[1:]] == ["mend: step 6 of 6"]
+    assert [str(line).split(",")[0] for line in lines[1:]] == ["mend: training: 6/6"]
     assert same(resumed, whole)
     assert not same(resumed, new_transform(loaded[0]).state_dict())
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from onceedit_ray.comparison.cells import Cell, cells_of, cheapest_first, corpus_texts
 from onceedit_ray.errors import ConfigError, DataError, ModelError
+from onceedit_ray.knowledge.content import PUBLISHED
 from onceedit_ray.models.loading import load_tokenizer
 from tests.baseline_models import mixture_of_experts
+from tests.paths import DATA
 from tests.small_grid import FT_L, GRACE, ONCEEDIT, grid, write_files
 from tests.small_system import write
 
@@ -94,6 +98,20 @@ def test_the_content_of_a_file_counts_and_not_its_place(folder: Path, tmp_path: 
     copy.write_text("Something else.\n", encoding="utf-8")
     (changed,) = cells(folder, [FT_L], on=["gpt2"], corpus=[copy])
     assert moved.id == before.id != changed.id
+
+
+def test_a_published_file_counts_the_same_as_json_and_as_parquet(folder: Path, tmp_path: Path) -> None:
+    """The repository's own data: an id made from the JSON file, and the one made from the Parquet file."""
+    listed = json.loads((DATA / PUBLISHED).read_text(encoding="utf-8"))["zsre_edit.parquet"]
+    published = tmp_path / listed["made_from"]
+    records = pq.read_table(DATA / "zsre_edit.parquet").to_pylist()
+    published.write_text(json.dumps(records, indent=0, ensure_ascii=False), encoding="utf-8")
+
+    def ids(file: Path) -> list[str]:
+        dataset = {"path": file, "on_conflict": "first", "limit": 3, "training": file, "unrelated": [file]}
+        return [cell.id for cell in cells(folder, on=["gpt2"], datasets={"zsre": dataset}, corpus=[file])]
+
+    assert ids(DATA / "zsre_edit.parquet") == ids(published)
 
 
 def test_what_an_edit_of_the_plugin_costs_is_measured_once(folder: Path) -> None:

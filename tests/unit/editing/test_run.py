@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from onceedit_ray.config import RunConfig, parse_config
 from onceedit_ray.editing import training
 from onceedit_ray.editing.editors import Epoch, Outcome
-from onceedit_ray.editing.run import edit_plugin
+from onceedit_ray.editing.run import edit_plugin, recipe_of
 from onceedit_ray.errors import ConfigError, ConflictError, DataError, ModelError, StoreError
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.prompt_files import shipped_prompts
@@ -128,6 +128,23 @@ def test_a_version_made_before_is_used_again(
     assert store.active_id() == version.id
     assert len(store.versions()) == 2
     assert any("made before" in line for line in lines)
+
+
+def test_a_version_is_found_again_when_its_files_have_moved(
+    untrained: None, base: Path, edits: Path, store: KnowledgeStore, tmp_path: Path
+) -> None:
+    """What they hold must be the same; an id as it was made with the paths of then is kept."""
+    here, there = tmp_path / "here.txt", tmp_path / "there.jsonl"
+    here.write_text("Who wrote Hamlet?\n", encoding="utf-8")
+    version = edit_plugin(config(base, edits, {"unrelated": [here]}), store, silent)
+    there.write_text('{"prompt": "Who wrote Hamlet?"}\n', encoding="utf-8")
+    here.unlink()
+    moved = config(base, edits, {"unrelated": [there]})
+    assert recipe_of(moved, selected_edits(moved.knowledge)).id != version.id, "paths are part of an id, as ever"
+    assert edit_plugin(moved, store, silent) == version
+    there.write_text('{"prompt": "Who wrote Faust?"}\n', encoding="utf-8")
+    assert edit_plugin(moved, store, silent).id != version.id
+    assert edit_plugin(config(base, edits, {"unrelated": [there], "seed": 1}), store, silent).id != version.id
 
 
 class Untrained:

@@ -15,7 +15,7 @@ import pytest
 from onceedit_ray.errors import ModelError, SessionLostError
 from onceedit_ray.fusion.drafter import Drafter
 from onceedit_ray.fusion.retokenise import DraftPosition, Proposal
-from onceedit_ray.models.protocol import Step, Top
+from onceedit_ray.models.protocol import Reading, Step, Top
 from onceedit_ray.models.sampling import GREEDY, Sampling
 
 SPELLINGS = [b" Mich", b"el", b" P", b" Paris", b"ela", b"", b"", b" ", b""]
@@ -85,6 +85,9 @@ class Scripted:
         self.fed.append((keep, tuple(ids)))
         self.held = [*self.held[:keep], *ids]
         return self._answer(rows, decode, None)
+
+    async def score(self, ids: Sequence[int]) -> Reading:
+        raise AssertionError("drafts are not scored")
 
     async def fork(self, session: int) -> int:
         raise AssertionError("one reader alone never forks")

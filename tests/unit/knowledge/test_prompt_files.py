@@ -14,7 +14,7 @@ from onceedit_ray.errors import DataError
 from onceedit_ray.knowledge.prompt_files import read_prompts, shipped_prompts
 from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.knowledge.selection import normalised
-from tests.paths import ROOT, SHARED, needs_shared
+from tests.paths import DATA, ROOT
 
 
 def test_zsre_gives_questions_and_locality_questions_once_each(tmp_path: Path) -> None:
@@ -90,12 +90,10 @@ def test_shipped_prompts_ask_for_no_fact_that_the_examples_edit() -> None:
     assert [prompt for prompt in shipped_prompts() if about.search(prompt)] == []
 
 
-@needs_shared
 def test_real_files() -> None:
-    data = SHARED / "data"
-    train = read_prompts(data / "zsre/zsre_train.json")
+    train = read_prompts(DATA / "zsre_train.parquet")
     assert len(train) == len(set(train)) > 19_000
     assert not any(prompt.startswith("nq question") for prompt in train)
-    general = read_prompts(data / "general/mixed_prompts.json")
+    general = read_prompts(DATA / "mixed_prompts.parquet")
     assert len(general) == 700
     assert not set(general) & set(shipped_prompts())

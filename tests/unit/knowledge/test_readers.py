@@ -15,7 +15,7 @@ from onceedit_ray.errors import ConfigError, DataError
 from onceedit_ray.knowledge.edit import Edit, Probe
 from onceedit_ray.knowledge.readers import READERS, read_edits
 from onceedit_ray.knowledge.readers.parquet import EDITS_SCHEMA, write_edits
-from tests.paths import ROOT, SHARED, needs_shared
+from tests.paths import DATA, ROOT
 
 EDIT = Edit(
     prompt="Who leads Acme?",
@@ -288,17 +288,16 @@ def test_parquet_of_wrong_types_names_record_and_field(tmp_path: Path) -> None:
     assert "holds no records" in complaint(tmp_path / "n.parquet")
 
 
-@needs_shared
 @pytest.mark.parametrize(
     ("name", "records", "probed"),
     [
-        ("zsre/zsre_edit.json", 800, True),
-        ("counterfact/counterfact_edit.json", 9000, False),
-        ("counterfact/counterfact_portability.json", 1031, True),
+        ("zsre_edit", 800, True),
+        ("counterfact_edit", 9000, False),
+        ("counterfact_portability", 1031, True),
     ],
 )
 def test_real_files_are_read_whole(name: str, records: int, probed: bool) -> None:
-    edits = read_edits(SHARED / "data" / name)
+    edits = read_edits(DATA / f"{name}.parquet")
     assert len(edits) == records
     assert all(edit.rephrasings and edit.locality and edit.subject in edit.prompt for edit in edits)
     assert all(bool(edit.portability) == probed for edit in edits)

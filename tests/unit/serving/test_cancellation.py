@@ -60,6 +60,22 @@ def test_a_reader_cancelled_again_and_again_leaves_nothing_open(times: int, turn
     assert asyncio.run(run()) == 0
 
 
+def test_a_stream_cancelled_where_it_is_made_ends_the_wait_for_it() -> None:
+    async def cancelled() -> AsyncGenerator[int]:
+        yield 1
+        raise asyncio.CancelledError
+
+    async def run() -> list[tuple[int, int]]:
+        seen = []
+        with pytest.raises(ConnectionAbortedError):
+            async with asyncio.timeout(10):
+                async for item in merged([cancelled()]):
+                    seen.append(item)
+        return seen
+
+    assert asyncio.run(run()) == [(0, 1)]
+
+
 def test_who_cleans_up_undisturbed_is_cancelled_afterwards() -> None:
     done = []
 

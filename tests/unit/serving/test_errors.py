@@ -8,8 +8,10 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import pytest
+from openai.types.chat import ChatCompletionMessage
 
 from onceedit_ray.errors import ContextLengthError, ModelError
+from onceedit_ray.serving import ingress
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
@@ -40,7 +42,12 @@ def error_of(response: Any, status: int) -> dict[str, Any]:
         ({"prompt": None}, "prompt"),
         ({"prompt": ""}, "prompt"),
         ({"prompt": []}, "prompt"),
-        ({"prompt": [1, 2]}, "prompt"),
+        ({"prompt": [1, -2]}, "prompt"),
+        ({"prompt": [1.5]}, "prompt"),
+        ({"prompt": [True]}, "prompt"),
+        ({"prompt": ["a", 1]}, "prompt"),
+        ({"prompt": [[1], []]}, "prompt"),
+        ({"prompt": [2**31]}, "prompt"),
         ({"prompt": "\ud800"}, "prompt"),
         ({"n": 0}, "n"),
         ({"n": 17}, "n"),
@@ -48,7 +55,6 @@ def error_of(response: Any, status: int) -> dict[str, Any]:
         ({"n": 1.5}, "n"),
         ({"n": HUGE}, "n"),
         ({"max_tokens": 0}, "max_tokens"),
-        ({"max_tokens": 65}, "max_tokens"),
         ({"max_tokens": HUGE}, "max_tokens"),
         ({"max_tokens": "5"}, "max_tokens"),
         ({"temperature": 2.1}, "temperature"),
@@ -62,14 +68,17 @@ def error_of(response: Any, status: int) -> dict[str, Any]:
         ({"seed": 2**63}, "seed"),
         ({"seed": 1.0}, "seed"),
         ({"stop": ""}, "stop"),
-        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": ["a"] * 17}, "stop"),
         ({"stop": [1]}, "stop"),
         ({"stream": 1}, "stream"),
         ({"stream_options": {"include_usage": True}}, None),
         ({"logprobs": 6}, "logprobs"),
         ({"logprobs": -1}, "logprobs"),
         ({"logprobs": True}, "logprobs"),
-        ({"echo": True}, "echo"),
+        ({"echo": 1}, "echo"),
+        ({"store": True}, "store"),
+        ({"service_tier": "priority"}, "service_tier"),
+        ({"metadata": {"a": 1}}, "metadata"),
         ({"best_of": 2}, "best_of"),
         ({"presence_penalty": 0.1}, "presence_penalty"),
         ({"logit_bias": {"50256": -100}}, "logit_bias"),
@@ -93,13 +102,15 @@ def test_a_wrong_argument_is_named(changes: dict[str, Any], param: str | None) -
         {"messages": [{"role": "tool", "content": "x"}]},
         {"messages": [{"role": "user"}]},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc"}}]}]},
-        {"messages": [{"role": "user", "content": "x", "tool_calls": []}]},
+        {"messages": [{"role": "user", "content": "x", "tool_calls": [{"id": "call_1"}]}]},
+        {"messages": [{"role": "user", "content": None}]},
+        {"tool_choice": "required"},
+        {"modalities": ["audio"]},
         {"messages": [{"role": "user", "content": "x"}] * 257},
         {"top_logprobs": 3},
         {"logprobs": True, "top_logprobs": 21},
         {"tools": [{"type": "function"}]},
         {"response_format": {"type": "json_object"}},
-        {"max_completion_tokens": 65},
         {"prompt": "x"},
     ],
 )
@@ -118,6 +129,51 @@ def test_a_wrong_chat_is_refused(changes: dict[str, Any]) -> None:
 def test_arguments_that_ask_for_nothing_are_taken(neutral: dict[str, Any]) -> None:
     response = post(ingress_of(Scripted("yes")), "/v1/completions", GOOD | neutral)
     assert response.status_code == 200, response.text
+
+
+NEUTRAL_IN_CHATS: dict[str, Any] = {
+    "store": False,
+    "service_tier": "auto",
+    "metadata": {"run": "7"},
+    "safety_identifier": "u",
+    "prompt_cache_key": "k",
+    "parallel_tool_calls": True,
+    "tools": [],
+    "tool_choice": "auto",
+    "functions": None,
+    "function_call": "auto",
+    "response_format": {"type": "text"},
+    "modalities": ["text"],
+    "verbosity": "medium",
+    "stream": True,
+    "stream_options": {"include_usage": True, "include_obfuscation": False},
+}
+
+
+@pytest.mark.parametrize("name", [None, *NEUTRAL_IN_CHATS])
+def test_arguments_that_clients_send_unasked_are_taken(name: str | None) -> None:
+    sent = NEUTRAL_IN_CHATS if name is None or name == "stream_options" else {name: NEUTRAL_IN_CHATS[name]}
+    response = post(ingress_of(Scripted("yes")), "/v1/chat/completions", CHAT | sent)
+    assert response.status_code == 200, response.text
+
+
+def test_a_reply_is_taken_back_as_the_library_dumps_it() -> None:
+    said = ChatCompletionMessage(role="assistant", content="Ada.").model_dump()
+    silent = ChatCompletionMessage(role="assistant", content=None).model_dump()
+    refused = ChatCompletionMessage(role="assistant", content=None, refusal="No.").model_dump()
+    assert said["refusal"] is None and "tool_calls" in said
+    backend = Scripted("yes")
+    history = [CHAT["messages"][0], said, CHAT["messages"][0], silent, CHAT["messages"][0], refused]
+    response = post(ingress_of(backend), "/v1/chat/completions", CHAT | {"messages": history})
+    assert response.status_code == 200, response.text
+    assert [message["content"] for message in backend.asked[0].messages[1::2]] == ["Ada.", "", "No."]
+
+
+@pytest.mark.parametrize("asked", [{"max_tokens": 65}, {"max_tokens": 10**6}, {"max_completion_tokens": 4096}])
+def test_more_tokens_than_are_granted_are_as_many_as_are_granted(asked: dict[str, int]) -> None:
+    backend = Scripted("yes")
+    assert post(ingress_of(backend), "/v1/chat/completions", CHAT | asked).status_code == 200
+    assert [question.max_tokens for question in backend.asked] == [64]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +207,7 @@ def test_what_is_not_there_is_refused_in_the_same_shape() -> None:
     error_of(post(api, "/v1/embeddings", {}), 404)
     error_of(post(api, "/v1/models", {}), 405)
     assert error_of(
-        post(api, "/v1/completions", json.dumps(GOOD).encode(), headers={"Content-Type": "text/plain"}), 400
+        post(api, "/v1/completions", json.dumps(GOOD).encode(), headers={"Content-Type": "text/plain"}), 415
     )
 
 
@@ -306,6 +362,26 @@ def test_health_says_which_model_is_broken() -> None:
     backend.states = {"plug-in": "", "one": "one died"}
     found = asyncio.run(health())
     assert (found.status_code, found.json()["models"]["one"]) == (503, "one died")
+
+
+@pytest.mark.parametrize("fault", ["hangs", "gone"])
+def test_health_answers_in_time_where_the_coordinator_does_not(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingress, "HEALTH_SECONDS", 0.1)
+
+    async def probe() -> dict[str, str]:
+        if fault == "gone":
+            raise ModelError("the coordinator is gone")
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def health() -> Any:
+        backend = Scripted()
+        backend.probe = probe  # type: ignore[method-assign]
+        async with client_of(ingress_of(backend)) as client:
+            return await asyncio.wait_for(client.get("/health"), 5)
+
+    found = asyncio.run(health())
+    assert (found.status_code, found.json()["status"]) == (503, "unhealthy") and found.json()["reason"]
 
 
 def test_a_stream_of_nothing_still_ends(models: TaughtModels) -> None:

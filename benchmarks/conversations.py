@@ -1,0 +1,311 @@
+"""Edited facts in conversations: `python -m benchmarks.conversations [--targets …] [--strategies …] [--limit N]`.
+
+Every conversation of `data/conversations` is put to every target, first unedited, then under each strategy, and the
+answers are scored as `onceedit_ray.evaluation.conversations` says. A target with a chat template is asked in chat, one
+without goes on with a transcript. The plug-in is edited first if the run file's version was not made before; where
+`unedited` is the only strategy it is not. Prints the tables; writes `conversations.parquet` and `conversations.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import get_args
+
+from benchmarks.entailment import Judge, consistent, open_judge
+from benchmarks.ratios import RESULTS
+from onceedit_ray.comparison.unedited_answers import UneditedAnswers
+from onceedit_ray.config import ModelConfig, RunConfig, load_config
+from onceedit_ray.editing.run import edit_plugin, version_for
+from onceedit_ray.errors import ConfigError, ContextLengthError
+from onceedit_ray.evaluation.conversation_cases import Case, Kind, evenly, read_cases, two_hop_cases
+from onceedit_ray.evaluation.conversation_report import ConversationRow, figures, right_by_kind, write_conversations
+from onceedit_ray.evaluation.conversations import Answer, end_of, occurs, perplexity, score
+from onceedit_ray.evaluation.machine import describe_machine
+from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder
+from onceedit_ray.fusion.members import Member
+from onceedit_ray.fusion.strategies import STRATEGIES
+from onceedit_ray.fusion.system import open_decoder
+from onceedit_ray.home import onceedit_home
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.run_data import selected_edits
+from onceedit_ray.knowledge.store import open_store
+from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.prompt import Prompt, exchanges, system_text
+from onceedit_ray.models.sources import resolve
+
+NEXT_QUESTION = "\nQ:"
+"""Where an answer to a transcript ends: a base model writes the next question, too."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An answer with what was needed to get it; `answer` is cut where the next question of a transcript begins."""
+
+    answer: Answer
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    weight: float | None
+    seconds: float | None
+
+
+@dataclass
+class Conversations:
+    """Asks the conversations of a decoder's targets.
+
+    tokens: of an answer at most. at_once: conversations in flight. edits: by prompt. judge: an NLI model, or None.
+    measures_perplexity: whether what follows the new answer is read once more by the unedited target.
+    kept: each target's unedited answers of earlier runs, and of this one. left_out: what did not fit, a line each.
+    """
+
+    decoder: FusedDecoder
+    edits: Mapping[str, Edit]
+    tokens: int
+    at_once: int
+    judge: Judge | None = None
+    measures_perplexity: bool = False
+    kept: dict[str, UneditedAnswers] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+    async def ask_all(self, cases: Sequence[Case], target: str, strategy: str) -> dict[str, Asked]:
+        """The answers by the case's id; those that do not fit the target's context are left out and noted."""
+        slots = asyncio.Semaphore(self.at_once)
+        answers: dict[str, Asked] = {}
+
+        async def ask(case: Case) -> None:
+            async with slots:
+                try:
+                    answers[case.id] = await self.ask(case, target, strategy)
+                except ContextLengthError as error:
+                    self.left_out.append(f"{case.id} was not put to {target} ({strategy}): {error}")
+
+        await asyncio.gather(*map(ask, cases))
+        return answers
+
+    async def ask(self, case: Case, target: str, strategy: str) -> Asked:
+        """One answer; an unedited one is asked for once."""
+        member = self.decoder.member(target)
+        prompt = prompt_for(case, member.codec)
+        kept = self.kept.setdefault(target, UneditedAnswers()).generations if strategy == UNEDITED else {}
+        key = (" ".join(map(str, prompt.ids)), self.tokens)
+        seconds = None
+        if key not in kept:
+            started = time.perf_counter()
+            kept[key] = await self.decoder.generate(target, prompt, strategy, self.tokens)
+            seconds = time.perf_counter() - started
+        written = kept[key]
+        text, ended = written.text, written.ended
+        if case.messages and not member.codec.tokenizer.chat_template and NEXT_QUESTION in text:
+            text, ended = text[: text.index(NEXT_QUESTION)], True
+        return Asked(Answer(text.strip(), ended), prompt.ids, written.token_ids, written.weight, seconds)
+
+    async def rows(self, cases: Sequence[Case], target: str, strategies: Sequence[str]) -> list[ConversationRow]:
+        """A row for each case and strategy, `UNEDITED` first."""
+        unedited = await self.ask_all(cases, target, UNEDITED)
+        rows = []
+        for strategy in (UNEDITED, *strategies):
+            answers = unedited if strategy == UNEDITED else await self.ask_all(cases, target, strategy)
+            for case in cases:
+                if case.id in answers and case.id in unedited:
+                    rows.append(await self._row(case, target, strategy, answers[case.id], unedited[case.id]))
+        return rows
+
+    async def _row(self, case: Case, target: str, strategy: str, asked: Asked, unedited: Asked) -> ConversationRow:
+        scored = score(case, asked.answer, unedited.answer)
+        said = case.due and scored.said
+        return ConversationRow(
+            case=case.id,
+            kind=case.kind,
+            due=case.due,
+            target=target,
+            strategy=strategy,
+            question=case.question,
+            answer=asked.answer.text,
+            unedited=unedited.answer.text,
+            holds_old=any(occurs(old, unedited.answer.text) for old in self._old_answers(case)),
+            ended=asked.answer.ended,
+            right=scored.right,
+            identical=scored.identical,
+            said=scored.said,
+            stale=scored.stale,
+            cut=scored.cut,
+            length=scored.length,
+            kept=scored.kept,
+            perplexity=await self._perplexity(case, target, asked, unedited) if said else None,
+            consistent=self._consistent(case, asked) if said else None,
+            weight=asked.weight,
+            tokens=len(asked.token_ids),
+            seconds=asked.seconds,
+        )
+
+    def _old_answers(self, case: Case) -> list[str]:
+        if case.must_not:
+            return list(case.must_not)
+        edits = (self.edits[prompt] for prompt in case.edits if prompt in self.edits)
+        return [edit.ground_truth for edit in edits if edit.ground_truth]
+
+    async def _perplexity(self, case: Case, target: str, asked: Asked, unedited: Asked) -> float | None:
+        """Perplexity after the new answer over that after the old one in the unedited answer; None without either."""
+        if not self.measures_perplexity:
+            return None
+        member = self.decoder.member(target)
+        after = await rest_perplexity(member, asked, [text for group in case.must for text in group])
+        before = await rest_perplexity(member, unedited, case.must_not)
+        return after / before if after is not None and before is not None else None
+
+    def _consistent(self, case: Case, asked: Asked) -> float | None:
+        if self.judge is None or len(case.must) > 1:
+            return None
+        found = next((text for text in case.must[0] if end_of(text, asked.answer.text) is not None), "")
+        return consistent(asked.answer.text, self.edits[case.edits[0]], found, self.judge)
+
+
+def prompt_for(case: Case, codec: Codec) -> Prompt:
+    """The case as this model is asked: a text to continue, its chat template, or a transcript where it has none."""
+    if case.prompt:
+        return codec.text_prompt(case.prompt)
+    messages = [message.model_dump() for message in case.messages]
+    if codec.tokenizer.chat_template:
+        return codec.chat_prompt(messages)
+    begin = {"system": "", "user": "Q: ", "assistant": "A: "}
+    lines = [begin[message.role] + message.content for message in case.messages]
+    transcript = codec.text_prompt("\n".join([*lines, "A:"]))
+    question = codec.text_prompt(case.question).question
+    return replace(transcript, question=question, turns=exchanges(messages), system=system_text(messages))
+
+
+async def rest_perplexity(member: Member, asked: Asked, wanted: Sequence[str]) -> float | None:
+    """Perplexity under the unedited target of the tokens after the first of `wanted` texts; None where none occurs.
+
+    A token outside the model's most likely ones counts with the probability of the last of those, which is more than
+    its own: the perplexity is then a lower bound.
+    """
+    first = _after(member, asked.token_ids, wanted)
+    if first is None or first >= len(asked.token_ids):
+        return None
+    rest = asked.token_ids[first:]
+    step = await member.model.open([*asked.prompt_ids, *asked.token_ids[:-1]], rows=len(rest))
+    await member.model.close(step.session)
+    probabilities = []
+    for position, token in enumerate(rest):
+        ids, p = step.top.row(position)
+        found = p[ids == token]
+        probabilities.append(max(float(found[0] if len(found) else p[-1]), 1e-12))
+    return perplexity(probabilities)
+
+
+def _after(member: Member, token_ids: Sequence[int], wanted: Sequence[str]) -> int | None:
+    """The first token that begins at or after the end of the first of `wanted` texts."""
+    text = member.codec.text_of(token_ids)
+    ends = [end for end in (end_of(each, text) for each in wanted) if end is not None]
+    if not ends:
+        return None
+    reached, end = 0, len(text[: min(ends)].encode())
+    for index, token in enumerate(token_ids):
+        if reached >= end:
+            return index
+        reached += len(member.codec.surface(token))
+    return len(token_ids)
+
+
+def open_system(config: RunConfig, options: argparse.Namespace) -> FusedDecoder:
+    """The decoder that answers: over the version named, the run file's, or the base plug-in if nothing is edited."""
+    targets = options.targets or list(config.targets)
+    if unknown := set(targets) - set(config.targets):
+        raise ConfigError(f"unknown target '{min(unknown)}': the run file has {', '.join(config.targets)}")
+    for strategy in options.strategies:
+        if strategy != UNEDITED:
+            STRATEGIES.get(strategy)
+    if set(options.strategies) == {UNEDITED}:
+        edited = resolve(config.plugin.model, print).path
+    elif options.version:
+        edited = version_for(config, options.version).path
+    else:
+        edited = edit_plugin(config, open_store()).path
+    return open_decoder(config, edited, print, targets)
+
+
+def chosen_cases(options: argparse.Namespace, edits: Mapping[str, Edit]) -> tuple[list[Case], list[str]]:
+    """The conversations that are asked, and what a reader must know about the choice."""
+    if options.portability:
+        cases, left_out = two_hop_cases(list(edits.values()))
+        if not cases:
+            raise ConfigError("the run file's edits have no portability questions; leave --portability out")
+        notes = [f"{left_out} portability questions hold the new answer and were left out"] if left_out else []
+        return evenly(cases, options.limit), notes
+    kinds = options.kinds or get_args(Kind)
+    return evenly([case for case in read_cases(options.cases, edits) if case.kind in kinds], options.limit), []
+
+
+def kept_answers(target: ModelConfig) -> Path:
+    """Where the unedited answers of a target are kept, by its weights and what it runs on."""
+    device = "gpu" if target.num_gpus else "cpu"
+    name = f"{resolve(target.model).digest[:12]}-{target.dtype}-{device}.json"
+    return onceedit_home() / "conversations" / name
+
+
+def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options in `arguments`, or on the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.conversations", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--config", type=Path, default=Path("configs/conversations.yaml"))
+    parser.add_argument("--cases", type=Path, default=Path("data/conversations/cases.jsonl"), metavar="FILE")
+    parser.add_argument("--targets", nargs="+", metavar="NAME", help="default: all of the run file")
+    parser.add_argument("--strategies", nargs="+", metavar="NAME", help="default: those of the run file")
+    parser.add_argument("--version", metavar="ID", help="answer with this version instead of editing")
+    parser.add_argument("--limit", type=int, help="so many conversations, the kinds in turn")
+    parser.add_argument(
+        "--portability", action="store_true", help="the portability questions of the run file's edits, in place of FILE"
+    )
+    parser.add_argument("--kinds", nargs="+", choices=get_args(Kind), metavar="KIND", help="only these")
+    parser.add_argument("--fresh", action="store_true", help="ask for unedited answers again, and time them")
+    parser.add_argument("--tokens", type=int, default=96, help="of an answer at most")
+    parser.add_argument("--perplexity", action="store_true", help="of what follows the new answer; reads it once more")
+    parser.add_argument("--nli", type=Path, metavar="FOLDER", help="an entailment model for a second opinion")
+    parser.add_argument("--results", type=Path, default=RESULTS / "conversations", metavar="FOLDER")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Ask everything, print the tables, write them after each target."""
+    options = read_options(arguments)
+    config = load_config(options.config)
+    options.strategies = options.strategies or list(config.evaluation.strategies)
+    edits = {edit.prompt: edit for edit in selected_edits(config.knowledge)}
+    cases, notes = chosen_cases(options, edits)
+    judge = open_judge(options.nli) if options.nli else None
+    decoder = open_system(config, options)
+    at_once = config.evaluation.concurrency
+    conversations = Conversations(decoder, edits, options.tokens, at_once, judge, options.perplexity)
+    command = shlex.join(["python", "-m", "benchmarks.conversations", *(arguments or sys.argv[1:])])
+    about = [
+        f"{len(cases)} conversations about {len({prompt for case in cases for prompt in case.edits})} edits",
+        f"plug-in {config.plugin.model}, version {decoder.plugin.version}; targets "
+        + ", ".join(f"{name} ({config.targets[name].model})" for name in decoder.members),
+        describe_machine(),
+        *notes,
+    ]
+    strategies = [strategy for strategy in options.strategies if strategy != UNEDITED]
+    rows: list[ConversationRow] = []
+    for target in decoder.members:
+        place = kept_answers(config.targets[target])
+        conversations.kept[target] = UneditedAnswers() if options.fresh else UneditedAnswers.load(place)
+        try:
+            answered = asyncio.run(conversations.rows(cases, target, strategies))
+        finally:  # a run that is interrupted keeps what it has asked
+            conversations.kept[target].save(place)
+        rows += answered
+        write_conversations(options.results, rows, command, [*about, *conversations.left_out])
+        print(f"\n{target}\n{right_by_kind(answered)}\n\n{figures(answered)}", flush=True)
+    print(f"\nwritten: {options.results}/conversations.parquet, {options.results}/conversations.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""`selective`: the target writes in its own voice, and the plug-in has a say only where a fact's answer is due.
+
+    the target writes a chunk alone → the plug-in reads along → no slot contradicts it: the chunk is the target's own
+    → a slot contradicts it: the text is cut there, eq. 8 fuses the answer's tokens, the target goes on behind it
+
+A slot is a place where the gate, asked along the text, reaches the threshold; it contradicts where the text goes on
+otherwise than the plug-in would. Where the request asks for a fact (the gate at its end) and no slot came up in the
+first chunk, the answer is the slot: it is written at the beginning, as `draft` writes it.
+
+Without a contradiction every token is the target's own, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+
+from onceedit_ray.fusion.drafter import DraftReader
+from onceedit_ray.fusion.read_along import DueAnswer, ReadAlong, Slot
+from onceedit_ray.fusion.retokenise import LOOKAHEAD, read_draft
+from onceedit_ray.fusion.speculative import SpeculativeAnswer
+from onceedit_ray.fusion.strategies import Strategy
+from onceedit_ray.models.protocol import Row, Step
+
+CHUNK = 16
+"""Tokens of the target that are held back until the plug-in has read them."""
+REACH = 5
+"""Plug-in tokens over which slots compete: the surest of them is where the answer goes."""
+MOST_CORRECTIONS = 64
+
+Chunk = list[tuple[int, Row | None, float | None]]
+"""Tokens of a chunk, each with its distribution and probability where a trace keeps them."""
+
+
+@dataclass
+class SelectiveAnswer:
+    """One target's answer.
+
+    answer: the target's side. along: the plug-in's. strategy: fuses at a slot. threshold: of the gate. reader: of the
+    direct answer; None where the request names no fact. draft_tokens: of the direct answer's drafts. goes_on: whether
+    the target speaks on behind an answer that stands at the beginning. weight: the highest that the gate said.
+    """
+
+    answer: SpeculativeAnswer
+    along: ReadAlong
+    strategy: Strategy
+    threshold: float
+    reader: DraftReader | None
+    draft_tokens: int
+    goes_on: bool
+    weight: float = 0.0
+    _told: dict[str, None] = field(default_factory=dict)
+    _corrections: int = 0
+    _checked: int = 0
+
+    @property
+    def untouched(self) -> bool:
+        """Whether every token so far is the target's own."""
+        return not self._corrections
+
+    @property
+    def edits(self) -> tuple[str, ...]:
+        """Ids of the facts that were written into the answer."""
+        return tuple(self._told)
+
+    async def pieces(self) -> AsyncIterator[list[int]]:
+        """The answer's tokens, piece by piece; at most one chunk is held back."""
+        first = True
+        while not self.answer.done:
+            chunk = await self._chunk()
+            if not chunk:
+                return
+            kept, due, slot = await self._read(chunk, first)
+            if first and due is None and (reader := self._due_at_once(chunk)) is not None:
+                async for ids in self._from_the_beginning(reader):
+                    yield ids
+                if not self.goes_on:
+                    return
+                first = False
+                continue
+            first = False
+            before = len(self.answer.ids)
+            self._take(chunk[:kept])
+            if due is not None and slot is not None:
+                await self._write(due, slot)
+            if len(self.answer.ids) > before:
+                yield self.answer.ids[before:]
+            elif due is None:
+                return
+
+    async def _chunk(self) -> Chunk:
+        """The target's next tokens, not taken yet."""
+        answer = self.answer
+        asked = min(answer.budget - len(answer.ids), CHUNK)
+        rows = int(answer.trace.wanted)
+        if answer.session is None:
+            step = await answer.model.open(answer.prompt_ids, rows, decode=asked, sampling=answer.sampling)
+            answer.session = step.session
+        else:
+            held = len(answer.prompt_ids) + len(answer.ids) - 1
+            last = answer.ids[-1:] or answer.prompt_ids[-1:]
+            step = await answer.model.extend(answer.session, held, last, rows, decode=asked, sampling=answer.sampling)
+        answer.passes += len(step.new_ids)
+        return _with_rows(step)
+
+    async def _read(self, chunk: Chunk, first: bool) -> tuple[int, DueAnswer | None, Slot | None]:
+        """How many of a chunk's tokens stay, and what is due behind them."""
+        codec = self.answer.codec
+        new = [token for token, _, _ in chunk if token not in codec.end_ids]
+        text = codec.bytes_of([*self.answer.ids, *new])
+        if not self.along.look(text.decode("utf-8", errors="ignore")):
+            return len(chunk), None, None
+        slots = await self.along.read(text, self._checked)
+        self.weight = max([self.weight, *(slot.weight for slot in slots)])
+        slot = self._contradiction(slots, ended=len(new) < len(chunk))
+        if slot is None or self._corrections >= MOST_CORRECTIONS:
+            self._checked = max(self._checked, len(text))
+            return len(chunk), None, None
+        due = await self.along.due(slot, self.threshold)
+        kept, end = 0, len(codec.bytes_of(self.answer.ids))
+        for token in new:
+            if end + len(codec.surface(token)) > slot.offset:
+                break
+            end += len(codec.surface(token))
+            kept += 1
+        lead = text[end : slot.offset]
+        if lead:
+            due = replace(due, answer=lead + due.answer)
+        return kept, due, slot
+
+    def _contradiction(self, slots: list[Slot], ended: bool) -> Slot | None:
+        """The first place where the text goes on otherwise than it should; the surest one within reach of it."""
+        for index, slot in enumerate(slots):
+            if slot.weight < self.threshold or slot.agrees is True:
+                continue
+            if slot.agrees is None and not ended:
+                return None  # the next chunk tells
+            rivals = [slot]
+            for rival in slots[index + 1 : index + 1 + REACH]:
+                if rival.weight >= self.threshold and rival.agrees is True:
+                    return None if rival is slots[-1] else self._contradiction(slots[index + 2 :], ended)
+                if rival.weight >= self.threshold and rival.agrees is False:
+                    rivals.append(rival)
+            return max(rivals, key=lambda each: each.weight)
+        return None
+
+    def _due_at_once(self, chunk: Chunk) -> DraftReader | None:
+        """The direct answer's reader, where the request asks for a fact and the first chunk has no place for it."""
+        if self.reader is None or self.reader.weight < self.threshold or self.weight >= self.threshold:
+            return None
+        self.weight = max(self.weight, self.reader.weight)
+        return self.reader
+
+    async def _from_the_beginning(self, reader: DraftReader) -> AsyncIterator[list[int]]:
+        """The direct answer, fused and verified as `draft` does it, from the first token."""
+        answer = self.answer
+        await answer.aclose()
+        self._corrections += 1
+        self._told.update(dict.fromkeys(reader.edits))
+        async for ids in answer.fused(reader, self.strategy, reader.weight, self.draft_tokens):
+            if self.goes_on and answer.ended:
+                answer.ids.pop()
+                ids = ids[:-1]
+                self._checked = len(answer.codec.bytes_of(answer.ids))
+                if ids:
+                    yield ids
+                return
+            yield ids
+
+    def _take(self, chunk: Chunk) -> None:
+        for token, row, p in chunk:
+            self.answer.ids.append(token)
+            if row is not None:
+                self.answer.trace.add(token, *row, p)
+
+    async def _write(self, due: DueAnswer, slot: Slot) -> None:
+        """Write an answer behind the tokens that were kept: the target reads it in one pass, each position is fused."""
+        answer, codec = self.answer, self.answer.codec
+        tokens = list(codec.encode_bytes(due.answer))[: answer.budget - len(answer.ids)]
+        self._corrections += 1
+        self._told.update({due.edit: None} if due.edit else {})
+        if not tokens or answer.session is None:
+            return
+        last = answer.ids[-1:] or answer.prompt_ids[-1:]
+        held = len(answer.prompt_ids) + len(answer.ids) - 1
+        step = await answer.model.extend(answer.session, held, [*last, *tokens], rows=len(tokens) + 1)
+        answer.passes += 1
+        answer.drafted += len(tokens)
+        lead = len(due.answer) - len(_own(due, self.along))
+        offset = -lead
+        for at, token in enumerate(tokens):
+            ids_K, p_K = step.top.row(at)
+            chosen = token
+            if offset >= 0 and _reaches(due, offset, self.along):
+                position = read_draft(list(due.tokens), list(due.rows), self.along.codec, offset, codec)
+                fused = self.strategy.fuse(position, ids_K, p_K, slot.weight)
+                chosen = fused.likeliest
+                answer.trace.add(chosen, fused.ids_N, fused.p_N)
+            else:
+                answer.trace.add(chosen, ids_K, p_K)
+            answer.ids.append(chosen)
+            if chosen != token or answer.done:
+                break
+            answer.accepted += 1
+            offset += len(codec.surface(token))
+        self._checked = len(codec.bytes_of(answer.ids))
+
+
+def _own(due: DueAnswer, along: ReadAlong) -> bytes:
+    """The part of an answer that the plug-in wrote, without the bytes of a target token that was cut."""
+    written = along.codec.bytes_of(token for token in due.tokens if token not in along.codec.end_ids)
+    for start in range(len(due.answer)):
+        if written.startswith(due.answer[start:]):
+            return due.answer[start:]
+    return b""
+
+
+def _reaches(due: DueAnswer, offset: int, along: ReadAlong) -> bool:
+    """Whether the draft goes far enough behind a byte to say which token stands there."""
+    start = 0
+    for index, token in enumerate(due.tokens):
+        start += len(along.codec.surface(token))
+        if offset < start:
+            return index + LOOKAHEAD <= len(due.tokens) or due.tokens[-1] in along.codec.end_ids
+    return False
+
+
+def _with_rows(step: Step) -> Chunk:
+    if not len(step.top):
+        return [(token, None, None) for token in step.new_ids]
+    return [(token, step.top.row(at), step.new_p[at] if step.new_p else None) for at, token in enumerate(step.new_ids)]

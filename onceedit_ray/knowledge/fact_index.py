@@ -1,0 +1,184 @@
+"""Which edits a request may be about: candidates for the plug-in, which judges them, in well under a millisecond.
+
+An edit is found in three ways, the surest first:
+
+1. One of its prompts stands in the text word for word (`stored_prompts`).
+2. The text names its subject, or an alias of it (`subject_names`); among the edits about one subject those come first
+   whose prompt shares most words with the text.
+3. The text shares most of a prompt's words (`prompt_words`), where that prompt does not name the subject.
+
+A text that does none of these has no candidates, and never reaches the plug-in. Finding costs time linear in the text
+and in the number of edits that share a word with it. What is found hangs on the text and the live edits alone, not on
+the order in which they came.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from onceedit_ray.errors import ConfigError, UnknownIdError
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.prompt_words import PromptWords
+from onceedit_ray.knowledge.reading import Reading
+from onceedit_ray.knowledge.revision import Change
+from onceedit_ray.knowledge.stored_prompts import StoredPrompts
+from onceedit_ray.knowledge.subject_names import SubjectNames, name_words
+from onceedit_ray.knowledge.terms import content, terms, weight
+from onceedit_ray.knowledge.vocabulary import Vocabulary, is_form_of
+
+_WORD_FOR_WORD = 3.0
+"""The score of a prompt that stands in the text; more than a subject (2) or words (1) can reach."""
+_UNNAMED_BAR, _NAMELESS_BAR = 0.6, 0.5
+"""The part of a prompt that a text must hold, where the edit has a subject that the prompt does not name, and where it
+has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A candidate. score: from 0.5 to 4, comparable within one `find` only."""
+
+    id: str
+    edit: Edit
+    score: float
+
+
+@dataclass(slots=True)
+class _Entry:
+    """An edit. asks: for each of its prompts, the words of content that are not part of its names."""
+
+    edit: Edit
+    asks: tuple[tuple[str, ...], ...]
+
+
+class FactIndex:
+    """The live edits, ready to be found. One object serves all threads of a process.
+
+    Args:
+        rephrasings: whether an edit is found by its rephrasings, too. An evaluation that asks the rephrasings of its
+            edits turns this off: the index would know the questions.
+    """
+
+    def __init__(self, rephrasings: bool = True) -> None:
+        self._rephrasings = rephrasings
+        self._lock = threading.RLock()
+        self._entries: dict[str, _Entry] = {}
+        self._vocabulary = Vocabulary()
+        self._names = SubjectNames()
+        self._prompts = StoredPrompts()
+        self._unnamed = PromptWords(_UNNAMED_BAR)
+        self._nameless = PromptWords(_NAMELESS_BAR)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._entries
+
+    def add(self, id: str, edit: Edit) -> None:
+        """Let an edit be found; one of the same id is replaced."""
+        with self._lock:
+            if id in self._entries:
+                self.drop(id)
+            names, prompts, of_names = self._parts(edit)
+            asks = tuple(tuple(map(sys.intern, _asked(prompt, of_names))) for prompt in prompts)
+            self._entries[id] = _Entry(edit, asks)
+            for name in names:
+                self._names.add(name, id)
+            self._prompts.add(id, prompts)
+            words = self._nameless if not names else self._unnamed
+            words.add(id, _unnamed(prompts, names))
+            self._vocabulary.add(_vocabulary(prompts, of_names))
+
+    def drop(self, id: str) -> None:
+        """Let an edit be found no more; `UnknownIdError` if it is not here."""
+        with self._lock:
+            entry = self._entries.pop(id, None)
+            if entry is None:
+                raise UnknownIdError(f"no edit '{id}' in the index; it was dropped before, or never added")
+            names, prompts, of_names = self._parts(entry.edit)
+            for name in names:
+                self._names.drop(name, id)
+            self._prompts.drop(id, prompts)
+            words = self._nameless if not names else self._unnamed
+            words.drop(id, _unnamed(prompts, names))
+            self._vocabulary.drop(_vocabulary(prompts, of_names))
+
+    def apply(self, change: Change) -> None:
+        """Follow a store: drop what it dropped, add what it added."""
+        with self._lock:
+            for stored in change.dropped:
+                self.drop(stored.id)
+            for stored in change.added:
+                self.add(stored.id, stored.edit)
+
+    def find(self, question: str, limit: int = 8) -> list[Found]:
+        """The edits that a text may be about, the likeliest first; none for a text about something else.
+
+        Args:
+            question: a request, or a text of any length.
+            limit: how many at most.
+
+        Raises:
+            ConfigError: `limit` is below 1.
+        """
+        if limit < 1:
+            raise ConfigError(f"limit is {limit}; it must be at least 1")
+        with self._lock:
+            reading = Reading(question, self._vocabulary, self._names.__contains__)
+            scores = self._scores(reading)
+            # Newer ids sort behind older ones: of equal candidates the newest comes first.
+            best = heapq.nlargest(limit, scores.items(), key=lambda item: (item[1], item[0]))
+            return [Found(id, self._entries[id].edit, score) for id, score in best]
+
+    def _scores(self, reading: Reading) -> dict[str, float]:
+        scores = {**self._unnamed.asked_in(reading), **self._nameless.asked_in(reading)}
+        for named in self._names.named_in(reading):
+            for id in named.name.ids:
+                part = self._asked_part(id, reading, named.place)
+                if part or not named.needs_support:
+                    score = named.strength + part if named.is_whole else named.strength * (1 + part) / 2
+                    scores[id] = max(score, scores.get(id, 0.0))
+        for id, length in self._prompts.asked_in(reading).items():
+            scores[id] = _WORD_FOR_WORD + length / max(length, len(reading.terms))
+        return scores
+
+    def _asked_part(self, id: str, reading: Reading, place: int) -> float:
+        """The greatest part of what one of the edit's prompts asks that stands near a place, from 0 to 1."""
+        best = 0.0
+        for words in self._entries[id].asks:
+            shared = 0.0
+            for word in words:
+                if word in reading.hits:
+                    shared += weight(word) * reading.near(word, place)
+            if shared:
+                best = max(best, shared / sum(map(weight, words)))
+        return best
+
+    def _parts(self, edit: Edit) -> tuple[list[str], list[str], frozenset[str]]:
+        """An edit's names, its prompts, and the words of its names."""
+        names = [name for name in dict.fromkeys((edit.subject, *edit.aliases)) if terms(name)]
+        rephrasings = edit.rephrasings if self._rephrasings else ()
+        prompts = [prompt for prompt in dict.fromkeys((edit.prompt, *rephrasings)) if prompt.strip()]
+        return names, prompts, frozenset(word for name in names for word in name_words(name))
+
+
+def _asked(prompt: str, of_names: frozenset[str]) -> list[str]:
+    return [word for word in content(terms(prompt)) if word not in of_names]
+
+
+def _unnamed(prompts: Iterable[str], names: Iterable[str]) -> list[str]:
+    """The prompts in which no name stands."""
+    known = [name_words(name) for name in names]
+    return [
+        prompt
+        for prompt in prompts
+        if not any(all(any(is_form_of(term, word) for term in terms(prompt)) for word in words) for words in known)
+    ]
+
+
+def _vocabulary(prompts: Iterable[str], of_names: frozenset[str]) -> set[str]:
+    return {sys.intern(word) for prompt in prompts for word in content(terms(prompt))} | of_names

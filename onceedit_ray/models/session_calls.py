@@ -1,0 +1,101 @@
+"""Calls on sessions until they are answered: what passes between event loops and a model's thread.
+
+Knows no network. Whatever becomes of a call, its future is set, or its caller has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from onceedit_ray.models.protocol import Step, Top
+from onceedit_ray.models.sampling import Sampling
+
+
+@dataclass
+class Session:
+    """One session. place: where its state is kept, below 0 before it has one. ids: its tokens."""
+
+    number: int
+    place: int
+    ids: list[int] = field(default_factory=list)
+    held: int = 0  # how many of `ids` the place holds
+
+
+@dataclass
+class Call:
+    """One call on a session, until it is answered."""
+
+    session: Session
+    ids: list[int]
+    rows: int
+    decode: int
+    sampling: Sampling
+    answer: asyncio.Future[Step]
+    keep: int | None = None  # None opens the session
+    threshold: float = 0.0
+    feed: list[int] = field(default_factory=list)
+    tops: list[Top] = field(default_factory=list)
+    new_ids: list[int] = field(default_factory=list)
+    new_p: list[float] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)  # a token for each row, whose probability is wanted
+    asked_p: list[float] = field(default_factory=list)
+    weight: float | None = None
+    weights: list[float] = field(default_factory=list)
+    entered: bool = False  # its tokens have a place in the session
+    begun: bool = False  # its first pass is done
+
+    @property
+    def wanted(self) -> int:
+        """Last positions of `feed` whose logits are needed."""
+        return 1 if self.begun else max(min(self.rows, len(self.feed)), 1)
+
+
+@dataclass
+class Fork:
+    """A copy to be made of a session."""
+
+    session: Session  # what is forked
+    made: Session
+    answer: asyncio.Future[int]
+
+
+@dataclass
+class Release:
+    """A session to be freed."""
+
+    session: Session
+
+
+Answer = tuple[asyncio.Future[Any], object]
+"""A call's future, and its result or the error that it ends with."""
+
+
+def is_settled(item: Call | Fork, answers: Sequence[Answer]) -> bool:
+    """Whether a call has its answer, or nobody waits for it any more."""
+    return item.answer.cancelled() or any(future is item.answer for future, _ in answers)
+
+
+def deliver(answers: Sequence[Answer]) -> None:
+    """Set results in the event loops that wait for them, all of one loop in one turn of it."""
+    loops = {id(future.get_loop()): future.get_loop() for future, _ in answers}
+
+    def settle(loop_id: int) -> None:
+        for future, value in answers:
+            if id(future.get_loop()) == loop_id and not future.done():
+                if isinstance(value, Exception):
+                    future.set_exception(value)
+                else:
+                    future.set_result(value)
+
+    for loop_id, loop in loops.items():
+        with contextlib.suppress(RuntimeError):  # a loop that is closed has nobody who waits
+            loop.call_soon_threadsafe(settle, loop_id)
+
+
+def future() -> asyncio.Future[Any]:
+    """A future of the event loop that is running."""
+    return asyncio.get_running_loop().create_future()

@@ -1,0 +1,43 @@
+"""The page's process beside a server: started once the server answers, ended with it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from onceedit_ray.errors import ConfigError
+
+DEFAULT_PORT = 8080
+NEEDED = ("nicegui", "openai", "httpx2")
+END_SECONDS = 10.0
+"""What the process is given to end before it is killed."""
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+
+
+def check_extra() -> None:
+    """Raise `ConfigError` where the packages that the page needs are missing."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"the playground needs {', '.join(missing)}; install its extra: pip install 'onceedit-ray[playground]'"
+        )
+
+
+@contextlib.contextmanager
+def page_process(host: str, port: int, page_port: int) -> Iterator[None]:
+    """Serve the page of the API at `host`:`port`, at 127.0.0.1:`page_port`, by a process that prints its address."""
+    reachable = ANY_ADDRESS.get(host, f"[{host}]" if ":" in host else host)
+    command = ["playground", "--url", f"http://{reachable}:{port}/v1", "--port", str(page_port)]
+    process = subprocess.Popen([sys.executable, "-m", "onceedit_ray.cli", *command], stdin=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

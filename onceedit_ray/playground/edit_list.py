@@ -1,0 +1,212 @@
+"""The edits of the server and the versions they made: adding, watching, deleting, rolling back.
+
+Knows nothing of the page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel, ValidationError
+
+from onceedit_ray.playground.api import ApiClient, ApiError, listed
+from onceedit_ray.playground.listed import ListedEdit, ListedVersion, same_prompt
+from onceedit_ray.playground.tab_keys import TabKeys
+
+PAGE = 20
+READ_EACH = 10
+"""Looks at what is under way between two readings of the lists: others edit too."""
+NO_EDITING = (404, 501)
+"""Statuses of a server that takes no edits."""
+
+Listed = TypeVar("Listed", bound=BaseModel)
+
+
+class EditsOfServer:
+    """What the server knows, as it was last read.
+
+    Args:
+        api: who is asked. keys: the visitor's. on_change: called when an attribute has changed. on_news: called with a
+            sentence for those who do not see the lists.
+
+    Attributes:
+        edits: the newest first. more: whether the server has older ones. versions: the newest first. offered: whether
+        the server takes edits. loaded: whether the lists have been read. trouble: why they were not, the last time.
+    """
+
+    def __init__(
+        self, api: ApiClient, keys: TabKeys, on_change: Callable[[], None], on_news: Callable[[str], None]
+    ) -> None:
+        self.edits: list[ListedEdit] = []
+        self.versions: list[ListedVersion] = []
+        self.more = False
+        self.offered = True
+        self.loaded = False
+        self.trouble: ApiError | None = None
+        self._api = api
+        self._keys = keys
+        self._on_change = on_change
+        self._on_news = on_news
+        self._changes = 0  # an older reading of the lists does not undo a later change
+        self._looks = 0
+
+    # --- what is known ---
+
+    @property
+    def kept(self) -> list[ListedEdit]:
+        """The edits that are not deleted."""
+        return [edit for edit in self.edits if edit.status != "deleted"]
+
+    @property
+    def live(self) -> list[ListedEdit]:
+        """The edits that the models answer with."""
+        return [edit for edit in self.edits if edit.status == "live"]
+
+    @property
+    def active(self) -> ListedVersion | None:
+        """The version that answers."""
+        return next((version for version in self.versions if version.active), None)
+
+    def replaced(self, prompt: str, target_new: str) -> str | None:
+        """The live answer whose place an edit of `prompt` to `target_new` takes; None where there is no other one."""
+        others = (edit for edit in self.live if same_prompt(edit.prompt, prompt))
+        return next((edit.target_new for edit in others if edit.target_new != target_new), None)
+
+    def replaced_by(self, edit: ListedEdit) -> list[str]:
+        """The answers whose place `edit` takes or took; an id stands for an edit that has not been read."""
+        if edit.replaces:
+            known = {other.id: f"“{other.target_new}”" for other in self.edits}
+            return [known.get(name, name) for name in edit.replaces]
+        if edit.status == "deleting" or not edit.under_way:
+            return []
+        answer = self.replaced(edit.prompt, edit.target_new)
+        return [] if answer is None else [f"“{answer}”"]
+
+    # --- reading ---
+
+    async def load(self) -> None:
+        """Read the lists again, as far as they are shown."""
+        await self._attempt(self._load)
+
+    async def older(self) -> None:
+        """Read another page of edits."""
+
+        async def read() -> None:
+            content = await self._request("GET", f"edits?limit={PAGE}&after={quote(self.edits[-1].id, safe='')}")
+            known = {edit.id for edit in self.edits}
+            self.edits += [edit for edit in _parsed(ListedEdit, listed(content)) if edit.id not in known]
+            self.more = bool(content.get("has_more"))
+
+        await self._attempt(read)
+
+    async def look(self) -> None:
+        """Look at what is under way, and now and then at everything; to be called every second."""
+        self._looks += 1
+        batches = {edit.batch for edit in self.edits if edit.under_way}
+        if batches:
+            await self._attempt(lambda: self._watch(batches))
+        locked = self.trouble is not None and self.trouble.is_about_keys
+        if self._looks % READ_EACH == 0 and self.offered and not locked:
+            self._keys.touch()
+            await self.load()
+
+    async def _load(self) -> None:
+        changes = self._changes
+        count = max(PAGE, len(self.edits))
+        edits, versions = await asyncio.gather(
+            self._request("GET", f"edits?limit={count}"), self._request("GET", "versions")
+        )
+        found, made = _parsed(ListedEdit, listed(edits)), _parsed(ListedVersion, listed(versions))
+        self.offered = self.loaded = True
+        if changes == self._changes:
+            self.edits, self.versions, self.more = found, made, bool(edits.get("has_more"))
+
+    async def _watch(self, batches: Iterable[str]) -> None:
+        contents = await asyncio.gather(*(self._request("GET", _path("edits", batch)) for batch in sorted(batches)))
+        found = [edit for content in contents for edit in _parsed(ListedEdit, listed(content))]
+        ended = [edit for edit in found if self._take(edit) and not edit.under_way]
+        if not ended:
+            return
+        self._on_news(" ".join(f"{edit.quoted} is {edit.status}." for edit in ended))
+        await self._load()  # versions, and the edits that gave way
+
+    # --- changing ---
+
+    async def add(self, edit: dict[str, Any]) -> None:
+        """Send an edit; raises `ApiError`."""
+        batch = _parsed(ListedEdit, listed(await self._request("POST", "edits", edit)))
+        known = {old.id for old in self.edits}
+        self.edits[:0] = [new for new in batch if new.id not in known]
+        self._changed()
+        replaced = [answer for new in batch for answer in self.replaced_by(new)]
+        instead = f", in place of {' and '.join(replaced)}" if replaced else ""
+        self._on_news(f"Queued: {', '.join(new.quoted for new in batch)}{instead}.")
+
+    async def remove(self, edit: ListedEdit) -> None:
+        """Have a version made without `edit`."""
+
+        async def delete() -> None:
+            content = await self._request("DELETE", _path("edits", edit.id))
+            self._take(_parsed(ListedEdit, [content])[0])
+            self._on_news(f"Deleting {edit.quoted}: a version without it is being made.")
+
+        await self._attempt(delete)
+
+    async def activate(self, version: ListedVersion) -> None:
+        """Make `version` the one that answers."""
+
+        async def switch() -> None:
+            await self._request("POST", f"{_path('versions', version.id)}/activate")
+            self._on_news(f"Version {version.id} is live.")
+            await self._load()
+
+        await self._attempt(switch)
+
+    def _take(self, edit: ListedEdit) -> bool:
+        """Put an edit in the place of the one with its id; returns whether its status is another."""
+        for place, known in enumerate(self.edits):
+            if known.id == edit.id:
+                self.edits[place] = edit
+                self._changed()
+                return known.status != edit.status
+        return False
+
+    # --- asking the server ---
+
+    async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        return await self._api.request(method, path, self._keys.editing, body)
+
+    async def _attempt(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something and keep what went wrong; without a key that opens them, the lists are hidden."""
+        try:
+            await work()
+            self.trouble = None
+        except ApiError as error:
+            if error.is_about_keys:
+                self.edits, self.versions, self.loaded = [], [], False
+                self._changes += 1
+            if error.status in NO_EDITING and not self.loaded:
+                self.offered = False
+            else:
+                self.trouble = error
+        self._on_change()
+
+    def _changed(self) -> None:
+        self._changes += 1
+        self._on_change()
+
+
+def _path(kind: str, name: str) -> str:
+    return f"{kind}/{quote(name, safe='')}"
+
+
+def _parsed(kind: type[Listed], items: Iterable[Any]) -> list[Listed]:
+    try:
+        return [kind.model_validate(item) for item in items]
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ApiError(f"the server lists something that this page cannot show ({where}: {first['msg']})") from None

@@ -1,0 +1,167 @@
+"""A question to the models: each one's answer without edits and with them, as they stream in.
+
+Knows nothing of the page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from onceedit_ray.playground.api import AnswerEnd, ApiClient, ApiError, CompletionQuery
+from onceedit_ray.playground.tab_keys import TabKeys
+
+EVERY_MODEL = "*"
+State = Literal["waiting", "writing", "done", "stopped"]
+Verdict = Literal["changed", "same"]
+
+
+@dataclass
+class ModelAnswer:
+    """One model's answer, as far as it has come."""
+
+    text: str = ""
+    state: State = "waiting"
+    end: AnswerEnd | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether more of it may come."""
+        return self.state in ("waiting", "writing")
+
+    @property
+    def shown(self) -> str:
+        """What to show as its text."""
+        if self.text.strip():
+            return self.text.strip()
+        return {"done": "(no answer: it ended at once)", "stopped": "(stopped)"}.get(self.state, "")
+
+    @property
+    def cut(self) -> bool:
+        """Whether it ended because it had as many tokens as were allowed."""
+        return self.end is not None and self.end.finish_reason == "length"
+
+    @property
+    def gate(self) -> str:
+        """What the gate decided, in words; "" where it was not asked."""
+        if self.end is None or self.end.weight is None:
+            return ""
+        if not self.end.alone:
+            return "Gate open: the edit speaks"
+        return "Gate closed: no edited subject" if self.end.weight == 0 else "Gate closed: not about an edit"
+
+
+@dataclass
+class Comparison:
+    """One model's two answers: `before` without any edit, `after` with all of them."""
+
+    model: str
+    before: ModelAnswer = field(default_factory=ModelAnswer)
+    after: ModelAnswer = field(default_factory=ModelAnswer)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether the edits changed the answer; None until both have ended."""
+        if self.before.state != "done" or self.after.state != "done":
+            return None
+        return "same" if self.before.text.strip() == self.after.text.strip() else "changed"
+
+
+class Question:
+    """The question that is asked at the moment, or was asked last.
+
+    Attributes:
+        models: the targets' names, as they were last read. rows: the answers.
+
+    Args:
+        api: who is asked. keys: the visitor's. on_rows: called when `rows` are others. on_answer: called with a row
+            whenever one of its answers has changed.
+    """
+
+    def __init__(
+        self,
+        api: ApiClient,
+        keys: TabKeys,
+        on_rows: Callable[[], None],
+        on_answer: Callable[[Comparison], None],
+    ) -> None:
+        self.models: list[str] = []
+        self.rows: list[Comparison] = []
+        self._api = api
+        self._keys = keys
+        self._on_rows = on_rows
+        self._on_answer = on_answer
+        self._running: asyncio.Future[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether answers are being written."""
+        return self._running is not None
+
+    async def read_models(self) -> None:
+        """Read which models there are; raises `ApiError`."""
+        self.models = await self._api.models(self._keys.asking)
+
+    async def ask(self, query: CompletionQuery) -> bool:
+        """Ask, until every answer has ended; an older question is stopped.
+
+        Returns False if this one was stopped. Raises `ApiError`.
+        """
+        self.stop()
+        running = self._running = asyncio.ensure_future(self._answered(query))
+        try:
+            await asyncio.wait([running])
+        finally:
+            running.cancel()  # does nothing to one that has ended
+            if self._running is running:
+                self._running = None
+        if running.cancelled():
+            return False
+        running.result()
+        return True
+
+    def stop(self) -> None:
+        """End the work on every answer."""
+        if self._running is not None:
+            self._running.cancel()
+            self._running = None
+
+    @property
+    def summary(self) -> str:
+        """What came of it, for those who do not see the answers."""
+        changed = [row.model for row in self.rows if row.verdict == "changed"]
+        return f"Answered. The edit changed {', '.join(changed)}." if changed else "Answered, as before any edit."
+
+    async def _answered(self, query: CompletionQuery) -> None:
+        await self.read_models()  # a model may have come since the page was opened
+        rows = self.rows = [Comparison(name) for name in self.models if query.model in (EVERY_MODEL, name)]
+        self._on_rows()
+        if not rows:
+            raise ApiError(f"the model '{query.model}' is not served any more; choose another")
+        sides = (self._listen(query, rows, "before"), self._listen(query, rows, "after"))
+        for failure in await asyncio.gather(*sides, return_exceptions=True):
+            if failure is not None:
+                raise failure
+
+    async def _listen(self, query: CompletionQuery, rows: list[Comparison], side: Literal["before", "after"]) -> None:
+        pieces = self._api.answers(query, side == "before", self._keys.asking)
+        try:
+            async with contextlib.aclosing(pieces):
+                async for piece in pieces:
+                    if piece.index >= len(rows):
+                        continue  # of a model that came after the models were listed
+                    answer: ModelAnswer = getattr(rows[piece.index], side)
+                    answer.text += piece.text
+                    answer.end = piece.end
+                    answer.state = "writing" if piece.end is None else "done"
+                    self._on_answer(rows[piece.index])
+            if any(getattr(row, side).busy for row in rows):
+                raise ApiError("the connection was lost before the answer ended; ask again")
+        finally:
+            for row in rows:
+                if getattr(row, side).busy:
+                    getattr(row, side).state = "stopped"
+                    self._on_answer(row)

@@ -1,0 +1,61 @@
+"""Who may speak to the page's process: browsers that show this page, and nothing that another page makes them send.
+
+NiceGUI's socket takes connections from any origin; here one must come from the page's own. A page that serves this
+machine alone answers only to its names, so that a foreign name which is pointed at 127.0.0.1 opens nothing.
+Every response carries a policy by which the page loads nothing from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # NiceGUI starts by an inline script and compiles templates
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data:",
+        "font-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+
+
+class SameOrigin:
+    """ASGI middleware. hosts: the names that the page answers to; none of them: to every name."""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str] = ()) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        if self.admits(Headers(scope=scope)):
+            await self._app(scope, receive, guarded)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await PlainTextResponse("this page answers its own address alone\n", 403)(scope, receive, guarded)
+
+    def admits(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request with these headers, named in lower case, comes from the page itself."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        known = not self._hosts or urlsplit(f"//{host}").hostname in self._hosts
+        return known and (origin is None or urlsplit(origin).netloc == host)

@@ -1,0 +1,41 @@
+"""The two keys of a visitor: kept in the page's process for one browser tab, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Literal
+
+Purpose = Literal["asking", "editing"]
+
+
+class TabKeys:
+    """The keys of one tab.
+
+    store: where they outlast a reload of the page. Its entries are forgotten some time after they were last written, so
+    `touch` writes them again while the page is open.
+    """
+
+    def __init__(self) -> None:
+        self.asking = ""
+        self.editing = ""
+        self._store: MutableMapping[str, str] = {}
+
+    def open(self, store: MutableMapping[str, str]) -> None:
+        """Take the keys that `store` holds, where there are none yet, and keep them there from now on."""
+        self._store = store
+        self.asking = self.asking or store.get("asking", "")
+        self.editing = self.editing or store.get("editing", "")
+        self.touch()
+
+    def keep(self, asking: str, editing: str) -> None:
+        """Use these keys from now on; "" is none."""
+        self.asking, self.editing = asking.strip(), editing.strip()
+        self.touch()
+
+    def touch(self) -> None:
+        """Write the keys to the store again."""
+        for name, key in (("asking", self.asking), ("editing", self.editing)):
+            if key:
+                self._store[name] = key
+            else:
+                self._store.pop(name, None)

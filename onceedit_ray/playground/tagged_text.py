@@ -1,0 +1,35 @@
+"""Elements by their HTML names: text, which is never read as markup, and sections with a title."""
+
+from __future__ import annotations
+
+from nicegui.element import Element
+from nicegui.elements.mixins.text_element import TextElement
+
+
+class TaggedText(TextElement):
+    """Text in an element named `tag`, with CSS `classes`; other keywords are the element's attributes."""
+
+    def __init__(self, tag: str, text: str = "", classes: str = "", **attributes: object) -> None:
+        super().__init__(tag=tag, text=text)
+        self.classes(classes)
+        self.props.update({name.replace("_", "-"): value for name, value in attributes.items()})
+
+    def say(self, text: str) -> None:
+        """Show `text`; nothing is shown where it is empty."""
+        self.set_text(text)
+        self.set_visibility(bool(text))
+
+    def become(self, *classes: str, among: str) -> None:
+        """Have `classes` and no other of those named in `among`."""
+        self.classes(remove=among, add=" ".join(classes))
+
+
+class Section(Element):
+    """A section that its title names. html_id: of the title, which has `level`."""
+
+    def __init__(self, html_id: str, title: str, classes: str = "", level: int = 2) -> None:
+        super().__init__("section")
+        self.classes(classes)
+        self.props["aria-labelledby"] = html_id
+        with self:
+            TaggedText(f"h{level}", title, id=html_id)

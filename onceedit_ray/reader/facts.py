@@ -1,0 +1,226 @@
+"""The facts that a reader is trained on, drawn anew for every example.
+
+Three sources: records of ZsRE's training part, records of CounterFact's training part, and everyday facts put together
+from lists. The answer beside a subject is drawn from the answers of its relation, so that only reading the fact helps.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
+
+_TYPES = (
+    (re.compile(r"\b(when|year|date|birthday|time)\b", re.I), "year"),
+    (re.compile(r"\b(who|whom|whose)\b", re.I), "person"),
+    (re.compile(r"\b(where|city|town|country|place|state|located|birthplace|continent)\b", re.I), "place"),
+    (re.compile(r"\b(language|tongue)\b", re.I), "language"),
+)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A fact, and the ways in which people ask for it and say it.
+
+    prompt, answer: the edit. subject: its entity. kind: what is asked about, so that near misses can be told from it.
+    asks: other requests for the same fact. says: beginnings of sentences that the answer follows.
+    texts: (request, text) pairs around the fact, with `{a}` where the answer stands.
+    siblings: subjects of the same relation. same_relation: requests for the same relation of another subject, and the
+    true answer where it is known.
+    """
+
+    prompt: str
+    answer: str
+    subject: str
+    kind: str
+    asks: tuple[str, ...]
+    says: tuple[str, ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
+    siblings: tuple[str, ...] = ()
+    same_relation: tuple[tuple[str, str], ...] = ()
+    foreign: tuple[str, ...] = ()
+    relation: str = ""
+
+
+@cache
+def relations() -> dict[str, dict[str, Any]]:
+    """The relations of the training by name: `kind`, `questions`, `sentences`; without those that are held out."""
+    return {name: relation for name, relation in _load("relations.yaml").items() if not relation.get("held_out")}
+
+
+@cache
+def held_out_relations() -> frozenset[str]:
+    """Names of the relations that take no part in training."""
+    return frozenset(name for name, relation in _load("relations.yaml").items() if relation.get("held_out"))
+
+
+HELD_OUT_QUESTIONS = re.compile(
+    r"\b(voice|vocal|tone|constellation|programming|conservation|religion|died?|death|deceased|passed away|"
+    r"position|genus|taxonomic)\b",
+    re.I,
+)
+"""ZsRE's questions that take no part in training; it names no relations."""
+
+
+@cache
+def wordings() -> dict[str, Any]:
+    """What people write around a question and models around a fact."""
+    return dict(_load("wordings.yaml"))
+
+
+def everyday_facts(rng: random.Random) -> Iterable[Fact]:
+    """Endless facts put together from the lists."""
+    lists = _load("everyday.yaml")
+    pairs = sorted(lists["relations"].items())
+    while True:
+        name, (subject_kinds, answer_kinds) = rng.choice(pairs)
+        subjects = [subject for kind in subject_kinds for subject in lists[kind]]
+        subject = rng.choice(subjects)
+        answer = _drawn(rng, rng.choice(answer_kinds), lists)
+        yield of_relation(name, subject, answer, rng, siblings=[s for s in subjects if s != subject])
+
+
+def of_relation(
+    name: str, subject: str, answer: str, rng: random.Random, siblings: Sequence[str] = (), prompt: str = ""
+) -> Fact:
+    """A fact of a named relation; its prompt is one of the relation's wordings if none is given."""
+    relation = relations()[name]
+    asks = [_cased(form.replace("{s}", subject)) for form in relation["questions"]]
+    says = [_cased(form.replace("{s}", subject)) for form in relation["sentences"]]
+    prompt = prompt or rng.choice(asks + says)
+    foreign = [form.replace("{s}", subject) for form in wordings()["languages"].get(name, ())]
+    return Fact(
+        prompt,
+        answer,
+        subject,
+        relation["kind"],
+        tuple(asks),
+        tuple(says),
+        siblings=tuple(siblings),
+        foreign=tuple(foreign),
+        relation=name,
+    )
+
+
+@dataclass
+class CounterFacts:
+    """CounterFact's records as facts. relation_of: a prompt's template → the relation's name."""
+
+    records: Sequence[Mapping[str, Any]]
+    relation_of: Mapping[str, str]
+    _answers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    _subjects: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        for record in self.records:
+            name = self.relation(record)
+            self._answers[name] += [record["target_new"], record["ground_truth"]]
+            self._subjects[name].append(record["subject"])
+
+    def relation(self, record: Mapping[str, Any]) -> str:
+        """The relation's name, or the prompt's template where it has none."""
+        template = record["prompt"].replace(record["subject"], "{}")
+        return self.relation_of.get(template, template)
+
+    def draw(self, rng: random.Random) -> Fact:
+        """A record with an answer of its relation."""
+        record = rng.choice(self.records)
+        name = self.relation(record)
+        answer = record["target_new"] if rng.random() < 0.5 else rng.choice(self._answers[name])
+        siblings = rng.sample(self._subjects[name], min(4, len(self._subjects[name])))
+        siblings = [s for s in siblings if s != record["subject"]]
+        asks, says = [record["rephrase_prompt"]] * 2, [record["prompt"]]
+        foreign: tuple[str, ...] = ()
+        kind = kind_of(record["prompt"])
+        if name in relations():
+            known = of_relation(name, record["subject"], answer, rng)
+            asks, says, foreign, kind = asks + list(known.asks), says + list(known.says), known.foreign, known.kind
+        return Fact(
+            record["prompt"],
+            answer,
+            record["subject"],
+            kind,
+            tuple(asks),
+            tuple(says),
+            texts=(("", record["rephrase_prompt"] + " {a}"),),
+            siblings=tuple(siblings),
+            foreign=foreign,
+            same_relation=((record["locality_prompt"], record["locality_ground_truth"]),),
+            relation=name,
+        )
+
+
+@dataclass
+class ZsreFacts:
+    """ZsRE's records as facts. texts: sentences that models wrote, by (subject, question)."""
+
+    records: Sequence[Mapping[str, Any]]
+    texts: Mapping[tuple[str, str], Sequence[Mapping[str, str]]]
+    _answers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    _subjects: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        for record in self.records:
+            self._answers[_template(record)].append(record["alt"])
+            self._subjects[_template(record)].append(record["subject"])
+        self._told = [record for record in self.records if (record["subject"], record["src"]) in self.texts]
+
+    def draw(self, rng: random.Random) -> Fact:
+        """A record with an answer of its template; `told` ones are those that a model wrote about."""
+        record = rng.choice(self._told) if self._told and rng.random() < 0.6 else rng.choice(self.records)
+        template = _template(record)
+        answer = record["alt"] if rng.random() < 0.3 else rng.choice(self._answers[template])
+        siblings = rng.sample(self._subjects[template], min(4, len(self._subjects[template])))
+        texts = tuple(
+            (
+                row["request"] if row["kind"] == "about" else rng.choice([row["question"], row["rephrasing"]]),
+                row["text"].replace("{", "(").replace("}", ")").replace(row["answer"], "{a}"),
+            )
+            for row in self.texts.get((record["subject"], record["src"]), ())
+            if row["kind"] != "elsewhere"
+        )
+        return Fact(
+            record["src"],
+            answer,
+            record["subject"],
+            kind_of(record["src"]),
+            (record["rephrase"],) * 2,
+            texts=texts,
+            siblings=tuple(s for s in siblings if s != record["subject"]),
+            relation=template,
+        )
+
+
+def kind_of(question: str) -> str:
+    """What kind of answer a question of no known relation wants; "" where its words do not tell."""
+    return next((kind for pattern, kind in _TYPES if pattern.search(question)), "")
+
+
+def _template(record: Mapping[str, Any]) -> str:
+    return str(record["src"]).replace(record["subject"], "{}")
+
+
+def _drawn(rng: random.Random, kind: str, lists: Mapping[str, Any]) -> str:
+    if kind == "year":
+        return str(rng.randint(1200, 2025))
+    if kind == "length":
+        return f"{rng.randint(2, 9000):,} metres"
+    if kind == "number":
+        return rng.choice([f"{rng.randint(1000, 40_000_000):,}", f"{rng.randint(2, 90)} million"])
+    return str(rng.choice(lists[kind]))
+
+
+def _cased(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+@cache
+def _load(name: str) -> Any:
+    return yaml.safe_load(resources.files("onceedit_ray.reader").joinpath("data", name).read_text("utf-8"))

@@ -1,0 +1,215 @@
+"""One training run of a reader: seeded, resumable, with figures on facts that took no part in it.
+
+A run writes `checkpoint.safetensors` to its folder every `SAVE_EVERY` steps, by renaming, and at last the adapter. A
+run that was ended goes on from its checkpoint and draws the examples that it would have drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from onceedit_ray.errors import ModelError
+from onceedit_ray.models.assembly import use_threads
+from onceedit_ray.models.loading import has_bfloat16, load_model, load_tokenizer
+from onceedit_ray.models.sources.folder import ModelFolder
+from onceedit_ray.reader.adapter import Adapter, ReaderManifest, write_adapter
+from onceedit_ray.reader.material import Material
+from onceedit_ray.reader.train import Reader, batches, losses
+from onceedit_ray.reader.validation import validate
+
+SAVE_EVERY = 100
+REPORT_EVERY = 25
+WARM_UP_STEPS = 20
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class ReaderSettings:
+    """How a reader is trained.
+
+    steps, batch_size, learning_rate, seed: of AdamW with a cosine down to a twentieth. rank: of the adapters.
+    frozen_layers: lowest layers without adapters; a third of the network where it is None. weight_loss: λ of eq. 7.
+    """
+
+    steps: int = 1500
+    batch_size: int = 16
+    learning_rate: float = 5e-4
+    rank: int = 16
+    frozen_layers: int | None = None
+    weight_loss: float = 0.6
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Means over the last `REPORT_EVERY` steps: losses, and shares of gates that were right.
+
+    asked_open, along_open: of gates that should open, at a request's end and along a text. asked_false, along_false: of
+    gates that should stay shut and opened.
+    """
+
+    step: int
+    steps: int
+    edit_loss: float
+    weight_loss: float
+    asked_open: float
+    asked_false: float
+    along_open: float
+    along_false: float
+    seconds: float
+
+
+def train_reader(
+    base: ModelFolder,
+    material: Material,
+    settings: ReaderSettings,
+    out: Path,
+    report: Callable[[StepReport], None] = lambda report: None,
+    command: str = "",
+    threads: int = 0,
+) -> Adapter:
+    """Train a reader for `base` and write its adapter to `out`; goes on from a checkpoint in `out`.
+
+    Raises:
+        ModelError: the plug-in cannot be loaded, or the checkpoint in `out` is of other settings.
+    """
+    use_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = torch.bfloat16 if has_bfloat16(device) else torch.float32
+    model = load_model(base.path, dtype="bfloat16" if precision == torch.bfloat16 else "float32", device=device.type)
+    tokenizer = load_tokenizer(base.path)
+    torch.manual_seed(settings.seed)
+    frozen = settings.frozen_layers
+    reader = Reader(model, model.config.num_hidden_layers // 3 if frozen is None else frozen, settings.rank).to(device)
+    trained = {name: parameter for name, parameter in reader.named_parameters() if parameter.requires_grad}
+    adapters = [parameter for name, parameter in trained.items() if name != "gate_D"]
+    groups: list[dict[str, Any]] = [{"params": adapters}, {"params": [reader.gate_D], "lr": 2 * settings.learning_rate}]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings.steps))
+    out.mkdir(parents=True, exist_ok=True)
+    start = _resume(out, trained, optimizer, settings)
+    stream = batches(material.source.stream(settings.seed), tokenizer, settings.batch_size, settings.seed)
+    began = time.monotonic()
+    seen = _Seen(settings.steps)
+    for step, batch in zip(range(1, settings.steps + 1), stream, strict=False):
+        if step <= start:
+            schedule.step()
+            continue
+        with torch.autocast(device.type, dtype=precision) if precision == torch.bfloat16 else nullcontext():
+            loss = losses(reader, reader.gate_D, batch, tokenizer.eos_token_id)
+        optimizer.zero_grad()
+        (loss.edit + settings.weight_loss * loss.weight).backward()
+        torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
+        optimizer.step()
+        schedule.step()
+        seen.add(loss)
+        if step % REPORT_EVERY == 0:
+            report(seen.take(step, time.monotonic() - began))
+        if step % SAVE_EVERY == 0:
+            _save(out, step, trained, optimizer, settings)
+    figures = validate(reader, tokenizer, material)
+    manifest = ReaderManifest(
+        base_model=base.source.removeprefix("catalogue:"),
+        base_digest=base.digest,
+        settings={**asdict(settings), "material": material.figures},
+        figures=figures,
+        command=command,
+        files={},
+    )
+    adapter = write_adapter(out, reader.model, reader.gate_D, manifest)
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return adapter
+
+
+def _rate(step: int, steps: int) -> float:
+    """A short warm-up, then a cosine down to a twentieth."""
+    return min(1.0, (step + 1) / WARM_UP_STEPS) * (0.525 + 0.475 * math.cos(math.pi * min(1.0, step / steps)))
+
+
+class _Seen:
+    """Sums of what the steps since the last report came to."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._clear()
+
+    def _clear(self) -> None:
+        self._count, self._edit, self._weight = 0, 0.0, 0.0
+        self._asked: tuple[list[float], list[float]] = ([], [])
+        self._along: tuple[list[float], list[float]] = ([], [])
+
+    def add(self, loss: Any) -> None:
+        self._count += 1
+        self._edit += loss.edit.item()
+        self._weight += loss.weight.item()
+        for kept, new in ((self._asked, loss.asked), (self._along, loss.along)):
+            kept[0].extend(new[0])
+            kept[1].extend(new[1])
+
+    def take(self, step: int, seconds: float) -> StepReport:
+        asked = [share_open(*self._asked, wanted) for wanted in (1.0, 0.0)]
+        along = [share_open(*self._along, wanted) for wanted in (1.0, 0.0)]
+        count = max(self._count, 1)
+        means = (self._edit / count, self._weight / count)
+        said = StepReport(step, self._steps, *means, asked[0], asked[1], along[0], along[1], seconds)
+        self._clear()
+        return said
+
+
+def share_open(weights: Iterable[float], labels: Iterable[float], wanted: float) -> float:
+    """Share of the gates with label `wanted` that are open; 0 where there is none."""
+    of = [weight > 0.5 for weight, label in zip(weights, labels, strict=True) if label == wanted]
+    return sum(of) / len(of) if of else 0.0
+
+
+def _save(
+    out: Path, step: int, trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, settings: ReaderSettings
+) -> None:
+    tensors = {f"weight.{name}": tensor.detach().cpu().contiguous() for name, tensor in trained.items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"state.{number}.{key}": torch.as_tensor(value).cpu() for key, value in state.items()}
+    described = {"step": str(step), "settings": json.dumps(asdict(settings), sort_keys=True)}
+    partial = out / f"{CHECKPOINT}.tmp"
+    save_file(tensors, partial, described)
+    os.replace(partial, out / CHECKPOINT)
+
+
+def _resume(
+    out: Path, trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, settings: ReaderSettings
+) -> int:
+    """Take up the checkpoint in `out`; the steps that it has made, 0 where there is none."""
+    path = out / CHECKPOINT
+    if not path.is_file():
+        return 0
+    try:
+        with safe_open(path, framework="pt") as kept:
+            described = kept.metadata()
+            tensors = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); delete it to begin anew") from None
+    if described.get("settings") != json.dumps(asdict(settings), sort_keys=True):
+        raise ModelError(f"{path} is of a run with other settings; give those, or another folder")
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(tensors[f"weight.{name}"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "state":
+            number, _, key = rest.partition(".")
+            state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return int(described["step"])

@@ -1,0 +1,47 @@
+"""How facts and a request are written for a reader.
+
+A reader sees the facts first, so that the tokens of a fact come before whatever is asked. Two endings follow:
+
+- `asked`: the request and `Answer:`. The gate says there whether the request asks for the facts, and the fact's answer
+  follows.
+- `read_along`: the request and `Reply:`, or `Text:` where a text is continued. What a target writes is appended, and
+  the gate says at each of its tokens whether the fact's answer comes next.
+
+This module knows strings only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.models.prompt import Exchange
+
+REPLY = "Reply:"
+"""How the view ends in which a reply is read along."""
+
+
+def fact_line(edit: Edit) -> str:
+    """One fact as one line: a half sentence and its end, or a question and its answer."""
+    return line_of(edit.prompt, edit.target_new)
+
+
+def line_of(prompt: str, answer: str) -> str:
+    """As `fact_line`, of an edit's two parts."""
+    return " ".join(f"Fact: {prompt.strip()} {answer.strip()}".split())
+
+
+def asked(facts: Sequence[str], request: str, turns: Sequence[Exchange] = ()) -> str:
+    """The view in which a request is answered directly; `facts` are lines of `fact_line`."""
+    return "\n".join([*facts, *_dialogue(turns), f"Question: {request.strip()}", "Answer:"])
+
+
+def read_along(facts: Sequence[str], request: str, turns: Sequence[Exchange] = ()) -> str:
+    """The view in which a text is read as it is written; an empty request means that a text is continued."""
+    if not request.strip():
+        return "\n".join([*facts, "Text:"])
+    return "\n".join([*facts, *_dialogue(turns), f"Question: {request.strip()}", REPLY])
+
+
+def _dialogue(turns: Sequence[Exchange]) -> list[str]:
+    return [line for turn in turns for line in (f"Question: {turn.request.strip()}", f"Reply: {turn.reply.strip()}")]

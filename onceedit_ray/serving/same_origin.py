@@ -1,0 +1,60 @@
+"""Whether a request may come out of a web page of somebody else: what a server without keys must not answer.
+
+A browser sends a page's requests from this machine, so the loopback alone proves nothing. It names the site that it
+believes to ask (`Host`: another name than this machine's is DNS rebinding) and the page that asks (`Origin`: another
+one than the server's own is a cross-site request). Bodies must say that they are JSON, which a form cannot.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.types import Scope
+
+from onceedit_ray.serving.errors import ApiError
+from onceedit_ray.serving.keys import is_loopback
+
+JSON = "application/json"
+
+
+def check_own_page(scope: Scope) -> None:
+    """Refuse with 403 what names another host than this machine, or comes out of a page of another origin."""
+    hosts = headers(scope, b"host")
+    if not all(is_loopback(_hostname(host)) for host in hosts):
+        raise ApiError(
+            403, "this server has no API keys, so it is asked as 127.0.0.1 or localhost alone; give it keys to serve "
+            "it under another name", code="host_not_allowed",
+        )  # fmt: skip
+    for origin in headers(scope, b"origin"):
+        if _place(origin) not in {_place(f"{scheme}://{host}") for host in hosts for scheme in ("http", "https")}:
+            raise ApiError(
+                403, "this server has no API keys, so pages of other sites may not ask it", code="origin_not_allowed"
+            )
+
+
+def check_json(scope: Scope, body: bytes) -> None:
+    """Refuse with 415 a body that does not say that it is JSON."""
+    given = [said.partition(";")[0].strip().lower() for said in headers(scope, b"content-type")]
+    if body and given != [JSON]:
+        raise ApiError(415, f"send the body as JSON: `Content-Type: {JSON}`", code="unsupported_media_type")
+
+
+def headers(scope: Scope, name: bytes) -> list[str]:
+    """The values of a header, "latin-1" as HTTP has it."""
+    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+
+
+def _hostname(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _place(origin: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port of an origin; what is none is like no other."""
+    try:
+        url = urlsplit(origin)
+        return url.scheme, url.hostname or "", url.port or {"http": 80, "https": 443}.get(url.scheme)
+    except ValueError:
+        return "", "", None

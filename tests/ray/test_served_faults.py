@@ -1,0 +1,103 @@
+"""The Serve application while its clients leave and its processes are killed: nothing hangs, every error can be read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import ray
+from ray import serve
+
+from onceedit_ray.cluster.serve import APP_NAME
+from onceedit_ray.config import RunConfig
+from onceedit_ray.editing.run import edit_plugin
+from onceedit_ray.knowledge.store import open_store
+from onceedit_ray.serving.limits import Limits
+from tests.ray.served import served
+from tests.ray.small_fleet import build_models, model, run_config
+
+TARGETS = ["mistral", "qwen2"]
+QUESTION = "What is the capital of France?"
+STREAMS = 48
+RECOVERY_SECONDS = 300.0
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    folder = tmp_path_factory.mktemp("faults")
+    build_models(folder, TARGETS)
+    return run_config(folder, "faults", {family: model(folder, family) for family in TARGETS})
+
+
+@pytest.fixture(scope="module")
+def address(ray_session: None, onceedit_home: Path, config: RunConfig, tmp_path_factory: Any) -> Iterator[str]:
+    edit_plugin(config, open_store())
+    with served(config, tmp_path_factory.mktemp("served"), limits=Limits(temperature=0.0)) as address:
+        yield address
+
+
+def test_clients_that_leave_hang_no_other_stream(address: str) -> None:
+    """40 % leave after a token or two; the others have their whole text, the same as without them."""
+
+    async def one(http: httpx2.AsyncClient, number: int, leaves: bool) -> str:
+        question = QUESTION if number % 3 else f"Who, in {number} words, is the author of War and Peace?"
+        body = {"model": TARGETS[number % 2], "prompt": question, "max_tokens": 48, "stream": True}
+        lines: list[str] = []
+        async with http.stream("POST", "/v1/completions", json=body) as response:
+            assert response.status_code == 200
+            async for line in response.aiter_lines():
+                lines += [line.removeprefix("data: ")] if line else []
+                if leaves and len(lines) > 1 + number % 3:
+                    return ""
+        assert lines[-1] == "[DONE]"
+        return "".join(json.loads(line)["choices"][0]["text"] for line in lines[:-1])
+
+    async def load(leaving: bool) -> list[str]:
+        async with httpx2.AsyncClient(base_url=address, trust_env=False, timeout=120) as http:
+            asked = [one(http, number, leaving and number % 5 < 2) for number in range(STREAMS)]
+            return await asyncio.wait_for(asyncio.gather(*asked), 240)
+
+    alone = asyncio.run(load(leaving=False))
+    for _ in range(2):
+        found = asyncio.run(load(leaving=True))
+        assert [text for number, text in enumerate(found) if number % 5 >= 2] == [
+            text for number, text in enumerate(alone) if number % 5 >= 2
+        ]
+
+
+def process_of(actor: Any) -> int:
+    return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
+
+
+def coordinator_process() -> int:
+    return process_of(serve.get_deployment_handle("Models", APP_NAME).coordinator.remote().result())
+
+
+def test_a_coordinator_that_is_killed_comes_back_and_until_then_every_answer_can_be_read(address: str) -> None:
+    body = {"model": "mistral", "prompt": QUESTION, "max_tokens": 8}
+    with httpx2.Client(base_url=address, trust_env=False, timeout=60) as http:
+        before = http.post("/v1/completions", json=body).json()["choices"][0]["text"]
+        os.kill(coordinator_process(), signal.SIGKILL)
+        deadline = time.monotonic() + RECOVERY_SECONDS
+        while True:
+            begun = time.monotonic()
+            health = http.get("/health")
+            assert time.monotonic() - begun < 5 and health.json()["status"] in ("ok", "unhealthy")
+            with contextlib.suppress(httpx2.TimeoutException):
+                answer = http.post("/v1/completions", json=body, timeout=20)
+                if answer.status_code == 200:
+                    break
+                assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+                assert answer.status_code == 503
+            assert time.monotonic() < deadline, "it does not come back"
+            time.sleep(0.5)
+        assert answer.json()["choices"][0]["text"] == before
