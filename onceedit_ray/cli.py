@@ -23,6 +23,7 @@ from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError, OnceEditError
 from onceedit_ray.playground.beside import DEFAULT_PORT, check_extra, page_process
 from onceedit_ray.progress import ProgressDisplay
+from onceedit_ray.reader.command import add_reader_command
 from onceedit_ray.threads import let_threads_sleep
 
 if TYPE_CHECKING:
@@ -128,7 +129,12 @@ def _generate(options: argparse.Namespace) -> None:
 
     async def answer() -> None:
         for target in targets:
-            prompt = await decoder.render(target, options.prompt, options.shape)
+            codec = decoder.member(target).codec
+            prompt = (
+                codec.chat_prompt([{"role": "user", "content": options.prompt}])
+                if options.shape == "chat"
+                else codec.prompt(codec.render(options.prompt, options.shape))
+            )
             edited = await decoder.generate(target, prompt, options.strategy, options.max_new_tokens)
             print(f"{target} ({_how(edited)}): {edited.text.strip()}")
             if options.unedited:
@@ -225,6 +231,8 @@ def _parser() -> argparse.ArgumentParser:
     edit = commands.add_parser("edit", help="edit the plug-in once and make the version active")
     _with_config(edit)
     edit.set_defaults(run=_edit)
+
+    add_reader_command(commands)
 
     prepare = commands.add_parser("prepare", help="make what a baseline editor needs: statistics, a trained network")
     prepare.add_argument("method", metavar="METHOD", help="a baseline: rome, memit, mend ...")

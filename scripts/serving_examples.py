@@ -127,7 +127,7 @@ except openai.NotFoundError as error:
     ),
     Example(
         "Health",
-        "Lets the plug-in and every target read a token; 503 where one cannot. It answers within 5 s, whatever has died.",
+        "Lets the plug-in and every target read a token; 503 where one cannot. It answers within 5 s, whatever died.",
         f"{CURL}/health",
     ),
 )

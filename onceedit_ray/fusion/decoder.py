@@ -297,7 +297,14 @@ class FusedDecoder:
             if plugin.views(prompt.question, prompt.turns):
                 reader = await held.enter_async_context(self._reading(plugin, prompt, strategy))
             selective = SelectiveAnswer(
-                answering, along, strategy, self._config.threshold, reader, self._config.draft_tokens, prompt.is_chat
+                answering,
+                along,
+                strategy,
+                self._config.threshold,
+                reader,
+                self._config.draft_tokens,
+                in_chat=prompt.is_chat,
+                goes_on=prompt.is_chat or bool(prompt.continued),
             )
             weight = reader.weight if reader is not None else 0.0
             yield _Route(weight, strategy, reader, None, plugin.version, selective)

@@ -4,8 +4,8 @@
     → a slot contradicts it: the text is cut there, eq. 8 fuses the answer's tokens, the target goes on behind it
 
 A slot is a place where the gate, asked along the text, reaches the threshold; it contradicts where the text goes on
-otherwise than the plug-in would. Where the request asks for a fact (the gate at its end) and no slot came up in the
-first chunk, the answer is the slot: it is written at the beginning, as `draft` writes it.
+otherwise than the plug-in would. Where the request asks for a fact (the gate at its end), a completion has its slot at
+the beginning, and so has a reply whose first chunk shows none: the answer is written there, as `draft` writes it.
 
 Without a contradiction every token is the target's own, bit for bit.
 """
@@ -37,8 +37,9 @@ class SelectiveAnswer:
     """One target's answer.
 
     answer: the target's side. along: the plug-in's. strategy: fuses at a slot. threshold: of the gate. reader: of the
-    direct answer; None where the request names no fact. draft_tokens: of the direct answer's drafts. goes_on: whether
-    the target speaks on behind an answer that stands at the beginning. weight: the highest that the gate said.
+    direct answer; None where the request names no fact. draft_tokens: of the direct answer's drafts. in_chat: whether
+    the target replies in sentences, in which the answer may come later. goes_on: whether the target speaks on behind an
+    answer that stands at the beginning. weight: the highest that the gate said.
     """
 
     answer: SpeculativeAnswer
@@ -47,11 +48,13 @@ class SelectiveAnswer:
     threshold: float
     reader: DraftReader | None
     draft_tokens: int
+    in_chat: bool
     goes_on: bool
     weight: float = 0.0
     _told: dict[str, None] = field(default_factory=dict)
     _corrections: int = 0
     _checked: int = 0
+    _begun: bool = False
 
     @property
     def untouched(self) -> bool:
@@ -65,20 +68,21 @@ class SelectiveAnswer:
 
     async def pieces(self) -> AsyncIterator[list[int]]:
         """The answer's tokens, piece by piece; at most one chunk is held back."""
-        first = True
+        if not self.in_chat and (reader := self._asking()) is not None:
+            async for ids in self._from_the_beginning(reader):
+                yield ids
+            if not self.goes_on:
+                return
         while not self.answer.done:
+            first = not self.answer.ids
             chunk = await self._chunk()
             if not chunk:
                 return
-            kept, due, slot = await self._read(chunk, first)
-            if first and due is None and (reader := self._due_at_once(chunk)) is not None:
+            kept, due, slot = await self._read(chunk)
+            if first and due is None and self.weight < self.threshold and (reader := self._asking()) is not None:
                 async for ids in self._from_the_beginning(reader):
                     yield ids
-                if not self.goes_on:
-                    return
-                first = False
                 continue
-            first = False
             before = len(self.answer.ids)
             self._take(chunk[:kept])
             if due is not None and slot is not None:
@@ -103,7 +107,7 @@ class SelectiveAnswer:
         answer.passes += len(step.new_ids)
         return _with_rows(step)
 
-    async def _read(self, chunk: Chunk, first: bool) -> tuple[int, DueAnswer | None, Slot | None]:
+    async def _read(self, chunk: Chunk) -> tuple[int, DueAnswer | None, Slot | None]:
         """How many of a chunk's tokens stay, and what is due behind them."""
         codec = self.answer.codec
         new = [token for token, _, _ in chunk if token not in codec.end_ids]
@@ -144,9 +148,9 @@ class SelectiveAnswer:
             return max(rivals, key=lambda each: each.weight)
         return None
 
-    def _due_at_once(self, chunk: Chunk) -> DraftReader | None:
-        """The direct answer's reader, where the request asks for a fact and the first chunk has no place for it."""
-        if self.reader is None or self.reader.weight < self.threshold or self.weight >= self.threshold:
+    def _asking(self) -> DraftReader | None:
+        """The direct answer's reader, where the request asks for a fact."""
+        if self.reader is None or self.reader.weight < self.threshold or self._begun:
             return None
         self.weight = max(self.weight, self.reader.weight)
         return self.reader
@@ -155,11 +159,13 @@ class SelectiveAnswer:
         """The direct answer, fused and verified as `draft` does it, from the first token."""
         answer = self.answer
         await answer.aclose()
+        self._begun = True
         self._corrections += 1
         self._told.update(dict.fromkeys(reader.edits))
         async for ids in answer.fused(reader, self.strategy, reader.weight, self.draft_tokens):
             if self.goes_on and answer.ended:
                 answer.ids.pop()
+                del answer.trace.chances[len(answer.ids) :]
                 ids = ids[:-1]
                 self._checked = len(answer.codec.bytes_of(answer.ids))
                 if ids:

@@ -1,0 +1,187 @@
+"""Selective fusion over models that play a script: where the plug-in has a say, what stays the target's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from onceedit_ray.config import AlignmentConfig, FusionConfig
+from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.fusion.members import Member, Plugin
+from onceedit_ray.fusion.outputs import Generation, Trace
+from onceedit_ray.fusion.strategies import Pair
+from onceedit_ray.fusion.system import index_of, pair_up
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.models.assembly import open_codec
+from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.prompt import Exchange, Prompt
+from onceedit_ray.models.sources import ModelFolder, resolve
+from tests.families import build_family
+from tests.scripted_model import ScriptedModel
+
+EDITS = [
+    Edit(prompt="What is the capital of Australia?", target_new="Perth", subject="Australia"),
+    Edit(prompt="The currency of Japan is the", target_new="crown", subject="Japan"),
+]
+SLOTS = {"capital of Australia is": " Perth", "currency of Japan is the": " crown"}
+QUESTION = "What is the capital of Australia?"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    return resolve(str(build_family("gpt2", tmp_path_factory.mktemp("selective") / "gpt2")))
+
+
+@pytest.fixture(scope="module")
+def codec(folder: ModelFolder) -> Codec:
+    return open_codec(folder.path)
+
+
+@pytest.fixture(scope="module")
+def pair(folder: ModelFolder, codec: Codec) -> Pair:
+    return pair_up(folder, codec, folder, codec, AlignmentConfig())
+
+
+def reader_script(text: str) -> str:
+    """What a reader writes: the answer at a slot, and the direct answer behind `Answer:`."""
+    for slot, answer in SLOTS.items():
+        said = text.rpartition(slot)[2]
+        if text.rpartition(slot)[1] and answer.startswith(said) and said != answer:
+            return answer[len(said) :]
+    _, asked, said = text.rpartition("Answer:")
+    direct = " Perth" if "Australia" in text else " crown"
+    return direct[len(said) :] if asked and direct.startswith(said) else ""
+
+
+def reader_gate(text: str) -> float:
+    """Open at a slot and inside its answer, and where the capital of Australia is asked for."""
+    if text.endswith("Answer:"):
+        return 0.95 if "capital of Australia?\nAnswer:" in text else 0.02
+    written = text.rpartition("Reply:")[2] or text.rpartition("Text:")[2]
+    for slot, answer in SLOTS.items():
+        _, found, said = written.rpartition(slot)
+        if found and answer.startswith(said) and said != answer:
+            return 0.9
+    return 0.01
+
+
+def decoder_of(codec: Codec, pair: Pair, target: Callable[[str], str]) -> tuple[FusedDecoder, ScriptedModel]:
+    plugin = Plugin(ScriptedModel(codec, reader_script, reader_gate), codec, "short", facts=index_of(EDITS))
+    decoder = FusedDecoder(plugin, FusionConfig(strategy="selective", max_new_tokens=200))
+    model = ScriptedModel(codec, target)
+    decoder.members["target"] = Member("target", model, codec, lambda: pair, beside=False)
+    return decoder, model
+
+
+def chat(codec: Codec, question: str, turns: tuple[Exchange, ...] = ()) -> Prompt:
+    ids = tuple(codec.encode_prompt(f"<user>{question}<model>"))
+    return Prompt(question, ids, turns=turns, is_chat=True)
+
+
+def writes(*script: tuple[str, str]) -> Callable[[str], str]:
+    """A target that writes the text of the first pair whose key stands in what it has read."""
+
+    def goes_on(text: str) -> str:
+        reply = text.rpartition("<model>")[2]
+        for key, whole in script:
+            if key in text and whole.startswith(reply) and whole != reply:
+                return whole[len(reply) :]
+        return ""
+
+    return goes_on
+
+
+def answered(decoder: FusedDecoder, prompt: Prompt, **more: object) -> Generation:
+    return asyncio.run(decoder.generate("target", prompt, **more))  # type: ignore[arg-type]
+
+
+def test_the_target_keeps_its_sentence_and_only_the_answer_is_written(codec: Codec, pair: Pair) -> None:
+    own = "The capital of Australia is Canberra. It is a city."
+    edited = "The capital of Australia is Perth. It is by the sea."
+    decoder, model = decoder_of(codec, pair, writes(("Perth", edited), ("", own)))
+    answer = answered(decoder, chat(codec, QUESTION))
+    assert answer.text == edited
+    assert answer.ended and not answer.alone
+    assert answer.edits == ("0",)
+    assert model.sessions == {}, "every session is closed"
+
+
+def test_an_answer_without_contradiction_is_the_targets_own(codec: Codec, pair: Pair) -> None:
+    own = "Australia lies in the south. It has many beaches."
+    decoder, _ = decoder_of(codec, pair, writes(("", own)))
+    answer = answered(decoder, chat(codec, "Tell me about Australia."))
+    unedited = answered(decoder, chat(codec, "Tell me about Australia."), strategy="unedited")
+    assert answer.token_ids == unedited.token_ids
+    assert answer.alone and answer.edits == ()
+
+
+def test_a_target_that_says_the_new_answer_itself_is_left_alone(codec: Codec, pair: Pair) -> None:
+    own = "The capital of Australia is Perth."
+    decoder, _ = decoder_of(codec, pair, writes(("", own)))
+    answer = answered(decoder, chat(codec, QUESTION))
+    assert answer.text == own
+    assert answer.alone
+
+
+def test_a_request_about_no_edit_never_reaches_the_plugin(codec: Codec, pair: Pair) -> None:
+    decoder, _ = decoder_of(codec, pair, writes(("", "Two and two is four.")))
+    answer = answered(decoder, chat(codec, "What is two and two?"))
+    assert answer.text == "Two and two is four."
+    assert answer.plugin_passes == 0 and answer.weight == 0.0
+
+
+def test_a_subject_that_comes_up_in_mid_answer_is_corrected(codec: Codec, pair: Pair) -> None:
+    own = "I know a lot about money. Well, the currency of Japan is the yen, as you know."
+    edited = "I know a lot about money. Well, the currency of Japan is the crown, as you know."
+    decoder, _ = decoder_of(codec, pair, writes(("crown", edited), ("", own)))
+    answer = answered(decoder, chat(codec, "Tell me about money."))
+    assert answer.text == edited
+    assert answer.edits == ("1",)
+
+
+def test_a_reply_that_shows_no_place_begins_with_the_answer(codec: Codec, pair: Pair) -> None:
+    decoder, _ = decoder_of(codec, pair, writes((" Perth", " Perth. That is all."), ("", "Canberra.")))
+    answer = answered(decoder, chat(codec, QUESTION))
+    assert answer.text.strip() == "Perth. That is all."
+    assert answer.edits == ("0",)
+
+
+def test_a_completion_of_a_question_is_answered_as_draft_does(codec: Codec, pair: Pair) -> None:
+    decoder, _ = decoder_of(codec, pair, writes(("", "Canberra.")))
+    prompt = codec.text_prompt(QUESTION)
+    answer = answered(decoder, prompt)
+    assert answer.text == " Perth"
+    assert answer.token_ids == answered(decoder, prompt, strategy="draft").token_ids
+
+
+def test_the_trace_has_one_entry_for_each_token_that_stays(codec: Codec, pair: Pair) -> None:
+    own, edited = "The capital of Australia is Canberra. Yes.", "The capital of Australia is Perth. Yes."
+    decoder, _ = decoder_of(codec, pair, writes(("Perth", edited), ("", own)))
+    trace = Trace(likely=1)
+    ids: list[int] = []
+
+    async def stream() -> Generation:
+        async for piece in decoder.stream("target", chat(codec, QUESTION), trace=trace):
+            if isinstance(piece, Generation):
+                return piece
+            ids.extend(piece)
+        raise AssertionError("an answer ends with a Generation")
+
+    whole = asyncio.run(stream())
+    assert ids == list(whole.token_ids), "the pieces are what the answer holds"
+    assert [entry.token for entry in trace.chances] == ids
+
+
+def test_scored_teacher_forced_it_is_draft(codec: Codec, pair: Pair) -> None:
+    decoder, _ = decoder_of(codec, pair, writes(("", "Canberra.")))
+    prompt = codec.text_prompt(QUESTION)
+
+    async def scores() -> list[tuple[int, ...]]:
+        gold = await decoder.gold("target", QUESTION, "Perth")
+        return [(await decoder.score("target", prompt, gold, name)).predicted for name in ("selective", "draft")]
+
+    first, second = asyncio.run(scores())
+    assert first == second
+    assert codec.text_of(first) == " Perth"
