@@ -51,20 +51,28 @@ def speed_up_linear_maps(model: PreTrainedModel) -> None:
 class _Watched(nn.Linear):
     """A linear map that notes when its weight is read from outside."""
 
+    was_read: bool
+
     @property
-    def weight(self) -> Tensor:
+    def weight(self) -> Tensor:  # type: ignore[override]
         self.was_read = True
-        return self._parameters["weight"]
+        return self._own_weight
+
+    @property
+    def _own_weight(self) -> Tensor:
+        weight = self._parameters["weight"]
+        assert weight is not None, "a linear map has a weight"
+        return weight
 
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self._parameters["weight"], self.bias)
+        return nn.functional.linear(x, self._own_weight, self.bias)
 
 
 def _read_by_the_network(model: PreTrainedModel, maps: Sequence[tuple[str, nn.Module]]) -> set[str]:
     """The last names of maps whose weight a pass of `model` reads itself, found by running a prompt and a token."""
     for _, module in maps:
         module.__class__ = _Watched
-        module.was_read = False
+        setattr(module, "was_read", False)  # noqa: B010  # a buffer or a parameter it is not
     try:
         with torch.inference_mode():
             ids_1N = torch.tensor([[1, 2, 3]], device=model.device)
