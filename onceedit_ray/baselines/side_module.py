@@ -40,15 +40,23 @@ def mlp_at(model: PreTrainedModel, depth: float) -> Mlp:
     """
     mlps = find_mlps(model)
     mlp = mlps[layer_at(len(mlps), depth, rounded=False)]
-    ids_BT = torch.zeros(2, 3, dtype=torch.long, device=model.device)
-    (given,) = module_inputs(model, [mlp.projection], ids_BT, torch.ones_like(ids_BT))
-    # The layer itself (OPT) or a mixture around a shared expert flattens rows and positions into one.
-    if given.shape[:-1] != ids_BT.shape:
+    # OPT's layer itself flattens rows and positions into one, and so does a mixture around a shared expert.
+    if mlp.path == mlp.layer_path or not _is_given_rows(model, mlp):
         raise ModelError(
             f"{mlp.projection_path} of {type(model).__name__} is given no rows of positions (a mixture of experts, or "
             "no MLP of its own); choose an editor that changes weights"
         )
     return mlp
+
+
+def _is_given_rows(model: PreTrainedModel, mlp: Mlp) -> bool:
+    """Whether what enters the MLP has rows of positions, found by a pass; a model without weights does for it."""
+    ids_BT = torch.zeros(2, 3, dtype=torch.long, device=model.device)
+    mask = torch.ones_like(ids_BT)
+    if model.device.type == "meta":  # transformers reads values of a mask by position, not of one by pair
+        mask = torch.zeros(2, 1, 3, 3, dtype=model.dtype, device=model.device)
+    (given,) = module_inputs(model, [mlp.projection], ids_BT, mask)
+    return given.shape[:-1] == ids_BT.shape
 
 
 def prompt_end(question: Question, positions: int) -> int | None:
