@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from onceedit_ray.baselines.activations import module_inputs
+from onceedit_ray.baselines.activations import module_inputs, whole_mask
 from onceedit_ray.baselines.edited_model import EditedModel, Question, read_edit, saved_modules
 from onceedit_ray.baselines.mlps import Mlp, find_mlps, layer_at
 from onceedit_ray.baselines.teacher_forcing import OUTSIDE, AnswerBatch
@@ -52,10 +52,7 @@ def mlp_at(model: PreTrainedModel, depth: float) -> Mlp:
 def _is_given_rows(model: PreTrainedModel, mlp: Mlp) -> bool:
     """Whether what enters the MLP has rows of positions, found by a pass; a model without weights does for it."""
     ids_BT = torch.zeros(2, 3, dtype=torch.long, device=model.device)
-    mask = torch.ones_like(ids_BT)
-    if model.device.type == "meta":  # transformers reads values of a mask by position, not of one by pair
-        mask = torch.zeros(2, 1, 3, 3, dtype=model.dtype, device=model.device)
-    (given,) = module_inputs(model, [mlp.projection], ids_BT, mask)
+    (given,) = module_inputs(model, [mlp.projection], ids_BT, whole_mask(model, ids_BT))
     return given.shape[:-1] == ids_BT.shape
 
 
