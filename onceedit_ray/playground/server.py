@@ -19,7 +19,7 @@ from onceedit_ray.serving.keys import KEYS_VARIABLE, is_loopback
 TITLE = "OnceEdit playground"
 KEYS_KEPT = 600.0
 """Seconds for which the keys of a tab are kept after it was closed."""
-RECONNECT_SECONDS = 10.0
+RECONNECT_SECONDS = 20.0
 """For which a tab may be out of reach before it counts as closed, and its questions are stopped."""
 GOODBYE_SECONDS = 2
 """For which open tabs keep the process that is told to end."""
