@@ -7,9 +7,10 @@ no answer at OpenAI's either, are taken as they are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, field_validator, model_validator
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Temperature = Annotated[Finite, Field(ge=0, le=2)]
@@ -152,12 +153,22 @@ class TextPart(_Strict):
 
 
 class Message(_Strict):
-    """One turn of a chat; `developer` is another name for `system`.
+    """What is said to the model; `developer` is another name for `system`."""
 
-    A reply of OpenAI's library is taken back as its `model_dump()` writes it: with fields for what it does not hold.
-    """
+    role: Literal["system", "developer", "user"]
+    content: str | list[TextPart]
+    name: Annotated[str, Field(max_length=64)] | None = None
 
-    role: Literal["system", "developer", "user", "assistant"]
+    @property
+    def plain(self) -> dict[str, str]:
+        """Role and content as a chat template takes them."""
+        return {"role": "system" if self.role == "developer" else self.role, "content": _text(self.content)}
+
+
+class Reply(_Strict):
+    """What the model said earlier, as `model_dump()` of OpenAI's library writes it: with fields for what it lacks."""
+
+    role: Literal["assistant"]
     content: str | list[TextPart] | None = None
     name: Annotated[str, Field(max_length=64)] | None = None
     refusal: str | None = None
@@ -167,25 +178,20 @@ class Message(_Strict):
     function_call: None = None
     reasoning_content: str | None = None
 
-    @model_validator(mode="after")
-    def _says_something(self) -> Message:
-        if self.content is None and self.role != "assistant":
-            raise ValueError(f"a {self.role}'s message needs 'content'")
-        return self
-
     @property
     def plain(self) -> dict[str, str]:
-        """Role and content as a chat template takes them."""
-        content = self.refusal or "" if self.content is None else self.content
-        if not isinstance(content, str):
-            content = "".join(part.text for part in content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+        """As `Message.plain`."""
+        return {"role": self.role, "content": _text(self.content if self.content is not None else self.refusal or "")}
+
+
+def _text(content: str | Sequence[TextPart]) -> str:
+    return content if isinstance(content, str) else "".join(part.text for part in content)
 
 
 class ChatRequest(_Request):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Annotated[Message | Reply, Discriminator("role")]], Field(min_length=1)]
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
