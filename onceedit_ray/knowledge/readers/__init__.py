@@ -1,8 +1,8 @@
 """Files of edits: one module per dataset format, found by registry.
 
-A format says which fields it has and turns one record into one `Edit`. How records are wrapped (JSON list, JSON
-lines, Parquet) is the business of `knowledge.records`: ZsRE in Parquet reads like ZsRE in JSON. To add a format,
-add a module that registers a `Reader`.
+A format says which fields it has and turns one record into one `Edit`. `knowledge.dataset_records` reads the containers
+(JSON list, JSON lines, Parquet), so ZsRE in Parquet is read like ZsRE in JSON. To add a format, add a module that
+registers a `Reader`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def read_edits(path: str | Path, format: str = "auto") -> list[Edit]:
 
 
 def recognise(file: RecordFile) -> Reader:
-    """The format that knows most of the first record's fields; among equals, the one with fewest fields of its own."""
+    """The format that knows most of the first record's fields; among equals, the one with the fewest fields."""
     fields = file.records[0].fields.keys()
     fitting = [reader for reader in map(READERS.get, READERS.names()) if reader.fits(file)]
     if fitting:
@@ -99,7 +99,7 @@ def _edit(reader: Reader, record: DatasetRecord) -> Edit:
         return reader.edit(record.fields)
     except ValidationError as error:
         details = error.errors()
-        # A wrong name is told before the name that is missing for it.
+        # Report a wrong name before the missing field that it may stand for.
         first = next((each for each in details if each["type"] == "extra_forbidden"), details[0])
         if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
             problem = _unknown(str(first["loc"][0]), reader, record)
@@ -116,7 +116,7 @@ def _unknown(field: str, reader: Reader, record: DatasetRecord) -> str:
 
 
 def _problem(kind: str, message: str, found: object) -> str:
-    """Pydantic's complaint in this package's words."""
+    """Pydantic's error in this package's words."""
     if kind == PROBLEM:
         return message
     expected = {"string_type": "a text in double quotes", "tuple_type": "a list", "model_type": "an object"}

@@ -20,7 +20,7 @@ def plain_edit(fields: Mapping[str, Any]) -> Edit:
 
 
 def _stripped(value: Any) -> Any:
-    """Texts without outer whitespace, down to the depth at which an edit has any."""
+    """Remove outer whitespace from all texts of an edit's fields."""
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, list):
