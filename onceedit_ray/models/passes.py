@@ -1,9 +1,9 @@
-"""Forward passes over sessions: the one place that calls a network while decoding.
+"""Forward passes over sessions. Only this module calls a network while decoding.
 
-Two ways, one interface. `SlotPasses` serves many sessions in one pass, over slots of one cache. `SinglePasses` gives
-each session a cache of its own, for networks whose state is more than keys and values (linear attention, state spaces)
-or which do not take a mask of ours. `passes_for` finds out which it is by trying: a batch must give what its rows give
-alone. No model names, no text, no threads.
+Two implementations of one interface. `SlotPasses` serves many sessions in one pass, over slots of one cache.
+`SinglePasses` gives each session its own cache, for networks whose state is more than keys and values (linear
+attention, state spaces) or which do not accept our masks. `passes_for` chooses by a test: a batch must give the same
+results as its rows alone. No model names, no text, no threads.
 
 Shapes: B rows of a pass, N tokens fed to a row, T positions attended, D width, M chosen positions, V vocabulary.
 """
@@ -24,15 +24,15 @@ from onceedit_ray.models.kv_cache import SlotCache
 ATTENTION = frozenset({"full_attention", "sliding_attention"})
 AGREEMENT = {torch.float32: 1e-3}
 ROUGH_AGREEMENT = 5e-2
-"""Total variation distance up to which two distributions count as one; the second for half precision."""
+"""Total variation distance up to which two distributions count as equal; the second value is for half precision."""
 
 
 @dataclass(frozen=True)
 class PassRow:
     """One session's part of a pass.
 
-    place: its place in the cache. held: positions it holds. ids: tokens fed. rows: last positions whose logits are
-    wanted, at least 1.
+    place: its place in the cache. held: number of positions that it holds. ids: tokens fed. rows: number of last
+        positions whose logits are returned, at least 1.
     """
 
     place: int
@@ -42,7 +42,7 @@ class PassRow:
 
 
 class Passes(Protocol):
-    """Sessions' states and passes over them; `batches` tells whether one pass may have several rows."""
+    """States of sessions and passes over them; `batches`: whether one pass may have several rows."""
 
     batches: bool
 
@@ -53,20 +53,20 @@ class Passes(Protocol):
         """Free a place."""
 
     def copy(self, place: int, length: int) -> tuple[int, int]:
-        """A new place for what the first `length` positions of `place` are, and how many of them it holds."""
+        """A new place with the first `length` positions of `place`, and how many of them it really holds."""
 
     def cut(self, place: int, held: int, keep: int) -> int:
-        """Cut `place` from `held` positions back to `keep`; how many it really holds then: `keep`, or 0."""
+        """Cut `place` from `held` positions back to `keep`; returns how many it holds then: `keep`, or 0."""
 
     def logits(self, rows: Sequence[PassRow]) -> list[Tensor]:
         """One pass; for each row the logits of its last `rows` positions, [N, V]."""
 
     def nbytes(self) -> int:
-        """Bytes of keys and values held."""
+        """Size of the held keys and values in bytes."""
 
 
 def passes_for(model: PreTrainedModel) -> Passes:
-    """The way that suits `model`, found by trying."""
+    """The implementation that works for `model`, found by a test."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ATTENTION)
     if not kinds <= ATTENTION:
@@ -84,7 +84,8 @@ class SlotPasses:
     """Passes over the slots of one cache.
 
     Args:
-        model: the network. masks: how it takes masks: "mapping" for one by kind of layer, "tensor" for one alone.
+        model: the network. masks: form of its attention masks: "mapping" for one mask per kind of layer, "tensor" for a
+            single mask.
     """
 
     def __init__(self, model: PreTrainedModel, masks: str) -> None:
@@ -130,7 +131,7 @@ class SlotPasses:
         return list(logits_1MV[0].split([row.rows for row in rows]))
 
     def _attended(self, positions_BN: Tensor) -> Tensor | dict[str, Tensor]:
-        """What each fed token attends to: its own past, and of it the window only where a layer slides."""
+        """What each fed token attends to: its past, and only its window in sliding-window layers."""
         keys_T = torch.arange(int(positions_BN.max()) + 1, device=positions_BN.device)
         queries_BN1 = positions_BN[:, :, None]
         full = keys_T <= queries_BN1
@@ -156,7 +157,7 @@ class SinglePasses:
         self._model = model
         self._window = getattr(model.config.get_text_config(), "sliding_window", None) or None
         self._caches: dict[int, DynamicCache] = {}
-        self._floors: dict[int, int] = {}  # a sliding-window cache that was cut cannot be cut below this again
+        self._floors: dict[int, int] = {}  # lower limit of further cuts, for a sliding-window cache that was cut
         self._next = 0
 
     def take(self) -> int:
@@ -205,11 +206,11 @@ class SinglePasses:
 
 
 _NOT_MADE_FOR_IT = (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError)
-"""What a network raises that does not take the caches or masks given to it."""
+"""Exceptions of networks that do not accept our caches or masks."""
 
 
 def _agrees(passes: SlotPasses, vocabulary: int) -> bool:
-    """Whether two sessions of different lengths get in one pass what each gets alone."""
+    """Whether two sessions of different lengths get the same results in one pass as alone."""
     prompts = [[token % vocabulary for token in range(start, start + length)] for start, length in ((11, 7), (29, 4))]
     try:
         with torch.inference_mode():
@@ -227,7 +228,7 @@ def _agrees(passes: SlotPasses, vocabulary: int) -> bool:
 
 
 def _runs_alone(passes: SlotPasses, model: PreTrainedModel) -> bool:
-    """Whether a session over a slot gets what the network gives without a cache."""
+    """Whether a session over a slot gets the same results as the network without a cache."""
     ids = [3, 5, 7, 9]
     try:
         with torch.inference_mode():
@@ -249,8 +250,8 @@ def _same(one_NV: Tensor, other_NV: Tensor) -> bool:
 def _head_reads(model: PreTrainedModel, rows_M: Tensor, columns_M: Tensor) -> Iterator[None]:
     """While the block runs, a forward pass of `model` returns the logits of positions (row, column), [1, M, V].
 
-    The output head is the larger half of a small model, so it reads a gathered list of positions instead of every
-    position. What a model does to its logits after the head (soft-capping, scaling) is done by the model itself.
+    The output head is the larger part of a small model, so it is applied to a gathered list of positions only. The
+    model itself applies its later changes to the logits (soft-capping, scaling).
     """
 
     def chosen(head: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
