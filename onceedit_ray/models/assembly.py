@@ -20,7 +20,7 @@ SMALL = 3 * 2**28
 """Bytes of weights below which a model on a CPU decodes with one thread, unless the run file sets the number.
 
 Its matrix products take less time than waking a second thread: a step of
-135 M parameters in bfloat16 takes 18 ms with one thread and 28 ms with two; at 1 GB of weights both take the same time."""
+135 M parameters in bfloat16 takes 18 ms with one thread and 28 ms with two; at 1 GB of weights both are equal."""
 
 
 def open_codec(folder: Path) -> Codec:

@@ -34,7 +34,7 @@ class _Pass:
 
 
 class _SlotLayer(CacheLayerMixin):
-    """Keys and values of one layer, [S, H, T, D] each. A sliding-window layer keeps all positions; its mask is narrower."""
+    """Keys and values of one layer, [S, H, T, D] each. A sliding-window layer keeps all positions and masks them."""
 
     is_sliding = False
     is_croppable = True

@@ -211,7 +211,7 @@ class LocalModel:
             deliver(answers)
 
     def _let_go(self, session: Session, waiting: Sequence[Call | Fork]) -> list[Answer]:
-        """Free a session that was closed. Calls that wait on it get an error, so that their callers do not wait for ever."""
+        """Free a session that was closed. Calls that wait on it get an error, so that no caller waits for ever."""
         lost = SessionLostError(f"session {session.number} of {self._name} was closed; open one again")
         answers: list[Answer] = []
         for item in waiting:
