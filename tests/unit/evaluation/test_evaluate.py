@@ -271,7 +271,7 @@ def test_all_targets_are_scored_and_progress_comes_to_an_end(gpus: float) -> Non
         targets={"one": target, "two": target},
         evaluation=EvaluationConfig(settings=("generation",), drift_limit=1, gate_shapes=("raw",)),
     )
-    lines: list[Any] = []
+    lines: list[str | Count] = []
     records, gate = asyncio.run(evaluate_targets(system, config, [PLAIN], ["G", "G2"], lines.append))
     assert [(record.target, record.strategy, record.property) for record in records] == [
         (target, strategy, of)
