@@ -27,7 +27,7 @@ def in_processes(at_once: int) -> Executor:
 
 
 def _run(at_once: int, cells: Sequence[Cell], results: Path, tell: Tell) -> Iterator[CellEnd]:
-    # Spawned, not forked: torch's threads do not survive a fork. One process for each cell, so that its memory is freed.
+    # Spawned, not forked: torch's threads do not survive a fork. One process for each cell, so that memory is freed.
     context = multiprocessing.get_context("spawn")
     news = News(tell)
     waiting: dict[Future[CellResult], Cell] = {}
