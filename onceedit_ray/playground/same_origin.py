@@ -1,8 +1,8 @@
-"""Who may speak to the page's process: browsers that show this page, and nothing that another page makes them send.
+"""Refuses requests to the page's process that other web pages make a browser send.
 
-NiceGUI's socket takes connections from any origin; here one must come from the page's own. A page that serves this
-machine alone answers only to its names, so that a foreign name which is pointed at 127.0.0.1 opens nothing.
-Every response carries a policy by which the page loads nothing from elsewhere.
+NiceGUI's socket accepts connections from any origin; this middleware accepts only the page's own origin. A page that
+serves only this machine answers only under the machine's local names, so a foreign name that resolves to 127.0.0.1 is
+refused. Every response has a content security policy that lets the page load nothing from other hosts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff
 
 
 class SameOrigin:
-    """ASGI middleware. hosts: the names that the page answers to; none of them: to every name."""
+    """ASGI middleware. hosts: the host names under which the page answers; if empty, it answers under every name."""
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str] = ()) -> None:
         self._app = app
@@ -55,7 +55,7 @@ class SameOrigin:
             await PlainTextResponse("this page answers its own address alone\n", 403)(scope, receive, guarded)
 
     def admits(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request with these headers, named in lower case, comes from the page itself."""
+        """Whether a request with these headers (names in lower case) comes from the page itself."""
         host, origin = headers.get("host", ""), headers.get("origin")
         known = not self._hosts or urlsplit(f"//{host}").hostname in self._hosts
         return known and (origin is None or urlsplit(origin).netloc == host)

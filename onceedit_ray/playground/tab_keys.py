@@ -1,4 +1,4 @@
-"""The two keys of a visitor: kept in the page's process for one browser tab, and nowhere else."""
+"""Holds the two keys of a visitor, only in the page's process and only for one browser tab."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Purpose = Literal["asking", "editing"]
 class TabKeys:
     """The keys of one tab.
 
-    store: where they outlast a reload of the page. Its entries are forgotten some time after they were last written, so
-    `touch` writes them again while the page is open.
+    store: keeps them when the page is reloaded. Its entries expire some time after they were last written, so `touch`
+    writes them again while the page is open.
     """
 
     def __init__(self) -> None:
@@ -21,14 +21,14 @@ class TabKeys:
         self._store: MutableMapping[str, str] = {}
 
     def open(self, store: MutableMapping[str, str]) -> None:
-        """Take the keys that `store` holds, where there are none yet, and keep them there from now on."""
+        """Read the keys from `store` if there are none yet, and keep keys there from now on."""
         self._store = store
         self.asking = self.asking or store.get("asking", "")
         self.editing = self.editing or store.get("editing", "")
         self.touch()
 
     def keep(self, asking: str, editing: str) -> None:
-        """Use these keys from now on; "" is none."""
+        """Use these keys from now on; "" means no key."""
         self.asking, self.editing = asking.strip(), editing.strip()
         self.touch()
 
