@@ -29,6 +29,7 @@ Act = Callable[[Any], Awaitable[None]]
 
 class ItemView(Protocol[Shown]):
     """The view of one item of a list."""
+
     root: Element
 
     def show(self, item: Shown) -> None:
