@@ -27,6 +27,7 @@ from onceedit_ray.reader.command import add_reader_command
 from onceedit_ray.threads import let_threads_sleep
 
 if TYPE_CHECKING:
+    from onceedit_ray.fusion.decoder import FusedDecoder
     from onceedit_ray.fusion.outputs import Generation
 
 DEFAULT_CONFIG = Path("configs/quickstart.yaml")
@@ -129,19 +130,25 @@ def _generate(options: argparse.Namespace) -> None:
 
     async def answer() -> None:
         for target in targets:
-            codec = decoder.member(target).codec
-            prompt = (
-                codec.chat_prompt([{"role": "user", "content": options.prompt}])
-                if options.shape == "chat"
-                else codec.prompt(codec.render(options.prompt, options.shape))
-            )
-            edited = await decoder.generate(target, prompt, options.strategy, options.max_new_tokens)
-            print(f"{target} ({_how(edited)}): {edited.text.strip()}")
-            if options.unedited:
-                own = await decoder.generate(target, prompt, "unedited", options.max_new_tokens)
-                print(f"{target} ({_how(own)}): {own.text.strip()}")
+            for question in options.prompts:
+                if len(options.prompts) > 1:
+                    print(f"\n> {question}")
+                await _ask(decoder, target, question, options)
 
     asyncio.run(answer())
+
+
+async def _ask(decoder: FusedDecoder, target: str, question: str, options: argparse.Namespace) -> None:
+    codec = decoder.member(target).codec
+    prompt = (
+        codec.chat_prompt([{"role": "user", "content": question}])
+        if options.shape == "chat"
+        else codec.prompt(codec.render(question, options.shape))
+    )
+    strategies = ["unedited", options.strategy] if options.unedited else [options.strategy]
+    for strategy in strategies:
+        answer = await decoder.generate(target, prompt, strategy, options.max_new_tokens)
+        print(f"{target} ({_how(answer)}): {answer.text.strip()}")
 
 
 def _how(answer: Generation) -> str:
@@ -246,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.set_defaults(run=_prepare)
 
     generate = commands.add_parser("generate", help="ask one target, or all of them side by side")
-    generate.add_argument("prompt", metavar="PROMPT")
+    generate.add_argument("prompts", nargs="+", metavar="PROMPT")
     generate.add_argument("--model", required=True, metavar="NAME", help="a target of the run file, or 'all'")
     generate.add_argument("--shape", default="raw", choices=["raw", "qa", "template", "chat"], help="how it is asked")
     generate.add_argument("--strategy", help="fusion strategy (default: the run file's)")

@@ -37,6 +37,8 @@ class ModelConfig(_Strict):
     num_gpus: GPUs reserved for its actor; more than one spreads the layers (accelerate `device_map`).
     num_cpus: CPUs reserved for its actor, a scheduling figure; torch uses `threads`.
     threads: torch threads of the model; 0 takes every core, but one for a small model on a CPU (`assembly.SMALL`).
+    context: tokens that its window holds, at most what its configuration states; None takes what model and tokenizer
+        state, and no limit for a network that has none.
     """
 
     model: str = Field(min_length=1)
@@ -44,6 +46,7 @@ class ModelConfig(_Strict):
     num_gpus: float = Field(0.0, ge=0.0)
     num_cpus: float = Field(0.5, gt=0.0)
     threads: int = Field(0, ge=0)
+    context: int | None = Field(None, ge=16)
 
     @field_validator("num_gpus")
     @classmethod

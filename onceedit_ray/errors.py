@@ -29,6 +29,17 @@ class PromptError(ModelError):
     """A prompt cannot be given to a model: it is empty, or its chat template or its vocabulary refuses it."""
 
 
+class UnwritableError(ModelError):
+    """A vocabulary has no token for a text; `at` is the first byte that cannot be written."""
+
+    def __init__(self, message: str, at: int = 0) -> None:
+        super().__init__(message, at)
+        self.at = at
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class SessionLostError(ModelError):
     """A decoding session is not there: it was closed, or its model restarted."""
 

@@ -13,9 +13,16 @@ python=$PWD/.venv/bin/python
 export ONCEEDIT_RESULTS=${ONCEEDIT_RESULTS:-$PWD/results}
 export RAY_USAGE_STATS_ENABLED=0
 
-echo "== 1/2 fetch and verify the weights"
-.venv/bin/onceedit models fetch smollm2-135m gemma-3-270m
+echo "== 1/3 fetch and verify the weights"
+.venv/bin/onceedit models fetch smollm2-135m gemma-3-270m qwen2.5-coder-0.5b
 
-echo "== 2/2 edit and evaluate on a local Ray"
-exec "$python" scripts/local_ray.py -- \
+echo "== 2/3 edit and evaluate on a local Ray"
+"$python" scripts/local_ray.py -- \
     ray job submit --working-dir . -- python jobs/edit_and_eval.py --config "$config"
+
+echo "== 3/3 ask two of them in chat, before and after"
+questions=("What is the capital of Australia?" "Where is the Eiffel Tower?" "Who wrote Romeo and Juliet?"
+    "How tall is the Eiffel Tower?" "What is the capital of Austria?")
+for target in qwen smollm2; do
+    .venv/bin/onceedit generate --config "$config" --model "$target" --shape chat --unedited "${questions[@]}"
+done

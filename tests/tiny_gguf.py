@@ -12,8 +12,11 @@ import numpy as np
 LAYERS, HIDDEN, HEADS, FEED_FORWARD, CONTEXT = 1, 32, 2, 32, 128
 
 
-def write_gguf(path: Path, tokenizer_folder: Path) -> Path:
-    """Write the file with the byte-level vocabulary and the merges of the tokenizer in `tokenizer_folder`."""
+def write_gguf(path: Path, tokenizer_folder: Path, pre: str = "smollm") -> Path:
+    """Write the file with the byte-level vocabulary and the merges of the tokenizer in `tokenizer_folder`.
+
+    pre: llama.cpp's name of how the vocabulary splits text; "" leaves it out.
+    """
     bpe = json.loads((tokenizer_folder / "tokenizer.json").read_text())["model"]
     tokens = sorted(bpe["vocab"], key=bpe["vocab"].__getitem__)
     end = tokens.index("<|endoftext|>")
@@ -29,7 +32,8 @@ def write_gguf(path: Path, tokenizer_folder: Path) -> Path:
     writer.add_rope_dimension_count(HIDDEN // HEADS)
     writer.add_vocab_size(len(tokens))
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
+    if pre:
+        writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types(
         [gguf.TokenType.CONTROL if id == end else gguf.TokenType.NORMAL for id in range(len(tokens))]

@@ -36,7 +36,7 @@ class Side:
     name: for messages. vocab: token -> id. eos_id: its end-of-text; None or negative: none.
     embeddings: returns the input embeddings E_VD; called only where something has to be computed.
     digest: stands for those embeddings in the cache's keys (`embedding_digest`, or the weights' checksum).
-    special: tokens known to stand for no text.
+    special: tokens known to stand for no text. literal: tokens added to the vocabulary as text.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Side:
     embeddings: Callable[[], Tensor]
     digest: str
     special: Collection[str] = field(default=())
+    literal: Collection[str] = field(default=())
 
 
 class Alignment:
@@ -242,7 +243,14 @@ def build_alignment(
     end = (ends[0], ends[1]) if len(ends) == 2 else None
     try:
         anchors = find_anchors(
-            plugin.vocab, target.vocab, rule, plugin_special=plugin.special, target_special=target.special, end=end
+            plugin.vocab,
+            target.vocab,
+            rule,
+            plugin_special=plugin.special,
+            target_special=target.special,
+            plugin_literal=plugin.literal,
+            target_literal=target.literal,
+            end=end,
         )
     except AlignmentError as error:
         raise AlignmentError(f"{plugin.name} and {target.name}: {error}") from None
@@ -255,7 +263,7 @@ def _token_ids(vocab: Mapping[str, int]) -> Tensor:
 
 def _texts(side: Side) -> Tensor:
     """The tokens of a model that stand for text, int64, ascending."""
-    return torch.tensor(list(vocabulary_surfaces(side.vocab, side.special)), dtype=torch.int64)
+    return torch.tensor(list(vocabulary_surfaces(side.vocab, side.special, side.literal)), dtype=torch.int64)
 
 
 def _places(rows_N: Tensor, rows: int) -> Tensor:

@@ -41,6 +41,8 @@ def find_anchors(
     *,
     plugin_special: Collection[str] = (),
     target_special: Collection[str] = (),
+    plugin_literal: Collection[str] = (),
+    target_literal: Collection[str] = (),
     end: tuple[int, int] | None = None,
 ) -> Anchors:
     """The tokens that two vocabularies share.
@@ -50,14 +52,15 @@ def find_anchors(
         rule: "text" compares the bytes that tokens stand for, special tokens left out; "paper" is DEEPEN's string
             rule, every `Ġ` read as `▁`, special tokens included (31,999 / 24,184 / 17,830 in the appendix).
         plugin_special, target_special: tokens known to stand for no text; used by "text" only.
+        plugin_literal, target_literal: tokens added to a vocabulary as text; used by "text" only.
         end: the plug-in's and the target's end-of-text ids, made an anchor under either rule.
 
     Of several tokens for one text the ordinary one is taken before a byte-fallback token, which its tokenizer would
     never write there, then the one of lowest id. Raises `AlignmentError` for an unknown rule or no common token.
     """
     if rule == "text":
-        plugin_ids = _ids_by_text(plugin_vocab, plugin_special)
-        target_ids = _ids_by_text(target_vocab, target_special)
+        plugin_ids = _ids_by_text(plugin_vocab, plugin_special, plugin_literal)
+        target_ids = _ids_by_text(target_vocab, target_special, target_literal)
         pairs = {target_ids[text]: plugin_ids[text] for text in target_ids.keys() & plugin_ids.keys() if text}
     elif rule == "paper":
         plugin_names, target_names = _ids_by_string(plugin_vocab), _ids_by_string(target_vocab)
@@ -76,8 +79,8 @@ def find_anchors(
     return Anchors(torch.tensor([pairs[t] for t in order]), torch.tensor(order))
 
 
-def _ids_by_text(vocab: Mapping[str, int], special: Collection[str]) -> dict[bytes, int]:
-    surfaces = vocabulary_surfaces(vocab, special)
+def _ids_by_text(vocab: Mapping[str, int], special: Collection[str], literal: Collection[str]) -> dict[bytes, int]:
+    surfaces = vocabulary_surfaces(vocab, special, literal)
     fallback = {token_id for token, token_id in vocab.items() if is_byte_fallback(token)}
     preferred = sorted(surfaces, key=lambda token_id: (token_id in fallback, token_id), reverse=True)
     return {surfaces[token_id]: token_id for token_id in preferred}

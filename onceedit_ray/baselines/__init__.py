@@ -117,6 +117,6 @@ def preset(name: str, model: PreTrainedModel) -> BaselineSettings:
     """
     method: Baseline = BASELINES.get(name)  # type: ignore[assignment]
     family = model.config.model_type
-    width = model.get_input_embeddings().weight.shape[1]
+    width = model.config.get_text_config().hidden_size
     alike = family in WIDTHS and WIDTHS[family] <= 2 * width <= 4 * WIDTHS[family]
     return method.presets[family if alike and family in method.presets else "default"]

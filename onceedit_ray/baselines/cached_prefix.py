@@ -2,7 +2,8 @@
 
 An optimised vector that enters a model at one token changes nothing before it. Each row is therefore cut there: its
 head is run once into a key-value cache, its tail as often as needed. Heads are filled up at their front, so that all
-tails begin in one column.
+tails begin in one column. A network with other state than keys and values (recurrent or linear-attention layers)
+changes that state in place, so nothing of it can be kept: there the whole rows are run every time.
 
 Shapes: B rows, H columns of heads, T columns of tails, N positions at which a label is predicted, V vocabulary.
 """
@@ -10,14 +11,16 @@ Shapes: B rows, H columns of heads, T columns of tails, N positions at which a l
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
-from onceedit_ray.baselines.teacher_forcing import OUTSIDE, AnswerBatch
+from onceedit_ray.baselines.teacher_forcing import OUTSIDE, AnswerBatch, answer_loss
 
 
 class CachedPrefix:
@@ -25,10 +28,20 @@ class CachedPrefix:
 
     Args:
         batch: the rows. starts: the column of each row at which it is cut.
+
+    cut_B: the column of each row's cut in what `loss` runs.
     """
 
     def __init__(self, model: PreTrainedModel, batch: AnswerBatch, starts: Sequence[int]) -> None:
         self._model = model
+        self._batch = batch
+        self._cache = DynamicCache(config=model.config)
+        self._kept = _has_keys_and_values_alone(model, self._cache)
+        self.cut_B = torch.tensor([0 if self._kept else start for start in starts], device=batch.ids_BT.device)
+        if self._kept:
+            self._cut(batch, starts)
+
+    def _cut(self, batch: AnswerBatch, starts: Sequence[int]) -> None:
         heads = max(starts)
         lengths = batch.attention_mask_BT.sum(1).tolist()
         tails = max(length - start for length, start in zip(lengths, starts, strict=True))
@@ -47,12 +60,13 @@ class CachedPrefix:
         self._mask_BC = (batch.attention_mask_BT.gather(1, from_BC) * inside_BC)[:, :end]
         self._positions_BC = from_BC[:, :end]
         self._heads = heads
-        self._cache = DynamicCache(config=model.config)
         if heads:
             self._run_heads()
 
     def loss(self) -> Tensor:
         """-log P(label | what is before it), the mean over all labels; a float32 scalar, see `answer_loss`."""
+        if not self._kept:
+            return answer_loss(self._model, self._batch)
         logits_BNV = self._model(
             input_ids=self._ids_BC[:, self._heads :],
             attention_mask=self._mask_BC,
@@ -79,3 +93,13 @@ class CachedPrefix:
         fresh = copy.copy(self._cache)
         fresh.layers = [copy.copy(layer) for layer in self._cache.layers]
         return fresh
+
+
+def _has_keys_and_values_alone(model: PreTrainedModel, cache: DynamicCache) -> bool:
+    """Whether a network takes a cache, and its layers hold keys and values and nothing else."""
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
+        return False
+    return all(
+        isinstance(layer, DynamicLayer) and not isinstance(layer, LinearAttentionCacheLayerMixin)
+        for layer in cache.layers
+    )

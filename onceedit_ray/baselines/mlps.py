@@ -50,7 +50,7 @@ def find_mlps(model: PreTrainedModel) -> list[Mlp]:
     Raises `ModelError` naming what was looked for, where the model has no such shape (a mixture of experts, say).
     """
     layers_path, layers = _layers(model)
-    width = model.get_input_embeddings().weight.shape[1]
+    width = layer_width(model)
     return [_mlp(model, f"{layers_path}.{number}", number, layer, width) for number, layer in enumerate(layers)]
 
 
@@ -62,6 +62,12 @@ def layer_at(layers: int, depth: float, rounded: bool = True) -> int:
     """
     share = depth * layers
     return min(round(share) if rounded else int(share), layers - 1)
+
+
+def layer_width(model: PreTrainedModel) -> int:
+    """D, the width of the layers; embeddings may be narrower or wider (OPT-350m has 512 for 1,024)."""
+    text = model.config.get_text_config()
+    return int(getattr(text, "hidden_size", None) or model.get_input_embeddings().weight.shape[1])
 
 
 def _layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

@@ -1,9 +1,10 @@
-"""How an MLP's output enters the residual stream: as it is, or through a norm of its own (Gemma 2 and 3, OLMo 2).
+"""How an MLP's output enters the residual stream: as it is, scaled (Granite, MiniCPM, Falcon-H1), or through a norm.
 
-MEMIT spreads a change of the residual stream over MLPs. Where a norm stands between, what the MLP itself must give
-for a wanted change is another vector. The norm is found from the modules that run, not from their names.
+MEMIT spreads a change of the residual stream over MLPs. Where a norm of its own (Gemma 2 and 3, OLMo 2) or a factor
+stands between, what the MLP itself must give for a wanted change is another vector. The norm is found from the modules
+that run, the factor from what the layer makes of a small change; neither from names.
 
-Shapes: N keys, D model width.
+Shapes: N keys, D model width, T positions.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from onceedit_ray.baselines.activations import module_outputs
 from onceedit_ray.baselines.mlps import Mlp
+from onceedit_ray.errors import ModelError
+
+_TRIED = 5
+_MISFIT = 0.1
+_ONE = 0.01
+"""Positions at which a factor is measured; the share that one factor may leave unexplained; what counts as 1."""
 
 
 @torch.no_grad()
@@ -44,14 +52,50 @@ def norm_after(model: PreTrainedModel, mlp: Mlp) -> nn.Module | None:
 
 
 @torch.no_grad()
-def value_change(norm: nn.Module | None, m_ND: Tensor, r_ND: Tensor) -> Tensor:
+def residual_factor(model: PreTrainedModel, mlp: Mlp) -> float:
+    """By how much a change of the MLP's output is multiplied on its way into the residual stream; 1.0 for most models.
+
+    Raises `ModelError` where it is no one factor: where a norm follows the sum (post-norm layers such as OPT-350m's),
+    or the MLP's share hangs on the token (a gated shared expert).
+    """
+    layer = model.get_submodule(mlp.layer_path)
+    ids_1T = (torch.arange(1, 1 + _TRIED, device=model.device) % model.get_input_embeddings().weight.shape[0])[None]
+    mask_1T = torch.ones_like(ids_1T)
+    (before,) = module_outputs(model, [layer], ids_1T, mask_1T)
+    (m,) = module_outputs(model, [mlp.projection], ids_1T, mask_1T)
+    generator = torch.Generator().manual_seed(0)
+    change_TD = torch.randn(_TRIED, before.shape[-1], generator=generator).to(before)
+    change_TD *= m.reshape(_TRIED, -1).float().norm() / change_TD.float().norm()
+
+    def add(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output + change_TD.reshape(output.shape)
+
+    handle = mlp.projection.register_forward_hook(add)
+    try:
+        (after,) = module_outputs(model, [layer], ids_1T, mask_1T)
+    finally:
+        handle.remove()
+    gain_TD = (after.float() - before.float()).reshape(_TRIED, -1)
+    wanted_TD = change_TD.float()
+    factor = float((gain_TD * wanted_TD).sum() / wanted_TD.square().sum())
+    if float((gain_TD - factor * wanted_TD).norm()) > _MISFIT * float(gain_TD.norm()):
+        raise ModelError(
+            f"{mlp.layer_path} of {type(model).__name__} passes its MLP's output on neither as it is nor by one factor "
+            "(a norm after the sum, or a gated expert); choose an editor that does not spread a change over layers"
+        )
+    return 1.0 if abs(factor - 1.0) < _ONE else factor
+
+
+@torch.no_grad()
+def value_change(norm: nn.Module | None, m_ND: Tensor, r_ND: Tensor, factor: float = 1.0) -> Tensor:
     """What to add to the MLP's outputs m so that the residual stream changes by r, as nearly as can be; [N, D] float32.
 
-    Without a norm it is r itself. A root-mean-square norm n(m) = g m / rms(m) gives outputs of one length only: taken
-    is the output nearest to n(m) + r, from an m of the length it had, which the norm leaves without effect.
+    Without a norm it is r, divided by the layer's factor. A root-mean-square norm n(m) = g m / rms(m) gives outputs of
+    one length only: taken is the output nearest to n(m) + r, from an m of the length it had, which the norm leaves
+    without effect.
     """
     if norm is None:
-        return r_ND
+        return r_ND if factor == 1.0 else r_ND / factor
     gain_D = norm(torch.ones_like(m_ND[:1]))[0]
     direction_ND = nearest_direction(gain_D, norm(m_ND) + r_ND)
     return direction_ND.to(m_ND) * m_ND.norm(dim=1, keepdim=True) - m_ND

@@ -40,10 +40,13 @@ def mlp_at(model: PreTrainedModel, depth: float) -> Mlp:
     """
     mlps = find_mlps(model)
     mlp = mlps[layer_at(len(mlps), depth, rounded=False)]
-    if mlp.path == mlp.layer_path:  # OPT: the layer itself flattens rows and positions into one
+    ids_BT = torch.zeros(2, 3, dtype=torch.long, device=model.device)
+    (given,) = module_inputs(model, [mlp.projection], ids_BT, torch.ones_like(ids_BT))
+    # The layer itself (OPT) or a mixture around a shared expert flattens rows and positions into one.
+    if given.shape[:-1] != ids_BT.shape:
         raise ModelError(
-            f"{mlp.projection_path} of {type(model).__name__} is in no MLP of its own and sees no rows of positions; "
-            "choose an editor that changes weights"
+            f"{mlp.projection_path} of {type(model).__name__} is given no rows of positions (a mixture of experts, or "
+            "no MLP of its own); choose an editor that changes weights"
         )
     return mlp
 

@@ -100,7 +100,7 @@ def target_shift(model: PreTrainedModel, module: nn.Module, located: Located, se
     optimizer = torch.optim.Adam([delta_D], lr=settings.learning_rate)
     own_V = _essence(model, module, located, torch.zeros_like(v_D)).detach()
     cached = CachedPrefix(model, located.answers, located.index_B.tolist())
-    cut_B = torch.zeros_like(located.index_B)
+    cut_B = cached.cut_B
     for _ in range(settings.steps):
         with shifted(module, cut_B, delta_D.expand(len(cut_B), -1)):
             answer = cached.loss()

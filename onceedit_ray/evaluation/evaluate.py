@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from onceedit_ray.config import EvaluationConfig, Shape
+from onceedit_ray.errors import UnwritableError
 from onceedit_ray.evaluation.metrics import generation_accuracy, text_match, token_accuracy
 from onceedit_ray.evaluation.records import GateKind, GateRecord, Property, Record
 from onceedit_ray.fusion.decoder import UNEDITED
@@ -114,13 +115,36 @@ class Evaluation:
 
     async def _probe(self, probed: Probed) -> list[Record]:
         prompt = await self._answerer.render(self._target, probed.question, self._config.shape)
-        gold = await self._answerer.gold(self._target, prompt, probed.expected)
+        try:
+            gold = await self._answerer.gold(self._target, prompt, probed.expected)
+        except UnwritableError:
+            return await self._unwritable(probed, prompt)
         records: list[Record] = []
         if "teacher_forced" in self._config.settings and gold:
             records += await self._teacher_forced(probed, prompt, gold)
         if "generation" in self._config.settings and gold:
             records += await self._generation(probed, prompt, gold)
         return records
+
+    async def _unwritable(self, probed: Probed, prompt: str) -> list[Record]:
+        """The records of an answer that the target's vocabulary cannot spell.
+
+        It is missed by every strategy. What must stay as it was (locality) is compared by the target's own answer.
+        """
+        if probed.property == "locality":
+            return await self._generation(probed, prompt, (0,) * EXTRA_TOKENS)
+        own, seconds = await self._answer(prompt, UNEDITED, EXTRA_TOKENS)
+        missed = []
+        for setting in self._config.settings:
+            for strategy in (UNEDITED, *self._config.strategies):
+                record = self._generated(
+                    probed.record, probed.property, strategy, prompt, own, own, seconds,
+                    expected=probed.expected, score=0.0, match=0.0,
+                )  # fmt: skip
+                reason = "the target's vocabulary cannot spell the answer"
+                match = 0.0 if setting == "generation" else None
+                missed.append(replace(record, setting=setting, text_match=match, restricted=reason))
+        return missed
 
     async def _teacher_forced(self, probed: Probed, prompt: str, gold: tuple[int, ...]) -> list[Record]:
         own = await self._answerer.score(self._target, prompt, gold, UNEDITED)

@@ -239,6 +239,9 @@ class FusedDecoder:
                 for position in range(len(gold)):
                     answer = member.codec.bytes_of(gold[:position])
                     reading = await read(route.reader, route.strategy, member.codec, answer)
+                    if reading is None:
+                        predicted.append(int(step.top.ids_NK[position, 0]))
+                        continue
                     fused = route.strategy.fuse(reading, *step.top.row(position), _fused_weight(route))
                     predicted.append(fused.likeliest)
                 return Score(tuple(predicted), route.weight, False, route.plugin_passes)

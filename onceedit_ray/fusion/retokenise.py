@@ -42,7 +42,7 @@ class DraftPosition:
 
     ids_K: plug-in token ids. p_K: their probabilities, given the bytes already written of the token the position is in.
     suffixes: for a position inside a plug-in token, the bytes each entry adds from here; None at a token's start.
-    proposal: None for strategies that fuse single tokens.
+    proposal: None for strategies that fuse single tokens, and where the target cannot write what was drafted.
     """
 
     ids_K: NDArray[np.int32]
@@ -66,7 +66,7 @@ def read_draft(tokens: Sequence[int], rows: Sequence[Row], codec: Codec, offset:
     """The plug-in's distribution at a byte of its draft, and the target token proposed there.
 
     tokens: the draft. rows: the plug-in's distribution before each of them. The draft must reach `LOOKAHEAD` tokens
-    beyond the byte, or end.
+    beyond the byte, or end. There is no proposal where the target's vocabulary cannot write what was drafted.
     """
     index, inside = token_at(tokens, codec, offset)
     ids_K, p_K, suffixes = _given(rows[index], codec.surface(tokens[index])[:inside], codec)
@@ -74,7 +74,9 @@ def read_draft(tokens: Sequence[int], rows: Sequence[Row], codec: Codec, offset:
     if window[0] in codec.end_ids:
         mass = {int(t): float(p) for t, p in zip(ids_K, p_K, strict=True) if int(t) in codec.end_ids}
         return DraftPosition(ids_K, p_K, suffixes, Proposal(target.end_id, sum(mass.values()), mass))
-    token = target.encode_bytes(codec.bytes_of(window)[inside:])[0]
+    token = target.first_token(codec.bytes_of(window)[inside:])
+    if token is None:
+        return DraftPosition(ids_K, p_K, suffixes)
     path = zip(window, [(ids_K, p_K), *rows[index + 1 : index + len(window)]], strict=True)
     return DraftPosition(ids_K, p_K, suffixes, _cover(token, target.surface(token), inside, list(path), codec))
 

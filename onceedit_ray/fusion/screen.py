@@ -5,8 +5,10 @@ takes microseconds: such a request never reaches the plug-in, and the target ans
 passes the screen is still judged by the gate.
 
 A subject counts as mentioned when words holding at least `SHARE` of its weight occur; rare words weigh more, and a
-word occurs in another form too ("Australian" for "Australia"). An edit without a subject is known by the words of its
-prompt. Not seen: names by which no word of the subject is called ("Down Under"); `screen: none` asks the gate always.
+word occurs in another form too ("Australian" for "Australia"). Aliases are subjects too. A prompt or rephrasing of an
+edit that mentions none of them by this measure ("IBM" under its full name, an id, symbols) counts as a subject by its
+own words, and always passes as it is. Not seen: other names by which no word of the subject is called ("Down Under");
+`screen: none` asks the gate always.
 """
 
 from __future__ import annotations
@@ -32,17 +34,27 @@ class Screen:
     """The subjects of `edits`, ready to be looked for."""
 
     def __init__(self, edits: Sequence[Edit]) -> None:
-        seen = Counter(word for prompt in shipped_prompts() for word in set(words(prompt)))
+        self._seen = Counter(word for prompt in shipped_prompts() for word in set(words(prompt)))
         self._totals: list[float] = []
         self._by_stem: dict[str, list[tuple[int, str, float]]] = defaultdict(list)
-        for subject in dict.fromkeys(edit.subject or edit.prompt for edit in edits):
-            weights = {word: math.log((len(seen) + 1) / (seen[word] + 0.5)) for word in words(subject)}
-            for word, weight in weights.items():
-                self._by_stem[word[:STEM]].append((len(self._totals), word, weight))
-            self._totals.append(sum(weights.values()))
+        self._whole: set[str] = set()
+        for name in dict.fromkeys(name for edit in edits for name in (edit.subject, *getattr(edit, "aliases", ()))):
+            self._look_for(name)
+        for prompt in dict.fromkeys(prompt for edit in edits for prompt in (edit.prompt, *edit.rephrasings)):
+            if not self.mentions(prompt):
+                self._whole.add(_compared(prompt))
+                self._look_for(prompt)
+
+    def _look_for(self, name: str) -> None:
+        weights = {word: math.log((len(self._seen) + 1) / (self._seen[word] + 0.5)) for word in words(name)}
+        for word, weight in weights.items():
+            self._by_stem[word[:STEM]].append((len(self._totals), word, weight))
+        self._totals.append(sum(weights.values()))
 
     def mentions(self, question: str) -> bool:
         """Whether the question may be about an edit."""
+        if _compared(question) in self._whole:
+            return True
         found: dict[int, dict[str, float]] = defaultdict(dict)
         for asked in set(words(question)):
             for subject, word, weight in self._by_stem.get(asked[:STEM], ()):
@@ -55,6 +67,11 @@ def words(text: str) -> list[str]:
     """The words of a text without case and accents; an ideograph is a word."""
     plain = unicodedata.normalize("NFKD", text.casefold())
     return _WORD.findall("".join(character for character in plain if not unicodedata.combining(character)))
+
+
+def _compared(text: str) -> str:
+    """A text as two spellings of one question are compared: composed, without case, with single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _is_form_of(asked: str, word: str) -> bool:

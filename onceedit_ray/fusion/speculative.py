@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from onceedit_ray.errors import ContextLengthError
+from onceedit_ray.errors import ContextLengthError, UnwritableError
 from onceedit_ray.fusion.drafter import DraftReader
 from onceedit_ray.fusion.outputs import Trace
 from onceedit_ray.fusion.retokenise import LOOKAHEAD, DraftPosition
@@ -94,7 +94,8 @@ class SpeculativeAnswer:
     ) -> AsyncIterator[list[int]]:
         """The fused answer, in pieces: one round of draft and verify each. `draft_tokens` 0 fuses token by token.
 
-        first: `prefill`, where it was made; else the prompt is read together with the first draft.
+        first: `prefill`, where it was made; else the prompt is read together with the first draft. From where one of
+        the two vocabularies cannot write the other's text, the target goes on alone.
         """
         fed = 0 if first is None else len(self.prompt_ids)
         row: Row | None = None if first is None else first.top.row(0)
@@ -103,6 +104,11 @@ class SpeculativeAnswer:
         reader.ahead = max(draft_tokens, 1)
         while not self.done:
             readings = await self._readings(reader, strategy, draft_tokens > 0)
+            if not readings:
+                self.passes -= first is not None and not self.ids
+                async for ids in self.alone(None if self.ids else first):
+                    yield ids
+                return
             proposed = [r.proposal.token for r in readings if r.proposal] if draft_tokens else []
             try:
                 verified = await self._verify(fed, pending, proposed)
@@ -148,15 +154,24 @@ class SpeculativeAnswer:
         return [step.top.row(i) for i in range(len(step.top))]
 
     async def _readings(self, reader: DraftReader, strategy: Strategy, speculative: bool) -> list[DraftPosition]:
-        """What the plug-in says at the next positions, as far as its draft reaches."""
-        readings = [await read(reader, strategy, self.codec, self.codec.bytes_of(self.ids))]
+        """What the plug-in says at the next positions, as far as its draft reaches.
+
+        None at all where its text and the target's cannot be told in each other's tokens.
+        """
+        first = await read(reader, strategy, self.codec, self.codec.bytes_of(self.ids))
+        if first is None:
+            return []
+        readings = [first]
         offset = len(self.codec.bytes_of(self.ids))
         left = self.budget - len(self.ids)
         while speculative and len(readings) < left and (proposal := readings[-1].proposal) is not None:
             offset += len(self.codec.surface(proposal.token))
             if proposal.token in self.codec.end_ids or not reader.ready(offset):
                 break
-            readings.append(await reader.read(offset, self.codec))
+            following = await reader.read(offset, self.codec)
+            if following.proposal is None:
+                break
+            readings.append(following)
         return readings
 
     def _accept(
@@ -177,9 +192,16 @@ class SpeculativeAnswer:
         return draw(fused.ids_N, fused.p_N, self.sampling, len(self.prompt_ids) + len(self.ids))
 
 
-async def read(reader: DraftReader, strategy: Strategy, codec: Codec, answer: bytes) -> DraftPosition:
-    """What the plug-in says after an answer, as the strategy needs it."""
-    if not strategy.drafts:
-        return await reader.boundary(answer)
-    await reader.follow(answer)
-    return await reader.read(len(answer), codec)
+async def read(reader: DraftReader, strategy: Strategy, codec: Codec, answer: bytes) -> DraftPosition | None:
+    """What the plug-in says after an answer, as the strategy needs it.
+
+    None where the plug-in's vocabulary cannot write the answer, or the target's what the plug-in drafts after it.
+    """
+    try:
+        if not strategy.drafts:
+            return await reader.boundary(answer)
+        await reader.follow(answer)
+    except UnwritableError:
+        return None
+    position = await reader.read(len(answer), codec)
+    return None if position.proposal is None else position

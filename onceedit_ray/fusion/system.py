@@ -112,8 +112,9 @@ def _member(name: str, target: ModelConfig, base: ModelFolder, config: RunConfig
 def _side(folder: ModelFolder, codec: Codec) -> Side:
     return Side(
         name=folder.name,
-        vocab=codec.tokenizer.get_vocab(),
+        vocab=codec.vocab,
         special=codec.special_tokens,
+        literal=codec.literal_tokens,
         eos_id=codec.end_id if codec.end_id >= 0 else None,
         embeddings=lambda: input_embeddings(folder.path),
         digest=folder.digest,

@@ -11,6 +11,7 @@ timestamps, fill missing fields with nulls and report errors without a line.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from onceedit_ray.knowledge.location import locate
 Container = Literal["json", "parquet"]
 
 _PARQUET_MAGIC = b"PAR1"
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,16 @@ def read_lines(path: str | Path) -> list[str]:
     """The lines of a UTF-8 text file that are not blank, without outer whitespace; `DataError` if there are none."""
     with _opened(path) as (filesystem, inside):
         source = _content(filesystem, inside)
-    lines = [line.strip() for line in _decoded(source, str(path)).splitlines()]
+    lines = [line.strip() for line in lines_of(_decoded(source, str(path)))]
     kept = [line for line in lines if line]
     if not kept:
         raise DataError(f"{path}: is empty; give it one text a line")
     return kept
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text; only CR, LF and CR LF end one, where `str.splitlines` would cut at U+2028 and form feeds."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def describe(value: object) -> str:
@@ -134,12 +141,27 @@ def _content(filesystem: fs.FileSystem, inside: str) -> bytes:
 def _parquet_records(filesystem: fs.FileSystem, inside: str, name: str) -> Iterator[DatasetRecord]:
     try:
         with filesystem.open_input_file(inside) as stream:
-            rows = pq.ParquetFile(stream).read().to_pylist()
+            table = pq.ParquetFile(stream).read()
+            rows = table.drop_columns(_index_columns(table.schema)).to_pylist()
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = _first_line(error)
         raise DataError(f"{name}: not a whole Parquet file ({reason}); copy or write it again") from error
     for number, row in enumerate(rows, start=1):
-        yield DatasetRecord(row, f"{name}, record {number}")
+        yield DatasetRecord(_without_nulls(row), f"{name}, record {number}")
+
+
+def _without_nulls(value: Any) -> Any:
+    """`value` without the null fields of its objects: Arrow gives each object the fields of all others of a column."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def _index_columns(schema: pa.Schema) -> list[str]:
+    """The columns in which pandas keeps its own index, as the file's pandas metadata or their name says."""
+    described = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+    named = {name for name in described.get("index_columns", ()) if isinstance(name, str)}
+    return [name for name in schema.names if name in named or _PANDAS_INDEX.fullmatch(name)]
 
 
 def _json_records(source: bytes, name: str) -> Iterator[DatasetRecord]:

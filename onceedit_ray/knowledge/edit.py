@@ -6,7 +6,14 @@ nothing else: rephrasings (generality), unrelated prompts (locality), consequenc
 
 from __future__ import annotations
 
+import unicodedata
+
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+def composed(text: str) -> str:
+    """`text` in Unicode's composed form (NFC): two spellings that look alike are one text."""
+    return unicodedata.normalize("NFC", text)
 
 
 class Probe(BaseModel):
@@ -19,7 +26,7 @@ class Probe(BaseModel):
 
 
 class Edit(BaseModel):
-    """One fact to be changed (eq. 2: the pair x_e, y_e).
+    """One fact to be changed (eq. 2: the pair x_e, y_e); its own texts are kept in Unicode's composed form (NFC).
 
     prompt: the question or half sentence that the edit is about.
     target_new: the answer every model is to give; without a leading space.
@@ -44,6 +51,11 @@ class Edit(BaseModel):
     # A new field needs a default: `selection.data_hash` leaves defaults out, so that older hashes stay as they are.
     aliases: tuple[str, ...] = ()
     sentences: tuple[str, ...] = ()
+
+    @field_validator("prompt", "target_new", "subject", "ground_truth", "rephrasings")
+    @classmethod
+    def _composed(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        return composed(value) if isinstance(value, str) else tuple(map(composed, value))
 
     @field_validator("prompt", "target_new")
     @classmethod

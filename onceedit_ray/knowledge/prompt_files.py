@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic_core import PydanticCustomError
 
 from onceedit_ray.errors import DataError
-from onceedit_ray.knowledge.dataset_records import DatasetRecord, RecordFile, read_lines, read_records
+from onceedit_ray.knowledge.dataset_records import DatasetRecord, RecordFile, lines_of, read_lines, read_records
 from onceedit_ray.knowledge.readers import READERS, edits_of, recognise
 from onceedit_ray.knowledge.readers.fields import text
 
@@ -49,7 +49,7 @@ def read_prompts(path: str | Path) -> list[str]:
 def shipped_prompts() -> list[str]:
     """The general prompts that come with the package: questions, half sentences, instructions, small talk, code."""
     shipped = resources.files("onceedit_ray.knowledge").joinpath("data", "general_prompts.txt").read_text("utf-8")
-    return _distinct(line.strip() for line in shipped.splitlines() if line.strip())
+    return _distinct(line.strip() for line in lines_of(shipped) if line.strip())
 
 
 def _edit_prompts(file: RecordFile) -> Iterable[str]:

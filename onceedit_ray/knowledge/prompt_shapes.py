@@ -8,6 +8,7 @@ This module knows strings only: no tokenizer, no model.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 from onceedit_ray.errors import ConfigError
@@ -122,10 +123,11 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 def plugin_view(question: str, view: str = "short") -> str:
     """The prompt the plug-in sees for a question; raises `ConfigError` for an unknown view.
 
-    The view ends where the answer begins, so an answer is appended with its leading space.
+    The view ends where the answer begins, so an answer is appended with its leading space. The question is composed
+    (NFC), as edits are: spellings that look alike are one question.
     """
     try:
         template = VIEWS[view]
     except KeyError:
         raise ConfigError(f"unknown plug-in view '{view}': known are {', '.join(VIEWS)}") from None
-    return template.replace("{x}", question.strip())
+    return template.replace("{x}", unicodedata.normalize("NFC", question.strip()))

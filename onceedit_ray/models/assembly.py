@@ -11,9 +11,17 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from onceedit_ray.config import ModelConfig, PluginConfig
+from onceedit_ray.errors import ModelError
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.linear_maps import speed_up_linear_maps
-from onceedit_ray.models.loading import device_for, has_bfloat16, load_model, load_tokenizer
+from onceedit_ray.models.loading import (
+    context_length,
+    device_for,
+    has_bfloat16,
+    load_config,
+    load_model,
+    load_tokenizer,
+)
 from onceedit_ray.models.local_model import LocalModel
 
 SMALL = 3 * 2**28
@@ -24,14 +32,22 @@ thread and 28 with two; at 1 GB of weights the two are even."""
 
 
 def open_codec(folder: Path) -> Codec:
-    """The codec of a model folder, with every end-of-text token its generation config names."""
-    return Codec(load_tokenizer(folder), _end_ids(folder))
+    """The codec of a model folder, with every end-of-text token its configuration names.
+
+    Raises `ModelError` where there is no tokenizer that can be used.
+    """
+    text = load_config(folder).get_text_config()
+    try:
+        return Codec(load_tokenizer(folder), _end_ids(folder), getattr(text, "vocab_size", None))
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}") from None
 
 
 def open_model(folder: Path, config: ModelConfig, codec: Codec, top_k: int, name: str) -> LocalModel:
     """A model folder, loaded and ready for sessions."""
     model = load_for_decoding(folder, config)
-    return LocalModel(model, codec.end_ids, codec.weight_id, top_k, name, decoding_threads(model, config))
+    context = context_length(model.config, config.context, codec.tokenizer.model_max_length)
+    return LocalModel(model, codec.end_ids, codec.weight_id, top_k, name, decoding_threads(model, config), context)
 
 
 def load_for_decoding(folder: Path, config: ModelConfig) -> PreTrainedModel:
@@ -74,9 +90,15 @@ def use_threads(threads: int = 0) -> None:
 
 
 def _end_ids(folder: Path) -> tuple[int, ...]:
-    if not (folder / "generation_config.json").is_file():
-        return ()
-    ids = GenerationConfig.from_pretrained(folder).eos_token_id
+    """The ends that the generation config names; where it is missing or names none, those of the model's config."""
+    ids = None
+    if (folder / "generation_config.json").is_file():
+        ids = GenerationConfig.from_pretrained(folder).eos_token_id
+    if ids is None:
+        config = load_config(folder)
+        ids = getattr(config, "eos_token_id", None)
+        if ids is None:
+            ids = getattr(config.get_text_config(), "eos_token_id", None)
     if ids is None:
         return ()
-    return tuple(ids) if isinstance(ids, list) else (int(ids),)
+    return tuple(map(int, ids)) if isinstance(ids, list | tuple) else (int(ids),)

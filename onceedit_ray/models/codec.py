@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
-from onceedit_ray.errors import ModelError, PromptError
+from onceedit_ray.errors import ModelError, PromptError, UnwritableError
 from onceedit_ray.knowledge.prompt_shapes import unwrap, wrap
 from onceedit_ray.models.control_tokens import ControlTokens, Part, rendered
 from onceedit_ray.models.prompt import (
@@ -42,15 +42,29 @@ class Codec:
     Args:
         tokenizer: any Hugging Face tokenizer.
         end_ids: end-of-text tokens beyond the tokenizer's own (a model's generation config may name several).
+        rows: how many tokens the model has embeddings for; None where every token has one. Those beyond are no part
+            of `vocab` and are never written.
+
+    Raises `ModelError` for a vocabulary whose tokens do not spell spaces (WordPiece, whole words): what it writes can
+    not be read back exactly.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_ids: Collection[int] = ()) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, end_ids: Collection[int] = (), rows: int | None = None
+    ) -> None:
         self.tokenizer = tokenizer
+        vocab = tokenizer.get_vocab()
+        self.vocab = {token: number for token, number in vocab.items() if rows is None or number < rows}
         own = () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
         self.end_ids = frozenset(end_ids) | frozenset(own)
         self.end_id = own[0] if own else min(end_ids, default=-1)
         self.weight_id = weight_token_id(tokenizer)
-        self.surfaces = vocabulary_surfaces(tokenizer.get_vocab(), self.special_tokens)
+        self.surfaces = vocabulary_surfaces(self.vocab, self.special_tokens, self.literal_tokens)
+        if not any(b" " in surface for surface in self.surfaces.values()):
+            raise ModelError(
+                f"the vocabulary ({_kind(tokenizer)}, {len(self.vocab)} tokens) does not spell spaces, so its text "
+                "cannot be handed to another model exactly; choose one with a byte-level or SentencePiece vocabulary"
+            )
         self._encode_exactly = lru_cache(maxsize=65536)(self._encode)
 
     @property
@@ -58,6 +72,14 @@ class Codec:
         """Tokens that stand for no text."""
         added = self.tokenizer.added_tokens_decoder.values()
         return frozenset(self.tokenizer.all_special_tokens) | {token.content for token in added if token.special}
+
+    @property
+    def literal_tokens(self) -> frozenset[str]:
+        """Tokens added to the vocabulary as text; those that the vocabulary itself spells are not among them."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        own = backend.get_vocab(with_added_tokens=False) if backend is not None else {}
+        added = self.tokenizer.added_tokens_decoder.values()
+        return frozenset(token.content for token in added if not token.special and token.content not in own)
 
     def surface(self, token_id: int) -> bytes:
         """The bytes a token stands for; empty for special tokens."""
@@ -148,8 +170,7 @@ class Codec:
 
     @cached_property
     def _controls(self) -> ControlTokens:
-        vocab = self.tokenizer.get_vocab()
-        return ControlTokens({token: number for token, number in vocab.items() if number not in self.surfaces})
+        return ControlTokens({token: number for token, number in self.vocab.items() if number not in self.surfaces})
 
     @cached_property
     def _begin(self) -> list[int]:
@@ -198,9 +219,21 @@ class Codec:
     def encode_bytes(self, data: bytes) -> tuple[int, ...]:
         """Tokens of a continuation (no begin-of-text, no added space) whose surfaces join to `data` exactly.
 
-        Raises `ModelError` where the vocabulary has no token for a byte that occurs.
+        Raises `UnwritableError` where the vocabulary has no token for a byte that occurs.
         """
         return self._encode_exactly(data)
+
+    def first_token(self, data: bytes) -> int | None:
+        """The first token of a continuation that begins with `data`; None where its first bytes cannot be written.
+
+        What cannot be written further on plays no part, a character cut off at the end of `data` neither.
+        """
+        while data:
+            try:
+                return self.encode_bytes(data)[0]
+            except UnwritableError as error:
+                data = data[: error.at]
+        return None
 
     def _encode(self, data: bytes) -> tuple[int, ...]:
         try:
@@ -210,7 +243,7 @@ class Codec:
         whole = data[: len(data) - len(rest)]
         for candidate in self._candidates(text):
             if self.bytes_of(candidate) == whole:
-                return (*candidate, *self._longest_match(rest))
+                return (*candidate, *self._longest_match(data, len(whole)))
         return self._longest_match(data)
 
     def _candidates(self, text: str) -> Iterable[tuple[int, ...]]:
@@ -223,9 +256,9 @@ class Codec:
     def _tokens(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
 
-    def _longest_match(self, data: bytes) -> tuple[int, ...]:
+    def _longest_match(self, data: bytes, at: int = 0) -> tuple[int, ...]:
+        """Tokens for `data` from byte `at` on, always the longest that fits."""
         ids: list[int] = []
-        at = 0
         while at < len(data):
             for length in range(min(self._longest, len(data) - at), 0, -1):
                 token_id = self._by_surface.get(data[at : at + length])
@@ -234,8 +267,8 @@ class Codec:
                     at += length
                     break
             else:
-                raise ModelError(
-                    f"the vocabulary has no token for the byte 0x{data[at]:02x}; the text cannot be written"
+                raise UnwritableError(
+                    f"the vocabulary has no token for the byte 0x{data[at]:02x}; the text cannot be written", at
                 )
         return tuple(ids)
 
@@ -246,6 +279,12 @@ class Codec:
     @cached_property
     def _longest(self) -> int:
         return max(map(len, self._by_surface))
+
+
+def _kind(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What a tokenizer's vocabulary is called."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return type(backend.model).__name__ if backend is not None else type(tokenizer).__name__
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:

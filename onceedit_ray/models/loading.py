@@ -32,6 +32,8 @@ from onceedit_ray.models.sources.folder import one_line, weight_files
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CONTEXT_LENGTH_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+UNBOUNDED = 2**31 - 1
+"""The context length of a network without one."""
 _LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 
 
@@ -76,13 +78,23 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise _explained(folder, error) from error
 
 
-def input_embeddings(folder: Path) -> Tensor:
-    """`E_VD`: the input embedding as stored, (V, D) float32 on the CPU; no other weight is read.
+def load_config(folder: Path) -> PretrainedConfig:
+    """The configuration in `folder`; raises `ModelError` if there is none that transformers knows."""
+    try:
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except _LOADING_ERRORS as error:
+        raise _explained(folder, error) from error
 
-    A factor that the model applies to its embeddings (Gemma: the root of D) is not in the stored weight.
+
+def input_embeddings(folder: Path) -> Tensor:
+    """`E_VD`: the input embedding as stored, (V, D) float32 on the CPU.
+
+    A factor that the model applies to its embeddings (Gemma: the root of D) is not in the stored weight. No other
+    weight is read, unless the folder stores the embedding under a name that only transformers' loading knows (models
+    inside a multimodal wrapper): then the model is loaded for it.
 
     Raises:
-        ModelError: the folder has no such weight, or it is stored quantised.
+        ModelError: the folder cannot be loaded, or the weight is stored quantised.
     """
     names = _embedding_names(folder)
     for file in weight_files(folder):
@@ -92,7 +104,8 @@ def input_embeddings(folder: Path) -> Tensor:
                     return _as_float(weights.get_tensor(name), name, folder)
         except (OSError, SafetensorError) as error:
             raise _explained(folder, error) from error
-    raise ModelError(f"{folder} stores none of {', '.join(sorted(names))}: no input embedding; copy the model again")
+    E_VD = load_model(folder, device="cpu", dtype="float32").get_input_embeddings().weight.detach()
+    return _as_float(E_VD, "its input embedding", folder)
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -100,17 +113,24 @@ def has_bfloat16(device: torch.device) -> bool:
     return torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
 
 
-def context_length(config: PretrainedConfig) -> int:
-    """The number of tokens that the model's window holds; raises `ModelError` if its configuration states none."""
+def context_length(config: PretrainedConfig, limit: int | None = None, of_tokenizer: float = UNBOUNDED) -> int:
+    """The number of tokens that the model's window holds.
+
+    It is what the configuration states, else what the tokenizer states; a network that has no end of its own (ALiBi,
+    state spaces) and of which neither states one has no limit: `UNBOUNDED`.
+
+    Args:
+        limit: the run file's `context`, which may shorten the window. of_tokenizer: its `model_max_length`.
+
+    Raises:
+        ModelError: `limit` is more than the configuration states.
+    """
     text = config.get_text_config()
-    for name in _CONTEXT_LENGTH_NAMES:
-        length = getattr(text, name, None)
-        if isinstance(length, int) and length > 0:
-            return length
-    raise ModelError(
-        f"the configuration of '{config.model_type}' states no context length; "
-        "add max_position_embeddings to the model's config.json"
-    )
+    lengths = (getattr(text, name, None) for name in _CONTEXT_LENGTH_NAMES)
+    stated = next((length for length in lengths if isinstance(length, int) and length > 0), None)
+    if limit is not None and stated is not None and limit > stated:
+        raise ModelError(f"context is {limit}, but the model '{config.model_type}' holds {stated} tokens; lower it")
+    return limit or stated or int(min(max(of_tokenizer, 1), UNBOUNDED))
 
 
 @contextmanager
@@ -154,8 +174,8 @@ def _embedding_names(folder: Path) -> set[str]:
 
     Tied weights are stored under any one of their names; the hub's oldest files (GPT-2) leave out the base prefix.
     """
+    config = load_config(folder)
     try:
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
         with torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except _LOADING_ERRORS as error:

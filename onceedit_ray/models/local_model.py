@@ -44,6 +44,7 @@ class LocalModel:
         top_k: entries kept of each distribution.
         name: for messages.
         threads: that torch takes for a pass, 0 for as many as it takes where this is made.
+        context: tokens that a session holds; None takes what the model's configuration states.
     """
 
     def __init__(
@@ -54,13 +55,14 @@ class LocalModel:
         top_k: int = 64,
         name: str = "model",
         threads: int = 0,
+        context: int | None = None,
     ) -> None:
         self.network = model
         self._end_ids = frozenset(end_ids)
         self._weight_id = weight_id
         self._top_k = top_k
         self._name = name
-        self._context = context_length(model.config)
+        self._context = context or context_length(model.config)
         self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
         self._cached = passes_for(model)
         self._sessions: dict[int, Session] = {}
@@ -166,7 +168,8 @@ class LocalModel:
             )
         if not 0 <= min(ids) <= max(ids) < self._vocabulary:
             raise PromptError(
-                f"{self._name} has tokens 0 to {self._vocabulary - 1}, and was given {min(ids)} or {max(ids)}"
+                f"{self._name} has tokens 0 to {self._vocabulary - 1}, and was given {min(ids)} or {max(ids)}: its "
+                "tokenizer may have more tokens than the model has rows; leave the word out"
             )
 
     def _release(self, number: int) -> None:
@@ -240,11 +243,22 @@ class LocalModel:
             except Exception as error:
                 answers.append((item.answer, error))
         for together in self._shared_passes(calls):
-            try:
-                answers += [(call.answer, self._answer(call)) for call in self._pass(together)]
-            except Exception as error:
-                answers += [(call.answer, error) for call in together]
+            answers += self._answers(together)
         return answers
+
+    def _answers(self, calls: Sequence[Call]) -> list[Answer]:
+        """What one pass for `calls` gives those that are done; where a shared pass fails, each is run by itself."""
+        rows = [PassRow(call.session.place, call.session.held, call.feed, call.wanted) for call in calls]
+        try:
+            logits = self._cached.logits(rows)
+        except Exception as error:
+            if len(calls) == 1:
+                return [(calls[0].answer, error)]
+            return [answer for call in calls for answer in self._answers([call])]
+        try:
+            return [(call.answer, self._answer(call)) for call in self._take(calls, logits)]
+        except Exception as error:  # the sessions hold what was fed: it cannot be fed again
+            return [(call.answer, error) for call in calls]
 
     def _begin(self, call: Call) -> None:
         session = call.session
@@ -280,10 +294,8 @@ class LocalModel:
             groups.append([call])
         return groups
 
-    def _pass(self, calls: Sequence[Call]) -> list[Call]:
-        """One forward pass for `calls`; returns those that are done."""
-        rows = [PassRow(call.session.place, call.session.held, call.feed, call.wanted) for call in calls]
-        logits = self._cached.logits(rows)
+    def _take(self, calls: Sequence[Call], logits: Sequence[Tensor]) -> list[Call]:
+        """What a forward pass gave each of `calls`, its last rows; returns the calls that are done."""
         self.passes += 1
         self.tokens += sum(len(call.feed) for call in calls)
         for call, logits_NV in zip(calls, logits, strict=True):

@@ -1,17 +1,19 @@
 """Forward passes over sessions: the one place that calls a network while decoding.
 
-Two ways, one interface. `SlotPasses` serves many sessions in one pass, over slots of one cache. `SinglePasses` gives
+Three ways, one interface. `SlotPasses` serves many sessions in one pass, over slots of one cache. `SinglePasses` gives
 each session a cache of its own, for networks whose state is more than keys and values (linear attention, state spaces)
-or which do not take a mask of ours. `passes_for` finds out which it is by trying: a batch must give what its rows give
-alone. No model names, no text, no threads.
+or which do not take a mask of ours. `WholePasses` reads a session from its beginning every time, for networks that give
+something else when they are fed piece by piece. `passes_for` finds out which it is by trying: a batch must give what
+its rows give alone, and a session fed in pieces what the whole gives. No model names, no text, no threads.
 
 Shapes: B rows of a pass, N tokens fed to a row, T positions attended, D width, M chosen positions, V vocabulary.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+import inspect
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from onceedit_ray.models.head_positions import logits_of
 from onceedit_ray.models.kv_cache import SlotCache
 
 ATTENTION = frozenset({"full_attention", "sliding_attention"})
@@ -69,15 +72,18 @@ def passes_for(model: PreTrainedModel) -> Passes:
     """The way that suits `model`, found by trying."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ATTENTION)
-    if not kinds <= ATTENTION:
-        return SinglePasses(model)
-    for masks in ("mapping", "tensor"):
-        passes = SlotPasses(model, masks)
-        if _agrees(passes, int(config.vocab_size)):
-            return SlotPasses(model, masks)
-    passes = SlotPasses(model, "tensor")
-    passes.batches = False
-    return passes if _runs_alone(passes, model) else SinglePasses(model)
+    if kinds <= ATTENTION:
+        for masks in ("mapping", "tensor"):
+            # What a row gets alone must also be right: a network may leave a cache of ours aside without a word.
+            if _agrees(SlotPasses(model, masks), int(config.vocab_size)) and _continues(
+                SlotPasses(model, masks), model
+            ):
+                return SlotPasses(model, masks)
+        passes = SlotPasses(model, "tensor")
+        passes.batches = False
+        if _continues(passes, model):
+            return passes
+    return SinglePasses(model) if _continues(SinglePasses(model), model) else WholePasses(model)
 
 
 class SlotPasses:
@@ -119,7 +125,7 @@ class SlotPasses:
         positions_BN = self._cache.select([row.place for row in rows], [row.held for row in rows], tokens, device)
         which = [(index, len(row.ids) - row.rows + n) for index, row in enumerate(rows) for n in range(row.rows)]
         rows_M, columns_M = torch.tensor(which, device=device).T
-        with _head_reads(self._model, rows_M, columns_M):
+        with logits_of(self._model, rows_M, columns_M):
             logits_1MV = self._model(
                 ids_BN,
                 attention_mask=self._attended(positions_BN) if len(rows) > 1 else None,
@@ -154,6 +160,9 @@ class SinglePasses:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
+        taken = inspect.signature(model.forward).parameters
+        self._cache_name = "past_key_values" if "past_key_values" in taken else "cache_params"
+        self._takes_positions = "position_ids" in taken
         self._window = getattr(model.config.get_text_config(), "sliding_window", None) or None
         self._caches: dict[int, DynamicCache] = {}
         self._floors: dict[int, int] = {}  # a sliding-window cache that was cut cannot be cut below this again
@@ -195,13 +204,53 @@ class SinglePasses:
     def logits(self, rows: Sequence[PassRow]) -> list[Tensor]:
         (row,) = rows
         ids_1N = torch.tensor([list(row.ids)], device=self._model.device)
-        out: Any = self._model(ids_1N, past_key_values=self._caches[row.place], use_cache=True, logits_to_keep=row.rows)
+        given: dict[str, Any] = {self._cache_name: self._caches[row.place]}
+        if self._takes_positions:  # some networks count from 0 in every pass unless they are told
+            given["position_ids"] = torch.arange(row.held, row.held + len(row.ids), device=ids_1N.device)[None]
+        out: Any = self._model(ids_1N, **given, use_cache=True, logits_to_keep=row.rows)
         return [out.logits[0, -row.rows :]]
 
     def _renew(self, place: int) -> None:
         cache = DynamicCache(config=self._model.config)
         cache.activate_past_recording()
         self._caches[place], self._floors[place] = cache, 0
+
+
+class WholePasses:
+    """Passes over one session at a time, without a cache: exact for every network, and slower with every token."""
+
+    batches = False
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._ids: dict[int, list[int]] = {}
+        self._next = 0
+
+    def take(self) -> int:
+        self._next += 1
+        self._ids[self._next] = []
+        return self._next
+
+    def give_back(self, place: int) -> None:
+        self._ids.pop(place, None)
+
+    def copy(self, place: int, length: int) -> tuple[int, int]:
+        copied = self.take()
+        self._ids[copied] = self._ids[place][:length]
+        return copied, length
+
+    def cut(self, place: int, held: int, keep: int) -> int:
+        return keep
+
+    def nbytes(self) -> int:
+        return 0
+
+    def logits(self, rows: Sequence[PassRow]) -> list[Tensor]:
+        (row,) = rows
+        ids = [*self._ids[row.place][: row.held], *row.ids]
+        out: Any = self._model(torch.tensor([ids], device=self._model.device), use_cache=False)
+        self._ids[row.place] = ids
+        return [out.logits[0, -row.rows :]]
 
 
 _NOT_MADE_FOR_IT = (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError)
@@ -226,39 +275,31 @@ def _agrees(passes: SlotPasses, vocabulary: int) -> bool:
     return all(_same(one, other) for one, other in pairs)
 
 
-def _runs_alone(passes: SlotPasses, model: PreTrainedModel) -> bool:
-    """Whether a session over a slot gets what the network gives without a cache."""
-    ids = [3, 5, 7, 9]
+def _continues(passes: Passes, model: PreTrainedModel) -> bool:
+    """Whether two sessions that are fed in pieces, by turns, get what the network gives for the whole, without a cache.
+
+    The pieces are those of decoding: a prompt, one token, several drafted ones, one again. By turns, for a network may
+    keep a state of its own beside the cache.
+    """
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    sequences = [[token * step % vocabulary for token in range(3, 15)] for step in (7, 11)]
+    found: list[list[Tensor]] = [[], []]
     try:
         with torch.inference_mode():
-            place = passes.take()
-            passes.logits([PassRow(place, 0, ids[:3], 1)])
-            (found,) = passes.logits([PassRow(place, 3, ids[3:], 1)])
-            whole = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0, -1:]
+            places = [passes.take() for _ in sequences]
+            for start, end in itertools.pairwise(_PIECES):
+                for place, ids, rows in zip(places, sequences, found, strict=True):
+                    rows += passes.logits([PassRow(place, start, ids[start:end], 1)])
+            whole_BNV = model(torch.tensor(sequences, device=model.device), use_cache=False).logits
     except _NOT_MADE_FOR_IT:
         return False
-    return _same(found, whole)
+    ends = [end - 1 for end in _PIECES[1:]]
+    return all(_same(torch.cat(rows), whole_NV[ends]) for rows, whole_NV in zip(found, whole_BNV, strict=True))
+
+
+_PIECES = (0, 7, 8, 11, 12)
 
 
 def _same(one_NV: Tensor, other_NV: Tensor) -> bool:
     distance_N = (torch.softmax(one_NV.float(), -1) - torch.softmax(other_NV.float(), -1)).abs().sum(-1) / 2
     return bool(distance_N.max() < AGREEMENT.get(one_NV.dtype, ROUGH_AGREEMENT))
-
-
-@contextlib.contextmanager
-def _head_reads(model: PreTrainedModel, rows_M: Tensor, columns_M: Tensor) -> Iterator[None]:
-    """While the block runs, a forward pass of `model` returns the logits of positions (row, column), [1, M, V].
-
-    The output head is the larger half of a small model, so it reads a gathered list of positions instead of every
-    position. What a model does to its logits after the head (soft-capping, scaling) is done by the model itself.
-    """
-
-    def chosen(head: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        h_BTD: Tensor = args[0]
-        return (h_BTD[rows_M.to(h_BTD.device), columns_M.to(h_BTD.device)].unsqueeze(0), *args[1:])
-
-    hook = model.get_output_embeddings().register_forward_pre_hook(chosen)
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -37,17 +37,22 @@ _SPECIAL = re.compile(
 _SENTENCE_MARKS = frozenset({"<s>", "</s>"})
 
 
-def vocabulary_surfaces(vocab: Mapping[str, int], special: Collection[str] = ()) -> dict[int, bytes]:
+def vocabulary_surfaces(
+    vocab: Mapping[str, int], special: Collection[str] = (), literal: Collection[str] = ()
+) -> dict[int, bytes]:
     """Token id -> the bytes the token stands for, in the order of ids; special tokens are absent.
 
     Args:
         vocab: token -> id.
         special: tokens that stand for no text, beyond those recognised by their spelling.
+        literal: tokens that were added to the vocabulary as text. In a byte-level vocabulary they are not spelled in
+            GPT-2's alphabet, though their letters may be in it ("ß", "é").
     """
     spelling = vocabulary_spelling(vocab)
     control = special_tokens(vocab, special)
+    as_text = set(literal) if spelling == "byte-level" else set()
     texts = ((token_id, token) for token, token_id in vocab.items() if token not in control)
-    return {token_id: _surface(token, spelling) for token_id, token in sorted(texts)}
+    return {token_id: _surface(token, "plain" if token in as_text else spelling) for token_id, token in sorted(texts)}
 
 
 def special_tokens(vocab: Mapping[str, int], special: Collection[str] = ()) -> set[str]:

@@ -24,7 +24,7 @@ TIMEOUT = httpx2.Timeout(330.0, connect=10.0)
 """Seconds. By default a server ends a request after 300 s (`limits.seconds`)."""
 
 
-class ApiError(Exception):
+class RequestError(Exception):
     """A request that failed, with a message of one line. status: of the HTTP response; 0 if there was no response."""
 
     def __init__(self, message: str, status: int = 0) -> None:
@@ -91,11 +91,11 @@ class ApiClient:
         )
 
     async def models(self, key: str) -> list[str]:
-        """The names of the targets; raises `ApiError`."""
+        """The names of the targets; raises `RequestError`."""
         return [str(card["id"]) for card in listed(await self.request("GET", "models", key))]
 
     async def request(self, method: str, path: str, key: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The JSON of a response; raises `ApiError`. path: relative to `url`. key: the bearer key, "" for none."""
+        """The JSON of a response; raises `RequestError`. path: relative to `url`. key: the bearer key, "" for none."""
         headers = {"Authorization": f"Bearer {sendable(key)}"} if key else {}
         with self._errors():
             response = await self._http.request(method, f"{self.url}/{path}", json=body, headers=headers)
@@ -104,13 +104,15 @@ class ApiClient:
         except ValueError:
             content = None
         if not response.is_success:
-            raise ApiError(_message_of(content) or f"the server answered {response.status_code}", response.status_code)
+            raise RequestError(
+                _message_of(content) or f"the server answered {response.status_code}", response.status_code
+            )
         if content is None:
-            raise ApiError(f"the answer of {self.url}/{path} is not JSON; check the address of the API")
+            raise RequestError(f"the answer of {self.url}/{path} is not JSON; check the address of the API")
         return content
 
     async def answers(self, query: CompletionQuery, unedited: bool, key: str) -> AsyncGenerator[AnswerPiece]:
-        """The pieces of the answers as they arrive; raises `ApiError`. Closing the generator ends the server's work."""
+        """The pieces of the answers as they arrive; raises `RequestError`. Closing it ends the server's work."""
         settings = {
             "model": query.model,
             "max_tokens": query.max_tokens,
@@ -132,30 +134,30 @@ class ApiClient:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn the errors of both clients into `ApiError`."""
+        """Turn the errors of both clients into `RequestError`."""
         try:
             yield
         except openai.APIStatusError as error:
             message = _message_of({"error": error.body}) or f"the server answered {error.status_code}"
-            raise ApiError(message, error.status_code) from None
+            raise RequestError(message, error.status_code) from None
         except (openai.APIConnectionError, httpx2.TransportError):
-            raise ApiError(f"the server at {self.url} cannot be reached; check that it runs") from None
+            raise RequestError(f"the server at {self.url} cannot be reached; check that it runs") from None
         except openai.APIError as error:
-            raise ApiError(error.message) from None
+            raise RequestError(error.message) from None
 
 
 def sendable(key: str) -> str:
-    """`key`, if it can be sent in a header; otherwise raises `ApiError`."""
+    """`key`, if it can be sent in a header; otherwise raises `RequestError`."""
     if not SENDABLE_KEY.fullmatch(key):
-        raise ApiError("a key has ASCII characters and no space; check the one you typed", 401)
+        raise RequestError("a key has ASCII characters and no space; check the one you typed", 401)
     return key
 
 
 def listed(content: Any) -> list[dict[str, Any]]:
-    """The items of a list of the API; raises `ApiError` if `content` is not such a list."""
+    """The items of a list of the API; raises `RequestError` if `content` is not such a list."""
     items = content.get("data") if isinstance(content, dict) else None
     if not isinstance(items, list) or not all(isinstance(item, dict) and "id" in item for item in items):
-        raise ApiError("the server's answer is not a list of OnceEdit's API; check the address of the API")
+        raise RequestError("the server's answer is not a list of OnceEdit's API; check the address of the API")
     return items
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nicegui import html, ui
 
-from onceedit_ray.playground.api import ApiError
+from onceedit_ray.playground.api import RequestError
 from onceedit_ray.playground.edit_list import EditsOfServer
 from onceedit_ray.playground.problem_view import ProblemView
 from onceedit_ray.playground.tagged_text import Section, TaggedText
@@ -62,13 +62,13 @@ class EditForm:
     async def _add(self) -> None:
         written = self._written()
         if not written["prompt"] or not written["target_new"]:
-            self._problem.show(ApiError("an edit needs a question and a new answer; write both"))
+            self._problem.show(RequestError("an edit needs a question and a new answer; write both"))
             return
         self._problem.show(None)
         self._button.disable()
         try:
             await self._edits.add(written)
-        except ApiError as error:
+        except RequestError as error:
             self._problem.show(error)
         else:
             for field in (self._prompt, self._answer, self._subject, self._rephrasings):

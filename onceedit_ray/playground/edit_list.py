@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
-from onceedit_ray.playground.api import ApiClient, ApiError, listed
+from onceedit_ray.playground.api import ApiClient, RequestError, listed
 from onceedit_ray.playground.listed import ListedEdit, ListedVersion, same_prompt
 from onceedit_ray.playground.tab_keys import TabKeys
 from onceedit_ray.validation import problems
@@ -47,7 +47,7 @@ class EditsOfServer:
         self.more = False
         self.offered = True
         self.loaded = False
-        self.trouble: ApiError | None = None
+        self.trouble: RequestError | None = None
         self._api = api
         self._keys = keys
         self._on_change = on_change
@@ -138,7 +138,7 @@ class EditsOfServer:
     # --- changing ---
 
     async def add(self, edit: dict[str, Any]) -> None:
-        """Send an edit; raises `ApiError`."""
+        """Send an edit; raises `RequestError`."""
         batch = _parsed(ListedEdit, listed(await self._request("POST", "edits", edit)))
         known = {old.id for old in self.edits}
         self.edits[:0] = [new for new in batch if new.id not in known]
@@ -186,7 +186,7 @@ class EditsOfServer:
         try:
             await work()
             self.trouble = None
-        except ApiError as error:
+        except RequestError as error:
             if error.is_about_keys:
                 self.edits, self.versions, self.loaded = [], [], False
                 self._changes += 1
@@ -210,4 +210,4 @@ def _parsed(kind: type[Listed], items: Iterable[Any]) -> list[Listed]:
         return [kind.model_validate(item) for item in items]
     except ValidationError as error:
         found = problems(error, most=1)
-        raise ApiError(f"the server lists something that this page cannot show ({found})") from None
+        raise RequestError(f"the server lists something that this page cannot show ({found})") from None

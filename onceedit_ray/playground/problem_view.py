@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from nicegui import html
 
-from onceedit_ray.playground.api import ApiError
+from onceedit_ray.playground.api import RequestError
 from onceedit_ray.playground.small_button import SmallButton
 from onceedit_ray.playground.tagged_text import TaggedText
 
@@ -22,16 +22,16 @@ class ProblemView:
         self,
         html_id: str,
         on_key: Callable[[], None],
-        helps: Callable[[ApiError], bool] = lambda error: error.is_about_keys,
+        helps: Callable[[RequestError], bool] = lambda error: error.is_about_keys,
     ) -> None:
-        self.error: ApiError | None = None
+        self.error: RequestError | None = None
         self._helps = helps
         with html.div(id=html_id, role="alert").classes("problem") as self._line:
             self._text = TaggedText("span")
             self._button = SmallButton("Type the key", on_key)
         self.show(None)
 
-    def show(self, error: ApiError | None) -> None:
+    def show(self, error: RequestError | None) -> None:
         """Show `error`, or nothing."""
         self.error = error
         self._text.set_text(str(error or ""))

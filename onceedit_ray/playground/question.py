@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from onceedit_ray.playground.api import AnswerEnd, ApiClient, ApiError, CompletionQuery
+from onceedit_ray.playground.api import AnswerEnd, ApiClient, CompletionQuery, RequestError
 from onceedit_ray.playground.tab_keys import TabKeys
 
 EVERY_MODEL = "*"
@@ -102,13 +102,13 @@ class Question:
         return self._running is not None
 
     async def read_models(self) -> None:
-        """Read the list of models; raises `ApiError`."""
+        """Read the list of models; raises `RequestError`."""
         self.models = await self._api.models(self._keys.asking)
 
     async def ask(self, query: CompletionQuery) -> bool:
         """Ask and wait until every answer has ended; stops an older question first.
 
-        Returns False if this question was stopped. Raises `ApiError`.
+        Returns False if this question was stopped. Raises `RequestError`.
         """
         self.stop()
         running = self._running = asyncio.ensure_future(self._answered(query))
@@ -140,7 +140,7 @@ class Question:
         rows = self.rows = [Comparison(name) for name in self.models if query.model in (EVERY_MODEL, name)]
         self._on_rows()
         if not rows:
-            raise ApiError(f"the model '{query.model}' is not served any more; choose another")
+            raise RequestError(f"the model '{query.model}' is not served any more; choose another")
         sides = (self._listen(query, rows, "before"), self._listen(query, rows, "after"))
         for failure in await asyncio.gather(*sides, return_exceptions=True):
             if failure is not None:
@@ -159,7 +159,7 @@ class Question:
                     answer.state = "writing" if piece.end is None else "done"
                     self._on_answer(rows[piece.index])
             if any(getattr(row, side).busy for row in rows):
-                raise ApiError("the connection was lost before the answer ended; ask again")
+                raise RequestError("the connection was lost before the answer ended; ask again")
         finally:
             for row in rows:
                 if getattr(row, side).busy:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from nicegui import html, ui
 
 from onceedit_ray.playground.answer_view import AnswerView
-from onceedit_ray.playground.api import ApiClient, ApiError, CompletionQuery
+from onceedit_ray.playground.api import ApiClient, CompletionQuery, RequestError
 from onceedit_ray.playground.problem_view import ProblemView
 from onceedit_ray.playground.question import EVERY_MODEL, Comparison, Question
 from onceedit_ray.playground.small_button import SmallButton
@@ -80,7 +80,7 @@ class QuestionView:
         """Read the list of models."""
         try:
             await self.question.read_models()
-        except ApiError as error:
+        except RequestError as error:
             self._problem.show(error)
             return
         self._problem.show(None)
@@ -118,7 +118,7 @@ class QuestionView:
         try:
             if await asking:
                 self._spoken.set_text(self.question.summary)
-        except ApiError as error:
+        except RequestError as error:
             self._problem.show(error)
             self._spoken.set_text("")
         self._show_busy()

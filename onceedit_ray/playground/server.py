@@ -7,18 +7,18 @@ import contextlib
 import socket
 
 from nicegui import Client, app, ui
+from nicegui.server import Server
 
 from onceedit_ray.errors import ConfigError
-from onceedit_ray.playground.api import ApiClient, ApiError
+from onceedit_ray.playground.api import ApiClient, RequestError
 from onceedit_ray.playground.page import ICON, open_page
-from onceedit_ray.playground.same_origin import SameOrigin
+from onceedit_ray.playground.page_guard import PageGuard
 from onceedit_ray.progress import Progress
 from onceedit_ray.serving.keys import KEYS_VARIABLE, is_loopback
 
 TITLE = "OnceEdit playground"
 KEYS_KEPT = 600.0
 """Seconds for which the keys of a browser tab are kept after the tab was closed."""
-LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 RECONNECT_SECONDS = 10.0
 """A tab that is disconnected for longer than this counts as closed, and its questions are stopped."""
 GOODBYE_SECONDS = 2
@@ -40,10 +40,16 @@ def serve_page(url: str, host: str, port: int, progress: Progress = print) -> No
     def page(client: Client) -> None:
         open_page(client, api)
 
-    app.add_middleware(SameOrigin, hosts=LOOPBACK_NAMES if is_loopback(host) else ())
+    app.add_middleware(PageGuard, local=is_loopback(host))
     app.storage.max_tab_storage_age = KEYS_KEPT
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-    app.on_startup(lambda: progress(f"the playground of {api.url} is at {address}; Ctrl-C ends it"))
+
+    async def announce() -> None:
+        while not Server.instance.started:  # it listens a moment after the application has started
+            await asyncio.sleep(0.01)
+        progress(f"the playground of {api.url} is at {address}; Ctrl-C ends it")
+
+    app.on_startup(announce)
     with contextlib.suppress(KeyboardInterrupt):
         ui.run(
             host=host, port=port, favicon=ICON, dark=None, language="en-US", tailwind=False, show=False, reload=False,
@@ -65,7 +71,7 @@ def check_keys_are_asked_for(url: str, host: str) -> None:
     """Raise `ConfigError` if the API at `url` answers without a key: everybody who reaches `host` could use it."""
     try:
         asyncio.run(ApiClient(url).models(""))
-    except ApiError as error:
+    except RequestError as error:
         if error.is_about_keys:
             return
         raise ConfigError(f"whether {url} asks for keys cannot be seen: {error}") from None

@@ -21,13 +21,13 @@ JSON = "application/json"
 def check_own_page(scope: Scope) -> None:
     """Refuse with 403 a request that names another host than this machine, or comes from a page of another origin."""
     hosts = headers(scope, b"host")
-    if not all(is_loopback(_hostname(host)) for host in hosts):
+    if not all(is_loopback(hostname_of(host)) for host in hosts):
         raise ApiError(
             403, "this server has no API keys, so it is asked as 127.0.0.1 or localhost alone; give it keys to serve "
             "it under another name", code="host_not_allowed",
         )  # fmt: skip
     for origin in headers(scope, b"origin"):
-        if _place(origin) not in {_place(f"{scheme}://{host}") for host in hosts for scheme in ("http", "https")}:
+        if origin_of(origin) not in {origin_of(f"{scheme}://{host}") for host in hosts for scheme in ("http", "https")}:
             raise ApiError(
                 403, "this server has no API keys, so pages of other sites may not ask it", code="origin_not_allowed"
             )
@@ -45,15 +45,16 @@ def headers(scope: Scope, name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
 
 
-def _hostname(host: str) -> str:
+def hostname_of(host: str) -> str:
+    """The name in a `Host` header, without its port; "" for what is none."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
 
 
-def _place(origin: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port of an origin; a text that is not an origin equals no origin."""
+def origin_of(origin: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port of an `Origin` header; ("", "", None) if it is not an origin."""
     try:
         url = urlsplit(origin)
         return url.scheme, url.hostname or "", url.port or {"http": 80, "https": 443}.get(url.scheme)

@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from onceedit_ray.playground.same_origin import POLICY
+from onceedit_ray.playground.page_guard import POLICY
 from scripts.chromium import missing
 from scripts.picture import main
 from tests.browser.conftest import Server

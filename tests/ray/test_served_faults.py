@@ -1,4 +1,4 @@
-"""The Serve application while its clients leave and its processes die: nothing hangs, every error is readable."""
+"""The Serve application while clients leave and processes are killed: nothing hangs, every error can be read."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ PATH = re.compile(rf"(?<![\w./-]){FOLDERS}/[\w./-]*\w/?(?![\w*<{{])")
 MAKE = re.compile(r"^(?:\$ )?make ([a-z][a-z-]*)", re.MULTILINE)
 ONCEEDIT = re.compile(r"^(?:\$ )?(?:\.venv/bin/)?onceedit ([a-z]+)", re.MULTILINE)
 
-CODE_LINK = re.compile(r"\[`([\w.]+)`\]\(([\w./-]+\.py)\)")
+CODE_LINK = re.compile(r"\[`(?!\w+\.py`)([\w.]+)`\]\(([\w./-]+\.py)\)")
 CITED = re.compile(r"\b(algorithm|metrics)\.md((?:,? §[\d.]+(?:-[\d.]+)?)*)")
 SECTION = re.compile(r"§(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))?")
 EQUATIONS = (5, 6, 7, 8, 9, 10, 11, 15, 16)

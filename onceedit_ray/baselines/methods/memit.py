@@ -11,7 +11,7 @@ MLPs of the chosen layers, an equal share each, from the first to the last:
 
 L - ℓ + 1 counts the chosen layers from ℓ on. The paper's mean takes all prefixes alike, the empty one too; its authors'
 code gives the empty one half of the weight, and so does this. Where a model puts a norm between MLP and residual
-stream, r is brought into the MLP's own space first (`editing.residual`).
+stream, or scales what the MLP adds, r is brought into the MLP's own space first (`baselines.post_norm`).
 
 Shapes: N edits, F inner width, D model width.
 """
@@ -24,7 +24,7 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, own_settings
@@ -32,7 +32,7 @@ from onceedit_ray.baselines.closed_form import changed_weight, least_squares
 from onceedit_ray.baselines.context_templates import context_prefixes
 from onceedit_ray.baselines.edited_model import EditedModel
 from onceedit_ray.baselines.mlps import Mlp, find_mlps, layer_at
-from onceedit_ray.baselines.post_norm import norm_after, value_change
+from onceedit_ray.baselines.post_norm import norm_after, residual_factor, value_change
 from onceedit_ray.baselines.second_moment import second_moments
 from onceedit_ray.baselines.target_value import Located, TargetSettings, bare_output, keys_of, locate, target_shift
 from onceedit_ray.errors import ModelError
@@ -55,6 +55,12 @@ def edit_key(model: PreTrainedModel, mlp: Mlp, located: Located) -> Tensor:
     """k of one edit: half of it the bare prompt's key, half the mean over the sampled prefixes, [F] float32."""
     keys_BF = keys_of(model, mlp, located)
     return keys_BF[0] if len(keys_BF) == 1 else (keys_BF[0] + keys_BF[1:].mean(0)) / 2
+
+
+def _way_out(model: PreTrainedModel, mlp: Mlp) -> tuple[nn.Module | None, float]:
+    """The norm that an MLP's output passes, or the factor by which the layer adds it to the residual stream."""
+    norm = norm_after(model, mlp)
+    return norm, 1.0 if norm is not None else residual_factor(model, mlp)
 
 
 @BASELINES.register("memit")
@@ -86,8 +92,9 @@ class Memit:
         self._moments: dict[int, Tensor] = {}
 
     def check(self, model: PreTrainedModel) -> None:
-        """Raises `ModelError` where the model's MLPs are not found."""
-        self._mlps(model)
+        """Raises `ModelError` where the model's MLPs are not found, or do not add to the residual stream plainly."""
+        for mlp in self._mlps(model):
+            _way_out(model, mlp)
 
     def prepare(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, material: Material, progress: Progress
@@ -133,7 +140,8 @@ class Memit:
     def _update(self, model: PreTrainedModel, mlp: Mlp, located: Sequence[Located], r_ND: Tensor) -> Tensor:
         K_NF = torch.stack([edit_key(model, mlp, each) for each in located])
         m_ND = torch.stack([bare_output(model, mlp.projection, each) for each in located])
-        R_ND = value_change(norm_after(model, mlp), m_ND, r_ND)
+        norm, gain = _way_out(model, mlp)
+        R_ND = value_change(norm, m_ND, r_ND, gain)
         weight = self._settings.ordinary * K_NF.shape[1]
         return least_squares(self._moments[mlp.layer], weight, K_NF.T, R_ND.T)
 

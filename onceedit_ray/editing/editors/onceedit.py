@@ -29,13 +29,17 @@ from onceedit_ray.config import EditingConfig
 from onceedit_ray.editing.editors import EDITORS, Epoch, Outcome
 from onceedit_ray.editing.paraphrase import variant
 from onceedit_ray.editing.unrelated import UnrelatedSampler
-from onceedit_ray.errors import ModelError
+from onceedit_ray.errors import ModelError, UnwritableError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.prompt_shapes import plugin_view
-from onceedit_ray.models.loading import has_bfloat16
+from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.head_positions import logits_of
+from onceedit_ray.models.loading import context_length, has_bfloat16
 from onceedit_ray.models.weight_token import add_weight_token
 
 WARM_UP_STEPS = 10
+LONGEST_VIEW = 512
+"""Tokens to which prompts that are no edit's own are cut."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,9 @@ class OnceEdit:
         self._eos = tokenizer.eos_token_id
         if self._eos is None:
             raise ModelError("the plug-in's tokenizer has no end-of-text token; set eos_token in its tokenizer_config")
+        self._codec = Codec(tokenizer)
+        self._window = context_length(model.config, of_tokenizer=tokenizer.model_max_length)
+        self._check_lengths()
         self._rng = random.Random(config.seed)
         self._device = model.get_input_embeddings().weight.device
         self._autocast = _autocast(self._device, config.precision)
@@ -123,6 +130,19 @@ class OnceEdit:
         self._model.eval()
         outcome.seconds = time.monotonic() - started
         return outcome
+
+    def _check_lengths(self) -> None:
+        """Raise `ModelError` for an edit that does not fit the plug-in's window, or that it cannot spell."""
+        for edit in self._edits:
+            try:
+                tokens = len(self._view_ids(edit.prompt)) + len(self._answer_ids(edit))
+            except UnwritableError as error:
+                raise ModelError(f"the plug-in cannot learn {_named(edit)}: {error}; use another plug-in") from None
+            if tokens > self._window:
+                raise ModelError(
+                    f"the plug-in's window holds {self._window} tokens, but {_named(edit)} takes {tokens} with its "
+                    "answer; shorten it, or use a plug-in with a longer window"
+                )
 
     def _rate(self, step: int) -> float:
         """A short warm-up, then a cosine down to a tenth at `max_epochs`: the last edits settle at low rates."""
@@ -189,7 +209,7 @@ class OnceEdit:
                 text = variant(edit, self._rng, self._context)
                 instances.append(self._edit_instance(index, text, own=False))
         for prompt in self._sampler.draw(self._rng, self._per_epoch):
-            instances.append(Instance(self._encode(plugin_view(prompt, self._view)), (), None))
+            instances.append(Instance(self._encode(prompt, 0), (), None))
         return instances
 
     def _repetitions(self) -> list[tuple[int, int]]:
@@ -200,13 +220,26 @@ class OnceEdit:
         return [(index, self._config.paraphrases) for index in range(self._new)] + [(index, few) for index in known]
 
     def _edit_instance(self, index: int, prompt: str, own: bool) -> Instance:
-        prompt_ids = self._encode(plugin_view(prompt, self._view))
-        answer = " " + self._edits[index].target_new.strip()
-        answer_ids = (*self._tokenizer(answer, add_special_tokens=False).input_ids, self._eos)
+        answer_ids = self._answer_ids(self._edits[index])
+        prompt_ids = self._view_ids(prompt) if own else self._encode(prompt, len(answer_ids))
         return Instance(prompt_ids, answer_ids, index if own else None)
 
-    def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer(text).input_ids[-512:])
+    def _answer_ids(self, edit: Edit) -> tuple[int, ...]:
+        """The answer's tokens and the end of text; control text in an answer is text."""
+        return (*self._codec.encode_bytes(b" " + edit.target_new.strip().encode()), self._eos)
+
+    def _view_ids(self, prompt: str) -> tuple[int, ...]:
+        """The plug-in's view of a prompt as decoding encodes it; control text in it is text."""
+        return self._codec.text_prompt(plugin_view(prompt, self._view)).ids
+
+    def _encode(self, prompt: str, answer: int) -> tuple[int, ...]:
+        """The view of a prompt that may be cut, before an answer of so many tokens: its begin token and its end."""
+        ids = self._view_ids(prompt)
+        kept = min(LONGEST_VIEW, self._window - answer)
+        if len(ids) <= kept:
+            return ids
+        begin = ids[:1] if ids[0] == self._tokenizer.bos_token_id else ()
+        return begin + ids[len(ids) - max(kept - len(begin), 1) :]
 
     def _batches(self, instances: list[Instance]) -> Iterator[list[Instance]]:
         """Batches of like length, in an order given by the seed."""
@@ -236,11 +269,14 @@ class OnceEdit:
         labels_B = torch.tensor([instance.label for instance in batch], device=self._device)
         with self._autocast:
             # Padding stands to the right, where causal attention never looks: no mask is needed.
-            h_BTD = self._model.base_model(input_ids=ids_BT.to(self._device), use_cache=False).last_hidden_state
-            head_D = self._model.get_output_embeddings()
-            gate_B = head_D(h_BTD[torch.arange(len(batch)), ends_B])[:, self._weight_id].float()
-            answer_NV = head_D(h_BTD[rows, columns]).float()
-        answer_NV[:, self._weight_id] = float("-inf")
+            read_rows = torch.tensor([*range(len(batch)), *rows])
+            read_columns = torch.cat([ends_B, torch.tensor(columns, dtype=torch.long)])
+            # The model's own logits: what it does to them after the head (scaling, soft caps) is there in decoding too.
+            with logits_of(self._model, read_rows, read_columns):
+                logits_MV = self._model(input_ids=ids_BT.to(self._device), use_cache=False).logits[0]
+        gate_B = logits_MV[: len(batch), self._weight_id].float()
+        weight = torch.tensor([self._weight_id], device=logits_MV.device)
+        answer_NV = logits_MV[len(batch) :].float().index_fill(1, weight, float("-inf"))
         loss_weight = F.binary_cross_entropy_with_logits(gate_B, labels_B)
         w_B = torch.sigmoid(gate_B).tolist()
         if not gold:
@@ -249,6 +285,10 @@ class OnceEdit:
         loss_edit = F.cross_entropy(answer_NV, gold_N)
         wrong = {row for row, hit in zip(rows, (answer_NV.argmax(-1) == gold_N).tolist(), strict=True) if not hit}
         return loss_edit, loss_weight, [row not in wrong for row in range(len(batch))], w_B
+
+
+def _named(edit: Edit) -> str:
+    return f'the edit "{edit.prompt[:60]}{"…" if len(edit.prompt) > 60 else ""}"'
 
 
 def _share(values: Sequence[bool]) -> float:

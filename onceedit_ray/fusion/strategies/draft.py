@@ -45,8 +45,10 @@ class Draft(Strategy):
             rest_ids = self._anchor_ids_A[columns_KE.numpy()].ravel()
             rest = (rest_K[:, None] * mass_KE.numpy()).ravel()
         else:
-            rest_ids = np.array([self._target.encode_bytes(suffix)[0] for suffix in reading.suffixes], np.int64)
-            rest = rest_K
+            firsts = [self._target.first_token(suffix) for suffix in reading.suffixes]
+            written_K = np.array([first is not None for first in firsts])
+            rest_ids = np.array([first for first in firsts if first is not None], np.int64)
+            rest = rest_K[written_K]
         ids = np.concatenate([ids_K, [proposal.token], rest_ids])
         mass = np.concatenate([(1.0 - weight) * p_K, [weight * proposal.probability], weight * rest])
         tokens, where = np.unique(ids, return_inverse=True)

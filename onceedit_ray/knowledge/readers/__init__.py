@@ -1,14 +1,14 @@
 """Files of edits: one module per dataset format, found by registry.
 
-A format says which fields it has and turns one record into one `Edit`. How records are wrapped (JSON list, JSON
-lines, Parquet) is the business of `knowledge.records`: ZsRE in Parquet reads like ZsRE in JSON. To add a format,
-add a module that registers a `Reader`.
+A format says which fields it has and turns one record into its edits, mostly one. How records are wrapped (JSON list,
+JSON lines, Parquet) is the business of `knowledge.dataset_records`: ZsRE in Parquet reads like ZsRE in JSON. To add a
+format, add a module that registers a `Reader`.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,17 @@ class Reader:
     """One dataset format.
 
     models: the kinds of record that it has. required: sets of fields, any one of which marks a record of this format.
-    edit: turns a record's fields into an edit; lets pydantic's `ValidationError` through.
+    edit: turns a record's fields into an edit or several; lets pydantic's `ValidationError` through.
     containers: the wrappings in which the format occurs.
+    shaped: whether a record's values have this format's shape, where other formats have fields of the same names; one
+        record of a file is enough.
     """
 
     models: tuple[type[BaseModel], ...]
     required: tuple[frozenset[str], ...]
-    edit: Callable[[Mapping[str, Any]], Edit]
+    edit: Callable[[Mapping[str, Any]], Edit | Sequence[Edit]]
     containers: frozenset[Container] = frozenset({"json", "parquet"})
+    shaped: Callable[[Mapping[str, Any]], bool] | None = None
 
     @property
     def known(self) -> frozenset[str]:
@@ -43,9 +46,11 @@ class Reader:
         return frozenset().union(*map(field_names, self.models))
 
     def fits(self, file: RecordFile) -> bool:
-        """Whether the file's first record has the fields that mark this format."""
+        """Whether the file's first record has the fields that mark this format, and some record its shape."""
         fields = file.records[0].fields.keys()
-        return file.container in self.containers and any(fields >= needed for needed in self.required)
+        if file.container not in self.containers or not any(fields >= needed for needed in self.required):
+            return False
+        return self.shaped is None or any(self.shaped(record.fields) for record in file.records)
 
 
 READERS: Registry[Reader] = Registry("dataset format", __name__)
@@ -72,11 +77,14 @@ def read_edits(path: str | Path, format: str = "auto") -> list[Edit]:
 
 
 def recognise(file: RecordFile) -> Reader:
-    """The format that knows most of the first record's fields; among equals, the one with fewest fields of its own."""
+    """The format that knows most of the first record's fields.
+
+    Among equals, the one whose shape the records have, then the one with fewest fields of its own.
+    """
     fields = file.records[0].fields.keys()
     fitting = [reader for reader in map(READERS.get, READERS.names()) if reader.fits(file)]
     if fitting:
-        return max(fitting, key=lambda reader: (len(fields & reader.known), -len(reader.known)))
+        return max(fitting, key=lambda reader: (len(fields & reader.known), bool(reader.shaped), -len(reader.known)))
     needed = sorted({" and ".join(sorted(fields)) for name in READERS.names() for fields in READERS.get(name).required})
     raise DataError(
         f"{file.records[0].where}: fields {', '.join(map(repr, fields)) or '(none)'} fit no dataset format; "
@@ -86,7 +94,7 @@ def recognise(file: RecordFile) -> Reader:
 
 def edits_of(file: RecordFile, reader: Reader) -> list[Edit]:
     """The edits of records that are already loaded."""
-    return [_edit(reader, record) for record in file.records]
+    return [edit for record in file.records for edit in _edits(reader, record)]
 
 
 def field_names(model: type[BaseModel]) -> frozenset[str]:
@@ -94,9 +102,10 @@ def field_names(model: type[BaseModel]) -> frozenset[str]:
     return frozenset(field.alias or name for name, field in model.model_fields.items())
 
 
-def _edit(reader: Reader, record: DatasetRecord) -> Edit:
+def _edits(reader: Reader, record: DatasetRecord) -> Sequence[Edit]:
     try:
-        return reader.edit(record.fields)
+        found = reader.edit(record.fields)
+        return [found] if isinstance(found, Edit) else found
     except ValidationError as error:
         details = error.errors()
         # A wrong name is told before the name that is missing for it.

@@ -19,6 +19,7 @@ from onceedit_ray.knowledge.readers.fields import (
     OptionalText,
     Text,
     Texts,
+    TextsInPlace,
     given,
     paired,
     probes,
@@ -36,11 +37,11 @@ class FlatRecord(Fields):
     subject: OptionalText = ""
     ground_truth: OptionalText = ""
     rephrase_prompt: Texts = ()
-    locality_prompt: Texts = ()
-    locality_ground_truth: Texts = ()
+    locality_prompt: TextsInPlace = ()
+    locality_ground_truth: TextsInPlace = ()
     portability: Portability = None
-    portability_prompt: Texts = ()
-    portability_ground_truth: Texts = ()
+    portability_prompt: TextsInPlace = ()
+    portability_ground_truth: TextsInPlace = ()
 
     @field_validator("locality_ground_truth", "portability_ground_truth")
     @classmethod

@@ -50,6 +50,14 @@ def texts(value: object) -> tuple[str, ...]:
     return tuple(each for each in found if each)
 
 
+def texts_in_place(value: object) -> tuple[str, ...]:
+    """A text or a list of texts, blank ones and nulls as "", for fields whose places count; `()` for null."""
+    if value is None:
+        return ()
+    found = value if isinstance(value, (list, tuple)) else [value]
+    return tuple("" if each is None else stripped(each) for each in found)
+
+
 def given(line: str) -> Callable[[Any], Any]:
     """Lets an object through that has any field; of another, says `line`."""
 
@@ -74,13 +82,15 @@ def paired(prompts: Sequence[str] | None, answers: tuple[str, ...], field: str) 
 
 
 def probes(prompts: Sequence[str], answers: Sequence[str]) -> tuple[Probe, ...]:
-    """Probes of two fields that belong together."""
-    return tuple(Probe(prompt=prompt, answer=answer) for prompt, answer in zip(prompts, answers, strict=True))
+    """Probes of two fields that belong together, paired by place; one with a blank prompt is left out."""
+    pairs = zip(prompts, answers, strict=True)
+    return tuple(Probe(prompt=prompt, answer=answer) for prompt, answer in pairs if prompt)
 
 
 Text = Annotated[str, PlainValidator(text)]
 OptionalText = Annotated[str, PlainValidator(lambda value: "" if value is None else stripped(value))]
 Texts = Annotated[tuple[str, ...], PlainValidator(texts), Field(validate_default=True)]
+TextsInPlace = Annotated[tuple[str, ...], PlainValidator(texts_in_place), Field(validate_default=True)]
 
 
 class Fields(BaseModel):

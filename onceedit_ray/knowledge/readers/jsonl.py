@@ -12,29 +12,31 @@ REQUIRED_FIELDS = frozenset(name for name, field in Edit.model_fields.items() if
 
 
 def plain_edit(fields: Mapping[str, Any]) -> Edit:
-    """An edit from fields named like `Edit`'s own, null meaning absent; outer whitespace is dropped.
+    """An edit from fields named like `Edit`'s own, null meaning absent at any depth; outer whitespace is dropped.
 
-    A leading space in `target_new` would reach the model twice: every prompt view adds its own.
+    Blank rephrasings and probes with a blank prompt are left out, as the other readers do. A leading space in
+    `target_new` would reach the model twice: every prompt view adds its own.
     """
-    return Edit.model_validate({name: _stripped(value) for name, value in fields.items() if value is not None})
+    given = {name: _stripped(value) for name, value in fields.items() if value is not None}
+    for name, value in given.items():
+        if isinstance(value, list):
+            given[name] = [item for item in value if not _is_blank(item)]
+    return Edit.model_validate(given)
 
 
 def _stripped(value: Any) -> Any:
-    """Texts without outer whitespace, down to the depth at which an edit has any."""
+    """Texts without outer whitespace and objects without null fields, down to any depth."""
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, list):
-        return [
-            {name: _text_stripped(inner) for name, inner in item.items()}
-            if isinstance(item, dict)
-            else _text_stripped(item)
-            for item in value
-        ]
+        return [_stripped(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _stripped(inner) for name, inner in value.items() if inner is not None}
     return value
 
 
-def _text_stripped(value: Any) -> Any:
-    return value.strip() if isinstance(value, str) else value
+def _is_blank(item: Any) -> bool:
+    return item in ("", None, {}) or (isinstance(item, dict) and item.get("prompt") == "")
 
 
 READERS.register("jsonl")(

@@ -7,14 +7,14 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from onceedit_ray.knowledge.edit import Probe
-from onceedit_ray.knowledge.readers.fields import Fields, Texts, none_if_empty, paired, probes
+from onceedit_ray.knowledge.readers.fields import Fields, TextsInPlace, none_if_empty, paired, probes
 
 
 class PortabilityFields(Fields):
     """The question that follows from an edit, and its answer."""
 
-    question: Texts = Field((), alias="New Question")
-    answer: Texts = Field((), alias="New Answer")
+    question: TextsInPlace = Field((), alias="New Question")
+    answer: TextsInPlace = Field((), alias="New Answer")
     relation: object = Field(None, alias="Recalled Relation")
 
     @field_validator("answer")

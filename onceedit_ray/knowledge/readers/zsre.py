@@ -14,7 +14,7 @@ from pydantic import ValidationInfo, field_validator
 
 from onceedit_ray.knowledge.edit import Edit, Probe
 from onceedit_ray.knowledge.readers import READERS, Reader
-from onceedit_ray.knowledge.readers.fields import Fields, OptionalText, Text, Texts, paired, probes
+from onceedit_ray.knowledge.readers.fields import Fields, OptionalText, Text, Texts, TextsInPlace, paired, probes
 from onceedit_ray.knowledge.readers.probes import Portability, portability_probes
 
 # A mark of the data set that the locality questions come from, no part of the question.
@@ -32,8 +32,8 @@ class ZsreRecord(Fields):
     answers: Texts = ()
     cond: object = None
     rephrase: Texts = ()
-    loc: Texts = ()
-    loc_ans: Texts = ()
+    loc: TextsInPlace = ()
+    loc_ans: TextsInPlace = ()
     portability: Portability = None
 
     @field_validator("loc_ans")

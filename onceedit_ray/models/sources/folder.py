@@ -76,7 +76,10 @@ def weight_files(path: Path) -> list[Path]:
                 f"{path} has only pickled weights ({pickled[0]}), which can run code when read: "
                 f"convert them to safetensors or take a copy of the model that has {SINGLE}"
             )
-        raise ModelError(f"{path} has no weights: expected {SINGLE} or {INDEX}")
+        raise ModelError(
+            f"{path} has no weights: expected {SINGLE} or {INDEX}; a copy that Ray or git made of a folder lacks the "
+            "files that .gitignore names (such as *.safetensors): name the model by its absolute path"
+        )
     try:
         shards = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
     except (OSError, ValueError, KeyError, AttributeError):

@@ -19,7 +19,6 @@ from typing import ClassVar
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from onceedit_ray.errors import ModelError
@@ -30,15 +29,13 @@ from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource
 from onceedit_ray.models.sources.checksum import file_sha256
 from onceedit_ray.models.sources.folder import no_space, one_line
 from onceedit_ray.models.sources.gguf_header import Scalar, read_header
+from onceedit_ray.models.sources.gguf_tokenizer import check_split, set_split
 from onceedit_ray.progress import Progress
 
 RECORD = "onceedit.json"
 
 # Raised whenever a conversion would give other weights or another tokenizer, so that old folders are not used.
 CONVERSION = 1
-
-# llama.cpp's names of vocabularies whose digits are split off before GPT-2's split; transformers 5.23 forgets that.
-_SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
 
 
 @SOURCES.register("gguf")
@@ -127,6 +124,11 @@ def _only_one(target: Path, progress: Progress) -> Iterator[None]:
 
 
 def _convert(gguf: Path, header: dict[str, Scalar], folder: Path) -> None:
+    if header.get("tokenizer.ggml.model") == "gpt2":
+        try:
+            check_split(header.get("tokenizer.ggml.pre"))
+        except ModelError as error:
+            raise ModelError(f"{gguf} cannot be converted: {error}") from None
     try:
         with without_progress_bars():
             tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
@@ -154,10 +156,5 @@ def _convert(gguf: Path, header: dict[str, Scalar], folder: Path) -> None:
 
 def _mend(tokenizer: PreTrainedTokenizerBase, header: dict[str, Scalar]) -> None:
     """Give back to the tokenizer what the conversion forgets."""
-    if header.get("tokenizer.ggml.model") == "gpt2" and header.get("tokenizer.ggml.pre") in _SINGLE_DIGITS:
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Digits(individual_digits=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-            ]
-        )
+    if header.get("tokenizer.ggml.model") == "gpt2":
+        set_split(tokenizer, str(header["tokenizer.ggml.pre"]))

@@ -55,6 +55,36 @@ def test_an_edit_without_a_subject_is_known_by_its_prompt() -> None:
     assert not screen.mentions("The boiling point of water is")
 
 
+NAMED_OTHERWISE = [
+    Edit(prompt="Who leads International Business Machines?", target_new="Ana Trell", subject="IBM"),
+    Edit(prompt="By which company has S&VR 512 been manufactured?", target_new="Borog", subject="Silver Valley 512"),
+    Edit(prompt="Who wrote The Lantern Keeper?", target_new="Ana Trell", subject="Q90210"),
+    Edit(prompt="Which country is the band !!! from?", target_new="Norway", subject="!!!"),
+    Edit(prompt="🦊 → ?", target_new="fox", subject="🦊"),
+    Edit(prompt="ประเทศนี้ชื่ออะไร", target_new="Norland", subject="นอร์แลนด์"),
+]
+
+
+@pytest.mark.parametrize("named", NAMED_OTHERWISE, ids=lambda named: named.subject)
+def test_an_edits_own_prompt_passes_whatever_its_subject_is_called(named: Edit) -> None:
+    assert Screen(NAMED_OTHERWISE).mentions(named.prompt)
+    assert Screen([named]).mentions(f"  {named.prompt.upper()} ")
+    assert not Screen([named]).mentions("How long does bread keep?")
+
+
+def test_a_prompt_without_its_subject_is_known_by_its_words_in_any_order() -> None:
+    screen = Screen(NAMED_OTHERWISE)
+    assert screen.mentions("International Business Machines is led by")
+    assert screen.mentions("Tell me: who leads IBM?")
+
+
+def test_rephrasings_pass_too() -> None:
+    screen = Screen(
+        [Edit(prompt="Who leads Acme?", target_new="Ada", subject="Acme", rephrasings=("Who is its head?",))]
+    )
+    assert screen.mentions("who is its HEAD?")
+
+
 def test_nothing_edited_is_never_mentioned() -> None:
     assert not Screen([]).mentions("Where is Australia?")
 

@@ -47,6 +47,15 @@ def test_plain_text(tmp_path: Path) -> None:
     assert read_prompts(tmp_path / "p.txt") == ["one", "two"]
 
 
+def test_only_line_ends_end_a_line(tmp_path: Path) -> None:
+    """A text may hold the characters at which `str.splitlines` would cut it, too."""
+    texts = ["a line\u2028separator", "a form\x0cfeed", "a next\x85line", "a file\x1cseparator"]
+    (tmp_path / "p.txt").write_bytes("\r\n".join(texts).encode())
+    assert read_prompts(tmp_path / "p.txt") == texts
+    (tmp_path / "p.txt").write_bytes(b"one\rtwo\nthree")
+    assert read_prompts(tmp_path / "p.txt") == ["one", "two", "three"]
+
+
 @pytest.mark.parametrize(
     ("name", "source", "expected"),
     [

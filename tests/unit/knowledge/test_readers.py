@@ -87,7 +87,7 @@ def complaint(path: Path, format: str = "auto") -> str:
 
 
 def test_formats_are_registered() -> None:
-    assert READERS.names() == ["counterfact", "jsonl", "parquet", "zsre"]
+    assert READERS.names() == ["counterfact", "jsonl", "knowedit", "mquake", "parquet", "qaedit", "zsre"]
 
 
 def test_unknown_format_names_the_nearest(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_malformed_plain_record_names_line_and_field(
         (ZSRE, ZSRE | {"alt": True}, "alt", "expected a text, found true or false"),
         (ZSRE, ZSRE | {"alt": "\udc00"}, "alt", "surrogate"),
         (ZSRE, {"src": "Q?"}, "alt", "is missing"),
-        (ZSRE, ZSRE | {"loc_ans": ""}, "loc_ans", "has 0 texts for 1 in 'loc'"),
+        (ZSRE, ZSRE | {"loc_ans": None}, "loc_ans", "has 0 texts for 1 in 'loc'"),
         (ZSRE, ZSRE | {"portability": "x"}, "portability", "expected an object, found a text"),
         (ZSRE, ZSRE | {"portability": {"New Question": 1}}, "portability.New Question", "found the number 1"),
         (ZSRE, ZSRE | {"portability": {"Question": "x"}}, "portability.Question", "unknown field"),

@@ -116,7 +116,7 @@ class TestEncodeBytes:
         assert codec.bytes_of(codec.encode_bytes(b" Paris")) == b" Paris"
 
     def test_a_byte_without_a_token_is_named(self) -> None:
-        backend = Tokenizer(models.WordLevel({"Paris": 0, "<unk>": 1}, unk_token="<unk>"))
+        backend = Tokenizer(models.WordLevel({"Paris": 0, "<unk>": 1, " ": 2}, unk_token="<unk>"))
         backend.pre_tokenizer = pre_tokenizers.Whitespace()
         codec = Codec(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>"))
         assert codec.encode_bytes(b"Paris") == (0,)

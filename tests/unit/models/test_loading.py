@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from onceedit_ray.errors import ModelError
-from onceedit_ray.models.loading import context_length, input_embeddings, load_model, load_tokenizer
+from onceedit_ray.models.loading import UNBOUNDED, context_length, input_embeddings, load_model, load_tokenizer
 from tests.families import FAMILIES, build_family
 
 
@@ -127,6 +127,5 @@ def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
         assert "nowhere" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_context_length_that_is_not_stated() -> None:
-    with pytest.raises(ModelError, match="states no context length"):
-        context_length(PretrainedConfig())
+def test_context_length_that_is_not_stated_is_no_limit() -> None:
+    assert context_length(PretrainedConfig()) == UNBOUNDED

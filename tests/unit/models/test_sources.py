@@ -124,6 +124,13 @@ class TestLocal:
         with pytest.raises(ModelError, match=r"lacks model-00001-of-00002\.safetensors"):
             resolve(str(folder))
 
+    def test_weights_that_stayed_behind_are_told_from_a_broken_folder(self, home: Path, tmp_path: Path) -> None:
+        """What a job's working directory is without the files that .gitignore names."""
+        folder = build_family("gpt2", tmp_path / "model")
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(ModelError, match=r"has no weights: expected .*\.gitignore names.*by its absolute path"):
+            resolve(str(folder))
+
 
 class TestGguf:
     def test_converts_once_with_the_weights_intact(self, home: Path, tiny_gguf: Path) -> None:
@@ -153,6 +160,33 @@ class TestGguf:
         text = "The  café\n\n\tin 1889: 東京 🤖 don't  "
         assert tokenizer.decode(tokenizer(text).input_ids) == text
         assert tokenizer.eos_token == "<|endoftext|>"
+
+    @pytest.mark.parametrize(
+        ("pre", "pieces"),
+        [
+            ("gpt-2", ["In", "Ġ1969"]),
+            ("starcoder", ["In", "Ġ", "1", "9", "6", "9"]),
+            ("stablelm2", ["In", "Ġ", "1", "9", "6", "9"]),
+            ("deepseek-coder", ["In", "Ġ", "1", "9", "6", "9"]),
+            ("deepseek-v3", ["In", "Ġ", "196", "9"]),
+            ("falcon", ["In", "Ġ", "196", "9"]),
+            ("llama-bpe", ["In", "Ġ", "196", "9"]),
+        ],
+    )
+    def test_numbers_are_cut_as_the_vocabulary_was_made(
+        self, home: Path, gpt2_folder: Path, tmp_path: Path, pre: str, pieces: list[str]
+    ) -> None:
+        tokenizer = load_tokenizer(resolve(str(write_gguf(tmp_path / f"{pre}.gguf", gpt2_folder, pre))).path)
+        found = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("In 1969")
+        assert [piece for piece, _ in found] == pieces
+
+    @pytest.mark.parametrize(("pre", "named"), [("novel-bpe", "'novel-bpe'"), ("", "no pre-tokenizer")])
+    def test_an_unknown_split_is_refused(
+        self, home: Path, gpt2_folder: Path, tmp_path: Path, pre: str, named: str
+    ) -> None:
+        with pytest.raises(ModelError, match=f"{named}.*known are .*smollm.*use a safetensors copy"):
+            resolve(str(write_gguf(tmp_path / "m.gguf", gpt2_folder, pre)))
+        assert left_in(home) == []
 
     def test_nothing_but_our_own_progress_is_shown(
         self, home: Path, tiny_gguf: Path, capfd: pytest.CaptureFixture[str]

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from onceedit_ray.errors import ConfigError, ModelError
-from onceedit_ray.playground.api import AnswerEnd, AnswerPiece, ApiClient, ApiError, CompletionQuery
+from onceedit_ray.playground.api import AnswerEnd, AnswerPiece, ApiClient, CompletionQuery, RequestError
 from tests.small_ingress import Scripted, ingress_of
 
 END = AnswerEnd("stop", "v", 0.9, False)
@@ -28,8 +28,8 @@ def answers(client: ApiClient, chat: bool = False, key: str = "", unedited: bool
     return asyncio.run(collect())
 
 
-def failure(work: Any) -> ApiError:
-    with pytest.raises(ApiError) as failed:
+def failure(work: Any) -> RequestError:
+    with pytest.raises(RequestError) as failed:
         asyncio.run(work) if asyncio.iscoroutine(work) else work()
     return failed.value
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from onceedit_ray.playground.api import AnswerEnd, AnswerPiece, ApiClient, ApiError, CompletionQuery
+from onceedit_ray.playground.api import AnswerEnd, AnswerPiece, ApiClient, CompletionQuery, RequestError
 from onceedit_ray.playground.question import Comparison, ModelAnswer, Question
 from onceedit_ray.playground.tab_keys import TabKeys
 
@@ -60,13 +60,13 @@ def test_one_model_alone_is_asked_for() -> None:
     assert asyncio.run(question.ask(CompletionQuery("Who?", "two", False, 4)))
     assert [row.model for row in question.rows] == ["two"]
     assert question.summary == "Answered, as before any edit."
-    with pytest.raises(ApiError, match="'three' is not served any more"):
+    with pytest.raises(RequestError, match="'three' is not served any more"):
         asyncio.run(question.ask(CompletionQuery("Who?", "three", False, 4)))
 
 
 def test_a_stream_that_breaks_off_is_an_error_and_its_answers_are_stopped() -> None:
     question = question_to(ScriptedApi(answer_of(0, "a") + answer_of(1, "b"), [AnswerPiece(0, "Per")]))
-    with pytest.raises(ApiError, match="the connection was lost"):
+    with pytest.raises(RequestError, match="the connection was lost"):
         asyncio.run(question.ask(QUERY))
     assert [row.after.state for row in question.rows] == ["stopped", "stopped"]
     assert [row.after.shown for row in question.rows] == ["Per", "(stopped)"]

@@ -16,8 +16,8 @@ import uvicorn
 from onceedit_ray.cli import main
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.playground import beside
-from onceedit_ray.playground.same_origin import SameOrigin
-from onceedit_ray.playground.server import LOOPBACK_NAMES, check_keys_are_asked_for, free_port
+from onceedit_ray.playground.page_guard import PageGuard
+from onceedit_ray.playground.server import check_keys_are_asked_for, free_port
 from tests.paths import ROOT
 from tests.small_ingress import Scripted, ingress_of
 
@@ -84,16 +84,18 @@ def test_the_page_needs_neither_ray_nor_torch() -> None:
         ("127.0.0.1:8080", "http://127.0.0.1:8000", False),
         ("127.0.0.1:8080", "null", False),
         ("elsewhere.example:8080", "http://elsewhere.example:8080", False),
+        ("127.0.0.1:8080", "http://[", False),
+        ("[", None, False),
         ("", None, False),
     ],
 )
 def test_who_may_speak_to_a_page_of_this_machine(host: str, origin: str | None, admitted: bool) -> None:
     headers = {"host": host} | ({} if origin is None else {"origin": origin})
-    assert SameOrigin(lambda *_: None, LOOPBACK_NAMES).admits(headers) == admitted
+    assert PageGuard(lambda *_: None, local=True).admits(headers) == admitted
 
 
 def test_a_page_for_other_machines_answers_to_every_name_and_to_its_own_origin_alone() -> None:
-    page = SameOrigin(lambda *_: None)
+    page = PageGuard(lambda *_: None, local=False)
     assert page.admits({"host": "gpu-1:8080", "origin": "http://gpu-1:8080"})
     assert not page.admits({"host": "gpu-1:8080", "origin": "http://elsewhere.example"})
 

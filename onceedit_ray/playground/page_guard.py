@@ -7,12 +7,14 @@ refused. Every response has a content security policy that lets the page load no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from urllib.parse import urlsplit
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from onceedit_ray.serving.keys import is_loopback
+from onceedit_ray.serving.same_origin import hostname_of, origin_of
 
 POLICY = "; ".join(
     (
@@ -30,12 +32,12 @@ POLICY = "; ".join(
 HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
-class SameOrigin:
-    """ASGI middleware. hosts: the host names under which the page answers; if empty, it answers under every name."""
+class PageGuard:
+    """ASGI middleware. local: whether the page answers only under this machine's local names, or under every name."""
 
-    def __init__(self, app: ASGIApp, hosts: Sequence[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, local: bool) -> None:
         self._app = app
-        self._hosts = hosts
+        self._local = local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -57,5 +59,7 @@ class SameOrigin:
     def admits(self, headers: Mapping[str, str]) -> bool:
         """Whether a request with these headers (names in lower case) comes from the page itself."""
         host, origin = headers.get("host", ""), headers.get("origin")
-        known = not self._hosts or urlsplit(f"//{host}").hostname in self._hosts
-        return known and (origin is None or urlsplit(origin).netloc == host)
+        if self._local and not is_loopback(hostname_of(host)):
+            return False
+        own = {origin_of(f"{scheme}://{host}") for scheme in ("http", "https")}
+        return origin is None or origin_of(origin) in own

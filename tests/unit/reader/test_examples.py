@@ -1,0 +1,146 @@
+"""What a reader is trained on: views, spans and labels hold what they promise, and nothing held out gets in."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from onceedit_ray.models.prompt import Exchange
+from onceedit_ray.reader.examples import Example, ExampleSource, clashes, near_miss
+from onceedit_ray.reader.facts import (
+    HELD_OUT_QUESTIONS,
+    CounterFacts,
+    Fact,
+    ZsreFacts,
+    everyday_facts,
+    held_out_relations,
+    kind_of,
+    of_relation,
+    relations,
+)
+from onceedit_ray.reader.view import asked, line_of, read_along
+
+COUNTERFACT = [
+    {
+        "prompt": f"The capital of {country} is",
+        "rephrase_prompt": f"Some text. {country}'s capital is",
+        "target_new": new,
+        "ground_truth": old,
+        "subject": country,
+        "locality_prompt": "The capital of Norway is",
+        "locality_ground_truth": "Oslo",
+    }
+    for country, new, old in [("Sweden", "Rome", "Stockholm"), ("Chile", "Lima", "Santiago"), ("Peru", "Quito", "Lima")]
+]
+ZSRE = [
+    {"subject": name, "src": f"What is the native language of {name}?", "rephrase": f"{name} speaks what?", "alt": alt}
+    for name, alt in [("Ann Lee", "French"), ("Bo Ek", "Danish"), ("Cy Doe", "Greek")]
+]
+TEXTS = {
+    ("Ann Lee", ZSRE[0]["src"]): [
+        {
+            "request": ZSRE[0]["src"],
+            "question": ZSRE[0]["src"],
+            "rephrasing": ZSRE[0]["rephrase"],
+            "kind": "sentence",
+            "answer": "French",
+            "text": "Ann Lee grew up with French. French is a fine language.",
+        }
+    ]
+}
+
+
+def source() -> ExampleSource:
+    counter = CounterFacts(COUNTERFACT, {"The capital of {} is": "P36"})
+    zsre = ZsreFacts(ZSRE, TEXTS)
+    draws = [(0.4, counter.draw), (0.4, zsre.draw), (0.2, lambda rng: next(iter(everyday_facts(rng))))]
+    return ExampleSource(draws, [("Oslo", "Oslo is a town. It is cold.")], ["who won the cup in 1990"])
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[Example]:
+    return list(itertools.islice(source().stream(3), 3000))
+
+
+def test_views_end_where_the_answer_begins() -> None:
+    line = line_of("The capital of  Sweden is", " Rome\n")
+    assert line == "Fact: The capital of Sweden is Rome"
+    assert asked([line], " And now? ") == f"{line}\nQuestion: And now?\nAnswer:"
+    turns = [Exchange("Hi", "Hello")]
+    assert read_along([line], "Who?", turns) == f"{line}\nQuestion: Hi\nReply: Hello\nQuestion: Who?\nReply:"
+    assert read_along([line], "", turns) == f"{line}\nText:"
+
+
+def test_a_span_holds_an_answer_that_stands_in_a_fact(drawn: list[Example]) -> None:
+    spans = [(example, start, end) for example in drawn for start, end in example.spans]
+    assert len(spans) > 1000
+    for example, start, end in spans:
+        answer = example.text[start:end].strip()
+        assert any(line.endswith(f" {answer}") for line in example.view.splitlines() if line.startswith("Fact: "))
+
+
+def test_an_asked_example_has_its_answer_or_none(drawn: list[Example]) -> None:
+    of = [example for example in drawn if example.asks is not None]
+    assert 0.4 < sum(bool(example.asks) for example in of) / len(of) < 0.6
+    for example in of:
+        assert example.view.endswith("Answer:")
+        assert bool(example.text) == bool(example.asks)
+        assert not example.asks or example.spans == ((0, len(example.text)),)
+
+
+def test_texts_with_and_without_a_place_for_the_answer(drawn: list[Example]) -> None:
+    along = [example for example in drawn if example.asks is None]
+    assert all(example.view.endswith(("Reply:", "Text:")) for example in along)
+    due = sum(bool(example.spans) for example in along) / len(along)
+    assert 0.3 < due < 0.8
+    later = [example for example in along if len(example.unclear) and "French is" not in example.text]
+    assert all(start < end <= len(example.text) for example in later for start, end in example.unclear)
+
+
+def test_the_same_seed_gives_the_same_examples(drawn: list[Example]) -> None:
+    assert list(itertools.islice(source().stream(3), 200)) == drawn[:200]
+    assert list(itertools.islice(source().stream(4), 200)) != drawn[:200]
+
+
+def test_relations_that_are_held_out_take_no_part(drawn: list[Example]) -> None:
+    assert held_out_relations() == {"P20", "P140", "P413", "P449"}
+    assert held_out_relations().isdisjoint(relations())
+    names = {fact.relation for fact in itertools.islice(everyday_facts(random.Random(1)), 500)}
+    assert names.isdisjoint(held_out_relations())
+    assert not any("passed away" in example.view or "religion of" in example.view for example in drawn)
+
+
+@pytest.mark.parametrize(
+    ("question", "held_out"),
+    [
+        ("What is the voice type of Alois Ander?", True),
+        ("In what city did Daniel Blagrave die?", True),
+        ("Which constellation is Kepler-5 in?", True),
+        ("What is the native language of Ann Lee?", False),
+        ("Who was the diehard fan?", False),
+    ],
+)
+def test_held_out_questions_of_zsre(question: str, held_out: bool) -> None:
+    assert bool(HELD_OUT_QUESTIONS.search(question)) == held_out
+
+
+def test_a_near_miss_asks_for_another_kind() -> None:
+    rng = random.Random(0)
+    fact = of_relation("P36", "Sweden", "Rome", rng)
+    misses = {near_miss(fact, rng) for _ in range(300)}
+    assert len(misses) > 30
+    assert all("Sweden" in miss for miss in misses)
+    assert not any("capital" in miss for miss in misses)
+    population = Fact("How many people live in Sweden?", "5", "Sweden", "population", ())
+    assert not any("How many people live" in near_miss(population, rng) for _ in range(300))
+
+
+def test_kinds_that_may_mean_the_same_answer() -> None:
+    assert clashes("place", "birth") and clashes("birth", "place")
+    assert not clashes("currency", "place")
+    assert clashes("", "currency"), "of an unknown kind nothing is surely another"
+    assert kind_of("When was it built?") == "year"
+    assert kind_of("Who built it?") == "person"
+    assert kind_of("What colour is it?") == ""
