@@ -1,7 +1,7 @@
-"""Living knowledge over a fleet: a new plug-in is loaded beside the old one and takes over under load.
+"""Living knowledge on a fleet: loads a new plug-in beside the old one and switches to it while requests run.
 
-load: an actor of its own, its weights read, one pass run, the alignments untouched
-switch: requests begin on it from now on; those under way end on the old one, whose actor then goes
+load: starts an actor, reads the weights and runs one forward pass; the alignments do not change
+switch: new requests use the new plug-in; running requests finish on the old one, whose actor is then removed
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from onceedit_ray.reader.plugin import READER, editor_name, is_read, plugin_fold
 
 LOG = logging.getLogger(__name__)
 BOOK = "edits.json"
-"""The book of edits, in `ONCEEDIT_HOME` beside the knowledge store."""
+"""The file name of the book of edits, which lies in `ONCEEDIT_HOME` beside the knowledge store."""
 
 
 class FleetLoader:
-    """`edit_queue.Loader` of a fleet."""
+    """Implements `edit_queue.Loader` for a fleet."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -41,6 +41,7 @@ class FleetLoader:
         self._standby: Seated | None = None
 
     async def load(self, version: Version) -> Switch:
+<<<<<<< HEAD
         """Raises `ConfigError` where the cluster has no room for a second plug-in, `ModelError` where it is unfit.
 
         A version that the plug-in of now reads brings facts alone, and no second plug-in.
@@ -50,6 +51,10 @@ class FleetLoader:
             await result(self._fleet.coordinator.stand_by_facts.remote(version.path))
             return self._switch_facts
         if self._standby is not None:  # loaded before and never switched to
+=======
+        """Load `version`; raises `ConfigError` if there is no room for a second plug-in, `ModelError` if it fails."""
+        if self._standby is not None:  # it was loaded earlier but never activated
+>>>>>>> plainhigh
             await asyncio.to_thread(self._fleet.discard, self._standby)
         standby = self._standby = await asyncio.to_thread(self._fleet.load_plugin, version.path)
 
@@ -73,14 +78,14 @@ class FleetLoader:
         try:
             await result(self._fleet.coordinator.left.remote(number))
         except (OnceEditError, RayError) as error:
-            LOG.error("the plug-in before is let go of while requests may hold it: %s", error)
+            LOG.error("the previous plug-in is removed although requests may still use it: %s", error)
         await asyncio.to_thread(self._fleet.discard, old)
 
 
 def open_living(config: RunConfig, fleet: Fleet, active: Version) -> EditQueue:
-    """The living knowledge of a fleet that answers with `active`; its `run` makes the versions.
+    """The edit queue of a fleet whose active version is `active`; its `run` builds the versions.
 
-    Raises `StoreError` where the book of edits cannot be read.
+    Raises `StoreError` if the book of edits cannot be read.
     """
     book, store = EditBook(onceedit_home() / BOOK), open_store()
     builder: VersionBuilder = RemoteBuilder(config)
@@ -97,6 +102,6 @@ def remote_knowledge(models: Any) -> EditQueue:
             return await result(models.knowledge.remote(method, *args, **named))
         except (RayActorError, RayServeException) as error:
             reason = " ".join(str(error).split())[:200]
-            raise ModelError(f"who keeps the edits is gone ({reason}) and is started again") from None
+            raise ModelError(f"the actor that keeps the edits has died ({reason}) and is being restarted") from None
 
     return proxy(EditQueue, call)

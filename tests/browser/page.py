@@ -1,4 +1,4 @@
-"""The playground as a test sees it: what is typed, clicked and shown, and what went wrong."""
+"""Drives the playground for a test: types, clicks, reads what is shown, and collects errors."""
 
 from __future__ import annotations
 

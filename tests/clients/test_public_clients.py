@@ -1,4 +1,4 @@
-"""Public clients with what they send by default: their answers are those of the API itself."""
+"""Public clients with their default settings get the same answers as the API itself gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad input to the command `onceedit` costs one line and exit code 2, and leaves nothing behind."""
+"""Bad input to the command `onceedit` gives one line and exit code 2, and leaves no files behind."""
 
 from __future__ import annotations
 

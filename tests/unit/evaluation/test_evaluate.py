@@ -1,4 +1,4 @@
-"""The evaluation loop, on a made-up system whose every token is known: what is asked, and what each answer scores."""
+"""The evaluation loop, on a scripted system with known tokens: the questions, and the score of each answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selective fusion over models that play a script: where the plug-in has a say, what stays the target's own."""
+"""Selective fusion with scripted models: where the plug-in takes part, and which text stays the target's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The request field `onceedit`: an answer from before any edit, in every way of asking."""
+"""The request field `onceedit`: an unedited answer, in every kind of request."""
 
 from __future__ import annotations
 
