@@ -1,7 +1,7 @@
-"""The command `onceedit`. Everything runs in this process, but for `serve`, which starts a Ray of its own; for several
-GPUs or machines submit `jobs/edit_and_eval.py` and deploy `deployments/serve.yaml`.
+"""The command `onceedit`. Everything runs in this process, except `serve`, which starts a Ray of its own. On several
+GPUs or machines, submit `jobs/edit_and_eval.py` and deploy `deployments/serve.yaml`.
 
-Exit codes: 0 done; 1 a cell of a comparison failed; 2 something the user can put right, in one line on stderr;
+Exit codes: 0 done; 1 a cell of a comparison failed; 2 an error that the user can correct, in one line on stderr;
 130 interrupted.
 """
 
@@ -193,7 +193,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    prepare_environment()  # which ray reads when the next line imports it
+    prepare_environment()  # before the import of ray, which reads the environment
     from onceedit_ray.cluster.serve import ServeArgs, serve_here
 
     args = ServeArgs(
@@ -224,7 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     models = commands.add_parser("models", help="list and fetch models").add_subparsers(required=True, metavar="ACTION")
-    listing = models.add_parser("list", help="what a model can be called in a run file")
+    listing = models.add_parser("list", help="the ways to name a model in a run file")
     listing.set_defaults(run=_models_list)
     fetch = models.add_parser("fetch", help="download, verify and convert models into ONCEEDIT_HOME")
     fetch.add_argument("models", nargs="+", metavar="MODEL", help="catalogue name, org/name, folder or .gguf file")
@@ -241,13 +241,13 @@ def _parser() -> argparse.ArgumentParser:
 
     add_reader_command(commands)
 
-    prepare = commands.add_parser("prepare", help="make what a baseline editor needs: statistics, a trained network")
+    prepare = commands.add_parser("prepare", help="compute what a baseline editor needs: statistics, a trained network")
     prepare.add_argument("method", metavar="METHOD", help="a baseline: rome, memit, mend ...")
     prepare.add_argument("--model", action="append", required=True, metavar="MODEL", help="may be given several times")
     prepare.add_argument("--corpus", action="append", default=[], type=Path, metavar="FILE", help="ordinary texts")
     prepare.add_argument("--training", type=Path, metavar="FILE", help="the dataset's training part")
     prepare.add_argument(
-        "--edits", type=Path, metavar="FILE", help="what will be edited: left out of the training part"
+        "--edits", type=Path, metavar="FILE", help="the edits to be made, which are left out of the training part"
     )
     prepare.add_argument("--threads", type=int, default=0, metavar="N", help="0: every core")
     prepare.set_defaults(run=_prepare)
@@ -291,7 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     comparing.set_defaults(run=_compare)
 
-    serving = commands.add_parser("serve", help="answer as an OpenAI-compatible server, every target by its name")
+    serving = commands.add_parser("serve", help="start an OpenAI-compatible server, with every target by its name")
     serving.add_argument("--host", default="127.0.0.1", help="where to listen; other than this machine needs API keys")
     serving.add_argument("--port", type=int, default=8000, metavar="N")
     serving.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line; also $ONCEEDIT_API_KEYS")
@@ -308,7 +308,7 @@ def _parser() -> argparse.ArgumentParser:
     _with_config(serving)
     serving.set_defaults(run=_serve)
 
-    playground = commands.add_parser("playground", help="a page for people, in front of a server's API")
+    playground = commands.add_parser("playground", help="a web page to try a server's API")
     playground.add_argument("--url", required=True, help="of the API, such as http://127.0.0.1:8000/v1")
     playground.add_argument(
         "--host", default="127.0.0.1", help="where to listen; other than this machine needs API keys"

@@ -1,4 +1,4 @@
-"""What the tests of the command share: small models, a home in which something was edited, and a way to call it."""
+"""Shared by the tests of the command: small models, a home with an edited version, and a way to call the command."""
 
 from __future__ import annotations
 

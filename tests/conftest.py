@@ -1,4 +1,4 @@
-"""What every test runs under: no network, no telemetry, few threads, and a home of its own that is thrown away.
+"""The environment of every test: no network, no telemetry, few threads, and a temporary home.
 
 The variables are set when pytest reads this file, before torch, transformers and Ray read them. A Ray that a test
 starts is its own: on the loopback, with a token that only its processes know, whatever Ray the environment points to.

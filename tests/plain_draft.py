@@ -1,4 +1,4 @@
-"""`draft` once more, straight from its equations: the reference that the decoder is compared with.
+"""A second implementation of `draft`, directly from its equations: tests compare the decoder with it.
 
 Every step runs both models anew over their whole input by plain transformers forward passes: no KV cache, no session,
 no speculation, no sparse arithmetic. What one step depends on is the answer so far, and the place where the plug-in's

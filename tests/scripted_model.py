@@ -1,4 +1,4 @@
-"""A `LanguageModel` that plays a script: what it writes and where its gate opens follows from the text so far."""
+"""A scripted `LanguageModel`: its next text and its gate weight are functions of the text so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the decoder share: models taught a few sentences, a decoder over them whose gate is forced."""
+"""Shared by the tests of the decoder: models that were taught a few sentences, and a decoder with a forced gate."""
 
 from __future__ import annotations
 

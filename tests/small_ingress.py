@@ -1,4 +1,4 @@
-"""What the tests of the ingress share: a small system behind it, and clients that speak to it in this process."""
+"""Shared by the tests of the ingress: a small system behind it, and clients in this process."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def events(response: httpx2.Response) -> list[Any]:
 
 
 class Scripted:
-    """A backend that says what it is told: items of `says`, exceptions raised where they stand; `held` keeps it open.
+    """A backend with scripted answers: yields the items of `says` and raises exceptions in it; `held` blocks it.
 
-    asked: what came. open: answers under way.
+    asked: the requests. open: the number of running answers.
     """
 
     def __init__(self, *says: Any, held: bool = False) -> None:

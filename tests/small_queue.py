@@ -1,4 +1,4 @@
-"""Living knowledge without models: a maker that is told what its versions score, and a loader that remembers."""
+"""Living knowledge without models: a fake maker whose versions get given scores, and a fake loader."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ THIRD = Edit(prompt="The river Nile flows through", target_new="Peru")
 
 
 class Halted(BaseException):
-    """The process ends, as a crash would have it."""
+    """Ends the process, as a crash would."""
 
 
 @dataclass
@@ -163,7 +163,7 @@ def batch_in(view: EditView | BatchView) -> BatchView:
 
 
 async def added(of: System, *edits: Edit) -> BatchView:
-    """Submit, let the queue run out, and look again."""
+    """Submit edits, wait until the queue is empty, and return the batch."""
     batch = await of.living.submit(edits)
     await of.settled()
     return batch_in(await of.living.found(batch.id))

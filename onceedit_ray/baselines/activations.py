@@ -21,6 +21,18 @@ class _AllRead(Exception):
     """Raised to stop a forward pass when all activations have been read."""
 
 
+def whole_mask(model: PreTrainedModel, ids_BT: Tensor) -> Tensor:
+    """A mask that hides no position, for a model without weights too.
+
+    transformers reads the values of a mask by position, which a model on the meta device has not; one by pair of
+    positions, float [B, 1, T, T], it passes on as it is.
+    """
+    if model.device.type != "meta":
+        return torch.ones_like(ids_BT)
+    B, T = ids_BT.shape
+    return torch.zeros(B, 1, T, T, dtype=model.dtype, device=model.device)
+
+
 @torch.no_grad()
 def module_inputs(
     model: PreTrainedModel, modules: Sequence[nn.Module], ids_BT: Tensor, attention_mask_BT: Tensor

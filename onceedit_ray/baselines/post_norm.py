@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from onceedit_ray.baselines.activations import module_outputs
+from onceedit_ray.baselines.activations import module_outputs, whole_mask
 from onceedit_ray.baselines.mlps import Mlp
 from onceedit_ray.errors import ModelError
 
@@ -43,7 +43,8 @@ def norm_after(model: PreTrainedModel, mlp: Mlp) -> nn.Module | None:
     handles = [mlp.projection.register_forward_hook(keep)]
     handles += [child.register_forward_pre_hook(compare) for child in layer.children()]
     try:
-        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+        ids_BT = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+        model(input_ids=ids_BT, attention_mask=whole_mask(model, ids_BT), use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from onceedit_ray.baselines.activations import module_inputs
+from onceedit_ray.baselines.activations import module_inputs, whole_mask
 from onceedit_ray.baselines.edited_model import EditedModel, Question, read_edit, saved_modules
 from onceedit_ray.baselines.mlps import Mlp, find_mlps, layer_at
 from onceedit_ray.baselines.teacher_forcing import OUTSIDE, AnswerBatch
@@ -40,15 +40,20 @@ def mlp_at(model: PreTrainedModel, depth: float) -> Mlp:
     """
     mlps = find_mlps(model)
     mlp = mlps[layer_at(len(mlps), depth, rounded=False)]
-    ids_BT = torch.zeros(2, 3, dtype=torch.long, device=model.device)
-    (given,) = module_inputs(model, [mlp.projection], ids_BT, torch.ones_like(ids_BT))
-    # The layer itself (OPT) or a mixture around a shared expert flattens rows and positions into one.
-    if given.shape[:-1] != ids_BT.shape:
+    # OPT's layer itself flattens rows and positions into one, and so does a mixture around a shared expert.
+    if mlp.path == mlp.layer_path or not _is_given_rows(model, mlp):
         raise ModelError(
             f"{mlp.projection_path} of {type(model).__name__} is given no rows of positions (a mixture of experts, or "
             "no MLP of its own); choose an editor that changes weights"
         )
     return mlp
+
+
+def _is_given_rows(model: PreTrainedModel, mlp: Mlp) -> bool:
+    """Whether what enters the MLP has rows of positions, found by a pass; a model without weights does for it."""
+    ids_BT = torch.zeros(2, 3, dtype=torch.long, device=model.device)
+    (given,) = module_inputs(model, [mlp.projection], ids_BT, whole_mask(model, ids_BT))
+    return given.shape[:-1] == ids_BT.shape
 
 
 def prompt_end(question: Question, positions: int) -> int | None:

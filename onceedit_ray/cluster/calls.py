@@ -1,8 +1,9 @@
-"""Calls of an async actor that end with their caller: who is cancelled, or stops reading, cancels them over there.
+"""Calls of async actor methods that are cancelled exactly when their caller is cancelled or stops reading.
 
-And with nothing else. Ray knows which task made a call, and who cancels a task cancels its calls, theirs, and so on:
-Serve does so when a client goes away. A model's call carries the work of many requests, so no request's end may reach
-it that way, and a request that is cancelled twice could not clean up. Calls are made from outside of any task instead.
+Ray records which task made a call. Cancelling a task cancels its calls, their calls, and so on; Serve does this when a
+client disconnects. That must not happen here: one call of a model does work for many requests, so the end of one
+request must not cancel it, and a request that is cancelled twice could not clean up. So these calls are made outside of
+any task.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from onceedit_ray.errors import OnceEditError
 async def result(reference: Any) -> Any:
     """The value behind an object reference.
 
-    A `OnceEditError` raised over there is raised here as itself. Whatever way Ray has of saying that the process over
-    there is gone (killed for memory, its node lost, ...) is raised as a `RayActorError`.
+    An `OnceEditError` that the remote code raises is raised here unchanged. All errors of Ray that mean that the remote
+    process has died (killed for memory, its node lost, ...) are raised as `RayActorError`.
     """
     try:
         return await reference
@@ -31,7 +32,7 @@ async def result(reference: Any) -> Any:
 
 
 def fetch(reference: Any) -> Any:
-    """`result`, waiting instead of awaiting; a list of references gives a list of values."""
+    """`result` as a blocking call; a list of references gives a list of values."""
     try:
         return ray.get(reference)
     except RayError as error:
@@ -39,7 +40,7 @@ def fetch(reference: Any) -> Any:
 
 
 def detached(method: Any, *args: object, **named: object) -> Any:
-    """Call an actor's method as nobody's child: only `ray.cancel` of what is returned cancels it."""
+    """Call an actor's method without a parent task: only `ray.cancel` of the returned reference cancels it."""
     return contextvars.Context().run(method.remote, *args, **named)
 
 
@@ -54,7 +55,7 @@ async def awaited(method: Any, *args: object, **named: object) -> Any:
 
 
 async def received(method: Any, *args: object, **named: object) -> AsyncGenerator[Any]:
-    """The items of an actor's async generator as they are made; raises as `result`."""
+    """The items of an actor's async generator as they arrive; raises as `result`."""
     generator = detached(method.options(num_returns="streaming"), *args, **named)
     ended = False
     try:
@@ -67,7 +68,7 @@ async def received(method: Any, *args: object, **named: object) -> AsyncGenerato
 
 
 def _cancel(call: Any) -> None:
-    """Cancel one call and none of those it made."""
+    """Cancel one call, but not the calls that it made."""
     ray.cancel(call, recursive=False)
 
 

@@ -1,13 +1,14 @@
-"""The coordinator actor: the same `FusedDecoder`, over model actors.
+"""The coordinator actor: the same `FusedDecoder`, with model actors instead of local models.
 
-For each request it asks plug-in and target in parallel, fuses and accepts; what it sends and gets is token ids and
-top-k rows. It holds the alignments and the targets' tokenizers, and no weights.
+For each request it asks plug-in and target in parallel, fuses and accepts. It exchanges only token ids and top-k rows
+with them. It holds the alignments and the targets' tokenizers, and no weights.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -15,12 +16,15 @@ import ray
 from ray.actor import ActorHandle
 
 from onceedit_ray.cluster.remote_model import RemoteModel
-from onceedit_ray.config import AlignmentConfig, FusionConfig
+from onceedit_ray.config import AlignmentConfig, FusionConfig, LivingConfig
 from onceedit_ray.errors import ModelError
+from onceedit_ray.evaluation.acceptance import Judgement
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.strategies import Pair
-from onceedit_ray.fusion.system import open_plugin, pair_up
+from onceedit_ray.fusion.system import index_of, open_plugin, pair_up
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.living.judge_facts import judge_facts
 from onceedit_ray.models.assembly import open_codec, use_threads
 from onceedit_ray.models.sources import ModelFolder
 from onceedit_ray.reader.plugin import plugin_folder
@@ -30,8 +34,8 @@ class HostedDecoder(FusedDecoder):
     """A decoder whose models are actors.
 
     Args:
-        plugin: actor of the edited plug-in. base: the base plug-in's folder, whose embeddings the alignments use.
-        edited: folder of the edited plug-in. view: its prompt view.
+        plugin: the actor of the edited plug-in. base: the folder of the base plug-in, whose embeddings the alignments
+            use. edited: the folder of the edited plug-in. view: its prompt view.
     """
 
     def __init__(
@@ -43,7 +47,7 @@ class HostedDecoder(FusedDecoder):
         fusion: FusionConfig,
         alignment: AlignmentConfig,
     ) -> None:
-        use_threads(1)  # fusing is small work: a second thread costs more at the barrier than it brings
+        use_threads(1)  # fusing is little work: a second thread would cost more than it saves
         self._view = view
         self._standby: Plugin | None = None
         self._leaving: dict[int, Plugin] = {}
@@ -58,18 +62,30 @@ class HostedDecoder(FusedDecoder):
         return open_plugin(model, open_codec(plugin_folder(edited, self._base)), self._view, edited, fusion)
 
     async def stand_by(self, actor: ActorHandle, edited: Path) -> None:
-        """Have another version of the plug-in ready; `take_over` puts it in place.
+        """Prepare another version of the plug-in; `take_over` makes it the active one.
 
-        One pass is run, so that no request pays for the first. The alignments hang on the tokenizer, which no edit
-        changes, and stay.
+        One forward pass is run, so that no request has to wait for the first one. The alignments depend on the
+        tokenizer, which no edit changes, so they are kept.
         """
         plugin = await asyncio.to_thread(self._opened, actor, edited, self._config)
         step = await plugin.model.open(plugin.codec.encode_prompt("a")[:1])
         await plugin.model.close(step.session)
         self._standby = plugin
 
+    async def stand_by_facts(self, edited: Path) -> None:
+        """As `stand_by` for a version that the same plug-in reads: its facts alone are made ready."""
+        now = self.plugin
+        self._standby = await asyncio.to_thread(open_plugin, now.model, now.codec, self._view, edited, self._config)
+
+    async def judge(self, edits: Sequence[Edit], new: Sequence[Edit], bounds: LivingConfig) -> Judgement:
+        """As `judge_facts.judge_facts`, by the plug-in that answers; `edits` are all that would be live."""
+        facts = await asyncio.to_thread(index_of, edits)
+        with self.plugin.held() as now:
+            asked = Plugin(now.model, now.codec, self._view, facts=facts)
+            return await judge_facts(asked, new, bounds, self._config.threshold)
+
     async def take_over(self) -> int:
-        """Let requests begin on the version that stands by; the number under which `left` knows the one before."""
+        """Let new requests use the prepared version; returns the number of the previous one, for `left`."""
         if self._standby is None:
             raise ModelError("no other version of the plug-in is loaded; load one first")
         number = next(self._numbers)
@@ -77,25 +93,25 @@ class HostedDecoder(FusedDecoder):
         return number
 
     async def left(self, number: int) -> None:
-        """Returns when the last request has ended that began on a version before `take_over`."""
+        """Wait until all requests have ended that began on the version with this number."""
         await self._leaving[number].idle()
         del self._leaving[number]
 
     async def add_target(self, name: str, actor: ActorHandle, folder: ModelFolder, beside: bool) -> None:
-        """Take in a target: it answers with every edit made so far, and nothing is edited again.
+        """Add a target: it answers with every edit made so far, and nothing is edited again.
 
-        beside: whether it has hardware of its own.
+        beside: whether it runs on hardware of its own.
         """
         codec = open_codec(folder.path)
 
         def pair() -> Pair:
-            use_threads()  # in the thread that builds; the event loop keeps its one
+            use_threads()  # only in this worker thread; the event loop keeps its single thread
             return pair_up(self._base, self._base_codec, folder, codec, self._alignment, print)
 
         self.members[name] = Member(name, RemoteModel(actor, name), codec, pair, beside)
 
     async def resident_bytes(self) -> int:
-        """Memory of this actor: the alignments and tokenizers, and what Python and torch take."""
+        """Memory of this actor: the alignments, the tokenizers, Python and torch."""
         return psutil.Process().memory_info().rss
 
 

@@ -1,7 +1,7 @@
 """All actors of one system: the plug-in, the targets, the coordinator.
 
-Life: `Fleet.start` reserves, loads and connects; `add_target` takes in one more LLM at run time; `stop` gives
-everything back. The driver talks to the coordinator alone, through the same methods that a decoder in one process has.
+`Fleet.start` reserves resources, loads the models and connects them; `add_target` adds one more LLM at run time; `stop`
+frees everything. The driver calls only the coordinator, which has the same methods as a decoder in one process.
 """
 
 from __future__ import annotations
@@ -32,19 +32,21 @@ PLUGIN = "plug-in"
 
 @dataclass(frozen=True)
 class Seated:
-    """A plug-in's actor that does not answer, or not for long any more, and its reservation."""
+    """The actor of a plug-in that is not active yet or not any more, and its reservation."""
 
     actor: ActorHandle
     group: PlacementGroup
+    weights: Path
 
 
 @dataclass
 class Fleet:
-    """A running system; make one with `Fleet.start`."""
+    """A running system; `Fleet.start` creates it."""
 
     top_k: int
     plugin: PluginConfig
     base: ModelFolder | None = None
+    weights: Path | None = None
     coordinator: Any = None  # an actor handle, once started
     actors: dict[str, ActorHandle] = field(default_factory=dict)
     groups: dict[str, PlacementGroup] = field(default_factory=dict)
@@ -58,10 +60,10 @@ class Fleet:
         progress: Progress = silent,
         coordinator: Any = Coordinator,
     ) -> Fleet:
-        """Start every actor `config` names, with the plug-in version in folder `edited`.
+        """Start every actor that `config` names, with the plug-in version in folder `edited`.
 
-        coordinator: the actor class that decodes: `Coordinator`, or one that adds to it.
-        Raises `ConfigError` where the cluster has no room, `ModelError` where a model cannot be had.
+        coordinator: the actor class that decodes: `Coordinator`, or a class that extends it.
+        Raises `ConfigError` if the cluster has no room, `ModelError` if a model is not available.
         """
         base = resolve(config.plugin.model, progress)
         models = {PLUGIN: config.plugin, **config.targets}
@@ -70,7 +72,8 @@ class Fleet:
         try:
             fleet._reserve(models)
             fleet.base = base
-            plugin = fleet._load(PLUGIN, plugin_folder(edited, base), config.plugin)
+            fleet.weights = plugin_folder(edited, base)
+            plugin = fleet._load(PLUGIN, fleet.weights, config.plugin)
             fleet.coordinator = coordinator.options(num_cpus=0.1).remote(
                 plugin, base, edited, config.plugin.view, config.fusion, config.alignment
             )
@@ -81,10 +84,10 @@ class Fleet:
         return fleet
 
     def add_target(self, name: str, config: ModelConfig, progress: Progress = silent) -> None:
-        """Take in one more LLM: an actor and an alignment. It answers with all edits made so far; no edit is run.
+        """Add one more LLM: an actor and an alignment. It answers with all edits made so far; no edit is run.
 
-        Raises `ConfigError` where the name is taken or the cluster has no room, `ModelError` where the model cannot be
-        had or loaded; the fleet is then what it was.
+        Raises `ConfigError` if the name is taken or the cluster has no room, `ModelError` if the model is not available
+        or cannot be loaded; the fleet is then unchanged.
         """
         if name in self.actors:
             raise ConfigError(f"there is a model called '{name}' already; choose another name for {config.model}")
@@ -97,16 +100,16 @@ class Fleet:
             raise
 
     def load_plugin(self, edited: Path) -> Seated:
-        """Load another version of the plug-in beside the one that answers, and make the coordinator ready for it.
+        """Load another version of the plug-in beside the active one, and prepare the coordinator for it.
 
-        Raises `ConfigError` where the cluster has no room for it, `ModelError` where it cannot be loaded; the fleet is
-        then what it was.
+        Raises `ConfigError` if the cluster has no room for it, `ModelError` if it cannot be loaded; the fleet is then
+        unchanged.
         """
         assert self.base is not None, "the fleet is started first"
         weights = plugin_folder(edited, self.base)
         group = reserve(PLUGIN, self.plugin)
         options = actor_options(group, self.plugin)
-        seated = Seated(ModelActor.options(**options).remote(PLUGIN, weights, self.plugin, self.top_k), group)
+        seated = Seated(ModelActor.options(**options).remote(PLUGIN, weights, self.plugin, self.top_k), group, weights)
         self.aside.append(seated)
         try:
             fetch(seated.actor.seat.remote())
@@ -117,22 +120,29 @@ class Fleet:
         return seated
 
     def promote(self, seated: Seated) -> Seated:
+<<<<<<< HEAD
         """Take in the plug-in that took over; the one before, which is to be discarded when its requests are done."""
+        assert self.weights is not None, "the fleet is started first"
+        before = Seated(self.actors[PLUGIN], self.groups[PLUGIN], self.weights)
+        self.actors[PLUGIN], self.groups[PLUGIN], self.weights = seated.actor, seated.group, seated.weights
+=======
+        """Record the plug-in that took over; returns the previous one, to be discarded when its requests have ended."""
         before = Seated(self.actors[PLUGIN], self.groups[PLUGIN])
         self.actors[PLUGIN], self.groups[PLUGIN] = seated.actor, seated.group
+>>>>>>> plainhigh
         self.aside.remove(seated)
         self.aside.append(before)
         return before
 
     def discard(self, seated: Seated) -> None:
-        """End a plug-in that does not answer any more and free its reservation."""
+        """End the actor of a plug-in that is not active any more, and free its reservation."""
         if seated in self.aside:
             self.aside.remove(seated)
             ray.kill(seated.actor)
             remove_placement_group(seated.group)
 
     def _reserve(self, models: Mapping[str, ModelConfig]) -> None:
-        """Reserve room for each, the largest first: a small one could take a GPU of the only node that fits a large."""
+        """Reserve room, the largest first: a small model could take a GPU of the only node that fits a large one."""
         for name in sorted(models, key=lambda name: -models[name].num_gpus):
             self.groups[name] = reserve(name, models[name])
 
@@ -142,7 +152,7 @@ class Fleet:
         return self.actors[name]
 
     def _join(self, folders: Mapping[str, ModelFolder], configs: Mapping[str, ModelConfig], progress: Progress) -> None:
-        """Load targets in parallel, then let the coordinator take them in."""
+        """Load targets in parallel, then add them to the coordinator."""
         for name, folder in folders.items():
             self._load(name, folder.path, configs[name])
         for name, folder in folders.items():
@@ -157,14 +167,14 @@ class Fleet:
             remove_placement_group(self.groups.pop(name))
 
     def prepare(self, strategies: Sequence[str], progress: Progress = silent) -> None:
-        """Build or load the alignments that `strategies` need, on every target, before anything is timed."""
+        """Build or load the alignments that `strategies` need, for every target, before times are measured."""
         for name in self.actors:
             if name != PLUGIN:
                 progress(f"aligning the plug-in with {name}")
                 fetch([self.coordinator.restriction.remote(name, strategy) for strategy in strategies])
 
     def seat(self, name: str) -> Seat:
-        """Where the actor of a target, or of `PLUGIN`, runs."""
+        """The process and GPUs of the actor of a target, or of `PLUGIN`."""
         return fetch(self.actors[name].seat.remote())
 
     @property

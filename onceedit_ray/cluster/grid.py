@@ -1,5 +1,5 @@
-"""The cells of a grid as Ray tasks: one for each on resources of its own, one for each edit of the plug-in that they
-share. Every task runs in a process of its own, which ends with it.
+"""Computes the cells of a grid as Ray tasks: one task for each cell, with its own resources, and one for each edit of
+the plug-in that cells share. Every task runs in its own process, which ends with the task.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ POLL_SECONDS = 2.0
 
 @ray.remote(num_cpus=0)
 class Board:
-    """What every task does right now: its last update."""
+    """Holds the last progress update of every task."""
 
     def __init__(self) -> None:
         self._updates: dict[str, str | Count] = {}
 
     def tell(self, task: str, update: str | Count) -> None:
-        """Put up a task's update in place of its last."""
+        """Replace the last update of a task."""
         self._updates[task] = update
 
     def updates(self) -> dict[str, str | Count]:
@@ -52,9 +52,9 @@ def cell_task(cell: Cell, results: Path, version: str | None, board: Any) -> Cel
 
 
 def on_ray(cells: Sequence[Cell], results: Path, tell: Tell) -> Iterator[CellEnd]:
-    """The executor (`run_grid.Executor`) of this cluster, which runs what its resources allow at the same time.
+    """The executor (`run_grid.Executor`) of this cluster, which runs as many cells at once as its resources allow.
 
-    Connects to Ray, or starts one on this machine, where that was not done before.
+    Connects to Ray, or starts one on this machine, if that has not been done yet.
     """
     if not ray.is_initialized():
         ray.init(log_to_driver=True)
@@ -80,9 +80,9 @@ def on_ray(cells: Sequence[Cell], results: Path, tell: Tell) -> Iterator[CellEnd
 
 
 class _Versions:
-    """The plug-in's edits: one task for all cells that score the same one.
+    """The edits of the plug-in: one task for all cells that score the same edit.
 
-    waiting: the tasks that run, and what each is called.
+    waiting: the running tasks and their names.
     """
 
     def __init__(self, results: Path, tell: Tell, board: Any) -> None:
@@ -104,7 +104,7 @@ class _Versions:
         return self._tasks[edit]
 
     def settle(self, task: Any) -> None:
-        """Say if a task failed; the cells that wait for it are told by Ray."""
+        """Report a task that failed; Ray raises the error in the cells that wait for it."""
         name = self.waiting.pop(task)
         try:
             ray.get(task)
@@ -120,7 +120,7 @@ def _end(task: Any, cell: Cell) -> CellEnd:
 
 
 def _resources(cell: Cell) -> dict[str, Any]:
-    """A cell's own: the target's, and the plug-in's beside it where there is one."""
+    """The resources of a cell: those of the target, and those of the plug-in if it has one."""
     models: list[Any] = [cell.plan.target]
     if cell.plan.run is not None:
         models.append(cell.plan.run.plugin)
@@ -134,7 +134,7 @@ def _resources(cell: Cell) -> dict[str, Any]:
 
 
 def _reason(error: RayError) -> str:
-    """`reason_of` what was raised over there."""
+    """`reason_of` the error that the remote task raised."""
     cause: BaseException = error
     while isinstance(cause, RayTaskError):
         cause = cause.cause

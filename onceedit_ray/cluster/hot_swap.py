@@ -1,7 +1,7 @@
-"""Living knowledge over a fleet: a new plug-in is loaded beside the old one and takes over under load.
+"""Living knowledge on a fleet: loads a new plug-in beside the old one and switches to it while requests run.
 
-load: an actor of its own, its weights read, one pass run, the alignments untouched
-switch: requests begin on it from now on; those under way end on the old one, whose actor then goes
+load: starts an actor, reads the weights and runs one forward pass; the alignments do not change
+switch: new requests use the new plug-in; running requests finish on the old one, whose actor is then removed
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 
 from onceedit_ray.cluster.calls import result
+from onceedit_ray.cluster.fact_builder import FactBuilder
 from onceedit_ray.cluster.fleet import Fleet, Seated
 from onceedit_ray.cluster.proxy import proxy
 from onceedit_ray.cluster.trainer import RemoteBuilder
@@ -23,24 +24,37 @@ from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.living.edit_book import EditBook
-from onceedit_ray.living.edit_queue import EditQueue, Switch
+from onceedit_ray.living.edit_queue import EditQueue, Switch, VersionBuilder
+from onceedit_ray.reader.plugin import READER, editor_name, is_read, plugin_folder
 
 LOG = logging.getLogger(__name__)
 BOOK = "edits.json"
-"""The book of edits, in `ONCEEDIT_HOME` beside the knowledge store."""
+"""The file name of the book of edits, which lies in `ONCEEDIT_HOME` beside the knowledge store."""
 
 
 class FleetLoader:
-    """`edit_queue.Loader` of a fleet."""
+    """Implements `edit_queue.Loader` for a fleet."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Future[None]] = set()
         self._standby: Seated | None = None
 
     async def load(self, version: Version) -> Switch:
-        """Raises `ConfigError` where the cluster has no room for a second plug-in, `ModelError` where it is unfit."""
+<<<<<<< HEAD
+        """Raises `ConfigError` where the cluster has no room for a second plug-in, `ModelError` where it is unfit.
+
+        A version that the plug-in of now reads brings facts alone, and no second plug-in.
+        """
+        base = self._fleet.base
+        if base is not None and is_read(version.path) and plugin_folder(version.path, base) == self._fleet.weights:
+            await result(self._fleet.coordinator.stand_by_facts.remote(version.path))
+            return self._switch_facts
         if self._standby is not None:  # loaded before and never switched to
+=======
+        """Load `version`; raises `ConfigError` if there is no room for a second plug-in, `ModelError` if it fails."""
+        if self._standby is not None:  # it was loaded earlier but never activated
+>>>>>>> plainhigh
             await asyncio.to_thread(self._fleet.discard, self._standby)
         standby = self._standby = await asyncio.to_thread(self._fleet.load_plugin, version.path)
 
@@ -54,21 +68,30 @@ class FleetLoader:
 
         return switch
 
+    async def _switch_facts(self) -> None:
+        number = await result(self._fleet.coordinator.take_over.remote())
+        leaving = asyncio.ensure_future(result(self._fleet.coordinator.left.remote(number)))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+
     async def _let_go(self, number: int, old: Seated) -> None:
         try:
             await result(self._fleet.coordinator.left.remote(number))
         except (OnceEditError, RayError) as error:
-            LOG.error("the plug-in before is let go of while requests may hold it: %s", error)
+            LOG.error("the previous plug-in is removed although requests may still use it: %s", error)
         await asyncio.to_thread(self._fleet.discard, old)
 
 
 def open_living(config: RunConfig, fleet: Fleet, active: Version) -> EditQueue:
-    """The living knowledge of a fleet that answers with `active`; its `run` makes the versions.
+    """The edit queue of a fleet whose active version is `active`; its `run` builds the versions.
 
-    Raises `StoreError` where the book of edits cannot be read.
+    Raises `StoreError` if the book of edits cannot be read.
     """
-    book = EditBook(onceedit_home() / BOOK)
-    return EditQueue(book, open_store(), active, config.living, RemoteBuilder(config), FleetLoader(fleet))
+    book, store = EditBook(onceedit_home() / BOOK), open_store()
+    builder: VersionBuilder = RemoteBuilder(config)
+    if editor_name(config.editing.editor) == READER and is_read(active.path):
+        builder = FactBuilder(config, fleet, store)
+    return EditQueue(book, store, active, config.living, builder, FleetLoader(fleet))
 
 
 def remote_knowledge(models: Any) -> EditQueue:
@@ -79,6 +102,6 @@ def remote_knowledge(models: Any) -> EditQueue:
             return await result(models.knowledge.remote(method, *args, **named))
         except (RayActorError, RayServeException) as error:
             reason = " ".join(str(error).split())[:200]
-            raise ModelError(f"who keeps the edits is gone ({reason}) and is started again") from None
+            raise ModelError(f"the actor that keeps the edits has died ({reason}) and is being restarted") from None
 
     return proxy(EditQueue, call)

@@ -21,15 +21,15 @@ from onceedit_ray.progress import Progress
 from onceedit_ray.threads import SLEEPING
 
 
-# The worker ends with the task: its optimizer states go with it.
+# The worker process ends with the task, which frees the memory of the optimizer.
 @ray.remote(max_retries=0, max_calls=1, runtime_env={"env_vars": SLEEPING})
 def edit_task(config: RunConfig) -> str:
-    """Edit the plug-in on a node with the resources it asks for; the id of the version made, or made before."""
+    """Edit the plug-in on a node with the resources that it needs; returns the id of the new or existing version."""
     return edit_plugin(config, open_store()).id
 
 
 def run_job(config: RunConfig, results: Path, command: str, progress: Progress) -> EvaluationResults:
-    """Run everything `config` asks for on this cluster and write `results/<name>/`; raises as `edit_and_evaluate`."""
+    """Run all that `config` asks for on this cluster and write `results/<name>/`; raises as `edit_and_evaluate`."""
 
     def edit() -> Version:
         resources = {"num_cpus": config.plugin.num_cpus, "num_gpus": config.plugin.num_gpus}

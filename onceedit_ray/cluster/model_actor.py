@@ -1,4 +1,4 @@
-"""A model as an actor: the same `LocalModel`, one hop away."""
+"""A model as a Ray actor: the same `LocalModel` in another process."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Seat:
 
 @dataclass(frozen=True)
 class Load:
-    """passes, tokens: forward passes, and tokens fed in them. sessions: open ones. cache_bytes, resident_bytes: memory
-    of the keys and values, and of the process."""
+    """The load of a model actor. passes, tokens: forward passes, and the tokens fed to them. sessions: open sessions.
+    cache_bytes, resident_bytes: memory of the KV cache, and of the process."""
 
     passes: int
     tokens: int
@@ -41,12 +41,12 @@ class Load:
 
 
 class HostedModel(LocalModel):
-    """Loads a model where it runs and hosts its sessions.
+    """Loads a model in the actor's process and holds its sessions.
 
     Args:
         name: the target's name, or the plug-in's version.
         folder: a model folder that this node can read.
-        config: what it runs on. top_k: entries kept of each distribution.
+        config: its resources. top_k: the number of entries kept of each distribution.
     """
 
     def __init__(self, name: str, folder: Path, config: ModelConfig, top_k: int) -> None:
@@ -57,12 +57,12 @@ class HostedModel(LocalModel):
             threads = decoding_threads(model, config)
             super().__init__(model, codec.end_ids, codec.weight_id, top_k, name, threads)
         except OnceEditError as error:
-            self._failure = error  # raised by `seat`: what an actor's constructor raises arrives as a traceback
+            self._failure = error  # `seat` raises it: an error in an actor's constructor would arrive as a traceback
 
     async def serve(self, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
-        """Several calls of the protocol at once, each a method and its arguments; errors stand in place of answers.
+        """Several calls at once, each a method and its arguments; a call that fails gives its error as its result.
 
-        Raises what went wrong where a restarted actor could not load its model again.
+        Raises the error of loading if a restarted actor could not load its model again.
         """
         if self._failure is not None:
             raise self._failure
@@ -71,11 +71,11 @@ class HostedModel(LocalModel):
         )
 
     async def load(self) -> Load:
-        """What this actor holds and has done."""
+        """The memory of this actor, and its counters."""
         return Load(self.passes, self.tokens, self.open_sessions, self.cache_bytes, psutil.Process().memory_info().rss)
 
     async def seat(self) -> Seat:
-        """Where this actor runs; raises what went wrong while it was loading."""
+        """Where this actor runs; raises the error of loading the model, if there was one."""
         if self._failure is not None:
             raise self._failure
         context = ray.get_runtime_context()

@@ -1,4 +1,4 @@
-"""Whether the Ray that this process started still runs, seen from its processes: a dead one answers no question."""
+"""Checks by its processes whether the Ray that this process started still runs: a dead Ray cannot be asked."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ _NEEDED = ("raylet", "gcs_server")
 
 
 def ray_processes() -> dict[str, psutil.Process]:
-    """The processes without which a Ray does not run, by name, of the one that this process has just started."""
+    """The essential processes, by name, of the Ray that this process has just started."""
     return {child.name(): child for child in psutil.Process().children(recursive=True) if child.name() in _NEEDED}
 
 
 def first_dead(processes: dict[str, psutil.Process]) -> str | None:
-    """The name of a process that has ended; None while all run."""
+    """The name of the first process that has ended; None while all run."""
     return next((name for name, process in processes.items() if not _runs(process)), None)
 
 

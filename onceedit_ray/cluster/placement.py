@@ -1,4 +1,4 @@
-"""Who runs where: one placement group for each model, so that each sits on GPUs of its own."""
+"""Reserves resources: one placement group for each model, so that each model has GPUs of its own."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""An object of another process, called as if it were here: one class for whatever has methods over there.
+"""A proxy for an object in another process: one class for all kinds of remote objects.
 
-The type checker sees the class of the object; a call of a method that it lacks fails here.
+The type checker sees the class of the remote object; a call of a method that the class lacks fails in this process.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class _Proxy:
 
 
 def proxy(kind: type[T], call: Callable[..., Any]) -> T:
-    """The async methods of a `kind` over there; `call` takes a method's name and its arguments."""
+    """A proxy with the async methods of class `kind`; `call` takes a method's name and its arguments."""
     return cast(T, _Proxy(kind, call))
 
 
 def actor_proxy(kind: type[T], actor: ActorHandle) -> T:
-    """The async methods of an actor whose class is `kind`; a caller that is cancelled ends its call over there."""
+    """A proxy for an actor of class `kind`; cancelling the caller also cancels the call in the actor."""
 
     def call(name: str, *args: object, **named: object) -> Any:
         carried = received if inspect.isasyncgenfunction(getattr(kind, name)) else awaited

@@ -1,8 +1,8 @@
-"""`LanguageModel` over an actor, with recovery: a session outlives the actor's restart.
+"""`LanguageModel` for an actor, with recovery: a session survives the actor's restart.
 
-What is asked in one turn of the event loop travels in one actor call, so a round of many requests costs one call per
-model. An actor that dies takes its KV caches with it. The tokens of every session are known here, so after the restart
-the session is prefilled again and the call goes on; the caller sees the same tokens.
+All calls made in one turn of the event loop are sent in one actor call, so a round of many requests costs one call per
+model. When an actor dies, its KV caches are lost. The tokens of every session are kept here, so after the restart the
+session is prefilled again and the call continues; the caller sees the same tokens.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from onceedit_ray.models.sampling import GREEDY, Sampling
 
 T = TypeVar("T")
 RESTART_SECONDS = 600.0
-"""How long a dead actor is waited for. Ray restarts one in about two seconds, plus the time to load its weights."""
+"""How long to wait for a dead actor. Ray restarts it in about two seconds, plus the time to load its weights."""
 
 
 @dataclass
 class _Session:
-    number: int  # the actor's own number for it
+    number: int  # the actor's number of the session
     ids: list[int]
 
 
 @dataclass
 class _Call:
-    """A call that waits to travel: the method, its arguments, and who waits. `length`: tokens it decodes at most."""
+    """A call that waits to be sent: method, arguments, and the caller's future. length: most tokens that it decodes."""
 
     method: str
     arguments: tuple[Any, ...]
@@ -44,10 +44,10 @@ class _Call:
 
 
 class RemoteModel:
-    """A model actor's sessions, seen from the coordinator.
+    """The sessions of a model actor, as the coordinator uses them.
 
     Args:
-        actor: a `ModelActor` handle. name: for messages.
+        actor: a `ModelActor` handle. name: used in messages.
     """
 
     def __init__(self, actor: ActorHandle, name: str) -> None:
@@ -80,7 +80,7 @@ class RemoteModel:
         decode: int = 0,
         sampling: Sampling = GREEDY,
     ) -> Step:
-        """As `LanguageModel.extend`; a session the actor lost is prefilled again first."""
+        """As `LanguageModel.extend`; a session that the actor lost is prefilled again first."""
         known = self._session(session)
         held = known.ids[:keep] + list(ids)
         try:
@@ -88,7 +88,7 @@ class RemoteModel:
         except ActorDiedError:
             raise self._gone() from None
         except (ActorUnavailableError, SessionLostError):
-            self._session(session)  # closed here meanwhile: then nobody would close a new one
+            self._session(session)  # raises if it was closed meanwhile: nobody would close a new one
             step = await self._opened(held, rows, decode, 0.0, sampling)
             known.number = step.session
         known.ids = held + list(step.new_ids[:-1])
@@ -100,7 +100,7 @@ class RemoteModel:
         return reading
 
     async def fork(self, session: int) -> int:
-        """As `LanguageModel.fork`; a session the actor lost is prefilled again."""
+        """As `LanguageModel.fork`; a session that the actor lost is prefilled again."""
         known = self._session(session)
         try:
             number = await _kept_or_closed(self._ask("fork", (known.number,), 0), self._release)
@@ -133,7 +133,7 @@ class RemoteModel:
         return session
 
     async def _opened(self, ids: list[int], rows: int, decode: int, threshold: float, sampling: Sampling) -> Step:
-        """A new session of the actor's, closed there if the caller goes away meanwhile."""
+        """Open a session in the actor; it is closed there if the caller is cancelled meanwhile."""
         opening = self._open(ids, rows, decode, threshold, sampling)
         return await _kept_or_closed(opening, lambda step: self._release(step.session))
 
@@ -142,7 +142,7 @@ class RemoteModel:
         return step
 
     async def _ask_until_back(self, method: str, arguments: tuple[Any, ...], length: int) -> Any:
-        """A call that needs no session, made again while the actor restarts."""
+        """A call that needs no session; it is repeated while the actor restarts."""
         clock = asyncio.get_running_loop()
         deadline = clock.time() + RESTART_SECONDS
         while True:
@@ -159,10 +159,10 @@ class RemoteModel:
     def _gone(self) -> ModelError:
         return ModelError(f"{self._name} died and has no restarts left; see its log, then add it again")
 
-    # --- travelling together -----------------------------------------------------------------------------------------
+    # --- calls sent together -----------------------------------------------------------------------------------------
 
     async def _ask(self, method: str, arguments: tuple[Any, ...], length: int) -> Any:
-        """Call the actor, together with whatever else is asked in this turn of the event loop."""
+        """Call the actor, together with all other calls made in this turn of the event loop."""
         loop = asyncio.get_running_loop()
         call = _Call(method, arguments, length, loop.create_future())
         self._leaving.append(call)
@@ -170,7 +170,7 @@ class RemoteModel:
         return await call.answer
 
     def _depart(self) -> None:
-        """Send what waits, one actor call for each length: none waits for a longer one's decoding."""
+        """Send the waiting calls, one actor call for each length, so that none waits for a longer one's decoding."""
         leaving, self._leaving = self._leaving, []
         for length in {call.length for call in leaving}:
             calls = [call for call in leaving if call.length == length]
@@ -181,7 +181,7 @@ class RemoteModel:
     async def _travel(self, calls: Sequence[_Call]) -> None:
         try:
             answers = await result(self._actor.serve.remote([(call.method, call.arguments) for call in calls]))
-        except BaseException as error:  # also where the journey itself is cancelled: all of them wait for it
+        except BaseException as error:  # cancellation included: every caller waits for this actor call
             answers = [error] * len(calls)
         for call, answer in zip(calls, answers, strict=True):
             if not call.answer.done():
@@ -194,7 +194,7 @@ class RemoteModel:
 
 
 async def _kept_or_closed(opening: Awaitable[T], close: Callable[[T], object]) -> T:
-    """Await `opening`; if the caller is cancelled meanwhile, `close` what it gives as soon as it is there."""
+    """Await `opening`; if the caller is cancelled meanwhile, `close` its result as soon as it arrives."""
     running = asyncio.ensure_future(opening)
 
     def abandon(done: asyncio.Future[T]) -> None:

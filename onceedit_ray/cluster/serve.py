@@ -1,10 +1,9 @@
 """The Ray Serve application: one deployment that owns the models, and the HTTP ingress in front of its coordinator.
 
-    proxy → Gateway (the ingress; as many replicas as wanted) → coordinator actor → model actors
-                                          Models (one replica: starts the fleet, gives it back, watches it)
+    proxy → Gateway (the ingress; any number of replicas) → coordinator actor → model actors
+                                          Models (one replica: starts, watches and stops the fleet)
 
-A new ingress, or more of them, loads no model again. Requests and answers travel as text; the codecs are the
-coordinator's.
+A new or additional ingress replica loads no model. Requests and answers are sent as text; the coordinator tokenises.
 """
 
 from __future__ import annotations
@@ -51,18 +50,19 @@ from onceedit_ray.serving.request_log import RequestLog
 
 APP_NAME = "onceedit"
 SMALL = {"num_cpus": 0.1}
-"""What a replica reserves: neither kind computes."""
+"""The CPUs that a replica reserves: no replica does much work."""
 WATCH_SECONDS = 2.0
 SPARE_REQUESTS = 64
-"""Requests that a replica takes beyond its limit, so that it can refuse them itself with 429."""
+"""Requests that a replica accepts beyond its limit, so that it can refuse them itself with 429."""
 
 
 class ServeArgs(BaseModel):
-    """What the application is built from.
+    """The arguments of the application.
 
     config: the run file whose plug-in and targets are served. version: of the plug-in; None takes the active one.
-    keys_file: API keys, one a line, beside those in the environment of the replicas. edit_keys_file: keys for editing,
-    likewise. replicas: of the ingress. request_log: whether each request is a line of JSON in the replicas' output.
+    keys_file: API keys, one in each line, in addition to those in the environment of the replicas. edit_keys_file:
+    keys for editing, likewise. replicas: of the ingress. request_log: whether each request is written as a line of JSON
+    to the replicas' output.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,7 +77,7 @@ class ServeArgs(BaseModel):
 
 
 def application(args: ServeArgs) -> Application:
-    """The application; raises `ConfigError` for a run file that is wrong. Nothing is loaded yet."""
+    """The application; raises `ConfigError` if the run file is wrong. Nothing is loaded yet."""
     config = load_config(args.config)
     most = args.limits.in_flight + SPARE_REQUESTS
     models = ModelsDeployment.bind(config, args.version)
@@ -85,7 +85,7 @@ def application(args: ServeArgs) -> Application:
 
 
 class SpeakingDecoder(HostedDecoder):
-    """The coordinator of a served fleet: questions come as text, answers go as text."""
+    """The coordinator of a served fleet: it takes requests as text and returns answers as text."""
 
     def __init__(self, *args: Any) -> None:
         self._version = VersionGauge()
@@ -93,7 +93,7 @@ class SpeakingDecoder(HostedDecoder):
 
     @property
     def plugin(self) -> Plugin:
-        """The plug-in that new requests begin with; whichever takes its place is shown in the metrics."""
+        """The plug-in that new requests use; setting it also updates the version in the metrics."""
         return self._plugin
 
     @plugin.setter
@@ -124,7 +124,7 @@ SpeakingCoordinator = ray.remote(max_restarts=0)(SpeakingDecoder)
 
 
 class RemoteBackend:
-    """`serving.backend.Backend` over the coordinator of a `Models` deployment, found again after its restart."""
+    """Implements `serving.backend.Backend` with the coordinator of a `Models` deployment; survives its restart."""
 
     def __init__(self, models: Any) -> None:
         self._models = models
@@ -165,10 +165,10 @@ class RemoteBackend:
 
 
 class Models:
-    """Starts the fleet, watches over it, and edits what it knows.
+    """Starts the fleet, checks its health, and runs the edit queue.
 
     Args:
-        config: whose plug-in and targets. version: of the plug-in; None takes the active one.
+        config: the run file with plug-in and targets. version: of the plug-in; None takes the active one.
     """
 
     async def __init__(self, config: RunConfig, version: str | None) -> None:  # type: ignore[misc]  # Serve awaits it
@@ -179,22 +179,22 @@ class Models:
         self._editing = asyncio.ensure_future(self._living.run())
 
     def _warm_up(self, config: RunConfig, served: Version) -> None:
-        """Load what a first request would wait for: alignments, and whatever a model does once; nobody waits yet."""
+        """Do what the first request would otherwise wait for: load the alignments and run each model once."""
         self.fleet.prepare([config.fusion.strategy], print)
         question = next((edit.prompt for edit in served.edits()), "Who?")
         asked = (GenerationRequest(target, 4, GREEDY, question) for target in config.targets)
         fetch([self.fleet.coordinator.answer.remote(each) for each in asked])
 
     async def knowledge(self, method: str, *args: Any, **named: Any) -> Any:
-        """What `edit_queue.EditQueue` says: `method` is one of `backend.Knowledge`."""
+        """Call `method`, one of `backend.Knowledge`, of the `edit_queue.EditQueue`."""
         return await getattr(self._living, method)(*args, **named)
 
     async def coordinator(self) -> ActorHandle:
-        """The actor that answers."""
+        """The coordinator actor, which answers the requests."""
         return self.fleet.coordinator
 
     async def check_health(self) -> None:
-        """Raises what is wrong with a model that does not come back; one that loads or has much to do is well."""
+        """Raises the error of a model that does not come back; a model that is loading or busy counts as healthy."""
         if self._editing.done():
             raise ModelError("edits are not taken up any more; the log says why")
         states = await self.fleet.coordinator.probe.remote(PROBE_SECONDS)
@@ -214,7 +214,7 @@ class Gateway:
         self._backend = RemoteBackend(models)
         self._limits = args.limits
         self._observers: list[Observer] = [Metrics(), *([RequestLog()] if args.request_log else [])]
-        self._keys = read_keys(args.keys_file)  # here, so that no key is stored with the application's settings
+        self._keys = read_keys(args.keys_file)  # read here, so that no key is stored with the application's settings
         self._edit_keys = read_keys(args.edit_keys_file, EDIT_KEYS_VARIABLE)
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -228,9 +228,9 @@ GatewayDeployment = serve.deployment(ray_actor_options=SMALL)(serve.ingress()(Ga
 
 
 def _cpus(config: RunConfig) -> float:
-    """What everything reserves while a version is made and then loaded beside the one that answers.
+    """The CPUs reserved by all actors while a version is built and then loaded beside the active one.
 
-    Reservations only say who may run beside whom: a machine with fewer cores serves too, only slower.
+    Reservations only decide what may run at the same time: a machine with fewer cores works too, only slower.
     """
     models = [config.plugin, config.plugin, *config.targets.values()]
     return sum(model.num_cpus for model in models) + config.living.num_cpus + 1.0
@@ -243,12 +243,12 @@ def serve_here(
     progress: Progress = print,
     beside: contextlib.AbstractContextManager[None] | None = None,
 ) -> None:
-    """Serve in a Ray of this process's own until interrupted or terminated.
+    """Serve in a Ray of this process until the process is interrupted or terminated.
 
-    `beside` is entered once the server answers, and left before it ends.
+    The context `beside` is entered when the server answers, and left before the server ends.
 
-    Raises the errors of a run file, version or key that is wrong before Ray is started, and `ModelError` where that Ray
-    dies: who runs the command starts it again.
+    Raises the errors of a wrong run file, version or key before Ray is started, and `ModelError` if Ray dies: then the
+    command must be started again.
     """
     check_binding(host, read_keys(args.keys_file))
     read_keys(args.edit_keys_file, EDIT_KEYS_VARIABLE)
@@ -258,7 +258,7 @@ def serve_here(
     told_to_end = threading.Event()
     ray.init(address="local", include_dashboard=False, num_cpus=max(os.cpu_count() or 1, math.ceil(_cpus(config))))
     processes = ray_processes()
-    signal.signal(signal.SIGTERM, lambda number, frame: told_to_end.set())  # after `ray.init`, which sets its own
+    signal.signal(signal.SIGTERM, lambda number, frame: told_to_end.set())  # `ray.init` sets its own handler
     try:
         serve.start(http_options={"host": host, "port": port})
         serve.run(app, name=APP_NAME)
@@ -268,6 +268,6 @@ def serve_here(
                 if (dead := first_dead(processes)) is not None:
                     raise ModelError(f"Ray's {dead} has died, so nothing answers any more; start the command again")
     finally:
-        if first_dead(processes) is None:  # else nobody is left to be asked, and asking would wait for ever
+        if first_dead(processes) is None:  # a dead Ray would never answer the call
             serve.shutdown()
         ray.shutdown()

@@ -1,6 +1,6 @@
-"""Prometheus metrics through Ray's own exporter: every node's metrics port shows them, with `ray_` before each name.
+"""Prometheus metrics through Ray's exporter: every node's metrics port shows them, with the prefix `ray_`.
 
-Labels are few and bounded: routes by template, models by name, never what a client may invent.
+Labels have few, fixed values: route templates and model names, never texts that a client can choose.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TOKEN_SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
 
 
 class Metrics:
-    """An `Observer` that counts."""
+    """An `Observer` that updates the metrics."""
 
     def __init__(self) -> None:
         self._flying = 0
@@ -82,14 +82,14 @@ class Metrics:
 
 
 class VersionGauge:
-    """Which plug-in version answers: 1 for it, 0 for those before it."""
+    """Shows which plug-in version is active: 1 for that version, 0 for earlier ones."""
 
     def __init__(self) -> None:
         self._gauge = Gauge("onceedit_version_info", "The active plug-in version", ("version",))
         self._shown = ""
 
     def show(self, version: str) -> None:
-        """`version` is active now."""
+        """Show `version` as the active one."""
         if self._shown and self._shown != version:
             self._gauge.set(0, {"version": self._shown})
         self._gauge.set(1, {"version": version})
@@ -97,7 +97,7 @@ class VersionGauge:
 
 
 def decision(ending: GenerationEnd) -> str:
-    """What the gate made of an answer."""
+    """The decision of the gate for an answer."""
     if ending.weight is None:
         return "unedited"
     if not ending.alone:

@@ -1,4 +1,4 @@
-"""Making versions in a process of its own, which ends with each version and gives way to those that answer."""
+"""Builds each version in its own process, which has a lower CPU priority than the processes that answer requests."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ PhaseProgress = tuple[Phase, float]
 
 
 class Trainer:
-    """Makes one version where it runs."""
+    """An actor that builds one version in its process."""
 
     async def make(
         self, config: RunConfig, edits: Sequence[Edit], parent: str | None, new: Sequence[Edit]
     ) -> AsyncGenerator[PhaseProgress | BuiltVersion]:
-        """As `build_version.build_version`: its progress as it comes, and what was made at last."""
+        """As `build_version.build_version`: yields progress, and at the end the version."""
         told: asyncio.Queue[PhaseProgress | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -38,7 +38,7 @@ class Trainer:
             loop.call_soon_threadsafe(told.put_nowait, (step, share))
 
         def work() -> BuiltVersion:
-            # Here and not in the constructor: Linux keeps niceness by thread, and those begun here inherit it.
+            # Not in the constructor: on Linux niceness belongs to a thread, and threads started here inherit it.
             os.nice(max(config.living.niceness - os.nice(0), 0))
             store = open_store()
             return build_version(config, store, edits, store.get(parent) if parent else None, new, tell)
@@ -54,7 +54,7 @@ TrainerActor = ray.remote(max_restarts=0, runtime_env={"env_vars": SLEEPING})(Tr
 
 
 class RemoteBuilder:
-    """`edit_queue.VersionBuilder` over a `Trainer`, one for each version, with a reservation of its own."""
+    """Implements `edit_queue.VersionBuilder`: starts a `Trainer` with its own reservation for each version."""
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
@@ -62,7 +62,7 @@ class RemoteBuilder:
     async def make(
         self, edits: Sequence[Edit], parent: Version | None, new: Sequence[Edit], report: Report
     ) -> BuiltVersion:
-        """As `build_version`; raises `ConfigError` where the cluster has no room, `ProcessLostError` where it dies."""
+        """As `build_version`; raises `ConfigError` if there is no room, `ProcessLostError` if the process dies."""
         living = self._config.living
         needs = ModelConfig(model=self._config.plugin.model, num_cpus=living.num_cpus, num_gpus=living.num_gpus)
         group = await asyncio.to_thread(reserve, "editing", needs)

@@ -1,8 +1,8 @@
-"""A cell of a baseline: the target is edited by the method, and then answers itself.
+"""A cell of a baseline: the method edits the target, and then the target answers by itself.
 
 `batch`: all edits are made, in the method's own way, then everything is scored (the paper's setting). `single`: each
-edit is made on the unedited target, scored on its own record, and taken back. The edit of a batch is kept beside the
-records while a cell is worked on, so that a killed cell goes on with scoring and is not edited again.
+edit is made on the unedited target, scored on its own record, and undone. The edit of a batch is kept beside the
+records until the cell is finished, so that a killed cell continues with scoring and does not edit again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class BaselineCell:
     """The work on one cell.
 
     Args:
-        plan: what is done. folder: where the cell's work in progress is kept. progress: told a line now and then.
+        plan: what to compute. folder: the folder for the cell's unfinished work. progress: called with lines of text.
     """
 
     def __init__(self, plan: Plan, folder: Path, progress: Progress) -> None:
@@ -68,7 +68,7 @@ class BaselineCell:
         evaluation = self._plan.evaluation
         batch = self._plan.protocol == "batch"
         general = general_prompts(evaluation.general, evaluation.general_limit)[: evaluation.drift_limit]
-        general = general if batch else []  # an edit that is taken back leaves nothing to drift
+        general = general if batch else []  # no drift can be measured after an edit was undone
         kept = KeptRecords(self._folder / "records.jsonl")
         target = EditedTarget(self._plan.target_name, self._model, self._codec, UneditedAnswers.load(self._own))
         one_at_a_time = evaluation.model_copy(update={"concurrency": 1})
@@ -88,7 +88,7 @@ class BaselineCell:
         return kept
 
     def timed(self) -> None:
-        """Prepare, without what was prepared before, and edit, for their times alone."""
+        """Prepare and edit only to measure their times; nothing that was prepared before is used."""
         with tempfile.TemporaryDirectory(prefix="onceedit-") as cache:
             self._prepare(Path(cache))
         self._edit().undo()

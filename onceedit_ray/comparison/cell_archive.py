@@ -1,7 +1,7 @@
-"""The finished cells of one grid as a single Parquet file, records included: what is kept beside a published report.
+"""The finished cells of one grid, with their records, as a single Parquet file that is kept beside a published report.
 
-A report can be made from such a file alone, without models and data. It can also be unpacked into a results folder,
-where a comparison goes on from it. Knows nothing about how a cell is computed.
+A report can be made from such a file alone, without models and data. The file can also be unpacked into a results
+folder, where a comparison continues from it. This file does not compute cells.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ARCHIVE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class ArchivedCell:
-    """A finished cell, the row, target and data set of the grid that it stands at, and its records."""
+    """A finished cell with its records, and its row, target and data set in the grid."""
 
     row: str
     target: str
@@ -48,7 +48,7 @@ class ArchivedCell:
 
 
 def write_archive(path: Path, cells: Sequence[Cell], results: Mapping[str, CellResult], store: CellStore) -> None:
-    """Write the finished ones of `cells` to `path`, unless there is none; raises `StoreError` where it cannot be."""
+    """Write the finished ones of `cells` to `path`, if there are any; raises `StoreError` if that fails."""
     rows = []
     for cell in cells:
         result = results.get(cell.id)
@@ -79,7 +79,7 @@ def read_archive(path: Path) -> list[ArchivedCell]:
 def placed_cells(config: GridConfig, archived: Sequence[ArchivedCell]) -> tuple[list[Cell], dict[str, CellResult]]:
     """The cells of a grid with the results that an archive has for them, as `write_comparison` takes both.
 
-    No model is looked at, so a cell that the archive lacks has no id of its own: it is named after its place.
+    No model is read, so a cell that the archive lacks has no id; it is named after its row, target and data set.
     """
     held = {(each.row, each.dataset, each.target): each.result for each in archived}
     cells, results = [], {}
@@ -97,7 +97,7 @@ def placed_cells(config: GridConfig, archived: Sequence[ArchivedCell]) -> tuple[
 
 
 def unpack(archived: Sequence[ArchivedCell], store: CellStore) -> None:
-    """Commit to `store` those cells that it does not have; raises `StoreError` where it cannot be written."""
+    """Commit those cells to `store` that it does not have; raises `StoreError` if it cannot be written."""
     for each in archived:
         if store.get(each.result.id) is None:
             store.commit(each.result, each.records)

@@ -1,10 +1,10 @@
-"""Where cells are kept: one folder each, finished once its `cell.json` is there.
+"""The store of cells: one folder for each cell, which is finished when `cell.json` is there.
 
     <results>/cells/<id>/records.parquet    every prompt and answer
-                         cell.json          figures, times, machine; put in place last, by a rename
-                         records.jsonl, edit/    of a cell that is being worked on
+                         cell.json          scores, times, machine; written last, by a rename
+                         records.jsonl, edit/    of a cell that is not finished
 
-Cells are shared by all grids that write into one results folder. Knows nothing about how a cell is computed.
+Grids that write into the same results folder share cells. This file does not compute cells.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from onceedit_ray.files import replacing
 
 _RESULT = "cell.json"
 _RECORDS = "records.parquet"
-_LOCK_SECONDS = 20.0  # as long as Ray may take to end the workers of a run that was killed
+_LOCK_SECONDS = 20.0  # Ray needs up to this long to end the workers of a run that was killed
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class CellResult:
     """A finished cell.
 
     method, target, dataset, protocol, measure: what was compared. target_model: the target's reference.
-    settings: a baseline's, or those of OnceEdit's edit. edits: how many. edit_id: what names the edit that was
-    scored: cells of one edit have the same.
+    settings: of the baseline, or of OnceEdit's edit. edits: their number. edit_id: the id of the edit that was scored;
+    cells with the same edit have the same id.
     scores: by setting, reliability, generality, locality and average; empty for a cost cell. drift: share of general
-    prompts answered as before, None where none was asked.
+    prompts answered as before, None if none was asked.
     seconds, cpu_seconds: of preparing (statistics, a hyper-network), editing and scoring, in wall and processor time;
-    what a resumed cell did before it was killed is not in them.
-    machine: where. finished: when, ISO 8601.
+    the time before a cell was killed and resumed is not included.
+    machine: the machine it was computed on. finished: the time, ISO 8601.
     """
 
     id: str
@@ -67,11 +67,11 @@ class CellStore:
         self.root = results / "cells"
 
     def folder(self, cell: str) -> Path:
-        """Where a cell is, or will be; its work in progress is kept there too."""
+        """The folder of a cell, finished or not; its unfinished work is kept there too."""
         return self.root / cell
 
     def get(self, cell: str) -> CellResult | None:
-        """A finished cell, or None; raises `StoreError` where the file is damaged."""
+        """A finished cell, or None; raises `StoreError` if the file is damaged."""
         path = self.folder(cell) / _RESULT
         try:
             return CellResult(**json.loads(path.read_text(encoding="utf-8")))
@@ -82,12 +82,12 @@ class CellStore:
             raise StoreError(f"{path} is damaged ({reason}); remove {path.parent} to compute the cell again") from None
 
     def records(self, cell: str) -> list[Record]:
-        """The records of a finished cell; none where it measured a cost. Raises `DataError` where they are damaged."""
+        """The records of a finished cell; none if it measured a cost. Raises `DataError` if they are damaged."""
         path = self.folder(cell) / _RECORDS
         return records_from(read_records(path)) if path.exists() else []
 
     def lock(self, cell: str) -> FileLock:
-        """Held by whoever works on a cell; raises `StoreError` where another run holds it."""
+        """The lock of the process that computes a cell; raises `StoreError` if another run holds it."""
         self.folder(cell).mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.root / f".{cell}.lock", timeout=_LOCK_SECONDS)
         try:
@@ -97,7 +97,7 @@ class CellStore:
         return lock
 
     def commit(self, result: CellResult, records: Sequence[Record]) -> None:
-        """Finish a cell: records first, `cell.json` last; then its work in progress is removed."""
+        """Finish a cell: write the records first and `cell.json` last, then remove its unfinished work."""
         folder = self.folder(result.id)
         if records:
             write_records(folder / _RECORDS, records)

@@ -1,7 +1,7 @@
-"""From a grid file to its cells: one method on one target over one data set, each with an id of all that goes into it.
+"""The cells of a grid file: one method on one target over one data set, each with an id that hashes all its inputs.
 
-Everything that would stop a cell later is looked for here: names, settings, files, models, and whether a model's shape
-can be edited by the method. No weights are loaded for it. Two grids that ask for the same cell share it.
+Everything that would make a cell fail later is checked here: names, settings, files, models, and whether the method can
+edit a model of this shape. No weights are loaded. Two grids that contain the same cell share it.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from onceedit_ray.models.sources import ModelFolder, resolve
 from onceedit_ray.progress import Progress, silent
 
 FORMAT = 1
-"""Part of every cell's id: raise it when what a cell computes, or how it is stored, changes."""
+"""Part of every cell's id. Increase it when the computation of a cell, or its storage format, changes."""
 
 Measure = Literal["scores", "cost"]
 
-# What a method costs beside the others, for the order of cells alone: cheap ones first, unknown ones in the middle.
+# Relative costs of the methods, used only for the order of cells: cheap ones first, unknown ones in the middle.
 _COST = {ONCEEDIT: 1, "ft-l": 1, "grace": 2, "wise": 4, "defer": 4, "memit": 6, "rome": 7, "mend": 9}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a cell's work is made of; small, so that it can be sent to where the work is done.
+    """All inputs of a cell; small, so that it can be sent to the process that computes the cell.
 
-    method, settings: a baseline with its whole settings, or `ONCEEDIT` with `run`, the run file of its edit.
-    limit: how many of the data set's edits; general: how many general prompts are scored for drift.
+    method, settings: a baseline with all its settings, or `ONCEEDIT` with `run`, the run file of its edit.
+    limit: the number of edits; general: the number of general prompts that are scored for drift.
     """
 
     method: str
@@ -74,7 +74,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a grid: its place, its id and its plan. cost: for the order only."""
+    """A cell of a grid: its row, target and data set, its id and its plan. cost: used only for the order."""
 
     id: str
     row: str
@@ -85,13 +85,13 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """What it is called in progress lines."""
+        """Its name in progress lines."""
         return f"{self.row} · {self.target} · {self.dataset}"
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What one data set gives: edits to make, and prompts that are about none of them."""
+    """The contents of one data set: edits, and prompts that are about none of them."""
 
     config: DatasetConfig
 
@@ -108,7 +108,7 @@ class Sources:
 
 
 def corpus_texts(files: Sequence[Path], count: int) -> list[str]:
-    """At most `count` texts, drawn from all files alike; the same whenever they are asked for."""
+    """At most `count` texts, drawn evenly from all files; every call returns the same texts."""
     texts = [text for file in files for text in read_prompts(file)]
     return texts if len(texts) <= count else random.Random(0).sample(texts, count)
 
@@ -117,16 +117,16 @@ def cells_of(config: GridConfig, progress: Progress = silent) -> list[Cell]:
     """The cells of a grid, row by row.
 
     Raises:
-        ConfigError: an unknown method, setting or preset. DataError: a file that is not there or has no edits.
-        ModelError: a model that cannot be had, or has a shape that a row's method cannot edit.
+        ConfigError: an unknown method, setting or preset. DataError: a file that does not exist or has no edits.
+        ModelError: a model that is not available, or has a shape that a row's method cannot edit.
     """
     return _Expansion(config, progress).cells()
 
 
 def places(config: GridConfig) -> Iterator[tuple[RowConfig, str, str, TargetConfig]]:
-    """Where a cell stands: row, data set, target's name and target, row by row.
+    """The place of each cell, row by row: row, data set, name of the target, and target.
 
-    All targets, but the first alone for the cost of an edit that serves them all.
+    All targets are given, except that the cost of an edit that serves all targets is measured on the first one only.
     """
     targets = list(config.targets.items())
     for row in config.rows:
@@ -137,7 +137,7 @@ def places(config: GridConfig) -> Iterator[tuple[RowConfig, str, str, TargetConf
 
 
 def bare_plan(config: GridConfig, row: RowConfig, dataset: str, name: str, target: TargetConfig) -> Plan:
-    """A cell's plan as far as the grid file alone says it: without a baseline's settings or OnceEdit's run file."""
+    """A cell's plan from the grid file alone: without a baseline's settings or OnceEdit's run file."""
     strategy = row.strategy if row.method == ONCEEDIT else row.method
     return Plan(
         method=row.method,
@@ -187,7 +187,7 @@ class _Expansion:
     def _run(
         self, row: RowConfig, name: str, target: TargetConfig, dataset: str, evaluation: EvaluationConfig
     ) -> RunConfig:
-        """The run file of OnceEdit's edit and of this one target; the edit is the same for every target."""
+        """The run file with OnceEdit's edit and this one target; the edit is the same for every target."""
         config = self._config
         data = config.limited(dataset)
         editing = {**config.editing.model_dump(), "unrelated": data.unrelated, **row.editing}
@@ -240,7 +240,7 @@ class _Expansion:
         return self._folders[reference]
 
     def _id(self, plan: Plan, source: Sources) -> str:
-        """A hash of all that goes into the cell; resources and names are left out."""
+        """A hash of all inputs of the cell, without resources and names."""
         evaluation = plan.evaluation
         parts: list[Any] = [
             FORMAT,
@@ -266,12 +266,12 @@ class _Expansion:
             files = [*plan.corpus, *([plan.dataset.training] if plan.dataset.training else [])]
             parts += [dict(plan.settings or {}), plan.corpus_texts, [self._content(file) for file in files]]
         parts.append([self._content(file) for file in plan.dataset.unrelated])
-        if plan.measure == "cost":  # two targets that are one model are timed twice
+        if plan.measure == "cost":  # two targets with the same model are timed separately
             parts.append([plan.target_name, plan.target.threads, plan.target.num_gpus])
         return digest(parts)[:16]
 
     def _content(self, file: Path) -> str:
-        """A hash of what a file holds, wherever it lies."""
+        """A hash of a file's content; its path does not matter."""
         if file not in self._hashes:
             if not file.exists():
                 raise DataError(

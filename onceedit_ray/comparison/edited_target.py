@@ -1,8 +1,8 @@
-"""A target that a baseline edits, as an evaluation asks it: before the edit and after it, scored by the same code.
+"""A target that a baseline edits, as an `Answerer`: the same code scores it before and after the edit.
 
-One copy of the weights serves both. Its own answers are taken before the edit and remembered; afterwards the edited
-network answers. Modules that some editors put in know of one prompt at a time (`EditedModel.asked`), so one request
-is served at a time.
+Both use one copy of the weights. The unedited answers are computed before the edit and remembered; afterwards the
+edited network answers. The modules that some editors insert handle one prompt at a time (`EditedModel.asked`), so
+requests are served one at a time.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from onceedit_ray.models.sampling import GREEDY
 
 
 class EditedTarget:
-    """Answers for one target, under `UNEDITED` or any other strategy, which is the edit that is on.
+    """Answers for one target: with strategy `UNEDITED` without the edit, with any other strategy with the current edit.
 
     Args:
         name: the target's. network: the model, unedited; an editor changes it in place. codec: its codec.
-        own: its own answers, as far as they are known; those that are asked for are added.
+        own: the unedited answers that are known already; new ones are added.
 
-    edited: the edit that is on; None before there is one and after it was undone.
+    edited: the current edit; None before the first edit and after it was undone.
     """
 
     def __init__(self, name: str, network: PreTrainedModel, codec: Codec, own: UneditedAnswers | None = None) -> None:
@@ -43,7 +43,7 @@ class EditedTarget:
     async def generate(
         self, target: str, prompt: str, strategy: str | None = None, max_new_tokens: int | None = None
     ) -> Generation:
-        """The target's greedy answer; its own one only where it was asked for before the edit."""
+        """The target's greedy answer. The unedited answer is only there if it was computed before the edit."""
         budget = max_new_tokens or 1
         if strategy != UNEDITED:
             return await self._generate(prompt, budget)
@@ -54,7 +54,7 @@ class EditedTarget:
         return self.own.generations[key]
 
     async def score(self, target: str, prompt: str, gold: Sequence[int], strategy: str | None = None) -> Score:
-        """Teacher-forced predictions for `gold`; the target's own ones only where asked for before the edit."""
+        """Teacher-forced predictions for `gold`. Unedited ones are only there if they were computed before the edit."""
         if strategy != UNEDITED:
             return await self._score(prompt, gold)
         key = (prompt, tuple(gold))
@@ -80,7 +80,7 @@ class EditedTarget:
         return self._codec.text_of(ids)
 
     async def restriction(self, target: str, strategy: str) -> str:
-        """Nothing restricts an edited target."""
+        """Always "": an edited target is not restricted to candidates."""
         return ""
 
     async def _generate(self, prompt: str, budget: int) -> Generation:
@@ -112,7 +112,7 @@ class EditedTarget:
 
     @contextlib.contextmanager
     def _asked(self, prompt_tokens: int) -> Iterator[None]:
-        """Tell the edit where the prompt ends; without an edit, nothing."""
+        """Tell the edit where the prompt ends; do nothing if there is no edit."""
         if self.edited is None:
             yield
             return

@@ -1,7 +1,7 @@
-"""Grid files: which methods are compared on which targets over which data, and as what table they are shown.
+"""Grid files: which methods are compared on which targets over which data, and in which table they are shown.
 
-A grid file is YAML beside the run files of `onceedit_ray.config`, typed and checked in the same way. It states the
-paper's size; `scales` name smaller ones. It knows no data, no model and no Ray.
+A grid file is YAML, like the run files of `onceedit_ray.config`, and is typed and checked in the same way. It states
+the paper's size; `scales` name smaller ones. This file reads no data, loads no model and does not use Ray.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class _Strict(BaseModel):
 
 
 class TargetConfig(ModelConfig):
-    """A target and what it takes.
+    """A target, its settings and its memory.
 
-    preset: which of a baseline's settings it is edited with: "auto" for those of its model family, or a preset's name
-    ("default" suits models of some hundred million parameters). settings: by method, what differs from the preset here.
+    preset: which settings of a baseline are used: "auto" for those of its model family, or the name of a preset
+    ("default" suits models of some hundred million parameters). settings: by method, the differences from the preset.
     memory_gib: memory that Ray reserves for a cell of this target; 0 reserves none.
     """
 
@@ -51,7 +51,7 @@ class TargetConfig(ModelConfig):
 
 
 class DatasetConfig(KnowledgeConfig):
-    """Edits of one data set, and what methods may learn from beside them.
+    """Edits of one data set, and other data that methods may learn from.
 
     training: edits of its training part, for MEND. unrelated: files of prompts that no edit is about, for the gates.
     """
@@ -63,8 +63,8 @@ class DatasetConfig(KnowledgeConfig):
 class RowConfig(_Strict):
     """A row of the table: a method with its settings.
 
-    method: "onceedit" or a baseline. settings: of a baseline, what differs from the preset on every target.
-    strategy, plugin, editing: of OnceEdit, what differs from the grid's.
+    method: "onceedit" or a baseline. settings: for a baseline, the differences from the preset on every target.
+    strategy, plugin, editing: for OnceEdit, the differences from those of the grid.
     """
 
     label: str = Field(min_length=1)
@@ -91,12 +91,12 @@ class RowConfig(_Strict):
 class TableConfig(_Strict):
     """How the cells are shown.
 
-    number: the paper's table that this one stands beside; None for a table of our own.
+    number: the paper's table that is shown beside this one; None for a table of our own.
     layout: "scores" has a row for each method and reliability, generality, locality and average for each target;
-        "averages" the average for each target; "targets" a row for each target of one method; "cost" the time of an
-        edit over that of OnceEdit.
-    settings: the scorings shown, one table each; the first is the one the paper's figures are of.
-    score: whether the mean of the targets' averages is shown. frequency: whether it is shown how often was edited.
+        "averages" has the average for each target; "targets" has a row for each target of one method; "cost" has the
+        time of an edit over that of OnceEdit.
+    settings: the scorings that are shown, one table each; the first is the scoring of the paper's table.
+    score: whether the mean of the targets' averages is shown. frequency: whether the number of edits is shown.
     """
 
     number: int | None = None
@@ -107,7 +107,7 @@ class TableConfig(_Strict):
 
 
 class ScaleConfig(_Strict):
-    """A size of the grid: whatever is given here takes the place of the grid's own."""
+    """A size of the grid: the keys given here replace those of the grid."""
 
     records: int | None = Field(None, ge=1)
     plugin: PluginConfig | None = None
@@ -124,8 +124,8 @@ class GridConfig(_Strict):
     """A grid: every row on every target over every data set.
 
     protocol: "batch" makes all edits, each method in its own way (at once or one after another), and then scores them
-        all, as the paper does; "single" makes one edit, scores it and takes it back, record by record.
-    corpus: files of ordinary text for ROME's and MEMIT's statistics; corpus_texts: how many texts are drawn of them.
+        all, as the paper does; "single" makes one edit, scores it and undoes it, record by record.
+    corpus: files of ordinary text for ROME's and MEMIT's statistics; corpus_texts: how many texts are drawn from them.
     evaluation: what is scored; its strategies come from the rows. scales: named sizes for `--scale`.
     """
 
@@ -192,9 +192,9 @@ def is_grid(path: Path) -> bool:
 
 
 def load_grid(path: Path, scale: str | None = None) -> GridConfig:
-    """Read and check a grid file, in one of its scales; raises `ConfigError` that says where and what to do.
+    """Read and check a grid file, in one of its scales; raises a `ConfigError` that says where and what to do.
 
-    `like: paper_table1.yaml` takes every key that is not given from another grid file beside this one.
+    With `like: paper_table1.yaml`, the keys that are not given are taken from that grid file in the same folder.
     """
     return parse_as(GridConfig, _with_like(path), str(path)).at_scale(scale)
 
@@ -211,7 +211,7 @@ def _with_like(path: Path) -> dict[str, Any]:
 
 
 def _with_models(values: Any, *keys: str) -> Any:
-    """`gemma: gemma-3-270m` is short for `gemma: {model: gemma-3-270m}`, likewise for a plug-in."""
+    """Expand `gemma: gemma-3-270m`, which is short for `gemma: {model: gemma-3-270m}`; likewise for a plug-in."""
     if not isinstance(values, dict):
         return values
     values = dict(values)

@@ -1,6 +1,6 @@
-"""A table as a picture: grouped bars, ours on the left and the paper's on the right, a row of panels for each data set.
+"""A table as a figure: grouped bars, ours on the left and the paper's on the right, a row of panels for each data set.
 
-Draws on matplotlib's own canvas, as `onceedit_ray.evaluation.figures` does. Knows nothing about what is compared.
+Draws on matplotlib's own canvas, as `onceedit_ray.evaluation.figures` does. It does not depend on what is compared.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from onceedit_ray.files import replacing
 
-# Okabe and Ito's palette: told apart under every common colour blindness.
+# Okabe and Ito's palette: its colours differ for people with any common colour blindness.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _DPI = 130
 _HEIGHT = 2.9
@@ -26,7 +26,7 @@ _INCHES_PER_BAR = 0.17
 
 @dataclass(frozen=True)
 class Panel:
-    """Grouped bars: a group for each label, in it a bar for each of `series`; None leaves a dash in its place."""
+    """Grouped bars: a group for each label, and in it a bar for each of `series`; None is shown as a dash."""
 
     title: str
     series: tuple[str, ...]
@@ -34,13 +34,13 @@ class Panel:
 
 
 def draw_panels(path: Path, rows: Sequence[Sequence[Panel]], axis: str, top: float | None) -> None:
-    """Draw panels in a grid, `rows` from above; every row has panels of the same kind side by side.
+    """Draw panels in a grid, `rows` from top to bottom; each row has panels of the same kind side by side.
 
     Args:
-        axis: what the bars measure. top: the largest value shown; None where values have no bound, drawn on a
-            logarithmic scale.
+        axis: what the bars measure. top: the largest value shown; None if values have no bound, which are then drawn
+            on a logarithmic scale.
 
-    Raises `StoreError` where the picture cannot be written.
+    Raises `StoreError` if the figure cannot be written.
     """
     columns = max(len(panels) for panels in rows)
     bars = [max((_bars(panels[at]) for panels in rows if at < len(panels)), default=1) for at in range(columns)]

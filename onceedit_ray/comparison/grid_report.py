@@ -1,6 +1,6 @@
-"""A grid as people read it: `report.md` with the tables and the paper's beside them, and `figure.png`.
+"""The report of a grid: `report.md` with our tables and the paper's, and `figure.png`.
 
-Lays out what cells and the paper say and what differs between the two. It computes no score.
+It shows the scores of the cells and of the paper, and the differences between the two set-ups. It computes no score.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def write_comparison(
 ) -> str:
     """Write `table.parquet`, `figure.png` and, last, `report.md` into `folder`; returns the tables as text.
 
-    Cells without a result are shown as a dash, and named with the reason where they failed.
+    Cells without a result are shown as a dash; failed cells are listed with the reason.
     """
     found, paper = blocks(config, cells, results), paper_table(config.table.number)
     write_table(folder / "table.parquet", cells, results, failures)
@@ -80,7 +80,7 @@ def _section(config: GridConfig, block: Block, paper: PaperTable | None) -> str:
 
 
 def _is_papers(config: GridConfig, block: Block, paper: PaperTable) -> bool:
-    """Whether the paper's figures are of this scoring: those of the first one named, by convention."""
+    """Whether the paper's scores use this scoring; by convention that is the first one in `settings`."""
     kinds = list(CLOCKS) if config.table.layout == "cost" else list(config.table.settings)
     return block.title == kinds[0]
 
@@ -101,7 +101,7 @@ def _paper_columns(
 
 
 def _markdown(block: Block, marks: Mapping[str, str]) -> str:
-    """A block as a Markdown table; groups are part of the heads, since Markdown has no spanning cells."""
+    """A block as a Markdown table; groups are part of the column heads, since Markdown has no spanning cells."""
     heads = list(block.columns)
     if block.groups:
         names = [name for name, count in block.groups for _ in range(count)]
@@ -120,7 +120,7 @@ def _figure(value: float | None, head: str) -> str:
 
 
 def _drift(config: GridConfig, cells: Sequence[Cell], results: Mapping[str, CellResult]) -> list[str]:
-    """Where general prompts were asked: the share answered as before, for each row and target."""
+    """The drift section: for each row and target, the share of general prompts that were answered as before."""
     rows: dict[tuple[str, str], dict[str, float]] = {}
     for cell in cells:
         result = results.get(cell.id)
@@ -145,7 +145,7 @@ def _failures(cells: Sequence[Cell], failures: Mapping[str, str]) -> list[str]:
 
 
 def _differences(config: GridConfig, results: Mapping[str, CellResult], paper: PaperTable | None) -> str:
-    """What a reader must know before comparing the two."""
+    """The differences between our set-up and the paper's, which a reader must know to compare the scores."""
     edits = sorted({(result.dataset, result.edits) for result in results.values()})
     ours = {
         "targets": ", ".join(f"{name} ({target.model})" for name, target in config.targets.items()),

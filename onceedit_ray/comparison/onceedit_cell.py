@@ -21,7 +21,7 @@ from onceedit_ray.progress import Count, Progress
 async def score_version(
     plan: Plan, run: RunConfig, version: Version, folder: Path, watch: Stopwatch, progress: Progress
 ) -> KeptRecords:
-    """Score `version` on the plan's target; records of an earlier start are kept."""
+    """Score `version` on the plan's target; the records of an earlier, interrupted run are reused."""
     edits = selected_edits(run.knowledge)
     evaluation = plan.evaluation
     general = general_prompts(evaluation.general, evaluation.general_limit)[: evaluation.drift_limit]
@@ -41,7 +41,7 @@ async def score_version(
 
 
 def time_edit(run: RunConfig, watch: Stopwatch, progress: Progress) -> None:
-    """Edit the plug-in for the time it takes alone; nothing is kept."""
+    """Edit the plug-in only to measure the time; the result is not kept."""
     edits, unrelated = selected_edits(run.knowledge), unrelated_prompts(run.editing.unrelated)
     base = resolve(run.plugin.model, progress)
     use_threads(run.plugin.threads)

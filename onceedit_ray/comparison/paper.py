@@ -1,4 +1,4 @@
-"""The figures that the paper prints, by table number (`data/paper_tables.yaml`), for orientation beside ours."""
+"""The numbers printed in the paper, by table (`data/paper_tables.yaml`); reports show them beside ours."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import yaml
 
 PaperRow = tuple[float | None, ...]
-_ANY = "all"  # a table that does not say on which data set it was measured
+_ANY = "all"  # the data set of a table for which the paper names none
 
 
 @dataclass(frozen=True)
 class PaperTable:
     """One table of the paper.
 
-    title, scoring, plugin, records: what it is of, in words. targets: their names. rows: by data set and label; what
-    the paper prints, left to right.
+    title, scoring, plugin, records: descriptions for the reader. targets: their names. rows: by data set and label;
+    the printed numbers, left to right.
     """
 
     number: int
@@ -30,12 +30,12 @@ class PaperTable:
     rows: Mapping[str, Mapping[str, PaperRow]]
 
     def of(self, dataset: str) -> Mapping[str, PaperRow]:
-        """The rows over a data set; none where the paper has no such data set."""
+        """The rows for a data set; empty if the paper has no such data set."""
         return self.rows.get(dataset, self.rows.get(_ANY, {}))
 
 
 def paper_table(number: int | None) -> PaperTable | None:
-    """The paper's table of that number, or None where its figures are not kept."""
+    """The paper's table with that number, or None if its numbers are not in the file."""
     text = resources.files("onceedit_ray.comparison").joinpath("data", "paper_tables.yaml").read_text("utf-8")
     tables: dict[int, dict[str, Any]] = yaml.safe_load(text)
     if number not in tables:

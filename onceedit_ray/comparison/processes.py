@@ -1,6 +1,6 @@
-"""The cells of a grid on this machine without Ray: each in a process of its own, a few at once.
+"""Computes the cells of a grid on this machine without Ray: each in its own process, a few at once.
 
-The same cells, in the same folders, as Ray's: what one has finished the other does not compute again.
+Ray tasks compute the same cells in the same folders, so a cell that either of them has finished is not computed again.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ POLL_SECONDS = 1.0
 
 
 def in_processes(at_once: int) -> Executor:
-    """The executor that computes so many cells at the same time, 1 or more."""
+    """The executor that computes `at_once` cells at the same time, 1 or more."""
     return partial(_run, at_once)
 
 
 def _run(at_once: int, cells: Sequence[Cell], results: Path, tell: Tell) -> Iterator[CellEnd]:
-    # Not forked: torch's threads do not survive it. One cell a process, so that its memory goes with it.
+    # Spawned, not forked: torch's threads do not survive a fork. One process for each cell, so that memory is freed.
     context = multiprocessing.get_context("spawn")
     news = News(tell)
     waiting: dict[Future[CellResult], Cell] = {}
@@ -37,7 +37,7 @@ def _run(at_once: int, cells: Sequence[Cell], results: Path, tell: Tell) -> Iter
         while left or waiting:
             while left and len(waiting) < at_once:
                 cell = left.pop(0)
-                # A pool of its own: a process that is killed breaks its pool alone.
+                # One pool for each cell: a process that is killed breaks only its own pool.
                 pool = ProcessPoolExecutor(1, mp_context=context)
                 waiting[pool.submit(_compute, cell, results, board)] = cell
                 pool.shutdown(wait=False)

@@ -1,4 +1,4 @@
-"""Working on one cell, from its plan to a committed result. One process works on a cell; Ray is not known here."""
+"""Computes one cell, from its plan to a committed result, in one process and without Ray."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from onceedit_ray.progress import Progress
 
 
 def version_store(results: Path) -> KnowledgeStore:
-    """Where a grid keeps the plug-in versions it makes: apart from those that are served."""
+    """The store for the plug-in versions that a grid makes; it is separate from that of the served versions."""
     return KnowledgeStore(results / "versions")
 
 
 def prepare_version(run: RunConfig, results: Path, progress: Progress) -> str:
-    """Edit the plug-in for all cells that share the edit; the version's id, made now or before.
+    """Edit the plug-in for all cells that share the edit, unless that was done before; returns the version's id.
 
-    Whoever asks for it meanwhile waits: it is made once.
+    Other processes that need the same version wait, so it is made only once.
     """
     results.mkdir(parents=True, exist_ok=True)
     with FileLock(results / f".version-{digest([run.knowledge, run.plugin, run.editing])[:16]}.lock"):
@@ -42,18 +42,18 @@ def prepare_version(run: RunConfig, results: Path, progress: Progress) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a cell failed, in one line: a user's error as it was raised, anything else by its kind."""
+    """Why a cell failed, in one line: the message of an `OnceEditError`, or type and message of any other error."""
     text = " ".join(str(error).split())
     return text if isinstance(error, OnceEditError) else f"{type(error).__name__}: {text[-300:]}"
 
 
 def compute(cell: Cell, results: Path, version: str | None, progress: Progress) -> CellResult:
-    """Compute a cell and commit it; a finished one is returned as it is.
+    """Compute a cell and commit it; a finished cell is returned as it is.
 
     Args:
-        version: of a cell of OnceEdit, the id of the version it scores.
+        version: for a cell of OnceEdit, the id of the version that it scores.
 
-    Raises the errors of its parts; what was finished until then is kept for the next start.
+    Raises the errors of each step; the work done before the error is kept for the next start.
     """
     store = CellStore(results)
     with store.lock(cell.id):

@@ -1,8 +1,7 @@
-"""A grid from its file to its report: which cells are left, what becomes of each, and the report after every one.
+"""Runs a grid: computes the cells that are not finished, and writes the report after every cell.
 
-Where cells are computed is an executor's business: processes of this machine (`comparison.processes`) or Ray tasks
-(`cluster.grid`). A finished cell is never computed again; one that fails leaves the others alone and is named with its
-reason.
+An executor computes the cells: processes of this machine (`comparison.processes`) or Ray tasks (`cluster.grid`). A
+finished cell is never computed again. A cell that fails does not stop the others, and is listed with its reason.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from onceedit_ray.progress import Count, Progress
 SECONDS_BETWEEN_UPDATES = 1.0
 
 Tell = Callable[[str, str | Count], None]
-"""Takes the name of a task and what it does right now."""
+"""Takes the name of a task and its latest progress."""
 
 
 @dataclass(frozen=True)
 class CellEnd:
-    """What became of a cell: its result, or None and the reason why it failed."""
+    """The outcome of a cell: its result, or None and the reason why it failed."""
 
     cell: Cell
     result: CellResult | None
@@ -40,23 +39,23 @@ class Executor(Protocol):
     """Computes cells."""
 
     def __call__(self, cells: Sequence[Cell], results: Path, tell: Tell) -> Iterator[CellEnd]:
-        """Compute and commit `cells`, as many at once as there is room for; yields each as it ends, well or not."""
+        """Compute and commit `cells`, as many at once as there is room for; yields each when it succeeds or fails."""
 
 
 @dataclass
 class GridRun:
-    """What became of a grid's cells: results by id, and for those that failed the reason."""
+    """The outcomes of a grid's cells: results by id, and the reasons of failed cells."""
 
     results: dict[str, CellResult] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
 
 def compare(config: GridConfig, results: Path, command: str, executor: Executor | None, progress: Progress) -> int:
-    """Run a whole grid and write `results/<name>/`; 0 where every cell was computed, 1 where one failed.
+    """Run a whole grid and write `results/<name>/`; returns 0 if every cell was computed, 1 if one failed.
 
-    The report is written after every cell, so that what is finished can be read. Without an executor none is computed
-    and the report is of what is finished. Raises the errors of a grid file, its data and its models before any cell is
-    begun.
+    The report is written after every cell, so that finished cells can be read early. Without an executor no cell is
+    computed, and the report shows the finished ones. Raises the errors of the grid file, its data and its models before
+    the first cell begins.
     """
     cells = cells_of(config, progress)
     folder = results / config.name
@@ -76,7 +75,7 @@ def compare(config: GridConfig, results: Path, command: str, executor: Executor 
 def report_archive(config: GridConfig, archive: Path, results: Path, command: str, progress: Progress) -> int:
     """Write `results/<name>/` from the cells of an archive alone: no model and no data is read.
 
-    Raises `DataError` where the file is no archive, or has no cell of this grid.
+    Raises `DataError` if the file is not an archive, or has no cell of this grid.
     """
     cells, found = placed_cells(config, read_archive(archive))
     if not found:
@@ -94,10 +93,10 @@ def run_grid(
     settled: Callable[[GridRun], object] = lambda run: None,
     one_at_a_time: bool = False,
 ) -> GridRun:
-    """Compute the cells that are not finished, cheap ones first, and show how far they are.
+    """Compute the cells that are not finished, cheap ones first, and show their progress.
 
-    settled: called after every cell that ended, well or not. one_at_a_time: for times that are to be compared:
-    nothing runs beside them.
+    settled: called after every cell that succeeded or failed. one_at_a_time: compute only one cell at a time, so that
+    their times can be compared.
     """
     run, store = GridRun(), CellStore(results)
     left: list[Cell] = []
@@ -126,14 +125,14 @@ def run_grid(
 
 
 class TaskProgress:
-    """The progress of many tasks as one: what each tells carries its name."""
+    """Joins the progress of many tasks: each update is shown with the name of its task."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._counts: dict[str, Count] = {}
 
     def tell(self, task: str, update: str | Count) -> None:
-        """Pass on what a task does now; a count of something else than before ends the count before."""
+        """Show an update of a task; when a task begins to count something else, its earlier count ends."""
         if isinstance(update, str):
             self._progress(f"{task}: {update}")
             return
@@ -144,21 +143,21 @@ class TaskProgress:
         self._counts[task] = count
 
     def ended(self, task: str) -> None:
-        """Bring a task's last count to its end, whose last step may have passed unseen."""
+        """Complete the last count of a task, whose last step may not have been reported."""
         last = self._counts.pop(task, None)
         if last is not None and last.done < last.total:
             self._progress(replace(last, done=last.total))
 
 
 class News:
-    """Tells what has changed on a board that holds the last update of every task."""
+    """Shows what has changed on a board that holds the last update of every task."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self._told: dict[str, str | Count] = {}
 
     def read(self, board: Mapping[str, str | Count]) -> None:
-        """Tell every update that is not the one told before."""
+        """Show each update that has changed since the last call."""
         for task, update in board.items():
             if self._told.get(task) != update:
                 self._told[task] = update
@@ -166,7 +165,7 @@ class News:
 
 
 def now_and_then(progress: Progress) -> Progress:
-    """`progress`, called at most once a second, but for the ends of counts."""
+    """`progress`, but called at most once a second, except at the end of a count."""
     last = 0.0
 
     def tell(update: str | Count) -> None:

@@ -1,7 +1,7 @@
-"""Scoring a cell edit by edit, so that what was scored is kept when the process ends.
+"""Scores a cell edit by edit, so that finished scores are kept when the process is killed.
 
-Every edit's probes, and every general prompt, are a unit: its records are appended to one file as soon as they are
-there. A cell that is taken up again scores the units that are left. A kill loses those in flight.
+The probes of one edit, or one general prompt, are a unit. Its records are appended to a file as soon as the unit is
+scored. A cell that is resumed scores the remaining units. A kill loses only the units that are being scored.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from onceedit_ray.knowledge.edit import Edit
 
 OnScored = Callable[[], None]
 Unit = tuple[str, int]
-"""What is scored at once: "edit" or "general", and its number."""
+"""A unit of scoring: "edit" or "general", and its number."""
 
 
 class KeptRecords:
-    """Records of finished units in a file of JSON lines; a line that a kill cut short counts as not written."""
+    """Records of finished units in a JSON lines file; an incomplete last line, left by a kill, is ignored."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -47,7 +47,7 @@ class KeptRecords:
         return len(self._units)
 
     def add(self, unit: Unit, records: Sequence[Record]) -> None:
-        """Keep a unit's records; they are on the disk when this returns."""
+        """Append a unit's records; they are on the disk when this returns."""
         kind, number = unit
         line = {"kind": kind, "number": number, "records": [asdict(record) for record in records]}
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,12 +58,12 @@ class KeptRecords:
         self._units[unit] = list(records)
 
     def records(self) -> list[Record]:
-        """All of them: the edits in order, then the general prompts in order."""
+        """All records: the edits in order, then the general prompts in order."""
         return [record for unit in sorted(self._units) for record in self._units[unit]]
 
 
 def units_left(kept: KeptRecords, edits: Sequence[Edit], general: Sequence[str]) -> list[Unit]:
-    """The units that are still to be scored."""
+    """The units that have not been scored yet."""
     units = [("edit", number) for number in range(len(edits))] + [("general", number) for number in range(len(general))]
     return [unit for unit in units if unit not in kept]
 
@@ -73,8 +73,8 @@ class Scoring:
 
     Args:
         answerer: the edited system. target, run: names for the records. config: what is scored; its `concurrency`
-            is the number of units in flight.
-        edits, general: what units are made of. kept: where their records go.
+            is the number of units scored at the same time.
+        edits, general: the contents of the units. kept: stores their records.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Scoring:
         self._edits, self._general, self._kept = edits, general, kept
 
     async def ask_unedited(self, units: Sequence[Unit]) -> None:
-        """Put the units to the unedited target, whose answers the answerer remembers."""
+        """Ask the unedited target the prompts of the units; the answerer remembers its answers."""
         unedited = self._config.model_copy(update={"strategies": ()})
         for unit in units:
             await self._evaluated(unit, unedited)

@@ -1,4 +1,4 @@
-"""Wall and processor time of the stages of a cell."""
+"""Measures wall and processor time of the stages of a cell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onceedit_ray.files import replacing
 
 
 class Stopwatch:
-    """Seconds by stage; times of a stage that is entered again are added."""
+    """Seconds by stage; if a stage is entered again, its times are added."""
 
     def __init__(self) -> None:
         self.wall: dict[str, float] = {}
@@ -29,12 +29,12 @@ class Stopwatch:
             self.cpu[stage] = self.cpu.get(stage, 0.0) + time.process_time() - cpu
 
     def save(self, path: Path) -> None:
-        """Write the times, whole or not at all."""
+        """Write the times, completely or not at all."""
         with replacing(path) as temporary:
             temporary.write_text(json.dumps({"wall": self.wall, "cpu": self.cpu}), encoding="utf-8")
 
     def restore(self, path: Path) -> None:
-        """Read times that `save` wrote; none where there is no such file."""
+        """Read times that `save` wrote; none if there is no such file."""
         if path.is_file():
             saved = json.loads(path.read_text(encoding="utf-8"))
             self.wall, self.cpu = saved["wall"], saved["cpu"]

@@ -1,7 +1,7 @@
-"""Cells become a table: the same columns as the paper's, and every figure of every cell as Parquet.
+"""Makes a table of cells: the columns of the paper's table, and every score of every cell as Parquet.
 
-Score: the mean of the targets' averages. Freq.: how many edits were run to serve all targets: one for each target by
-a baseline, one for all of them by OnceEdit. A cell that is not there is None; nothing is made up for it.
+Score: the mean of the targets' averages. Freq.: the number of edit runs needed to serve all targets: one for each
+target with a baseline, one for all of them with OnceEdit. A missing cell is None and is never filled in.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from onceedit_ray.files import replacing
 Value = float | None
 COLUMNS = (*PROPERTIES, "average")
 CLOCKS = {"wall": "Wall-clock time", "cpu": "Processor time"}
-"""How a cost table is measured: processor time is not changed by other work on the machine."""
+"""The clocks of a cost table; other work on the machine does not change processor time."""
 
 
 @dataclass(frozen=True)
 class Block:
     """One table over one data set.
 
-    title: what was measured, "Teacher-forced" say. columns: their heads. rows: by label. groups: the heads above the
-    columns with how many columns each spans; empty where there are none. missing: cells without a result, by label.
+    title: what was measured, for example "Teacher-forced". columns: their heads. rows: by label. groups: the heads
+    above the columns, with the number of columns that each spans; may be empty. missing: cells without a result, by
+    label.
     """
 
     dataset: str
@@ -89,7 +90,7 @@ def _targets(config: GridConfig, dataset: str, setting: str, found: Sequence[_Pl
 
 
 def _cost(config: GridConfig, dataset: str, clock: str, found: Sequence[_Placed]) -> Block:
-    """Times over that of OnceEdit's one edit: on each target, on the first ones together, and with preparation."""
+    """Times over that of OnceEdit's one edit: for each target, for the first targets together, and with preparation."""
     targets = list(config.targets)
     once = next(row.label for row in config.rows if row.method == ONCEEDIT)
     (unit,) = [_seconds(result, clock, ("edit",)) for result in _at(found, dataset, once).values()] or [None]
@@ -140,7 +141,7 @@ def _ratio(seconds: Value, unit: Value) -> Value:
 
 
 def _sum(values: Sequence[Value]) -> Value:
-    """The sum, or None where one is missing: a sum over fewer targets would look better than it is."""
+    """The sum, or None if a value is missing: a sum over fewer targets would look too good."""
     present = [value for value in values if value is not None]
     return math.fsum(present) if present and len(present) == len(values) else None
 
@@ -156,7 +157,7 @@ TABLE_SCHEMA = pa.schema(
 def write_table(
     path: Path, cells: Sequence[Cell], results: Mapping[str, CellResult], failures: Mapping[str, str]
 ) -> None:
-    """Every cell and setting as a row of Parquet; `state` is "done", "waiting", or the reason of a failure."""
+    """Write every cell and setting as a row of Parquet; `state` is "done", "waiting", or the reason of a failure."""
     rows = []
     for cell in cells:
         result = results.get(cell.id)

@@ -1,6 +1,6 @@
-"""A target's own answers, kept on disk: every method that is compared on a target is compared with the same ones.
+"""The unedited answers of a target, kept on disk, so that all methods on a target are compared with the same answers.
 
-One file for a model, its precision and the edits it is asked about; cells that find it ask the target nothing again.
+There is one file for each model, precision and set of edits; cells that find it do not ask the unedited target again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class UneditedAnswers:
     scores: dict[tuple[str, tuple[int, ...]], Score] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write them, whole or not at all."""
+        """Write them, completely or not at all."""
         rows = {
             "generations": [[*key, asdict(answer)] for key, answer in self.generations.items()],
             "scores": [[*key, asdict(score)] for key, score in self.scores.items()],
@@ -31,12 +31,14 @@ class UneditedAnswers:
 
     @classmethod
     def load(cls, path: Path) -> UneditedAnswers:
-        """What `save` wrote; nothing where there is no such file."""
+        """Read what `save` wrote; empty if there is no such file."""
         if not path.is_file():
             return cls()
         rows = json.loads(path.read_text(encoding="utf-8"))
         generations = {
-            (prompt, budget): Generation(**{**answer, "token_ids": tuple(answer["token_ids"])})
+            (prompt, budget): Generation(
+                **{**answer, "token_ids": tuple(answer["token_ids"]), "edits": tuple(answer.get("edits", ()))}
+            )
             for prompt, budget, answer in rows["generations"]
         }
         scores = {

@@ -1,7 +1,7 @@
-"""May this version go live? Its figures against the bounds, from the same evaluation that every result comes from.
+"""Decides whether a version may go live: compares its scores with the bounds.
 
-The version is judged through the whole path of an answer on one target. Old edits count beside new ones: what was
-learnt before must still be answered.
+The scores come from the same evaluation as every other result, through the complete decoder, on one target. Old edits
+are scored beside the new ones: the version must still know them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CONCURRENCY = 8
 
 @dataclass(frozen=True)
 class Judgement:
-    """figures: what was measured and the bounds, fit for JSON. reason: why it is refused; None where it is accepted."""
+    """figures: the scores and the bounds, ready for JSON. reason: why the version is refused; None if accepted."""
 
     figures: dict[str, Any]
     reason: str | None
@@ -32,8 +32,8 @@ class Judgement:
 class Judge:
     """Judges versions.
 
-    answerer: the edited system. target: through which it is asked. strategy, threshold: of its fusion. general:
-    prompts that are about no edit and were held out of training. bounds: what a version must keep to.
+    answerer: the edited system. target: the target that answers. strategy, threshold: of the fusion. general:
+    prompts that are about no edit and were held out of training. bounds: the limits of the scores.
     """
 
     answerer: Answerer
@@ -48,7 +48,7 @@ class Judge:
     ) -> Judgement:
         """Score `new` and `old` edits; `progress` is called with the share that is done.
 
-        Of old edits rephrasings are left out: they say nothing about whether an edit was kept.
+        The rephrasings of old edits are left out: they do not show whether an edit was kept.
         """
         asked = [*new, *(edit.model_copy(update={"rephrasings": ()}) for edit in old)]
         steps = sum(1 for _ in probes(asked, portability=False)) + len(self.general) + len(asked)
@@ -97,7 +97,7 @@ def _share(weights: dict[str, Any], kind: str) -> float | None:
 
 
 def _reason(found: dict[str, Any], bounds: LivingConfig) -> str | None:
-    """What is out of bounds, in words; a figure that was not measured is not."""
+    """The scores that are out of bounds, in words; a score that was not measured is not out of bounds."""
     too_low = [
         f"{what} {found[name]:.3f}, below {getattr(bounds, name):g}"
         for name, what in (

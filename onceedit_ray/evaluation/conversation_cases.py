@@ -1,6 +1,6 @@
-"""Conversations about edits: what is asked, and what the answer must and must not hold.
+"""Conversations about edits: what is asked, and what the answer must and must not contain.
 
-Reads and checks `data/conversations/`. Knows no model and scores nothing.
+Reads and checks `data/conversations/`. It uses no model and scores nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from onceedit_ray.knowledge.dataset_records import DatasetRecord, read_records
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.validation import place, reason
 
 Role = Literal["system", "user", "assistant"]
 Kind = Literal[
@@ -62,10 +63,10 @@ class Case(_Strict):
     """One conversation.
 
     messages: a chat that ends with the user's turn; or prompt: a text to be continued. One of the two is given.
-    edits: the edits it is about, each named by its prompt.
-    due: whether the answer has to state the edited facts. Where it is not due, the answer has to be the unedited one.
-    must: groups of texts; one text of every group has to occur in the answer. Empty where the fact is not due.
-    must_not: texts of which none may occur, the old answer above all.
+    edits: the edits that it is about, each named by its prompt.
+    due: whether the answer has to state the edited facts. If not, the answer has to be the unedited one.
+    must: groups of texts; one text of every group has to occur in the answer. Empty if the fact is not due.
+    must_not: texts that must not occur, above all the old answer.
     """
 
     id: str = Field(pattern=r"^[a-z-]+-\d{2,4}$")
@@ -79,7 +80,7 @@ class Case(_Strict):
 
     @property
     def question(self) -> str:
-        """What is asked last."""
+        """The last question of the conversation."""
         return self.prompt or self.messages[-1].content
 
     @model_validator(mode="after")
@@ -110,7 +111,7 @@ def read_cases(path: str | Path, edits: Collection[str]) -> list[Case]:
     """The cases of a JSON lines file, in order.
 
     Args:
-        edits: the prompts of the edits there are.
+        edits: the prompts of all known edits.
 
     Raises:
         DataError: one line that names the file, the line and the field.
@@ -133,16 +134,14 @@ def _case(record: DatasetRecord) -> Case:
         return Case.model_validate(record.fields)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "(the record)"
-        problem = first["msg"].removeprefix("Value error, ")
-        raise record.error(field, f"{problem[:1].lower()}{problem[1:]}; correct it") from error
+        raise record.error(place(first["loc"]) or "(the record)", f"{reason(first['msg'])}; correct it") from error
 
 
 def two_hop_cases(edits: Sequence[Edit]) -> tuple[list[Case], int]:
-    """The portability questions of edits, each asked plainly and once more step by step.
+    """The portability questions of edits, each asked directly and once more step by step.
 
     Returns:
-        The cases, and how many questions were left out because they hold the new answer: nothing is left to recall.
+        The cases, and how many questions were left out because they already contain the new answer.
     """
     cases: list[Case] = []
     left_out = 0
@@ -160,7 +159,7 @@ def two_hop_cases(edits: Sequence[Edit]) -> tuple[list[Case], int]:
 
 
 def evenly(cases: Sequence[Case], limit: int | None) -> list[Case]:
-    """At most `limit` cases, the kinds taken in turn so that a short run sees every one; all where it is None."""
+    """At most `limit` cases, taken in turn from every kind, so that a short run covers all kinds; None: all cases."""
     by_kind: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         by_kind[case.kind].append(case)

@@ -1,6 +1,6 @@
-"""Conversations that were asked: a row for each answer, kept as Parquet, and tables by kind that people read.
+"""The report on conversations: one row for each answer as Parquet, and tables by kind in Markdown.
 
-Lays out scores; it gives none, and knows neither models nor how the answers were made.
+It shows scores and computes none. It uses no model and does not depend on how the answers were made.
 """
 
 from __future__ import annotations
@@ -20,30 +20,33 @@ from onceedit_ray.fusion.decoder import UNEDITED
 _SHOWN = 200  # characters of a question or an answer in a cell
 
 READING = """\
-- **Fact due**: right if the new answer is in it, the old one nowhere, and it is not cut: it ends within its budget, or
-  is 0.7 to 1.3 times as long as the unedited answer. **Not due**: right if it is identical to the unedited answer.
-- The second line under each counts the conversations that tell most: a fact that the target knew, and an answer in
-  which no edited fact comes up. Where one does by the way ("Machu Picchu, in Peru, lies …"), correcting it is no fault.
+- **Fact due**: the answer is right if it contains the new answer, does not contain the old one, and is not cut off: it
+  ends within the token limit, or is 0.7 to 1.3 times as long as the unedited answer. **Not due**: the answer is right
+  if it is identical to the unedited answer.
+- The second line under each counts the most informative conversations: those about a fact that the target knew, and
+  those whose unedited answer mentions no edited fact. If an answer mentions an edited fact in passing ("Machu Picchu,
+  in Peru, lies …"), it is not wrong to correct it.
 - The column `unedited` is the target before any edit: how often it is right by chance.
 - **New answer**, **old answer** and **cut** are shares of the answers in which the fact is due. The columns after
-  them are medians over those of these answers that hold the new one; a dash stands where nothing was measured.
-  **Length** counts words beside the unedited answer's. **Words kept** is the share of the unedited answer's words
-  outside the edited sentence that are still there, in order. **Perplexity** is that of what follows the new answer
-  under the unedited target, over that of what follows the old answer in the unedited text. **Tokens/s** are a
-  request's own, others being in flight: compare them within a table only.
+  them are medians over those of these answers that contain the new one; a dash means that nothing was measured.
+  **Length** is the number of words over the unedited answer's. **Words kept** is the share of the unedited answer's
+  words outside the edited sentence that are still there, in order. **Perplexity** is that of the text after the new
+  answer under the unedited target, over that of the text after the old answer in the unedited text. **Tokens/s** are
+  measured for one request while others run: compare them within one table only.
 """
 
 
 @dataclass(frozen=True)
 class ConversationRow:
-    """One answer and how it scored.
+    """One answer and its scores.
 
-    case, kind, due: of the conversation. question: its last turn. weight: the gate's w; None where it was not asked.
-    holds_old: the unedited answer gives an old answer of the edits in question.
+    case, kind, due: of the conversation. question: its last turn. weight: w of the gate; None if it was not computed.
+    holds_old: whether the unedited answer contains an old answer of these edits.
     right … kept: as in `ConversationScore`.
-    perplexity: of what follows the new answer, beside the unedited answer's; None where it was not measured.
-    consistent: share of the sentences from the new answer on that an entailment model finds in line with the new fact.
-    tokens: of the answer. seconds: wall time, others being in flight; None for an answer kept from an earlier run.
+    perplexity: of the text after the new answer, over that of the unedited answer; None if it was not measured.
+    consistent: the share of sentences, from the new answer on, that an entailment model finds consistent with the new
+    fact.
+    tokens: of the answer. seconds: wall time while other requests run; None for an answer kept from an earlier run.
     """
 
     case: str
@@ -102,7 +105,7 @@ def write_conversations(folder: Path, rows: Sequence[ConversationRow], command: 
     """Write `conversations.parquet` and `conversations.md` into `folder`, each whole or not at all.
 
     Args:
-        command: what repeats the run. notes: lines for the reader, the machine among them.
+        command: the command that repeats the run. notes: lines for the reader; one names the machine.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -114,7 +117,7 @@ def write_conversations(folder: Path, rows: Sequence[ConversationRow], command: 
 
 
 def markdown(rows: Sequence[ConversationRow], command: str, notes: Sequence[str]) -> str:
-    """The report: for each target the share of right answers by kind, the figures beside it, and some answers."""
+    """The report: for each target the share of right answers by kind, the other scores, and some answers."""
     parts = ["# Conversations", f"`{command}`", "\n".join(f"- {note}" for note in notes), READING]
     for target in dict.fromkeys(row.target for row in rows):
         of_target = [row for row in rows if row.target == target]
@@ -129,7 +132,7 @@ def markdown(rows: Sequence[ConversationRow], command: str, notes: Sequence[str]
 
 
 def right_by_kind(rows: Sequence[ConversationRow]) -> str:
-    """A Markdown table of one target's shares of right answers: kinds downwards, strategies across."""
+    """A Markdown table of one target's shares of right answers: a row for each kind, a column for each strategy."""
     strategies = list(dict.fromkeys(row.strategy for row in rows))
     kinds = dict.fromkeys(row.kind for row in rows)
     groups: list[tuple[str, Callable[[ConversationRow], bool]]] = [
@@ -149,7 +152,7 @@ def right_by_kind(rows: Sequence[ConversationRow]) -> str:
 
 
 def figures(rows: Sequence[ConversationRow]) -> str:
-    """A Markdown table of what else was measured on one target's answers, strategies downwards."""
+    """A Markdown table of the other scores of one target's answers: a row for each strategy."""
     header = [
         "strategy",
         "new answer",
@@ -183,7 +186,7 @@ def figures(rows: Sequence[ConversationRow]) -> str:
 
 
 def some_answers(rows: Sequence[ConversationRow]) -> str:
-    """A Markdown table of one answer of each kind, by the strategy that was asked last, beside the unedited one."""
+    """A Markdown table with one answer of each kind: the last strategy's answer beside the unedited one."""
     strategy = rows[-1].strategy
     first: dict[str, ConversationRow] = {}
     for row in rows:
@@ -201,7 +204,7 @@ def _texts(rows: Iterable[ConversationRow], edited: bool) -> Iterator[list[str]]
 
 
 def _ends(text: str) -> str:
-    """A long text's beginning and end: the question may be at either."""
+    """The beginning and the end of a long text: the question may stand at either end."""
     text = " ".join(text.split())
     half = _SHOWN // 2 - 2
     return text if len(text) <= _SHOWN else f"{text[:half]} … {text[-half:]}"

@@ -1,9 +1,10 @@
-"""How an answer in a conversation is scored, without a judge.
+"""How an answer in a conversation is scored, without a judge model.
 
-Where the fact is due, an answer is right if the new answer occurs in it, the old one nowhere, and it is not cut.
-Where it is not due, an answer is right if it is the unedited target's own. Beside that: how long the answer is, and
-how much of it outside the edited sentence the edit left alone. What these figures cannot see is a new answer that is
-named only to be denied ("it is not Perth"). Works on texts; knows neither models nor files.
+If the fact is due, an answer is right if it contains the new answer, does not contain the old one, and is not cut off.
+If the fact is not due, an answer is right if it is identical to the unedited target's answer. Two more scores are the
+length of the answer and the share of words outside the edited sentence that the edit did not change. These scores do
+not detect an answer that names the new answer only to deny it ("it is not Perth"). This file works on texts; it uses
+no model and reads no file.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from onceedit_ray.evaluation.conversation_cases import Case
 from onceedit_ray.fusion.screen import words
 
 LENGTHS = (0.7, 1.3)
-"""Length beside the unedited answer's within which an answer that did not end counts as whole."""
+"""An answer that did not end counts as complete if its length over the unedited answer's lies in this range."""
 
-# Thai to Burmese, Khmer, kana, Chinese characters: scripts without spaces, where a word's end cannot be seen.
+# Thai to Burmese, Khmer, kana, Chinese characters: scripts without spaces, in which the end of a word is not marked.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _LETTER = rf"[^\W_{_UNSPACED}]"
-# A sentence ends at its mark or its line; "J." of "J. K. Rowling" ends none, nor does the number of a list.
+# A sentence ends at a full stop or a line break. "J." in "J. K. Rowling" ends none, nor does the number of a list item.
 _SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)(?<!\b\d\.)\s+|(?<=[。！？])|\n+")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a target wrote, and whether it ended by itself within its budget."""
+    """The text that a target wrote, and whether it ended by itself within the token limit."""
 
     text: str
     ended: bool
@@ -38,12 +39,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class ConversationScore:
-    """How one answer fared.
+    """The scores of one answer.
 
-    right: see the module. identical: the text is the unedited answer's. said: every group of `must` occurs.
-    stale: a text of `must_not` occurs. cut: it did not end, and its length is not the unedited answer's either.
-    length: words beside the unedited answer's; None where that has none. kept: share of the unedited answer's words
-    outside the edited sentence that are still there, in order; None where there are none.
+    right: see the module. identical: the text equals the unedited answer. said: every group of `must` occurs.
+    stale: a text of `must_not` occurs. cut: it did not end, and its length differs much from the unedited answer's.
+    length: number of words over the unedited answer's; None if that has no words. kept: share of the unedited answer's
+    words outside the edited sentence that are still there, in order; None if there are none.
     """
 
     right: bool
@@ -56,7 +57,7 @@ class ConversationScore:
 
 
 def score(case: Case, answer: Answer, unedited: Answer) -> ConversationScore:
-    """Score an answer beside the unedited target's own to the same conversation."""
+    """Score an answer, compared with the unedited target's answer in the same conversation."""
     identical = answer.text == unedited.text
     said = all(any(occurs(text, answer.text) for text in group) for group in case.must)
     stale = any(occurs(text, answer.text) for text in case.must_not)
@@ -74,15 +75,16 @@ def score(case: Case, answer: Answer, unedited: Answer) -> ConversationScore:
 
 
 def occurs(wanted: str, text: str) -> bool:
-    """Whether `wanted` occurs in `text` as whole words, letter case aside.
+    """Whether `wanted` occurs in `text` as whole words; letter case is ignored.
 
-    "Rome" does not occur in "Romeo", "8" neither in "18" nor in "8.5". In scripts without spaces any place will do.
+    "Rome" does not occur in "Romeo", and "8" occurs neither in "18" nor in "8.5". In scripts without spaces any
+    occurrence counts.
     """
     return end_of(unicodedata.normalize("NFC", wanted), unicodedata.normalize("NFC", text)) is not None
 
 
 def end_of(wanted: str, text: str) -> int | None:
-    """Where `wanted` ends in `text`, in characters, at its first occurrence as `occurs` sees it; None without one."""
+    """The end of the first occurrence of `wanted` in `text`, in characters, by the rule of `occurs`; None if none."""
     found = re.search(_pattern(wanted), text, re.IGNORECASE)
     return found.end() if found else None
 
@@ -99,24 +101,24 @@ def _pattern(wanted: str) -> str:
 
 
 def length_ratio(text: str, unedited: str) -> float | None:
-    """Words of `text` over words of `unedited`, an ideograph being a word; None where `unedited` has none."""
+    """Words of `text` over words of `unedited`; each ideograph is a word. None if `unedited` has no words."""
     own = len(words(unedited))
     return len(words(text)) / own if own else None
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, and its lines; none of them is blank."""
+    """The sentences of a text; a line break ends a sentence too. None of them is blank."""
     return [piece.strip() for piece in _SENTENCE_END.split(text) if piece.strip()]
 
 
 def kept_words(text: str, unedited: str, new: Iterable[str], old: Iterable[str]) -> float | None:
     """The share of the unedited answer's words, outside the edited sentence, that the answer still has, in order.
 
-    The edited sentences of the unedited answer hold an old answer, those of `text` a new one. An unedited answer that
-    never gives the old answer is edited where `text` gives the new one: at the same place, counted in sentences.
+    The edited sentences are those with an old answer in `unedited`, and those with a new answer in `text`. If
+    `unedited` never gives the old answer, its edited sentence is the one with the same number as that of `text`.
 
     Returns:
-        A share in [0, 1]; None where the unedited answer has no other sentence.
+        A share in [0, 1]; None if the unedited answer has no other sentence.
     """
     after, before = sentences(text), sentences(unedited)
     edited = _holding(after, new)
@@ -135,7 +137,7 @@ def _holding(pieces: Sequence[str], wanted: Iterable[str]) -> set[int]:
 
 
 def perplexity(probabilities: Sequence[float]) -> float | None:
-    """Perplexity of tokens that a model gave these probabilities, each above 0; None where there are none."""
+    """The perplexity of tokens from their probabilities, each above 0; None if there are none."""
     if not probabilities:
         return None
     return math.exp(-math.fsum(map(math.log, probabilities)) / len(probabilities))

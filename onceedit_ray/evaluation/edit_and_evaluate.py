@@ -1,4 +1,4 @@
-"""A whole run: edit once, evaluate every target, write the results. The same in one process and on Ray."""
+"""A complete run: edit once, evaluate every target, write the results. It is the same in one process and on Ray."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def edit_and_evaluate(
     answering: Callable[[Version], AbstractContextManager[Answerer]],
     progress: Progress,
 ) -> EvaluationResults:
-    """Run everything `config` asks for and write `results/<name>/`.
+    """Run everything that `config` asks for and write `results/<name>/`.
 
     Args:
-        command: what was typed, for the report. edit: makes the version, or finds the one made before.
-        answering: loads the models; what it gives answers with the version until it is closed.
+        command: the command line, for the report. edit: makes the version, or finds the one that was made before.
+        answering: a context manager that loads the models and gives an answerer with that version.
 
-    Raises the errors of its parts, each before the work that would follow it.
+    Raises the errors of each step; no later step begins after an error.
     """
     started = time.monotonic()
     edits = selected_edits(config.knowledge)

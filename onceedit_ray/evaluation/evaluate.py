@@ -1,7 +1,7 @@
-"""The evaluation loop: every probe of every edit, put to one target (metrics.md).
+"""The evaluation loop: asks one target every probe of every edit (metrics.md).
 
-All edits are made first, then all scores are taken. The loop knows neither models nor Ray: it asks an `Answerer`, which
-is a `FusedDecoder` in this process or a coordinator actor elsewhere.
+All edits are made first, then everything is scored. The loop uses neither models nor Ray: it asks an `Answerer`, which
+is a `FusedDecoder` in this process or a coordinator actor in another one.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from onceedit_ray.fusion.outputs import Generation, Score
 from onceedit_ray.knowledge.edit import Edit
 
 EXTRA_TOKENS = 2
-"""Tokens generated beyond the gold answer's, so that text match can see where a word ends."""
+"""Tokens generated beyond the length of the gold answer, so that text match can tell where the last word ends."""
 
 
 class Answerer(Protocol):
-    """What an evaluation asks of the system under test."""
+    """The methods that the system under test must have."""
 
     async def generate(
         self, target: str, prompt: str, strategy: str | None = None, max_new_tokens: int | None = None
@@ -39,7 +39,7 @@ class Answerer(Protocol):
         """The gate weight of a prompt."""
 
     async def render(self, target: str, question: str, shape: str) -> str:
-        """A question in a prompt shape, as this target is to see it."""
+        """A question in a prompt shape, as the text that this target reads."""
 
     async def gold(self, target: str, prompt: str, answer: str) -> tuple[int, ...]:
         """The target's tokens of an answer after a prompt."""
@@ -48,12 +48,12 @@ class Answerer(Protocol):
         """The text of a target's tokens."""
 
     async def restriction(self, target: str, strategy: str) -> str:
-        """What a result of this strategy must say about how it was restricted."""
+        """A note on how this strategy was restricted, which results must show; "" if it was not."""
 
 
 @dataclass(frozen=True)
 class Probed:
-    """One prompt to be put to a target: which edit and property it belongs to, and the answer looked for."""
+    """One prompt for a target: the edit and the property that it belongs to, and the expected answer."""
 
     record: int
     property: Property
@@ -77,9 +77,9 @@ class Evaluation:
     """Scores one target.
 
     Args:
-        answerer: the edited system; the same system with strategy `UNEDITED` is the unedited target.
+        answerer: the edited system; with strategy `UNEDITED` it is the unedited target.
         target: its name. run: the run's name, for the records. config: what to score.
-        progress: called with one after each probe is done.
+        progress: called with 1 after each probe.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Evaluation:
         self._restrictions: dict[str, str] = {}
 
     async def run(self, edits: Sequence[Edit], general: Sequence[str] = ()) -> list[Record]:
-        """All records of this target: its own answers before the edit, and each strategy's after it."""
+        """All records of this target: its unedited answers, and each strategy's answers after the edit."""
         for strategy in self._config.strategies:
             self._restrictions[strategy] = await self._answerer.restriction(self._target, strategy)
         turns = asyncio.Semaphore(self._config.concurrency)
@@ -203,7 +203,7 @@ class Evaluation:
         return records
 
     async def _drift(self, index: int, text: str) -> list[Record]:
-        """Whether the answer to a general prompt is the unedited target's own, to the bit."""
+        """Whether the answer to a general prompt is bit-identical to the unedited target's."""
         prompt = await self._answerer.render(self._target, text, self._config.shape)
         own, _ = await self._answer(prompt, UNEDITED, self._config.drift_tokens)
         records = []

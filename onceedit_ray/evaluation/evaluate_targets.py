@@ -1,4 +1,4 @@
-"""A whole evaluation: every target, the gate, and the results folder. The same in one process and on Ray."""
+"""A complete evaluation: every target, the gate, and the results folder. The same in one process and on Ray."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def evaluate_targets(
     general: Sequence[str],
     progress: Progress,
 ) -> tuple[list[Record], list[GateRecord]]:
-    """Score every target and read the gate in every shape; all at once where every model has a GPU of its own."""
+    """Score every target and read the gate in every shape; all targets at once if every model has its own GPU."""
     drift = general[: config.evaluation.drift_limit]
     questions = sum(1 for _ in probes(edits, config.evaluation.portability)) + len(drift)
 

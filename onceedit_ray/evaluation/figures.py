@@ -1,7 +1,7 @@
-"""The two pictures of a run: scores as bars, gate weights as histograms.
+"""The two figures of a run: scores as bars, gate weights as histograms.
 
-Draws on matplotlib's own canvas (Agg), without a display and without global state. Reads a summary and gate
-readings; knows nothing about how they came about.
+Draws on matplotlib's Agg canvas, without a display and without global state. It reads a summary and gate readings, and
+does not depend on how they were computed.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ KIND_LABELS = {
     "general": "General text",
 }
 
-# Okabe and Ito's palette: told apart under every common colour blindness, and in grey.
+# Okabe and Ito's palette: its colours differ for people with any common colour blindness, and in grey.
 _PROPERTY_COLOURS = {"reliability": "#0072B2", "generality": "#E69F00", "locality": "#009E73"}
 _KIND_COLOURS = {"edit": "#0072B2", "rephrasing": "#E69F00", "locality": "#009E73", "general": "#CC79A7"}
 _GREY = "#555555"
 _DPI = 130
-_SIDE_BY_SIDE = 3  # strategies, `unedited` included, up to which the settings stand beside each other
+_SIDE_BY_SIDE = 3  # with at most so many strategies, `unedited` included, the settings stand beside each other
 _BINS = 20
 _STYLE: dict[Any, Any] = {
     "font.size": 9.0,
@@ -127,7 +127,7 @@ def _pale(colour: str) -> tuple[float, ...]:
 def draw_gate(path: str | Path, gate_records: Sequence[GateRecord], threshold: float) -> None:
     """Histograms of w, a row for each kind of prompt and a column for each shape, with the threshold as a line.
 
-    Counts are on a log axis, since nearly every weight lies near 0 or 1 and the few others are what matters.
+    Counts are on a log axis: nearly all weights lie near 0 or 1, and the few others matter most.
 
     Raises:
         ValueError: there are no gate readings.

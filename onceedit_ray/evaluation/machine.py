@@ -1,6 +1,6 @@
-"""On what a result was measured: cores, processor, memory, GPUs and versions, in a line.
+"""The machine on which a result was measured: cores, processor, memory, GPUs and versions, in one line.
 
-Describes the machine this process runs on. It knows nothing about other nodes of a cluster.
+Describes the machine of this process only, not the other nodes of a cluster.
 """
 
 from __future__ import annotations

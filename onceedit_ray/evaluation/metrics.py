@@ -1,6 +1,6 @@
-"""How one answer is scored, and how scores become figures (metrics.md; the definitions are EasyEdit's).
+"""Scores of one answer, and averages of scores (metrics.md; the definitions are EasyEdit's).
 
-Works on token ids, texts and gate weights. It knows nothing about models, tokenizers, prompts or files.
+Works on token ids, texts and gate weights. It uses no models, tokenizers, prompts or files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Symbols that Unicode files under punctuation but that carry meaning at the edge of a name: C#, 50%, AT&T, @handle.
+# Symbols that Unicode counts as punctuation but that have a meaning at the edge of a name: C#, 50%, AT&T, @handle.
 _MEANINGFUL = frozenset("#%&@")
 
 # Scripts written without spaces between words: Thai and Lao, Burmese, Khmer, Japanese kana, Chinese characters.
@@ -28,7 +28,7 @@ def token_accuracy(predicted: Sequence[int], gold: Sequence[int]) -> float:
         gold: the target's tokens, without a start-of-text token; for locality, the unedited target's own predictions.
 
     Returns:
-        A share in [0, 1]; partial credit, not exact match.
+        A share in [0, 1]; an answer that is partly right counts in part.
 
     Raises:
         ValueError: the lengths differ (the start token was counted, or a position was lost), or there is no position.
@@ -56,7 +56,7 @@ def _matches(tokens: Sequence[int], gold: Sequence[int]) -> int:
 
 
 def normalise_text(text: str) -> str:
-    """`text` without what does not change an answer: letter case, width and ligature forms, spacing, outer punctuation.
+    """`text` without differences that do not matter: letter case, width and ligature forms, spaces, outer punctuation.
 
     Compatibility caseless form (Unicode D146, composed), runs of whitespace become one space, whitespace and
     punctuation are removed at both ends. Kept on purpose: diacritics, articles, inner punctuation, `#%&@`,
@@ -95,8 +95,8 @@ def text_match(generated_text: str, target_text: str) -> float:
     "English-speaking"); a letter, a digit or a combining mark may not, nor the decimal or grouping mark of a number.
     In scripts without spaces between words the plain prefix decides ("東京都" for "東京").
 
-    For locality, `target_text` is the unedited target's own output. A target of which nothing is left after
-    normalisation (empty, or punctuation only) must be equalled, whitespace at the ends aside.
+    For locality, `target_text` is the unedited target's own output. If nothing is left of `target_text` after
+    normalisation (it is empty or punctuation only), both texts must be equal except for whitespace at the ends.
     """
     target = normalise_text(target_text)
     if not target:
@@ -119,7 +119,7 @@ def _word_ends(word: str, rest: str) -> bool:
 
 
 def average(reliability: float | None, generality: float | None, locality: float | None) -> float | None:
-    """The mean of the three properties; of those present where a data set lacks one; None where all are missing."""
+    """The mean of those of the three properties that were scored; None if none was scored."""
     present = [score for score in (reliability, generality, locality) if score is not None]
     return math.fsum(present) / len(present) if present else None
 
@@ -129,7 +129,7 @@ class GateFigures:
     """The gate on `n` prompts of one kind and shape.
 
     mean: of the weights w (eq. 8).
-    share_above: share of prompts with w at or above the threshold, those the plug-in is asked about.
+    share_above: share of prompts with w at or above the threshold, for which the plug-in takes part in the answer.
     """
 
     mean: float
@@ -138,7 +138,7 @@ class GateFigures:
 
 
 def gate_figures(weights: Sequence[float], threshold: float) -> GateFigures:
-    """Figures of the weights w in [0, 1]; raises `ValueError` where there are none."""
+    """The mean and the share of the weights w in [0, 1]; raises `ValueError` if there are none."""
     if not weights:
         raise ValueError("no gate weights; at least one prompt is needed")
     above = sum(int(weight >= threshold) for weight in weights)

@@ -1,7 +1,8 @@
-"""What an evaluation writes down: a row per record, target, strategy, setting and prompt; a row per gate reading.
+"""The rows that an evaluation writes: one for each record, target, strategy, setting and prompt; one for each gate
+reading.
 
-Rows are kept as Parquet (zstd, explicit schemas) and appear whole or not at all. This file knows neither how a row
-is produced nor what is concluded from it.
+Rows are kept as Parquet (zstd, explicit schemas). A file is written completely or not at all. This file does not depend
+on how a row is computed or used.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _ROWS_PER_BATCH = 4096
 
 @dataclass(frozen=True)
 class Record:
-    """One prompt put to one target under one strategy, and how its answer scored.
+    """One prompt, asked of one target with one strategy, and the scores of its answer.
 
     run: name of the run.
     record: index of the edit among the run's edits; for `general`, index of the prompt among the general prompts.
@@ -37,16 +38,16 @@ class Record:
     setting: `teacher_forced`, or `generation` (greedy).
     property: which property the prompt probes; `general` prompts give the drift.
     prompt: the prompt as the target saw it; shape: the shape it was written in.
-    expected: the text looked for: the new answer; for `locality` and `general`, the unedited target's own output.
+    expected: the expected text: the new answer; for `locality` and `general`, the unedited target's own output.
     output: the decoded answer (teacher-forced: the argmax tokens as text).
     unedited_output: the unedited target's own answer to the same prompt.
     score: token accuracy in [0, 1]; for `general`, 1.0 if the token ids are the unedited target's own, else 0.0.
     text_match: 0.0 or 1.0, generation only.
-    gate_weight: w of eq. 8; None where the gate was not asked.
-    alone: the target spoke alone, the weight being under the threshold.
+    gate_weight: w of eq. 8; None if the gate was not computed.
+    alone: whether the target answered alone because w was below the threshold.
     target_passes, plugin_passes, new_tokens: forward passes of each model, and tokens written.
-    seconds: wall time of the answer, others being in flight.
-    restricted: how a literal strategy was restricted to candidates; "" where it was not.
+    seconds: wall time of the answer, measured while other requests run.
+    restricted: how a literal strategy was restricted to candidates; "" if it was not.
     """
 
     run: str

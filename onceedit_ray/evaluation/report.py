@@ -1,6 +1,6 @@
-"""A run as people read it: `report.md` with its figures, `summary.json`, and a plain table for the terminal.
+"""The report of a run: `report.md` with its figures, `summary.json`, and a plain table for the terminal.
 
-Lays out what summary and records say. It scores nothing, and knows neither models nor how a run was started.
+It shows the summary and the records. It scores nothing, uses no model and does not depend on how a run was started.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ _READING = """\
 
 @dataclass(frozen=True)
 class ReportMeta:
-    """What a summary does not hold: how the run was made.
+    """How the run was made, which the summary does not contain.
 
     run: its name. dataset: which edits, in words. models: reference or description of each model by name.
-    machine: `describe_machine()`. duration_seconds: of the whole run. command: what repeats it.
-    versions: package versions. notes: anything a reader must know, a sentence each.
+    machine: `describe_machine()`. duration_seconds: of the whole run. command: the command that repeats it.
+    versions: package versions. notes: what else a reader must know, one sentence each.
     """
 
     run: str
@@ -70,7 +70,7 @@ def write_report(
 ) -> Path:
     """Write `scores.png`, `gate.png` (where the gate was read), `summary.json` and, last, `report.md` into `folder`.
 
-    Every file appears whole or not at all. `summary.json` is the summary with the key `meta` added.
+    Each file is written completely or not at all. `summary.json` is the summary with the key `meta` added.
 
     Returns:
         The path of `report.md`.
@@ -94,8 +94,8 @@ def before_after_table(
 ) -> str:
     """Scores before and after, and the answers of `n` edits side by side, for every target, as fixed-width text.
 
-    `strategy` is the one whose answers are shown; None takes the first of the summary. Wide characters count as two
-    columns; control characters, which a terminal would obey, are spelled out.
+    The answers shown are those of `strategy`; None takes the first strategy of the summary. Wide characters count as
+    two columns; control characters are spelled out, because a terminal would execute them.
     """
     shown = strategy or _headline(summary)
     blocks = []
@@ -172,14 +172,14 @@ def _before_after_section(target: str, rows: Mapping[str, Any]) -> str:
 
 
 def _before_after(rows: Mapping[str, Any], setting: str) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the table: a row per property, a column per strategy."""
+    """Header and cells of the table: a row for each property, a column for each strategy."""
     cells = [[label, *(_number(row[setting][prop]) for row in rows.values())] for prop, label in _ASKED.items()]
     cells.append(["average", *(_number(row[setting]["average"]) for row in rows.values())])
     return ["", *rows], cells
 
 
 def _shown_setting(rows: Mapping[str, Any]) -> str:
-    """Text match where answers were generated, being what a user sees; the first setting scored otherwise."""
+    """Text match if answers were generated, because users see the text; else the first setting that was scored."""
     scored = [name for name in SETTINGS if any(row[name]["average"] is not None for row in rows.values())]
     return "text_match" if "text_match" in scored else next(iter(scored), SETTINGS[0])
 
@@ -189,7 +189,7 @@ def _headline(summary: Mapping[str, Any]) -> str:
 
 
 def _answers(records: Sequence[Record], target: str, strategy: str, n: int) -> list[Record]:
-    """The first probe of each property for the first `n` edits: not chosen by how well they came out."""
+    """The first probe of each property for the first `n` edits, whatever their scores."""
     first: dict[tuple[int, int], Record] = {}
     for record in records:
         asked = (record.target, record.strategy, record.setting) == (target, strategy, "generation")
@@ -200,7 +200,7 @@ def _answers(records: Sequence[Record], target: str, strategy: str, n: int) -> l
 
 
 def _texts(record: Record) -> list[str]:
-    """The question without the shape it was written in, then the wanted, unedited and edited answer."""
+    """The question without its prompt shape, then the expected, the unedited and the edited answer."""
     wanted = "(as before)" if record.property == "locality" else record.expected
     return [unwrap(record.prompt), wanted, record.unedited_output or "(nothing)", record.output or "(nothing)"]
 

@@ -1,7 +1,7 @@
-"""Records become figures: what `summary.json` holds.
+"""Computes the averages of `summary.json` from the records.
 
 Means are taken within a record first (several rephrasings or locality prompts of one edit), then over records, then
-over the three properties. This file knows nothing about how the figures are shown or where they are written.
+over the three properties. This file does not decide how the averages are shown or where they are written.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def summarise(
     edit_seconds: float,
     run: str = "",
 ) -> dict[str, Any]:
-    """All figures of a run as JSON-ready values.
+    """All averages of a run as values ready for JSON.
 
     Args:
         records: the scored answers of every target and strategy, `UNEDITED` included.
         gate_records: the readings of the gate.
-        threshold: the gate weight from which the plug-in is asked.
+        threshold: the smallest gate weight with which the plug-in takes part in the answer.
         plugin: name of the plug-in model or version.
         edits: number of edits made.
         edit_seconds: wall time of editing the plug-in.
@@ -71,7 +71,7 @@ def summarise(
 
 
 def strategies_of(summary: Mapping[str, Any]) -> list[str]:
-    """The strategies of a summary in order of appearance, without `UNEDITED`; the first is the headline."""
+    """The strategies of a summary in order of appearance, without `UNEDITED`; reports show the first one first."""
     names = dict.fromkeys(name for rows in summary["targets"].values() for name in rows)
     return [name for name in names if name != UNEDITED]
 
@@ -81,10 +81,10 @@ def _unedited_first(strategies: Iterable[str]) -> list[str]:
 
 
 def _row(records: Sequence[Record]) -> dict[str, Any]:
-    """The figures of one target under one strategy.
+    """The averages of one target with one strategy.
 
     `teacher_forced`, `generation`, `text_match`: reliability, generality, locality and their average;
-    `portability`: a score per setting, outside the average;
+    `portability`: a score for each setting, not part of the average;
     `records`: how many records each property was scored on;
     `cost`: of the generated answers, general prompts left out;
     `restricted`: the distinct notes on strategies restricted to candidates.
@@ -111,7 +111,7 @@ def _scores(records: Sequence[Record], setting: str) -> dict[str, float | None]:
 
 
 def _property_score(records: Sequence[Record], setting: str, prop: str) -> float | None:
-    """The mean over records of the mean within each record; None where nothing was scored."""
+    """The mean over records of the mean within each record; None if nothing was scored."""
     within: dict[int, list[float]] = defaultdict(list)
     for record in records:
         score = _score(record, setting)
@@ -133,8 +133,8 @@ def _mean(values: Sequence[float]) -> float:
 def _cost(records: Sequence[Record]) -> dict[str, float | int | None]:
     """Passes and tokens of the generated answers to the edits' probes.
 
-    `tokens_per_target_pass` is None where there were no passes; `alone` is the share of answers that the target gave
-    alone. Several answers are in flight at once, so their times say nothing of speed: `make bench` measures it.
+    `tokens_per_target_pass` is None if there were no passes; `alone` is the share of answers that the target gave
+    alone. Several answers are computed at once, so their times do not measure speed: use `make bench`.
     """
     answers = [record for record in records if record.setting == "generation" and record.property != "general"]
     tokens = sum(record.new_tokens for record in answers)
@@ -161,7 +161,7 @@ def _gate(gate_records: Iterable[GateRecord], threshold: float) -> dict[str, dic
 
 
 def _drift(by_target: dict[str, dict[str, list[Record]]]) -> dict[str, dict[str, Any]]:
-    """Drift of the generated general prompts; `unedited` is the reference and has none of its own."""
+    """Drift of the generated answers to general prompts; `unedited` is the reference and has no drift."""
     result: dict[str, dict[str, Any]] = {}
     for target, strategies in by_target.items():
         for strategy, records in strategies.items():

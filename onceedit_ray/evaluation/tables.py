@@ -1,6 +1,6 @@
 """Tables of text, for Markdown and for the terminal, through `tabulate`.
 
-What stands in the cells is other people's text: whatever it holds, it stays inside its cell.
+The cells contain texts of models and users, so every text is escaped: none can break the table.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _ROW = DataRow("| ", " | ", " |")
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], figures: int = 0) -> str:
-    """A Markdown table; its last `figures` columns are flush right.
+    """A Markdown table; its last `figures` columns are aligned right.
 
-    Cells are not padded to one width: a long one, such as a command, would widen every line of the source.
+    Cells are not padded to the same width: one long cell, such as a command, would widen every line of the source.
     """
     marks = ["---"] * (len(header) - figures) + ["---:"] * figures
 
@@ -32,7 +32,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], figures
 
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, two spaces apart; columns of numbers are flush right."""
+    """Columns as wide as their widest cell, two spaces apart; columns of numbers are aligned right."""
     lines = [["-" if cell == "–" else cell for cell in line] for line in (header, *rows)]
     ends = ["right" if all(map(_is_number, column[1:])) else "left" for column in zip(*lines, strict=True)]
     table = tabulate(lines[1:], lines[0], tablefmt="simple", disable_numparse=True, colalign=ends)
@@ -40,7 +40,7 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown_text(text: str, limit: int = _CELL) -> str:
-    """`text` for one cell of a Markdown table: on one line, cut at `limit` characters, nothing in it read as markup."""
+    """`text` for one cell of a Markdown table: on one line, cut at `limit` characters, with all markup escaped."""
     shown = printable(text)
     if len(shown) > limit:
         shown = shown[: limit - 1] + "…"
@@ -49,7 +49,7 @@ def markdown_text(text: str, limit: int = _CELL) -> str:
 
 
 def fitted(text: str, columns: int) -> str:
-    """`text` on one line of a terminal, cut at so many columns; wide characters take two."""
+    """`text` on one line of a terminal, cut at `columns` columns; wide characters take two."""
     shown = printable(text)
     if wcswidth(shown) <= columns:
         return shown

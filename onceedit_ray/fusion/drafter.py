@@ -95,6 +95,11 @@ class Drafter:
         self._take(trunk, step)
         return self.weight
 
+    @property
+    def drafted(self) -> list[int]:
+        """The tokens of the first draft so far."""
+        return list(self._branches[0].tokens)
+
     def reader(self, lead: bytes = b"") -> DraftReader:
         """A new reader of the first draft.
 

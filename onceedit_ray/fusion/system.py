@@ -122,11 +122,11 @@ def _side(folder: ModelFolder, codec: Codec) -> Side:
 
 
 def index_of(edits: Sequence[Edit]) -> FactIndex:
-    """An index of a version's edits, each under its number in the version.
+    """An index of a version's edits, each under its prompt.
 
     Rephrasings are left out, since an evaluation asks them.
     """
     index = FactIndex(rephrasings=False)
-    for number, edit in enumerate(edits):
-        index.add(str(number), edit)
+    for edit in edits:
+        index.add(edit.prompt, edit)
     return index

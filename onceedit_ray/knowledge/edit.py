@@ -52,7 +52,7 @@ class Edit(BaseModel):
     aliases: tuple[str, ...] = ()
     sentences: tuple[str, ...] = ()
 
-    @field_validator("prompt", "target_new", "subject", "ground_truth", "rephrasings")
+    @field_validator("prompt", "target_new", "subject", "ground_truth", "rephrasings", "aliases", "sentences")
     @classmethod
     def _composed(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         return composed(value) if isinstance(value, str) else tuple(map(composed, value))

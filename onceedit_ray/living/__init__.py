@@ -1,1 +1,1 @@
-"""Edits of a plug-in that is being served: their queue, the book they are kept in, and the versions made of them."""
+"""Edits of a plug-in while it is served: their queue, the book that records them, and the versions built from them."""

@@ -1,8 +1,8 @@
-"""From the edits that shall be live to a version that may go live: trained, judged, and only then committed.
+"""Builds a version that knows the given edits: trains it, judges it, and commits it only if it passes.
 
-A version that is refused leaves its report and no weights. What is judged is what would be served: the saved weights,
-opened as the plug-in's actor opens them, through the fused decoder, with the base plug-in as the target that answers.
-Blocks while it works; knows no Ray and no queue.
+A version that is refused leaves a report and no weights. The judgement uses what would be served: the saved weights,
+loaded as the plug-in's actor loads them, in the fused decoder, with the base plug-in as the target. The call blocks
+until it is done. This file uses neither Ray nor the queue.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import EDITS, Version
 
 JUDGE = "base"
-"""The target through which a version is judged: the plug-in before any edit."""
+"""The target with which a version is judged: the plug-in before any edit."""
 
 Phase = Literal["training", "evaluating"]
 Report = Callable[[Phase, float], None]
@@ -38,7 +38,7 @@ Report = Callable[[Phase, float], None]
 
 @dataclass(frozen=True)
 class BuiltVersion:
-    """version: its id; it is in the store unless it was refused. report: its figures. reason: why it was refused."""
+    """version: its id; it is in the store unless it was refused. report: its scores. reason: why it was refused."""
 
     version: str
     report: dict[str, Any]
@@ -53,14 +53,14 @@ def build_version(
     new: Sequence[Edit],
     report: Report = lambda step, share: None,
 ) -> BuiltVersion:
-    """Make the version that knows `edits`, and commit it if it passes.
+    """Build the version that knows `edits`, and commit it if it passes.
 
     Args:
-        parent: gone on from, its edits rehearsed; None begins at the base plug-in. new: those of `edits` that count as
-            new when it is judged. report: called with the step and the share of it that is done.
+        parent: the version whose training is continued, with its edits rehearsed; None begins with the base plug-in.
+            new: those of `edits` that are judged as new. report: called with the step and the share that is done.
 
-    A version that the store has already is not trained again, and not judged again where it says how it was judged.
-    Raises the errors of loading, training and committing; nothing is left behind.
+    A version that is in the store already is not trained again, and not judged again if its judgement is stored.
+    Raises the errors of loading, training and committing; no files are left behind.
     """
     recipe = recipe_of(config, edits, parent)
     made = recipe.made_before(store.versions())
@@ -78,7 +78,7 @@ def build_version(
 
 
 def _trained(recipe: Recipe, folder: Path, report: Report) -> Manifest:
-    """Train and save; the model and its optimizer's state are let go of here."""
+    """Train and save; the memory of the model and its optimizer's state is freed when this returns."""
     most = recipe.config.editing.max_epochs
     report("training", 0.0)
     trained = train(recipe, lambda epoch: report("training", min(epoch.number / most, 1.0)))
@@ -96,22 +96,22 @@ def _judged(recipe: Recipe, folder: Path, new: Sequence[Edit], report: Report) -
     judge = Judge(decoder, JUDGE, config.fusion.strategy, config.fusion.threshold, general, living)
     fresh = set(new)
     old = [edit for edit in recipe.edits if edit not in fresh]
-    # The latest of them: those before were judged with the versions before, and rehearsal reaches all alike.
+    # Only the latest old edits: earlier versions were judged on the others, and rehearsal covers all of them equally.
     seen = old[len(old) - min(len(old), living.old_limit) :]
     return asyncio.run(judge.judge(list(new), seen, lambda share: report("evaluating", share)))
 
 
 @contextmanager
 def _draft(id: str) -> Iterator[Path]:
-    """A folder for weights that are no version yet, under `ONCEEDIT_HOME`; removed in the end, whatever happens."""
+    """A temporary folder under `ONCEEDIT_HOME` for weights that are not yet a version; it is always removed."""
     drafts = onceedit_home() / "drafts"
     remove_leftovers(drafts)
-    with scratch_folder(drafts, f"draft-{id}") as folder:  # not the name under which the store will write it
+    with scratch_folder(drafts, f"draft-{id}") as folder:  # another name than the store's, which writes there later
         yield folder
 
 
 def _move(folder: Path, to: Path) -> None:
-    """The weights and the tokenizer into the store's own folder; the edits are written there by the store."""
+    """Move the weights and the tokenizer to the store's folder; the store itself writes the edits there."""
     for path in folder.iterdir():
         if path.name != EDITS:
             shutil.move(path, to / path.name)

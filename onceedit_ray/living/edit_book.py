@@ -1,6 +1,6 @@
-"""Every edit that was ever asked for, and what became of it; kept in one file that is replaced whole.
+"""Records every edit that was ever submitted, and its state, in one file that is always replaced as a whole.
 
-Knows nothing about how an edit is made, only its states:
+It does not make edits; it only knows their states:
 
     queued → training → evaluating → live → deleting → deleted
                                    ↘ refused
@@ -24,14 +24,14 @@ from onceedit_ray.validation import problems
 
 Status = Literal["queued", "training", "evaluating", "live", "refused", "deleting", "deleted"]
 UNDER_WAY: tuple[Status, ...] = ("queued", "training", "evaluating")
-"""An edit in one of these is not decided upon yet."""
+"""The states of an edit that is in progress."""
 ANSWERED: tuple[Status, ...] = ("live", "deleting")
-"""An edit in one of these is known to the plug-in that answers."""
+"""The states of an edit that the active version knows."""
 
 
 class EditRecord(BaseModel):
-    """One edit. version: the one it went live with, or was refused with. replaces: ids of the live edits whose prompt
-    it gives another answer to."""
+    """One edit. version: the version with which it went live or was refused. replaces: ids of the live edits that have
+    the same prompt and another answer."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -46,7 +46,7 @@ class EditRecord(BaseModel):
 
 
 class BatchRecord(BaseModel):
-    """Edits that came in one call. alone: it is not trained together with others any more; progress: of its making."""
+    """The edits of one call. alone: whether it must be trained without other batches; progress: of its version."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -69,10 +69,10 @@ class _File(BaseModel):
 
 
 class EditBook:
-    """The records, in the order in which they came; `save` after what must outlast this process.
+    """The records, in the order of their submission. Call `save` after a change that must survive this process.
 
     Args:
-        path: of the file; made when something is first saved. Raises `StoreError` where it is not such a file.
+        path: of the file, which the first `save` creates. Raises `StoreError` if the file is not an edit book.
     """
 
     def __init__(self, path: Path) -> None:
@@ -82,13 +82,13 @@ class EditBook:
         self.batches = {record.id: record for record in found.batches}
 
     def save(self) -> None:
-        """Replace the file; a reader sees the old one or the new one. Raises `StoreError` where the disk refuses."""
+        """Replace the file; a reader sees the old one or the new one. Raises `StoreError` if it cannot be written."""
         content = _File(edits=list(self.edits.values()), batches=list(self.batches.values()))
         with replacing(self._path) as temporary:
             temporary.write_text(content.model_dump_json(indent=1), encoding="utf-8")
 
     def add(self, edits: Iterable[Edit], status: Status = "queued", created: int | None = None) -> BatchRecord:
-        """A new batch; nothing is saved yet."""
+        """Add a new batch; it is not saved yet."""
         created = int(time.time()) if created is None else created
         batch = BatchRecord(id=f"batch_{secrets.token_hex(8)}", created=created, edits=[], status=status)
         for edit in edits:
@@ -105,18 +105,18 @@ class EditBook:
         return [self.edits[id] for id in batch.edits]
 
     def live(self) -> list[EditRecord]:
-        """What the plug-in that answers knows, deletions that are not made yet included."""
+        """The edits that the active version knows, including those whose deletion is still in progress."""
         return [record for record in self.edits.values() if record.status in ANSWERED]
 
     def set(self, batch: BatchRecord, status: Status, reason: str | None = None) -> None:
-        """Move a batch that is under way, and those of its edits that are not deleted."""
+        """Set the state of a batch in progress, and of those of its edits that are not deleted."""
         batch.status, batch.reason = status, reason
         for record in self.of(batch):
             if record.status in UNDER_WAY:
                 record.status, record.reason, record.version = status, reason, batch.version
 
     def settle(self, batch: BatchRecord) -> None:
-        """Let the status of a batch that is not under way follow its edits'."""
+        """Set the state of a batch that is not in progress from the states of its edits."""
         states = {record.status for record in self.of(batch)}
         for status in (*UNDER_WAY, *ANSWERED[::-1], "refused", "deleted"):
             if status in states:
@@ -124,10 +124,10 @@ class EditBook:
                 return
 
     def reconcile(self, edits: Sequence[Edit], version: str, created: int, reason: str) -> None:
-        """Make the records say that the plug-in that answers knows `edits` and nothing else.
+        """Update the records: the active version knows exactly `edits`.
 
-        What it knows and nobody recorded (a version made from a run file, a book that was lost) becomes a batch of its
-        own. What was live and is not known any more is deleted: for `reason`, unless that was asked for.
+        Known edits without a record (of a version made from a run file, or after the book was lost) become a new batch.
+        Live edits that are not known any more become deleted: with `reason`, unless a user had asked to delete them.
         """
         known: set[str] = set()
         unrecorded = []
@@ -136,7 +136,7 @@ class EditBook:
             if not same:
                 unrecorded.append(edit)
                 continue
-            # The same edit may have been asked for again while it was live or on its way.
+            # The same edit may have been submitted again while it was live or in progress.
             meant = [record for record in same if record.status in (*UNDER_WAY, *ANSWERED)] or same[-1:]
             for record in meant:
                 known.add(record.id)
@@ -156,7 +156,7 @@ class EditBook:
                 self.settle(batch)
 
     def _successor(self, record: EditRecord, edits: Sequence[Edit]) -> str | None:
-        """Why a record gave way to a live edit of the same prompt; None where there is none."""
+        """The reason if another live edit with the same prompt has replaced a record; None if there is none."""
         prompt = question_key(record.edit.prompt)
         if not any(question_key(edit.prompt) == prompt for edit in edits):
             return None

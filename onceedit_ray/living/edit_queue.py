@@ -1,10 +1,10 @@
-"""Living knowledge: edits are taken in while the plug-in answers.
+"""Living knowledge: the queue accepts edits while the plug-in answers.
 
-Edits wait in a book that outlasts this process. One version is made at a time, elsewhere; it goes live only if it
-passes, and the requests under way end on the version they began with. What is live is what the active version knows,
-so going back to an older version takes back the edits made since.
+Queued edits are recorded in a book that survives this process. One version is built at a time, in another process. It
+goes live only if it passes; running requests finish on the version with which they began. The live edits are those that
+the active version knows, so activating an older version undoes the edits made since.
 
-Knows neither Ray nor models: a `VersionBuilder` makes versions, a `Loader` puts them before the requests.
+This file uses neither Ray nor models: a `VersionBuilder` builds versions, a `Loader` loads them for new requests.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ from onceedit_ray.living.edit_views import (
 
 LOG = logging.getLogger(__name__)
 TRAINING_SHARE = 0.8
-"""How much of a version's progress is its training; the rest is its evaluation."""
+"""The share of training in a version's progress; the rest is its evaluation."""
 MOST_ATTEMPTS = 3
-"""How often a version is begun whose maker dies each time, before its edits are refused."""
+"""How often a version is tried whose building process dies, before its edits are refused."""
 GATHERING_SECONDS = 0.25
-"""How long a deletion waits for others: each is a call of its own, and their version is made from the base plug-in."""
+"""How long a deletion waits for further ones, so that one version, built from the base plug-in, covers them all."""
 
 Switch = Callable[[], Awaitable[None]]
 
 
 class VersionBuilder(Protocol):
-    """Makes versions, away from the requests."""
+    """Builds versions without blocking requests."""
 
     async def make(
         self, edits: Sequence[Edit], parent: Version | None, new: Sequence[Edit], report: Report
@@ -62,26 +62,26 @@ class VersionBuilder(Protocol):
 
 
 class Loader(Protocol):
-    """Puts a version before the requests."""
+    """Loads a version and lets requests use it."""
 
     async def load(self, version: Version) -> Switch:
-        """Load a version beside the one that answers; what is returned makes requests begin on it."""
+        """Load a version beside the active one; calling the returned function lets new requests use it."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A version to be made: from the live edits without `removed`, with those of `batches` added."""
+    """A version to build: it knows the live edits without `removed`, and those of `batches`."""
 
     batches: tuple[BatchRecord, ...] = ()
     removed: tuple[EditRecord, ...] = ()
 
 
 class EditQueue:
-    """The queue and what is live.
+    """The queue of edits, and the live edits.
 
     Args:
-        book: of the edits. store: of the versions. active: the version that answers now. config: `living` of the run
-            file. maker, loader: see there.
+        book: records the edits. store: holds the versions. active: the version that answers now. config: `living` of
+            the run file. maker: builds versions. loader: loads them.
     """
 
     def __init__(
@@ -111,12 +111,12 @@ class EditQueue:
         book.save()
         self._work.set()
 
-    # --- what the routes ask -----------------------------------------------------------------------------------------
+    # --- called by the routes ----------------------------------------------------------------------------------------
 
     async def submit(self, edits: Sequence[Edit]) -> BatchView:
         """Queue edits.
 
-        Raises `ConflictError` where they contradict each other, `QueueFullError` where too many would wait.
+        Raises `ConflictError` if they contradict each other, `QueueFullError` if too many would wait.
         """
         selected = select(edits, same=question_key)
         waiting = sum(record.status == "queued" for record in self._book.edits.values())
@@ -130,13 +130,13 @@ class EditQueue:
         return self._batch(batch)
 
     async def edits(self, after: str | None = None, limit: int = 100, status: Status | None = None) -> EditList:
-        """A page of the edits that were ever asked for, the newest first.
+        """A page of all edits that were ever submitted, the newest first.
 
         Args:
             after: id of the edit after which the page begins; None begins with the newest. limit: edits on the page.
-            status: leaves out all edits in another one.
+            status: list only edits with this status.
 
-        Raises `UnknownIdError` where there is no edit `after`.
+        Raises `UnknownIdError` if there is no edit `after`.
         """
         if after is not None and after not in self._book.edits:
             raise UnknownIdError(f"there is no edit '{after[:100]}' to list from; GET /v1/edits lists them")
@@ -148,7 +148,7 @@ class EditQueue:
         return EditList(data=[self._edit(record) for record in page], has_more=next(wanted, None) is not None)
 
     async def found(self, id: str) -> EditView | BatchView:
-        """An edit or a batch; raises `UnknownIdError` where there is none."""
+        """An edit or a batch; raises `UnknownIdError` if there is none."""
         records = self._records(id)
         return self._edit(records[0]) if id in self._book.edits else self._batch(self._book.batches[id])
 
@@ -159,9 +159,9 @@ class EditQueue:
         return [self._version(version) for version in reversed(made) if version.manifest.base_digest == digest]
 
     async def remove(self, id: str) -> EditView | BatchView:
-        """Have an edit, or all of a batch, forgotten.
+        """Delete an edit, or all edits of a batch.
 
-        Raises `UnknownIdError` where there is no such id, `NotPossibleError` where nothing of it ever went live.
+        Raises `UnknownIdError` if there is no such id, `NotPossibleError` if nothing of it ever went live.
         """
         records = self._records(id)
         if all(record.status == "refused" for record in records):
@@ -180,9 +180,9 @@ class EditQueue:
         return await self.found(id)
 
     async def activate(self, id: str) -> VersionView:
-        """Let a version of the store answer from now on.
+        """Make a version of the store the active one.
 
-        Raises `UnknownIdError` where there is none, `NotPossibleError` where it was made from another plug-in.
+        Raises `UnknownIdError` if there is none, `NotPossibleError` if it was made from another plug-in.
         """
         found = next((version for version in await asyncio.to_thread(self._store.versions) if version.id == id), None)
         if found is None:
@@ -190,7 +190,7 @@ class EditQueue:
         if found.manifest.base_digest != self.active.manifest.base_digest:
             made_from = found.manifest.base_model
             raise NotPossibleError(f"version {id} was made from another plug-in ({made_from}) than the one served")
-        # A caller that goes away half-way through does not leave store and requests apart.
+        # Shielded: if the caller is cancelled half-way, the store and the requests must not use different versions.
         await asyncio.shield(self._go_live(found, f"not known to version {id}, which was activated"))
         return self._version(found)
 
@@ -219,7 +219,7 @@ class EditQueue:
     # --- the queue ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Make versions one after another, for ever."""
+        """Build versions one after another, without end."""
         while True:
             await self._work.wait()
             job = self.next_job()
@@ -231,7 +231,7 @@ class EditQueue:
                 job = self.next_job() or job
             try:
                 await self._attempt(job)
-            except StoreError as error:  # the book cannot be written; what is in memory holds until it can
+            except StoreError as error:  # the book cannot be written; the state in memory is used until it can
                 LOG.error("%s", error)
 
     async def _attempt(self, job: Job) -> None:
@@ -246,7 +246,7 @@ class EditQueue:
                 return
             LOG.error("a version is made again: %s", error)
             self._again(job, "the process that made its version died, so it is made again")
-            await asyncio.sleep(self._lost)  # whatever killed it may be over then
+            await asyncio.sleep(self._lost)  # what killed the process may be over by then
         except OnceEditError as error:
             self._refuse(job, str(error))
         except Exception:
@@ -255,11 +255,11 @@ class EditQueue:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is made and nothing waits."""
+        """Whether no version is being built and no edit waits."""
         return not self._work.is_set()
 
     def next_job(self) -> Job | None:
-        """Deletions first, all at once; else the batches that wait, together as long as none asks what another does."""
+        """The next job: all deletions together; else the first waiting batches that may be trained together."""
         removed = tuple(record for record in self._book.live() if record.status == "deleting")
         if removed:
             return Job(removed=removed)
@@ -279,7 +279,7 @@ class EditQueue:
         began_at = self.active
         gone = {record.edit for record in job.removed}
         added = self._added(job)
-        self._progress(job, "training", 0.0)  # before anything is awaited: from now on a deletion comes after it
+        self._progress(job, "training", 0.0)  # before the first await: a deletion from now on comes after it
         known = await asyncio.to_thread(began_at.edits)
         new = [edit for edit in added if edit not in known]
         asked = {question_key(edit.prompt) for edit in new}
@@ -306,7 +306,7 @@ class EditQueue:
         await self._go_live(version, "the same edit was deleted under another id", began_at, job)
 
     def _added(self, job: Job) -> list[Edit]:
-        """The edits that the job's batches bring, and whom they replace."""
+        """The edits that the job's batches add; sets the ids that they replace."""
         live = {question_key(record.edit.prompt): record for record in self._book.live()}
         added = []
         for batch in job.batches:
@@ -334,7 +334,7 @@ class EditQueue:
         for record in job.removed:
             record.status, record.reason = "live", f"could not be deleted: {reason}"
             self._book.settle(self._book.batches[record.batch])
-        if len(job.batches) > 1:  # one of them may be at fault for all
+        if len(job.batches) > 1:  # a single batch may be the cause
             for batch in job.batches:
                 batch.alone = True
             self._again(job, "refused together with other batches, so it is tried alone")
@@ -357,9 +357,9 @@ class EditQueue:
     async def _go_live(
         self, version: Version, reason: str, instead_of: Version | None = None, job: Job | None = None
     ) -> None:
-        """Load, make active in the store, let requests begin on it, and only then say so.
+        """Load a version, make it active in the store, let new requests use it, and only then record it as live.
 
-        instead_of: only if this is still the version that answers; else `job` is made again.
+        instead_of: the version that must still be active; otherwise `job` is queued again.
         """
         async with self._changing:
             if instead_of is not None and job is not None and self.active.id != instead_of.id:

@@ -1,4 +1,4 @@
-"""Edits, batches and versions as the API shows them, and the bodies in which edits come."""
+"""Edits, batches and versions as the API returns them, and the request bodies that contain edits."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class EditView(Edit):
-    """An edit and what became of it.
+    """An edit and its state.
 
-    progress: of what is being done with it. reason: why it was refused, queued again or deleted. version: the one it
-    went live with. replaces: the live edits of the same prompt that it takes the place of.
+    progress: the share of the current step that is done. reason: why it was refused, queued again or deleted. version:
+    the version with which it went live. replaces: the live edits with the same prompt that it replaces.
     """
 
     id: str
@@ -33,7 +33,7 @@ class EditView(Edit):
 
 
 class BatchView(BaseModel):
-    """The edits of one call. report: the figures for which it went live, or was refused."""
+    """The edits of one call. report: the scores with which it went live or was refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,8 +49,8 @@ class BatchView(BaseModel):
 
 
 class VersionView(BaseModel):
-    """A version of the plug-in. parent: the one it was gone on from; null where it was made from the base plug-in.
-    report: the figures for which it went live; null where it was made outside the server."""
+    """A version of the plug-in. parent: the version whose training it continued; null if it was made from the base
+    plug-in. report: the scores with which it went live; null if it was made outside the server."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -96,19 +96,19 @@ EditBody = Annotated[Annotated[EditsBody, Tag("many")] | Annotated[Edit, Tag("on
 
 
 def edit_view(record: EditRecord, progress: float) -> EditView:
-    """A record as the API shows it."""
+    """A record as the API returns it."""
     own = record.model_dump(include={"id", "batch", "created", "status", "reason", "version", "replaces"})
     return EditView.model_validate({**record.edit.model_dump(), **own, "progress": progress})
 
 
 def batch_view(batch: BatchRecord, edits: Sequence[EditView]) -> BatchView:
-    """A batch as the API shows it."""
+    """A batch as the API returns it."""
     own = batch.model_dump(include={"id", "created", "status", "progress", "reason", "version", "report"})
     return BatchView.model_validate({**own, "data": list(edits)})
 
 
 def version_view(version: Version, active: bool) -> VersionView:
-    """A version as the API shows it."""
+    """A version as the API returns it."""
     manifest = version.manifest
     return VersionView(
         id=version.id,

@@ -1,5 +1,5 @@
-"""The playground: a page for people, served by a process of its own, which speaks the public API and nothing else.
+"""The playground: a web page in a process of its own, which uses only the public API.
 
-The browser speaks to the page's process alone, and that process calls the API. It needs the extra
-`onceedit-ray[playground]` (NiceGUI, the `openai` client and an HTTP client).
+The browser connects only to this process, and this process calls the API. It needs the extra `onceedit-ray[playground]`
+(NiceGUI, the `openai` client and an HTTP client).
 """

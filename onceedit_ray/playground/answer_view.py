@@ -1,4 +1,4 @@
-"""One model's two answers, side by side, and what the gate made of the question."""
+"""Shows one model's two answers side by side, and the decision of the gate."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class AnswerView:
             return _SideView(self._max_tokens)
 
     def show(self) -> None:
-        """Show what the answers are by now."""
+        """Show the current text of the answers."""
         verdict = self._row.verdict
         self._verdict.say(VERDICTS[verdict] if verdict else "")
         self._verdict.become(*([verdict] if verdict else []), among="changed same")

@@ -1,6 +1,6 @@
-"""Requests to a OnceEdit server, and their errors as one line each.
+"""Sends requests to a OnceEdit server, and turns each error into one line.
 
-Answers come through the `openai` client, everything else over plain HTTP. Knows nothing of the page.
+Answers are requested with the `openai` client, everything else over plain HTTP. This file does not use the page.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import openai
 from onceedit_ray.errors import ConfigError
 
 NO_KEY = "unused"
-"""What the `openai` client sends where no key is given; a server without keys does not read it."""
+"""The key that the `openai` client sends if none is given; a server without keys ignores it."""
 SENDABLE_KEY = re.compile(r"[\x21-\x7e]*")
 TIMEOUT = httpx2.Timeout(330.0, connect=10.0)
-"""Seconds. A server gives a request 300 s unless it is told otherwise (`limits.seconds`)."""
+"""Seconds. By default a server ends a request after 300 s (`limits.seconds`)."""
 
 
 class RequestError(Exception):
-    """A request that failed, in one line. status: of the HTTP response; 0 where there was none."""
+    """A request that failed, with a message of one line. status: of the HTTP response; 0 if there was no response."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -39,9 +39,9 @@ class RequestError(Exception):
 
 @dataclass(frozen=True)
 class CompletionQuery:
-    """What the models are asked.
+    """A question to the models.
 
-    prompt: the text. model: a target's name, or `*` for all. chat: whether it is a chat message, else plain text.
+    prompt: the text. model: a target's name, or `*` for all. chat: whether it is a chat message or plain text.
     max_tokens: of each answer.
     """
 
@@ -55,8 +55,8 @@ class CompletionQuery:
 class AnswerEnd:
     """How an answer ended.
 
-    finish_reason: `stop` or `length`. version: of the plug-in. weight: the gate's, in [0, 1]; None where the plug-in
-    was not asked. alone: whether the target answered alone.
+    finish_reason: `stop` or `length`. version: of the plug-in. weight: w of the gate, in [0, 1]; None if the plug-in
+    was not run. alone: whether the target answered alone.
     """
 
     finish_reason: str
@@ -67,7 +67,7 @@ class AnswerEnd:
 
 @dataclass(frozen=True)
 class AnswerPiece:
-    """A piece of the answer of choice `index`; the last one has an `end`."""
+    """A piece of the answer of choice `index`; the last piece has an `end`."""
 
     index: int
     text: str
@@ -75,9 +75,9 @@ class AnswerPiece:
 
 
 class ApiClient:
-    """A client of the API at `url`, such as `http://127.0.0.1:8000/v1`; raises `ConfigError` for what is no address.
+    """A client of the API at `url`, such as `http://127.0.0.1:8000/v1`; raises `ConfigError` if `url` is no address.
 
-    transport: in the place of the network.
+    transport: replaces the network in tests.
     """
 
     def __init__(self, url: str, transport: httpx2.AsyncBaseTransport | None = None) -> None:
@@ -95,7 +95,7 @@ class ApiClient:
         return [str(card["id"]) for card in listed(await self.request("GET", "models", key))]
 
     async def request(self, method: str, path: str, key: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The JSON of a response; raises `RequestError`. path: below the address. key: the bearer key, "" for none."""
+        """The JSON of a response; raises `RequestError`. path: relative to `url`. key: the bearer key, "" for none."""
         headers = {"Authorization": f"Bearer {sendable(key)}"} if key else {}
         with self._errors():
             response = await self._http.request(method, f"{self.url}/{path}", json=body, headers=headers)
@@ -112,7 +112,7 @@ class ApiClient:
         return content
 
     async def answers(self, query: CompletionQuery, unedited: bool, key: str) -> AsyncGenerator[AnswerPiece]:
-        """The answers' pieces as they arrive; raises `RequestError`. Whoever closes it ends the server's work."""
+        """The pieces of the answers as they arrive; raises `RequestError`. Closing it ends the server's work."""
         settings = {
             "model": query.model,
             "max_tokens": query.max_tokens,
@@ -134,7 +134,7 @@ class ApiClient:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn what either client raises into an `RequestError`."""
+        """Turn the errors of both clients into `RequestError`."""
         try:
             yield
         except openai.APIStatusError as error:
@@ -147,14 +147,14 @@ class ApiClient:
 
 
 def sendable(key: str) -> str:
-    """`key`, if a header can carry it; raises `RequestError`."""
+    """`key`, if it can be sent in a header; otherwise raises `RequestError`."""
     if not SENDABLE_KEY.fullmatch(key):
         raise RequestError("a key has ASCII characters and no space; check the one you typed", 401)
     return key
 
 
 def listed(content: Any) -> list[dict[str, Any]]:
-    """The items of one of the API's lists; raises `RequestError` where `content` is none."""
+    """The items of a list of the API; raises `RequestError` if `content` is not such a list."""
     items = content.get("data") if isinstance(content, dict) else None
     if not isinstance(items, list) or not all(isinstance(item, dict) and "id" in item for item in items):
         raise RequestError("the server's answer is not a list of OnceEdit's API; check the address of the API")

@@ -1,4 +1,4 @@
-"""The page's process beside a server: started once the server answers, ended with it."""
+"""Runs the page's process beside a server: it starts when the server answers, and ends with the server."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from onceedit_ray.errors import ConfigError
 DEFAULT_PORT = 8080
 NEEDED = ("nicegui", "openai", "httpx2")
 END_SECONDS = 10.0
-"""What the process is given to end before it is killed."""
+"""How long the process may take to end before it is killed."""
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 
 def check_extra() -> None:
-    """Raise `ConfigError` where the packages that the page needs are missing."""
+    """Raise `ConfigError` if packages that the page needs are missing."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
@@ -28,7 +28,7 @@ def check_extra() -> None:
 
 @contextlib.contextmanager
 def page_process(host: str, port: int, page_port: int) -> Iterator[None]:
-    """Serve the page of the API at `host`:`port`, at 127.0.0.1:`page_port`, by a process that prints its address."""
+    """Serve the page for the API at `host`:`port` on 127.0.0.1:`page_port`, in a process that prints its address."""
     reachable = ANY_ADDRESS.get(host, f"[{host}]" if ":" in host else host)
     command = ["playground", "--url", f"http://{reachable}:{port}/v1", "--port", str(page_port)]
     process = subprocess.Popen([sys.executable, "-m", "onceedit_ray.cli", *command], stdin=subprocess.DEVNULL)

@@ -47,7 +47,7 @@ class EditForm:
         self._section.set_visibility(visible)
 
     def show_replaced(self) -> None:
-        """Say which answer the edit that is being typed takes the place of."""
+        """Show the answer that the edit in the form would replace."""
         prompt, answer = (self._prompt.value or "").strip(), (self._answer.value or "").strip()
         replaced = self._edits.replaced(prompt, answer) if prompt else None
         self._replaces.say(
@@ -55,7 +55,7 @@ class EditForm:
         )
 
     def forgive(self) -> None:
-        """Take back what was said about a key, once another one is used."""
+        """Hide an error about a key when another key is used."""
         if self._problem.error is not None and self._problem.error.is_about_keys:
             self._problem.show(None)
 

@@ -15,26 +15,28 @@ from pydantic import BaseModel, ValidationError
 from onceedit_ray.playground.api import ApiClient, RequestError, listed
 from onceedit_ray.playground.listed import ListedEdit, ListedVersion, same_prompt
 from onceedit_ray.playground.tab_keys import TabKeys
+from onceedit_ray.validation import problems
 
 PAGE = 20
 READ_EACH = 10
-"""Looks at what is under way between two readings of the lists: others edit too."""
+"""Every how many looks the lists are read in full: other people edit too."""
 NO_EDITING = (404, 501)
-"""Statuses of a server that takes no edits."""
+"""HTTP statuses of a server that takes no edits."""
 
 Listed = TypeVar("Listed", bound=BaseModel)
 
 
 class EditsOfServer:
-    """What the server knows, as it was last read.
+    """The edits and versions of the server, as they were last read.
 
     Args:
-        api: who is asked. keys: the visitor's. on_change: called when an attribute has changed. on_news: called with a
-            sentence for those who do not see the lists.
+        api: the client of the server. keys: the visitor's keys. on_change: called when an attribute has changed.
+            on_news: called with a sentence that a screen reader announces.
 
     Attributes:
         edits: the newest first. more: whether the server has older ones. versions: the newest first. offered: whether
-        the server takes edits. loaded: whether the lists have been read. trouble: why they were not, the last time.
+        the server takes edits. loaded: whether the lists have been read. trouble: the error of the last request; None
+        if it succeeded.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class EditsOfServer:
         self._keys = keys
         self._on_change = on_change
         self._on_news = on_news
-        self._changes = 0  # an older reading of the lists does not undo a later change
+        self._changes = 0  # a list that was requested before a change must not undo that change
         self._looks = 0
 
     # --- what is known ---
@@ -71,12 +73,12 @@ class EditsOfServer:
         return next((version for version in self.versions if version.active), None)
 
     def replaced(self, prompt: str, target_new: str) -> str | None:
-        """The live answer whose place an edit of `prompt` to `target_new` takes; None where there is no other one."""
+        """The live answer that an edit of `prompt` to `target_new` replaces; None if there is none."""
         others = (edit for edit in self.live if same_prompt(edit.prompt, prompt))
         return next((edit.target_new for edit in others if edit.target_new != target_new), None)
 
     def replaced_by(self, edit: ListedEdit) -> list[str]:
-        """The answers whose place `edit` takes or took; an id stands for an edit that has not been read."""
+        """The answers that `edit` replaces or has replaced; the id is given for an edit that has not been read."""
         if edit.replaces:
             known = {other.id: f"“{other.target_new}”" for other in self.edits}
             return [known.get(name, name) for name in edit.replaces]
@@ -88,7 +90,7 @@ class EditsOfServer:
     # --- reading ---
 
     async def load(self) -> None:
-        """Read the lists again, as far as they are shown."""
+        """Read the lists again, as many items as are shown."""
         await self._attempt(self._load)
 
     async def older(self) -> None:
@@ -103,7 +105,7 @@ class EditsOfServer:
         await self._attempt(read)
 
     async def look(self) -> None:
-        """Look at what is under way, and now and then at everything; to be called every second."""
+        """Read the edits that are in progress, and the whole lists from time to time. Call it every second."""
         self._looks += 1
         batches = {edit.batch for edit in self.edits if edit.under_way}
         if batches:
@@ -131,7 +133,7 @@ class EditsOfServer:
         if not ended:
             return
         self._on_news(" ".join(f"{edit.quoted} is {edit.status}." for edit in ended))
-        await self._load()  # versions, and the edits that gave way
+        await self._load()  # for the new version and the edits that were replaced
 
     # --- changing ---
 
@@ -146,7 +148,7 @@ class EditsOfServer:
         self._on_news(f"Queued: {', '.join(new.quoted for new in batch)}{instead}.")
 
     async def remove(self, edit: ListedEdit) -> None:
-        """Have a version made without `edit`."""
+        """Ask the server for a version without `edit`."""
 
         async def delete() -> None:
             content = await self._request("DELETE", _path("edits", edit.id))
@@ -166,7 +168,7 @@ class EditsOfServer:
         await self._attempt(switch)
 
     def _take(self, edit: ListedEdit) -> bool:
-        """Put an edit in the place of the one with its id; returns whether its status is another."""
+        """Replace the edit that has the same id; returns whether its status has changed."""
         for place, known in enumerate(self.edits):
             if known.id == edit.id:
                 self.edits[place] = edit
@@ -180,7 +182,7 @@ class EditsOfServer:
         return await self._api.request(method, path, self._keys.editing, body)
 
     async def _attempt(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do something and keep what went wrong; without a key that opens them, the lists are hidden."""
+        """Do `work` and keep its error; the lists are hidden if the key is refused."""
         try:
             await work()
             self.trouble = None
@@ -207,6 +209,5 @@ def _parsed(kind: type[Listed], items: Iterable[Any]) -> list[Listed]:
     try:
         return [kind.model_validate(item) for item in items]
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise RequestError(f"the server lists something that this page cannot show ({where}: {first['msg']})") from None
+        found = problems(error, most=1)
+        raise RequestError(f"the server lists something that this page cannot show ({found})") from None

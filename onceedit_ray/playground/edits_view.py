@@ -20,11 +20,11 @@ NO_EDITS = "This server answers, but takes no edits."
 
 
 class EditsView:
-    """Shows and changes what the server of `api` knows.
+    """Shows and changes the edits of the server of `api`.
 
     Args:
-        api: who is asked. keys: the visitor's. on_key: called when the visitor wants to type the key for editing.
-        ask: puts a prompt to the models. offer: told the prompts of the live edits.
+        api: the client of the server. keys: the visitor's keys. on_key: called when the visitor wants to type the key
+            for editing. ask: asks the models a prompt. offer: called with the prompts of the live edits.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class EditsView:
         self._show()
 
     async def load(self) -> None:
-        """Read everything again, as after another key."""
+        """Read everything again, for example after the key has changed."""
         self._form.forgive()
         await self.edits.load()
 

@@ -16,7 +16,7 @@ ABOUT = (
 
 
 class KeysView:
-    """Types the keys of `keys`; `on_keep` is called when they are others."""
+    """A form for the keys of `keys`; `on_keep` is called when they have changed."""
 
     def __init__(self, keys: TabKeys, on_keep: Callable[[], Awaitable[None]]) -> None:
         self._keys = keys
@@ -42,7 +42,7 @@ class KeysView:
         self._dialog.on("show", self._focus, args=[])
 
     def open(self, wanted: Purpose = "asking", refused: bool = False) -> None:
-        """Show the dialog, ready to type the key for `wanted`; `refused`: the one in use was not accepted."""
+        """Show the dialog with the cursor in the field for `wanted`; refused: the current key was not accepted."""
         self._wanted = wanted
         for purpose, typed in self._inputs.items():
             typed.set_value(getattr(self._keys, purpose))

@@ -1,4 +1,4 @@
-"""The lists of edits and versions. An item is made once and brought up to date in its place, so that focus stays."""
+"""The lists of edits and versions. An item is created once and then updated in place, so that it keeps the focus."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Act = Callable[[Any], Awaitable[None]]
 
 
 class ItemView(Protocol[Shown]):
-    """An item of a list, as it is shown."""
+    """The view of one item of a list."""
 
     root: Element
 
@@ -37,7 +37,7 @@ class ItemView(Protocol[Shown]):
 
 
 class ListView(Generic[Item]):
-    """A list whose items keep their place on the page. make: makes the view of an item."""
+    """A list whose items keep their place on the page. make: creates the view of an item."""
 
     def __init__(self, html_id: str, empty: str, make: Callable[[Item], ItemView[Item]]) -> None:
         self._make = make
@@ -62,7 +62,7 @@ class ListView(Generic[Item]):
 
 
 class EditItem:
-    """An edit and what can be done with it. ask: puts its question to the models. remove: deletes it."""
+    """An edit with its buttons. ask: asks the models its question. remove: deletes it."""
 
     def __init__(self, edit: ListedEdit, edits: EditsOfServer, ask: Act, remove: Act) -> None:
         self._edits = edits
@@ -142,7 +142,7 @@ class EditItem:
 
 
 class VersionItem:
-    """A version and its report. activate: makes it the one that answers."""
+    """A version and its report. activate: makes it the active version."""
 
     def __init__(self, version: ListedVersion, edits: EditsOfServer, activate: Act) -> None:
         self._edits = edits

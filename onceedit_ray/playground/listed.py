@@ -1,4 +1,4 @@
-"""Edits and versions as the API lists them, and what the page says of each."""
+"""Edits and versions as the API lists them, and the texts that the page shows for each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOT_DELETABLE = ("deleting", "deleted", "refused")
 
 
 class ListedEdit(BaseModel):
-    """An edit, as far as the page shows it. replaces: ids of the edits whose answer it takes the place of."""
+    """The fields of an edit that the page shows. replaces: ids of the edits whose answer it replaces."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -44,14 +44,14 @@ class ListedEdit(BaseModel):
         return self.status not in NOT_DELETABLE
 
     def place_of(self, step: str) -> str:
-        """Where `step` of `STEPS` stands for it: `past`, `here`, or "" where it is still to come."""
+        """The state of `step` of `STEPS` for this edit: `past`, `here`, or "" if it is still to come."""
         if step == self.status:
             return "here"
         return "past" if self.status in STEPS and STEPS.index(step) < STEPS.index(self.status) else ""
 
 
 class ListedVersion(BaseModel):
-    """A version, as far as the page shows it. created: seconds since 1970. report: the figures of its gate."""
+    """The fields of a version that the page shows. created: seconds since 1970. report: the scores of its judgement."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -68,17 +68,17 @@ class ListedVersion(BaseModel):
         return f"{self.edits} edit{'' if self.edits == 1 else 's'} · {made:%d %b %Y, %H:%M %Z}"
 
     def activation(self, active: ListedVersion | None) -> str:
-        """What making it live is called while `active` is live."""
+        """The label of the button that makes it live while `active` is live."""
         return "Roll back" if active is not None and self.created <= active.created else "Activate"
 
     @property
     def figures(self) -> list[tuple[str, str]]:
-        """Name and value of each figure of its report: nested names joined, numbers short."""
+        """Name and value of each number in its report: nested names are joined, numbers are rounded."""
         return _figures(self.report or {}, "")
 
 
 def same_prompt(one: str, other: str) -> bool:
-    """Whether two prompts ask the same, as the server compares them: composed characters, white space as one space."""
+    """Whether two prompts are the same by the server's rule: composed characters, white space as one space."""
     return _composed(one) == _composed(other)
 
 

@@ -1,4 +1,4 @@
-"""The page: its two halves, the keys, and what happens when it is opened and left."""
+"""The page: its two halves, the keys, and what happens when it is opened and closed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ICON = FOLDER / "icon.svg"
 STYLE = FOLDER / "style.css"
 ACCENT = "#4f46e5"
 EACH_SECONDS = 1.0
-"""Between looks at the edits that are under way."""
+"""Seconds between two updates of the edits in progress."""
 
 
 def open_page(client: Client, api: ApiClient) -> None:
@@ -52,7 +52,7 @@ class Playground:
             )
 
     async def look(self) -> None:
-        """Fill the page, the first time; look at what is under way, every other time."""
+        """Fill the page at the first call; update the edits in progress at every later call."""
         if self._filled:
             await self.edits.edits.look()
         else:
@@ -60,7 +60,7 @@ class Playground:
             await self.load()
 
     async def load(self) -> None:
-        """Read the models, the edits and the versions, as after another key."""
+        """Read the models, the edits and the versions, for example after the key has changed."""
         await self.question.load()
         await self.edits.load()
 

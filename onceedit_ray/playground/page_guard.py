@@ -1,8 +1,8 @@
-"""Who may speak to the page's process: browsers that show this page, and nothing that another page makes them send.
+"""Refuses requests to the page's process that other web pages make a browser send.
 
-NiceGUI's socket takes connections from any origin; here one must come from the page's own. A page that serves this
-machine alone answers only to its names, so that a foreign name which is pointed at 127.0.0.1 opens nothing.
-Every response carries a policy by which the page loads nothing from elsewhere.
+NiceGUI's socket accepts connections from any origin; this middleware accepts only the page's own origin. A page that
+serves only this machine answers only under the machine's local names, so a foreign name that resolves to 127.0.0.1 is
+refused. Every response has a content security policy that lets the page load nothing from other hosts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff
 
 
 class PageGuard:
-    """ASGI middleware. local: whether the page answers to this machine's names alone; else to every name."""
+    """ASGI middleware. local: whether the page answers only under this machine's local names, or under every name."""
 
     def __init__(self, app: ASGIApp, local: bool) -> None:
         self._app = app
@@ -57,7 +57,7 @@ class PageGuard:
             await PlainTextResponse("this page answers its own address alone\n", 403)(scope, receive, guarded)
 
     def admits(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request with these headers, named in lower case, comes from the page itself."""
+        """Whether a request with these headers (names in lower case) comes from the page itself."""
         host, origin = headers.get("host", ""), headers.get("origin")
         if self._local and not is_loopback(hostname_of(host)):
             return False

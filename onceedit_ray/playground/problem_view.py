@@ -1,4 +1,4 @@
-"""What went wrong, in one line, announced to screen readers; with a way to type a key where one may help."""
+"""Shows an error in one line, announced to screen readers, with a button to type a key if a key may help."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ProblemView:
     """A line for an error, hidden while there is none.
 
     Args:
-        html_id: of the line. on_key: called when the visitor wants to type a key. helps: whether a key may help.
+        html_id: id of the line. on_key: called when the visitor wants to type a key. helps: whether a key may help.
     """
 
     def __init__(

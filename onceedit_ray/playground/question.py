@@ -1,6 +1,6 @@
-"""A question to the models: each one's answer without edits and with them, as they stream in.
+"""Asks the models a question: each model answers without the edits and with them, as streams.
 
-Knows nothing of the page.
+This file does not use the page.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Verdict = Literal["changed", "same"]
 
 @dataclass
 class ModelAnswer:
-    """One model's answer, as far as it has come."""
+    """One model's answer, as far as it has arrived."""
 
     text: str = ""
     state: State = "waiting"
@@ -29,24 +29,24 @@ class ModelAnswer:
 
     @property
     def busy(self) -> bool:
-        """Whether more of it may come."""
+        """Whether more text may arrive."""
         return self.state in ("waiting", "writing")
 
     @property
     def shown(self) -> str:
-        """What to show as its text."""
+        """The text to show."""
         if self.text.strip():
             return self.text.strip()
         return {"done": "(no answer: it ended at once)", "stopped": "(stopped)"}.get(self.state, "")
 
     @property
     def cut(self) -> bool:
-        """Whether it ended because it had as many tokens as were allowed."""
+        """Whether it ended because it reached the token limit."""
         return self.end is not None and self.end.finish_reason == "length"
 
     @property
     def gate(self) -> str:
-        """What the gate decided, in words; "" where it was not asked."""
+        """The decision of the gate, in words; "" if there was none."""
         if self.end is None or self.end.weight is None:
             return ""
         if not self.end.alone:
@@ -71,14 +71,14 @@ class Comparison:
 
 
 class Question:
-    """The question that is asked at the moment, or was asked last.
+    """The current question, or the last one.
 
     Attributes:
         models: the targets' names, as they were last read. rows: the answers.
 
     Args:
-        api: who is asked. keys: the visitor's. on_rows: called when `rows` are others. on_answer: called with a row
-            whenever one of its answers has changed.
+        api: the client of the server. keys: the visitor's keys. on_rows: called when `rows` has been replaced.
+            on_answer: called with a row whenever one of its answers has changed.
     """
 
     def __init__(
@@ -102,20 +102,20 @@ class Question:
         return self._running is not None
 
     async def read_models(self) -> None:
-        """Read which models there are; raises `RequestError`."""
+        """Read the list of models; raises `RequestError`."""
         self.models = await self._api.models(self._keys.asking)
 
     async def ask(self, query: CompletionQuery) -> bool:
-        """Ask, until every answer has ended; an older question is stopped.
+        """Ask and wait until every answer has ended; stops an older question first.
 
-        Returns False if this one was stopped. Raises `RequestError`.
+        Returns False if this question was stopped. Raises `RequestError`.
         """
         self.stop()
         running = self._running = asyncio.ensure_future(self._answered(query))
         try:
             await asyncio.wait([running])
         finally:
-            running.cancel()  # does nothing to one that has ended
+            running.cancel()  # has no effect if it has ended
             if self._running is running:
                 self._running = None
         if running.cancelled():
@@ -124,19 +124,19 @@ class Question:
         return True
 
     def stop(self) -> None:
-        """End the work on every answer."""
+        """Stop every answer."""
         if self._running is not None:
             self._running.cancel()
             self._running = None
 
     @property
     def summary(self) -> str:
-        """What came of it, for those who do not see the answers."""
+        """The result in words, for screen readers."""
         changed = [row.model for row in self.rows if row.verdict == "changed"]
         return f"Answered. The edit changed {', '.join(changed)}." if changed else "Answered, as before any edit."
 
     async def _answered(self, query: CompletionQuery) -> None:
-        await self.read_models()  # a model may have come since the page was opened
+        await self.read_models()  # a model may have been added since the page was opened
         rows = self.rows = [Comparison(name) for name in self.models if query.model in (EVERY_MODEL, name)]
         self._on_rows()
         if not rows:
@@ -152,7 +152,7 @@ class Question:
             async with contextlib.aclosing(pieces):
                 async for piece in pieces:
                     if piece.index >= len(rows):
-                        continue  # of a model that came after the models were listed
+                        continue  # the model was added after the models were listed
                     answer: ModelAnswer = getattr(rows[piece.index], side)
                     answer.text += piece.text
                     answer.end = piece.end

@@ -1,4 +1,4 @@
-"""The half of the page that asks: the question's form, and a card for each model that answers."""
+"""The half of the page for questions: a form, and a card for each model that answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIELD = "outlined dense stack-label"
 DEFAULT_TOKENS = 24
 MOST_TOKENS = 1024
 MOST_TRIES = 2
-"""Live edits that are offered as questions."""
+"""How many live edits are offered as questions."""
 ENTER_SENDS = "(e) => { if (!e.shiftKey && !e.isComposing) { e.preventDefault(); e.target.form.requestSubmit(); } }"
 ABOUT = (
     "Each model answers twice, side by side: as it came, and with the facts corrected here. The gate weight says how "
@@ -28,7 +28,7 @@ ABOUT = (
 
 
 class QuestionView:
-    """Asks over `api` with the visitor's `keys`; `on_key` is called when the visitor wants to type another key."""
+    """Asks through `api` with the visitor's `keys`; `on_key` is called when the visitor wants to type another key."""
 
     def __init__(self, api: ApiClient, keys: TabKeys, on_key: Callable[[], None]) -> None:
         self.question = Question(api, keys, self._show_rows, self._show_answer)
@@ -77,7 +77,7 @@ class QuestionView:
         self._show_busy()
 
     async def load(self) -> None:
-        """Read which models there are."""
+        """Read the list of models."""
         try:
             await self.question.read_models()
         except RequestError as error:
@@ -98,7 +98,7 @@ class QuestionView:
                 SmallButton(prompt, functools.partial(self.put, prompt))
 
     async def put(self, prompt: str) -> None:
-        """Ask `prompt` as if it had been typed."""
+        """Ask `prompt`, as if the visitor had typed it."""
         self._prompt.set_value(prompt)
         ui.run_javascript('document.getElementById("ask").scrollIntoView({block: "start"})')
         await self._ask()

@@ -1,4 +1,4 @@
-"""The page's process: which address it serves, and for whom."""
+"""The process of the page: the address that it serves, and who may use it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,24 @@ from onceedit_ray.serving.keys import KEYS_VARIABLE, is_loopback
 
 TITLE = "OnceEdit playground"
 KEYS_KEPT = 600.0
+<<<<<<< HEAD
 """Seconds for which the keys of a tab are kept after it was closed."""
-RECONNECT_SECONDS = 10.0
+RECONNECT_SECONDS = 20.0
 """For which a tab may be out of reach before it counts as closed, and its questions are stopped."""
+=======
+"""Seconds for which the keys of a browser tab are kept after the tab was closed."""
+RECONNECT_SECONDS = 10.0
+"""A tab that is disconnected for longer than this counts as closed, and its questions are stopped."""
+>>>>>>> plainhigh
 GOODBYE_SECONDS = 2
-"""For which open tabs keep the process that is told to end."""
+"""How long the process waits for open tabs when it is told to end."""
 
 
 def serve_page(url: str, host: str, port: int, progress: Progress = print) -> None:
-    """Serve the page of the API at `url` until interrupted or terminated.
+    """Serve the page for the API at `url` until the process is interrupted or terminated.
 
-    Raises `ConfigError` for an address that is wrong or taken, and where other machines could use the page of an API
-    without keys.
+    Raises `ConfigError` if an address is wrong or taken, or if other machines could use an API that has no keys
+    through the page.
     """
     api = ApiClient(url)
     port = free_port(host, port)
@@ -59,7 +65,7 @@ def serve_page(url: str, host: str, port: int, progress: Progress = print) -> No
 
 
 def free_port(host: str, port: int) -> int:
-    """`port`, or any that is free where it is 0; raises `ConfigError` where it is not free."""
+    """`port`, or any free port if it is 0; raises `ConfigError` if `port` is taken."""
     try:
         with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
             return int(listener.getsockname()[1])
@@ -68,7 +74,7 @@ def free_port(host: str, port: int) -> int:
 
 
 def check_keys_are_asked_for(url: str, host: str) -> None:
-    """Raise `ConfigError` if the API at `url` answers without a key: whoever reaches `host` could use it."""
+    """Raise `ConfigError` if the API at `url` answers without a key: everybody who reaches `host` could use it."""
     try:
         asyncio.run(ApiClient(url).models(""))
     except RequestError as error:

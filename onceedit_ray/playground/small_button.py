@@ -1,4 +1,4 @@
-"""A small outlined button whose colour follows the style sheet, so that it can be read in the dark too."""
+"""A small outlined button with the colour of the style sheet, so that it is readable in dark mode too."""
 
 from __future__ import annotations
 

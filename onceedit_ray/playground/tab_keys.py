@@ -1,4 +1,4 @@
-"""The two keys of a visitor: kept in the page's process for one browser tab, and nowhere else."""
+"""Holds the two keys of a visitor, only in the page's process and only for one browser tab."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Purpose = Literal["asking", "editing"]
 class TabKeys:
     """The keys of one tab.
 
-    The store that `open` is given outlasts a reload of the page. It forgets an entry some time after it was last
-    written, so `touch` writes the entries again while the page is open.
+    The store that `open` is given keeps the keys when the page is reloaded. Its entries expire some time after the last
+    write, so `touch` writes them again while the page is open.
     """
 
     def __init__(self) -> None:
@@ -21,12 +21,12 @@ class TabKeys:
         self._store: MutableMapping[str, str] = {}
 
     def open(self, store: MutableMapping[str, str]) -> None:
-        """Take the keys that `store` holds, where there are none yet, and keep them there from now on."""
+        """Read the keys from `store` if there are none yet, and keep keys there from now on."""
         self._store = store
         self.keep(self.asking or store.get("asking", ""), self.editing or store.get("editing", ""))
 
     def keep(self, asking: str, editing: str) -> None:
-        """Use these keys from now on; "" is none."""
+        """Use these keys from now on; "" means no key."""
         self.asking, self.editing = asking.strip(), editing.strip()
         for name, key in (("asking", self.asking), ("editing", self.editing)):
             if key:

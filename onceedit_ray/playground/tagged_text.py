@@ -1,4 +1,4 @@
-"""Elements by their HTML names: text, which is never read as markup, and sections with a title."""
+"""HTML elements by their tag: text, which is never interpreted as HTML, and sections with a title."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class TaggedText(TextElement):
         self.props.update({name.replace("_", "-"): value for name, value in attributes.items()})
 
     def say(self, text: str) -> None:
-        """Show `text`; nothing is shown where it is empty."""
+        """Show `text`; hide the element if it is empty."""
         self.set_text(text)
         self.set_visibility(bool(text))
 
     def become(self, *classes: str, among: str) -> None:
-        """Have `classes` and no other of those named in `among`."""
+        """Set `classes`, and remove the other classes of those in `among`."""
         self.classes(remove=among, add=" ".join(classes))
 
 
 class Section(Element):
-    """A section that its title names. html_id: of the title, which has `level`."""
+    """A section labelled by its title. html_id: id of the title. level: of its heading."""
 
     def __init__(self, html_id: str, title: str, classes: str = "", level: int = 2) -> None:
         super().__init__("section")

@@ -1,4 +1,5 @@
-"""An OpenAI-compatible endpoint over a decoder: requests, limits, keys, answers as JSON and as server-sent events.
+"""An OpenAI-compatible endpoint for a decoder: requests, limits, keys, answers as JSON and as server-sent events.
 
-Knows no Ray: the same ingress runs over a decoder in this process and over a coordinator actor (`cluster/serve.py`).
+It does not use Ray: the same ingress works with a decoder in this process and with a coordinator actor
+(`cluster/serve.py`).
 """

@@ -1,6 +1,6 @@
-"""What a request must pass before anything of it is read into objects: key, page, size of its body, room for one more.
+"""The checks before a request is parsed: its key, its origin, the size of its body, and the number of running requests.
 
-Plain ASGI: a request counts as under way until the last byte of its answer is sent or its client has gone.
+Plain ASGI: a request counts as running until the last byte of its response is sent or its client has disconnected.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Admission:
     """ASGI middleware in front of the API.
 
     Args:
-        app: what is guarded. keys: who may ask; an empty set admits the loopback alone. limits: sizes and counts.
-        edit_keys: who may edit; an empty one lets nobody edit where there are keys for asking.
+        app: the guarded application. keys: keys for asking; if empty, only the loopback is admitted. limits: sizes and
+            counts. edit_keys: keys for editing; if empty while there are keys for asking, nobody may edit.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys, limits: Limits, edit_keys: Keys) -> None:
@@ -46,7 +46,7 @@ class Admission:
             self._admit(scope)
             body = await self._body(scope, receive)
             if body is None:
-                return  # the client went away
+                return  # the client has disconnected
             check_json(scope, body)
             counted = scope["method"] == "POST"
             if counted and self.in_flight >= self._limits.in_flight:
@@ -91,7 +91,7 @@ class Admission:
         raise ApiError(401, "give an editing key: `Authorization: Bearer KEY`", code="invalid_api_key")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None where the client goes away before it is here."""
+        """The whole body; None if the client disconnects before it has arrived."""
         most = self._limits.body_bytes
         announced = _header(scope, b"content-length")
         too_large = ApiError(413, f"the body has more than {most} bytes; shorten it", code="request_too_large")
@@ -123,7 +123,7 @@ def _header(scope: Scope, name: bytes) -> str:
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """A channel that gives the body once more, then what comes after it."""
+    """An ASGI channel that gives the body again, and then the messages that follow it."""
     given = False
 
     async def channel() -> MutableMapping[str, Any]:

@@ -1,4 +1,4 @@
-"""What the ingress asks of a system, and a system in this process."""
+"""The interface between the ingress and a decoder, and its implementation for a decoder in this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROBE_SECONDS = 3.5
 
 
 class Knowledge(Protocol):
-    """What is known, and how it is edited; see `edit_queue.EditQueue`, which says what each raises."""
+    """The methods for editing; `edit_queue.EditQueue` documents them and their errors."""
 
     async def submit(self, edits: Sequence[Edit]) -> BatchView:
         """Queue edits."""
@@ -28,19 +28,19 @@ class Knowledge(Protocol):
         """An edit or a batch."""
 
     async def remove(self, id: str) -> EditView | BatchView:
-        """Have an edit or a batch forgotten."""
+        """Delete an edit or a batch."""
 
     async def versions(self) -> list[VersionView]:
         """Every version, the newest first."""
 
     async def activate(self, id: str) -> VersionView:
-        """Let a version answer from now on."""
+        """Make a version the active one."""
 
 
 class Backend(Protocol):
-    """A decoder behind the ingress: in this process, or an actor elsewhere.
+    """A decoder behind the ingress: in this process, or an actor in another one.
 
-    knowledge: how what it knows is edited; None where it is not.
+    knowledge: the methods for editing; None if this server does not edit.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""Several streams as one, and work that ends when the client goes away. Knows nothing of what flows."""
+"""Merges several streams into one, and cancels work when the client disconnects. Works with any kind of item."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 async def merged(streams: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[tuple[int, T]]:
-    """The items of all streams as they come, each with its stream's index; the first error ends all of them."""
+    """The items of all streams as they arrive, each with its stream's index; the first error ends all streams."""
     queue: asyncio.Queue[tuple[int, T] | Exception | None] = asyncio.Queue(maxsize=len(streams))
 
     async def pump(index: int, stream: AsyncGenerator[T]) -> None:
@@ -22,7 +22,7 @@ async def merged(streams: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[tuple[i
                 async for item in stream:
                     await queue.put((index, item))
         except asyncio.CancelledError:
-            if not pumps[index].cancelling():  # it came out of the stream: nobody else would end the wait for it
+            if not pumps[index].cancelling():  # the stream itself was cancelled, not this task
                 await queue.put(ConnectionAbortedError("a stream was cancelled where it is made"))
             raise
         except Exception as error:
@@ -46,7 +46,7 @@ async def merged(streams: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[tuple[i
 
 
 async def together(work: Sequence[Awaitable[T]]) -> list[T]:
-    """The results of all; when one fails, or nobody waits any more, the others are cancelled."""
+    """The results of all; if one fails, or the caller is cancelled, the others are cancelled."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         return list(await asyncio.gather(*tasks))
@@ -57,7 +57,7 @@ async def together(work: Sequence[Awaitable[T]]) -> list[T]:
 async def while_there(receive: Receive, items: AsyncGenerator[T]) -> AsyncGenerator[T]:
     """`items`, until they end or the client disconnects; then they are closed.
 
-    receive: the ASGI channel, the request's body already read from it.
+    receive: the ASGI channel, from which the request's body has already been read.
     """
     gone = asyncio.ensure_future(_disconnected(receive))
     step: asyncio.Future[list[T]] | None = None
@@ -76,7 +76,7 @@ async def while_there(receive: Receive, items: AsyncGenerator[T]) -> AsyncGenera
 
 
 async def _next(items: AsyncGenerator[T]) -> list[T]:
-    """The next item, alone in a list; an empty one at the end."""
+    """A list with the next item; an empty list at the end."""
     async for item in items:
         return [item]
     return []
@@ -88,7 +88,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def undisturbed(cleaning: Coroutine[Any, Any, None]) -> None:
-    """Clean up to the end, however often the caller is cancelled meanwhile: servers cancel more than once."""
+    """Finish cleaning up even if the caller is cancelled meanwhile: servers cancel a request more than once."""
     task = asyncio.ensure_future(cleaning)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -102,7 +102,7 @@ async def undisturbed(cleaning: Coroutine[Any, Any, None]) -> None:
 
 
 async def _ended(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Cancel what is not done, and wait until it has cleaned up."""
+    """Cancel the tasks that are not done, and wait until they have cleaned up."""
     for task in tasks:
         task.cancel()
     await undisturbed(_settled(tasks))

@@ -1,7 +1,7 @@
-"""Text from the bytes of tokens, piece by piece: no half characters, nothing of a stop string.
+"""Makes text from the bytes of tokens, piece by piece, without incomplete characters and without stop strings.
 
-A token may end in the middle of a character and a stop string may be cut by tokens anywhere, so what could still become
-either is held back.
+A token may end in the middle of a character, and a stop string may be spread over several tokens. So bytes that may
+become part of either are held back.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 
 class Detokenizer:
-    """Bytes in, text out.
+    """Turns bytes into text.
 
     Args:
-        stop: strings that end the text; the first that occurs does, and is left out.
+        stop: strings that end the text; the text ends before the first one that occurs.
 
-    read, given: characters read so far, and given out.
+    read, given: the number of characters read so far, and of those returned.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
@@ -31,7 +31,7 @@ class Detokenizer:
         return self.given + len(self._held)
 
     def feed(self, data: bytes, final: bool = False) -> str:
-        """The text that is certain after more bytes; `final` gives all of it, a broken character as U+FFFD."""
+        """The new text that is certain; `final` returns all the rest, with U+FFFD for an incomplete character."""
         if self.stopped:
             return ""
         text = self._held + self._decoder.decode(data, final)
@@ -43,7 +43,7 @@ class Detokenizer:
         return text[:certain]
 
     def _begun(self, text: str) -> int:
-        """How many characters at the end may be the beginning of a stop string."""
+        """The number of characters at the end that may be the beginning of a stop string."""
         longest = max(map(len, self._stop), default=1) - 1
         for length in range(min(longest, len(text)), 0, -1):
             if any(string.startswith(text[-length:]) for string in self._stop):

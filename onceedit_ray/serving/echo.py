@@ -1,7 +1,7 @@
-"""A prompt given back before its answer, with how likely its tokens are, as OpenAI's `echo` does.
+"""Returns a prompt before its answer, with the log probabilities of its tokens, as OpenAI's `echo` does.
 
-The target alone says how likely a prompt is: the plug-in takes part in answers, and where an answer would begin in a
-prompt nobody knows.
+The target alone scores the prompt: the plug-in takes part only in answers, and nobody knows where in a prompt an answer
+would begin.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ async def echoed(member: Member, prompt: Prompt, text: str | None, likely: int |
     """The prompt as a piece.
 
     Args:
-        text: as the user wrote it; None takes the text of its tokens. likely: how many likely tokens to tell in each
-            one's place; None tells no log probability.
+        text: as the user wrote it; None takes the text of its tokens. likely: how many of the most likely tokens to
+            return at each position; None returns no log probabilities.
     """
     codec = member.codec
     shown = codec.text_of(prompt.ids) if text is None else text

@@ -1,4 +1,4 @@
-"""The routes by which knowledge is edited while it is served: edits and versions."""
+"""The routes for editing while the system serves: edits and versions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_LISTED = 1000
 
 
 def add_editing_routes(api: FastAPI, backend: Backend, limits: Limits) -> None:
-    """Give `api` the routes under `/v1/edits` and `/v1/versions`."""
+    """Add the routes under `/v1/edits` and `/v1/versions` to `api`."""
 
     @api.post("/v1/edits", status_code=202)
     async def submit(body: EditBody) -> BatchView:

@@ -1,4 +1,4 @@
-"""Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}` and the status that goes with it."""
+"""Errors in OpenAI's format: `{"error": {"message", "type", "param", "code"}}` with the matching HTTP status."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from onceedit_ray.errors import (
 LOG = logging.getLogger(__name__)
 
 QUEUE_SECONDS = 60
-"""How long a caller whose edits find the queue full is told to wait: about a version's making on a small machine."""
+"""`Retry-After` if the queue of edits is full: about the time to build a version on a small machine."""
 
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
 class ApiError(Exception):
-    """A request that is not answered.
+    """A request that is refused or has failed.
 
-    status: the HTTP status. message: what was found and what to do. param: the field at fault. code: OpenAI's name.
+    status: the HTTP status. message: what was found and what to do. param: the wrong field. code: OpenAI's error code.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message.encode("utf-8", "replace").decode()  # a name may come with what no response can carry
+        self.message = message.encode("utf-8", "replace").decode()  # it may quote a name that UTF-8 cannot encode
         self.param = param
         self.code = code
         self.retry_after = retry_after
@@ -57,7 +57,7 @@ class ApiError(Exception):
 
 
 def unknown_model(name: str, known: Sequence[str]) -> ApiError:
-    """The refusal of a model that is not served; a long name is not repeated in full."""
+    """The error for a model that is not served; a long name is cut."""
     shown = name if len(name) <= 64 else name[:61] + "..."
     return ApiError(
         404, f"the model '{shown}' does not exist; served are {', '.join(known)}, and '*' for all of them", "model",
@@ -66,7 +66,7 @@ def unknown_model(name: str, known: Sequence[str]) -> ApiError:
 
 
 def api_error_of(error: BaseException) -> ApiError:
-    """What a caller is told of an error; what is not theirs to put right is logged and not shown."""
+    """The response for an error; errors that the client cannot correct are logged, and their text is not shown."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ContextLengthError):
@@ -91,7 +91,7 @@ def api_error_of(error: BaseException) -> ApiError:
 
 
 def invalid(details: Sequence[Mapping[str, Any]]) -> ApiError:
-    """The refusal of a body that is not what the schema says; nothing of the body is repeated."""
+    """The error for a body that does not match the schema; it does not repeat parts of the body."""
     detail = details[0] if details else {"type": "", "loc": (), "msg": "the request is not valid"}
     place = [str(part) for part in detail["loc"] if part != "body"]
     if detail["type"] == "json_invalid":

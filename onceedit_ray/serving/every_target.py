@@ -1,4 +1,4 @@
-"""Answers where every target is asked: those that live answer, and those that do not are named. Knows no HTTP."""
+"""Answers if every target is asked: working targets answer, failed ones are named. It does not use HTTP."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Failed:
 async def answered(
     backend: Backend, question: GenerationRequest, deadline: float, every: bool
 ) -> tuple[Piece, GenerationEnd] | Failed:
-    """A whole answer by `deadline`, in the event loop's time; errors are raised unless `every` target is asked."""
+    """A whole answer until `deadline`, in the event loop's time; raises errors unless `every` target is asked."""
     try:
         async with asyncio.timeout_at(deadline):
             return await backend.answer(question)
@@ -37,7 +37,7 @@ async def answered(
 async def spoken(
     backend: Backend, question: GenerationRequest, every: bool
 ) -> AsyncGenerator[Piece | GenerationEnd | Failed]:
-    """An answer piece by piece; as `answered`."""
+    """An answer in pieces; otherwise as `answered`."""
     try:
         async with contextlib.aclosing(backend.speak(question)) as pieces:
             async for piece in pieces:

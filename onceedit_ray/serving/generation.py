@@ -1,6 +1,6 @@
-"""One answer as text, beside the decoder: prompt in, pieces of text out, and at the end what is known about it.
+"""Generates one answer as text: takes a prompt, yields pieces of text, and at the end a summary of the answer.
 
-Runs where the decoder runs, in the coordinator or in one process, so that only text travels.
+It runs in the decoder's process (the coordinator, or the only process), so only text is sent between processes.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from onceedit_ray.serving.echo import echoed
 from onceedit_ray.serving.logprobs import Piece, Scored, scored
 
 BUSY = "busy"
-"""What `probe` says of a model that did not answer in time: it may be loading, or have long work before it."""
+"""What `probe` reports for a model that did not answer in time: it may be loading, or have much work queued."""
 PLUGIN = "plug-in"
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """A question to one target.
+    """A request to one target.
 
-    prompt: text to go on with, or the target's token ids. messages: a chat, each `{"role", "content"}`, in place of it.
-    stop: strings that end the answer. unedited: the target answers alone, the plug-in is not asked. logprobs: how many
-    likely tokens to tell beside each of the answer's; None tells no log probability. echo: the prompt comes before the
-    answer.
+    prompt: a text to continue, or the target's token ids. messages: a chat, each `{"role", "content"}`, instead of a
+    prompt. stop: strings that end the answer. unedited: the target answers without the plug-in. logprobs: how many of
+    the most likely tokens to return for each token of the answer; None returns no log probabilities. echo: the prompt
+    is returned before the answer.
     """
 
     target: str
@@ -50,15 +50,15 @@ class GenerationRequest:
 
     @property
     def strategy(self) -> str | None:
-        """The decoder's strategy; None is the configured one."""
+        """The fusion strategy; None for the configured one."""
         return UNEDITED if self.unedited else None
 
 
 @dataclass(frozen=True)
 class GenerationEnd:
-    """What is known about an answer when it has ended.
+    """The summary of an answer that has ended.
 
-    reason: "stop" at an end of text or a stop string, "length" where tokens or context ran out. The others
+    reason: "stop" at an end of text or a stop string, "length" at the limit of tokens or context. The other fields
     are as in `Generation`.
     """
 
@@ -71,10 +71,11 @@ class GenerationEnd:
     alone: bool
     drafted: int = 0
     accepted: int = 0
+    edits: tuple[str, ...] = ()
 
 
 async def speak(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
-    """An answer, piece by piece, and its `GenerationEnd` at last. Closing the generator frees the sessions.
+    """An answer in pieces, and at last its `GenerationEnd`. Closing the generator frees the sessions.
 
     Raises `PromptError`, `ContextLengthError`, and `ConfigError` for an unknown target.
     """
@@ -114,11 +115,11 @@ async def _spoken(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGener
 
 @dataclass
 class _Writing:
-    """An answer's tokens, becoming text.
+    """Turns the tokens of an answer into text.
 
-    before: characters before the answer. ends: whether the token that ends it counts among the scored ones, as those
-    expect who count the tokens of an echo. strips: whether white space before the answer is no part of it. waiting:
-    those whose text has not been given out yet.
+    before: characters before the answer. ends: whether the token that ends the answer is among the scored tokens, as
+    clients expect that count the tokens of an echo. strips: whether leading white space is removed. waiting: scored
+    tokens whose text has not been returned yet.
     """
 
     codec: Codec
@@ -131,7 +132,7 @@ class _Writing:
     waiting: deque[Scored] = field(default_factory=deque)
 
     def write(self, ids: Sequence[int]) -> Piece | None:
-        """What of the text is certain after more tokens; None where it is no more than before."""
+        """The text that has become certain with these tokens; None if there is none."""
         if not self.trace.wanted:
             return self._piece(self.text.feed(self.codec.bytes_of(ids)))
         certain = ""
@@ -145,11 +146,11 @@ class _Writing:
         return self._piece(certain, self._complete(self.before + self.text.given))
 
     def end(self) -> Piece | None:
-        """The rest."""
+        """The remaining text."""
         return self._piece(self.text.feed(b"", final=True), self._complete(None))
 
     def _complete(self, given: int | None) -> tuple[Scored, ...]:
-        """The waiting tokens that begin before a text of `given` characters ends; all where there is no end."""
+        """Take the waiting tokens that begin before character `given`; all of them if it is None."""
         out = []
         while self.waiting and (given is None or self.waiting[0].at < given):
             out.append(self.waiting.popleft())
@@ -163,7 +164,7 @@ class _Writing:
 
 
 async def answer(decoder: FusedDecoder, asked: GenerationRequest) -> tuple[Piece, GenerationEnd]:
-    """A whole answer; as `speak`, in fewer steps where its text is wanted as it is and no more than that."""
+    """A whole answer; as `speak`, but in fewer steps if there are no stop strings, no echo and no log probabilities."""
     prompt, codec = _prompt(decoder, asked)
     if asked.stop or _chat_stops(asked, codec) or asked.echo or asked.logprobs is not None:
         written: list[Piece] = []
@@ -179,7 +180,7 @@ async def answer(decoder: FusedDecoder, asked: GenerationRequest) -> tuple[Piece
 
 
 async def probe(decoder: FusedDecoder, seconds: float) -> dict[str, str]:
-    """Let the plug-in and every target read a token: "" for each that does, `BUSY`, or what is wrong with it."""
+    """Let the plug-in and every target read a token; the state by name: "" if it works, `BUSY`, or its error."""
     models = {PLUGIN: (decoder.plugin.model, decoder.plugin.codec)}
     models |= {name: (member.model, member.codec) for name, member in decoder.members.items()}
     states = await asyncio.gather(*(_state(*model, seconds) for model in models.values()))
@@ -222,4 +223,5 @@ def _ending(generation: Generation, stopped: bool = False) -> GenerationEnd:
         alone=generation.alone,
         drafted=generation.drafted,
         accepted=generation.accepted,
+        edits=generation.edits,
     )

@@ -1,7 +1,7 @@
-"""The HTTP ingress: OpenAI's routes over a `Backend`.
+"""The HTTP ingress: OpenAI's routes for a `Backend`.
 
-A stream's first item is awaited before its response begins, so whatever goes wrong until then has a status of its own.
-A client that goes away ends its request's work, streamed or not.
+The first item of a stream is awaited before the response begins, so an error before it gets its own HTTP status. When a
+client disconnects, the work for its request ends, streamed or not.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from onceedit_ray.serving.responses import DONE, ResponseWriter, event, model_ca
 from onceedit_ray.serving.schema import ChatRequest, CompletionRequest
 
 HEALTH_SECONDS = 4.4
-"""`/health` answers after it at the latest; a probe of the models takes `backend.PROBE_SECONDS` where one is busy."""
+"""`/health` answers within this time; a probe of the models takes `backend.PROBE_SECONDS` if a model is busy."""
 
 
 def build_ingress(
@@ -46,12 +46,12 @@ def build_ingress(
     observers: Sequence[Observer] = (),
     behind_proxy: bool = False,
 ) -> FastAPI:
-    """The application.
+    """The ASGI application.
 
     Args:
-        backend: who answers. limits: what is granted. keys: who may ask; without any, this machine alone.
-        edit_keys: who may edit; without any, nobody where there are keys, else this machine alone.
-        observers: who is told of every request. behind_proxy: whether what is in front writes `x-request-id` itself.
+        backend: gives the answers. limits: of the requests. keys: keys for asking; if empty, only this machine may ask.
+        edit_keys: keys for editing; if empty, nobody may edit if there are keys for asking, else only this machine.
+        observers: are told of every request. behind_proxy: whether a proxy in front writes `x-request-id` itself.
     """
     api = FastAPI(title="OnceEdit", version=__version__, docs_url=None, redoc_url=None)
     api.add_middleware(Admission, keys=keys, limits=limits, edit_keys=edit_keys or Keys())
@@ -84,7 +84,7 @@ def build_ingress(
         probing = asyncio.ensure_future(backend.probe())
         await asyncio.wait([probing], timeout=HEALTH_SECONDS)
         if not probing.done():
-            probing.cancel()  # not waited for: it may hang where nothing cancels it
+            probing.cancel()  # not awaited: it may hang and ignore the cancellation
             return unhealthy("the models' coordinator does not answer")
         if (error := probing.exception()) is not None:
             return unhealthy(api_error_of(error).message)
@@ -150,9 +150,9 @@ async def _respond(
 
 
 class _EventStream(Response):
-    """A stream of events, closed whatever happens to whoever sends it.
+    """A stream of events that is always closed, even if sending fails.
 
-    first: an item already taken. rest: the others; they end by themselves when the client goes away.
+    first: the item already taken. rest: the other items; they end by themselves when the client disconnects.
     """
 
     media_type = "text/event-stream"
@@ -206,7 +206,7 @@ async def _events(
     deadline: float,
     account: Account,
 ) -> AsyncGenerator[bytes]:
-    """The events of a stream. An error before the first of them is raised, a later one is an event."""
+    """The events of a stream. An error before the first event is raised; a later error becomes an event."""
     begun: set[int] = set()
     failed: list[Failed] = []
     items = merged([spoken(backend, question, writer.every) for question in asked])

@@ -1,6 +1,7 @@
-"""Bearer keys: who may ask, and who may edit.
+"""Bearer keys for asking and for editing.
 
-Keys come from the environment or from a file, one a line, `#` begins a comment. Only their hashes are kept in memory.
+Keys come from the environment or from a file with one key in each line; `#` begins a comment. Only hashes of the keys
+are kept in memory.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from onceedit_ray.errors import ConfigError
 KEYS_VARIABLE = "ONCEEDIT_API_KEYS"
 """Environment variable with keys for asking, separated by commas."""
 EDIT_KEYS_VARIABLE = "ONCEEDIT_EDIT_KEYS"
-"""Environment variable with keys for editing; a key for asking does not edit, nor the other way round."""
+"""Environment variable with keys for editing; a key for asking cannot edit, and a key for editing cannot ask."""
 SHORTEST_KEY = 8
 LOOPBACK_NAMES = ("localhost",)
 
 
 class Keys:
-    """A set of keys; an empty one lets everybody in, so it is for the loopback only."""
+    """A set of keys; an empty set admits everybody, so it must be used on the loopback only."""
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._hashes = [_hash(key) for key in keys]
@@ -32,7 +33,7 @@ class Keys:
         return bool(self._hashes)
 
     def admits(self, authorization: str) -> bool:
-        """Whether an `Authorization` header carries one of the keys; the time it takes tells nothing about them."""
+        """Whether an `Authorization` header holds one of the keys, compared in constant time."""
         scheme, _, key = authorization.partition(" ")
         given = _hash(key.strip())
         found = [hmac.compare_digest(given, known) for known in self._hashes]

@@ -1,4 +1,4 @@
-"""What one server grants: sizes, counts and times, all of them settings of the deployment."""
+"""The limits of a server: sizes, counts and times, all of them settings of the deployment."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field
 class Limits(BaseModel):
     """Limits of the ingress.
 
-    body_bytes: a request's body. prompt_chars: text of a prompt, or of all messages of a chat, together.
+    body_bytes: size of a request's body. prompt_chars: characters of a prompt, or of all messages of a chat together.
     messages: messages of a chat. answers: choices of one request: prompts × targets × `n`.
-    max_tokens: tokens that one answer may ask for. chat_tokens: what a chat gets that asks for no number.
-    edits: edits of one call. edit_chars: each text of an edit. edit_probes: its rephrasings, and its prompts of a kind.
-    in_flight: requests under way at once; one more is answered with 429. retry_after: what it is told to wait, seconds.
-    seconds: a request as a whole. body_seconds: until its body must be here.
-    temperature: where a request names none; 1 is OpenAI's. keep_prompts: show prompts in the log of requests.
+    max_tokens: tokens of one answer. chat_tokens: the default number of tokens for a chat.
+    edits: edits of one call. edit_chars: characters of each text of an edit. edit_probes: rephrasings of an edit, and
+    its prompts of each kind.
+    in_flight: requests that run at once; one more is answered with 429. retry_after: its shortest `Retry-After`, in
+    seconds.
+    seconds: time for a whole request. body_seconds: time until its body has arrived.
+    temperature: the default of a request; 1 is OpenAI's. keep_prompts: show prompts in the log of requests.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

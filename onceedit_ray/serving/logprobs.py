@@ -1,6 +1,6 @@
-"""How likely the tokens of an answer were, in OpenAI's two shapes: completions' four lists, and chat's list of tokens.
+"""Log probabilities of an answer's tokens in OpenAI's two formats: four lists for completions, a token list for chats.
 
-A token that ends in the middle of a character is spelled by its bytes, one that stands for no text by its name.
+A token that ends in the middle of a character is written as its bytes; a token that stands for no text as its name.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ UNLIKELIEST = -9999.0
 
 @dataclass(frozen=True)
 class Likely:
-    """A token: its bytes, None where it stands for no text; its name, "" where it does; and its log probability, None
-    where there is nothing before it."""
+    """A token: its bytes, None if it stands for no text; its name, "" if it stands for text; and its log probability,
+    None for the first token of a prompt."""
 
     data: bytes | None
     name: str
@@ -29,7 +29,7 @@ class Likely:
 
 @dataclass(frozen=True)
 class Scored:
-    """A token of an answer. at: characters of the answer before it. top: the most likely tokens in its place."""
+    """A token of an answer. at: number of characters before it. top: the most likely tokens at its position."""
 
     token: Likely
     at: int
@@ -38,7 +38,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Piece:
-    """Text of an answer, and the tokens whose text it completes, where log probabilities are asked for."""
+    """Text of an answer, and the tokens whose text it completes if log probabilities are asked for."""
 
     text: str
     tokens: tuple[Scored, ...] = ()
@@ -64,7 +64,7 @@ def of_chat(tokens: Sequence[Scored]) -> dict[str, Any]:
 def of_completion(tokens: Sequence[Scored], likely: int) -> dict[str, Any]:
     """`logprobs` of a completion's choice.
 
-    The token itself is always among its `top_logprobs`, as OpenAI has it; there are none where 0 were asked for.
+    As at OpenAI, the token itself is always among its `top_logprobs`; they are empty if 0 were asked for.
     """
     top = [
         {_spelled(other, "bytes:"): other.logprob for other in (*each.top, each.token)}

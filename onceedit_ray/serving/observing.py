@@ -1,6 +1,7 @@
-"""What each request was and how it went, told to whoever observes: a log, metrics. Gives every request its id.
+"""Tells observers, such as the log and the metrics, about each request and its outcome. Gives every request its id.
 
-Plain ASGI, around everything else. Knows no prompt unless the ingress is told to keep them, and no observer's business.
+Plain ASGI, outside of all other middleware. It sees prompts only if the ingress is told to keep them, and does not
+depend on what an observer does.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from onceedit_ray.serving.generation import GenerationEnd
 
 ID_HEADER = "x-request-id"
 CLIENT_GONE = 499
-"""The status, seen by nobody, of a request whose client went away."""
+"""The status recorded for a request whose client disconnected."""
 NO_ROUTE = "other"
 _ACCOUNT = "onceedit.account"
 _PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
@@ -30,9 +31,10 @@ _PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
 class Account:
     """One request.
 
-    id: also the response's `x-request-id`. route: the route's template, never the path that was asked. model: a served
-    one, or "*", once it is known to be. prompts: what was asked, where prompts are kept. endings: of its answers.
-    first, last: seconds until the first and the last piece of a stream's text. seconds: until the response ended.
+    id: also the response's `x-request-id`. route: the template of the route, never the requested path. model: a served
+    model, or "*", set after the name was checked. prompts: of the request, if prompts are kept. endings: the summaries
+    of its answers. first, last: seconds until the first and the last piece of a stream's text. seconds: until the
+    response ended.
     """
 
     id: str
@@ -50,31 +52,31 @@ class Account:
     _begun: float = field(default_factory=time.monotonic)
 
     def told(self) -> None:
-        """A piece of text leaves."""
+        """Record that a piece of text is sent."""
         self.last = time.monotonic() - self._begun
         self.first = self.last if self.first is None else self.first
 
     def end(self) -> None:
-        """The response has ended."""
+        """Record that the response has ended."""
         self.seconds = time.monotonic() - self._begun
 
 
 class Observer(Protocol):
-    """Is told of every request; must not raise and not block."""
+    """Is told about every request; its methods must not raise and must not block."""
 
     def began(self, account: Account) -> None:
         """A request has arrived."""
 
     def ended(self, account: Account) -> None:
-        """Its response has ended, or its client has gone."""
+        """The response has ended, or the client has disconnected."""
 
 
 class Observed:
     """ASGI middleware.
 
     Args:
-        app: what is observed. observers: who is told. names: whether responses carry the id; False where a proxy in
-            front writes it.
+        app: the observed application. observers: are told about every request. names: whether to write the id into
+            responses; False if a proxy in front writes it.
     """
 
     def __init__(self, app: ASGIApp, observers: Sequence[Observer], names: bool = True) -> None:
@@ -120,6 +122,6 @@ def account_of(scope: Scope) -> Account:
 
 
 def _id(scope: Scope) -> str:
-    """The client's or the proxy's own id where it is a plain one, else a new one."""
+    """The id that the client or the proxy sent, if it is short and plain; else a new one."""
     given = Headers(scope=scope).get(ID_HEADER, "")
     return given if _PLAIN.fullmatch(given) else f"req_{uuid.uuid4().hex}"

@@ -1,7 +1,7 @@
-"""In front of the proxy: whatever dies behind it, a client gets OpenAI's shape and `/health` answers in time.
+"""Middleware in the proxy: errors of Ray Serve reach clients in OpenAI's format, and `/health` answers in time.
 
-Ray Serve's proxy says in plain text that a replica died or that there is none; whoever speaks OpenAI's API cannot read
-it. Ray loads `middlewares` where `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names it. Knows no Ray.
+Ray Serve's proxy reports a dead or missing replica in plain text, which clients of OpenAI's API cannot parse. Ray loads
+`middlewares` if `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names it. This file does not import Ray.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from onceedit_ray.serving.errors import ApiError
 
 PROXY_CALLBACK = "onceedit_ray.serving.proxy_guard.middlewares"
 HEALTH_SECONDS = 4.8
-"""A prober that waits 5 s gets its answer."""
+"""Short enough for a health check with a timeout of 5 s."""
 GONE = ApiError(503, "the server is being started again; try again", code="server_unavailable", retry_after=5)
 
 
 def middlewares() -> list[Middleware]:
-    """What Ray Serve puts in front of each proxy."""
+    """The middleware that Ray Serve adds to each proxy."""
     return [Middleware(ProxyGuard)]
 
 
 class ProxyGuard:
-    """ASGI middleware; answers that come from behind in a client's own format pass as they are."""
+    """ASGI middleware; responses that already have OpenAI's format are not changed."""
 
     def __init__(self, app: ASGIApp, health_seconds: float = HEALTH_SECONDS) -> None:
         self._app = app
@@ -53,16 +53,16 @@ class ProxyGuard:
             elif (error := None if passing.cancelled() else passing.exception()) is not None:
                 raise error
         finally:
-            passing.cancel()  # not waited for: what hangs behind may not let itself be cancelled
+            passing.cancel()  # not awaited: it may hang and ignore the cancellation
 
 
 def unhealthy(reason: str) -> JSONResponse:
-    """What `/health` says where nobody can say which model is at fault."""
+    """The response of `/health` if it is unknown which model has failed."""
     return JSONResponse({"status": "unhealthy", "models": {}, "reason": reason}, 503)
 
 
 class _Answer:
-    """Passes an answer on, except for a server's error that is no JSON: `GONE` takes its place."""
+    """Passes a response on; replaces a server error that is not JSON by `GONE`."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -71,7 +71,7 @@ class _Answer:
         self.begun = False
 
     def close(self) -> Send:
-        """Take nothing more from behind; what is returned sends to the client."""
+        """Ignore all further messages of the application; returns the channel to the client."""
         self._closed = True
         return self._send
 

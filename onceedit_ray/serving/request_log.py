@@ -1,6 +1,6 @@
-"""A line of JSON for each request: what it cost and how it went; no prompt, no answer and no key.
+"""Writes a line of JSON for each request: its cost and its outcome, but no prompt, no answer and no key.
 
-The ingress keeps prompts only where the deployment's settings say so (`keep_prompts`); the log writes what it is given.
+The log contains prompts only if the deployment's settings ask for it (`keep_prompts`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RequestLog:
 
 
 def line(account: Account) -> dict[str, Any]:
-    """What is written of a request."""
+    """The fields that are written for a request."""
     entry: dict[str, Any] = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "request_id": account.id,

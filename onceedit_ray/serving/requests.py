@@ -1,4 +1,4 @@
-"""From a request to the questions it puts: one for each prompt, target and choice, within the limits."""
+"""Splits a request into generation requests, one for each prompt, target and choice, and checks the limits."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.schema import ChatRequest, CompletionRequest
 
 EVERY = "*"
-"""The model that asks every target."""
+"""The model name that stands for all targets."""
 COMPLETION_TOKENS = 16
 """OpenAI's default for completions."""
 COLDEST = 0.01
-"""Temperatures below it take the most likely token; dividing by them would leave the range of float32."""
+"""Below this temperature the most likely token is taken; dividing by less would exceed the range of float32."""
 
 Messages = tuple[Mapping[str, str], ...]
 
@@ -24,9 +24,9 @@ Messages = tuple[Mapping[str, str], ...]
 def questions(
     request: CompletionRequest | ChatRequest, targets: Sequence[str], limits: Limits
 ) -> list[GenerationRequest]:
-    """What to ask, in the order of the choices: prompt by prompt, target by target, `n` of each.
+    """The generation requests in the order of the choices: prompt by prompt, target by target, `n` of each.
 
-    Raises `ApiError` for an unknown model and for what exceeds the limits.
+    Raises `ApiError` for an unknown model and for values above the limits.
     """
     if request.model != EVERY and request.model not in targets:
         raise unknown_model(request.model, targets)
@@ -67,14 +67,14 @@ def _check_length(texts: Sequence[str | tuple[int, ...]], param: str, limits: Li
 
 
 def _tokens(request: CompletionRequest | ChatRequest, limits: Limits) -> int:
-    """Tokens of an answer at most. A wish beyond what is granted gets what is granted, as it does beyond the context:
-    the answer then ends with "length"."""
+    """The most tokens of an answer. A value above the limit is reduced to the limit, as one beyond the context is; the
+    answer then ends with "length"."""
     if isinstance(request, ChatRequest):
         wanted = request.max_completion_tokens or request.max_tokens or limits.chat_tokens
     else:
         wanted = COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
         if not wanted and not request.echo:
-            raise ApiError(400, "'max_tokens' of 0 asks for nothing without 'echo'; set it to 1 at least", "max_tokens")
+            raise ApiError(400, "'max_tokens' is 0, which needs 'echo'; set it to 1 at least", "max_tokens")
     return min(wanted, limits.max_tokens)
 
 

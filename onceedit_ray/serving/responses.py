@@ -1,8 +1,8 @@
-"""Answers in OpenAI's shape, whole and as chunks of a stream.
+"""Responses in OpenAI's format, whole and as chunks of a stream.
 
-Each choice carries an `onceedit` field beside OpenAI's: the target that spoke, the plug-in's version, the gate's
-weight, and whether the target spoke alone; in a stream the chunk that ends the choice carries it. Where every target is
-asked, those that did not answer are named in an `onceedit` field of the response, or of a last chunk without choices.
+Each choice has an `onceedit` field in addition to OpenAI's: the target, the plug-in's version, the gate's weight, and
+whether the target answered alone; in a stream it is in the chunk that ends the choice. If every target is asked, those
+that failed are named in an `onceedit` field of the response, or of a last chunk without choices.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class ResponseWriter:
     """Writes one response.
 
     Args:
-        model: as the request named it. chat: whether it is a chat; else a completion. likely: how many likely tokens it
-            asks for beside each of the answer's; None asks for no log probability.
+        model: as the request named it. chat: whether it is a chat; else a completion. likely: how many of the most
+            likely tokens it asks for at each position; None if it asks for no log probabilities.
     """
 
     def __init__(self, model: str, chat: bool, likely: int | None = None) -> None:
@@ -52,7 +52,7 @@ class ResponseWriter:
         return {**self._head, "object": kind, "choices": choices, "usage": counts, **named}
 
     def opening(self, index: int) -> dict[str, Any]:
-        """The first chunk of a chat's choice, which names the speaker."""
+        """The first chunk of a chat's choice, which gives the role."""
         return self._chunk([self._choice(index, {"delta": {"role": "assistant", "content": ""}}, None, None)])
 
     def piece(self, index: int, piece: Piece) -> dict[str, Any]:
@@ -86,6 +86,7 @@ class ResponseWriter:
                 "version": ending.version,
                 "weight": ending.weight,
                 "alone": ending.alone,
+                "edits": list(ending.edits),
             }
         return choice
 
@@ -102,7 +103,7 @@ def _named(failed: Sequence[Failed]) -> dict[str, Any]:
 
 
 def usage(endings: Sequence[GenerationEnd]) -> dict[str, int]:
-    """Token counts. A prompt is counted once for each of its answers, each of which has read it."""
+    """Token counts. A prompt is counted once for each of its answers, because each of them reads it."""
     prompt = sum(ending.prompt_tokens for ending in endings)
     completion = sum(ending.completion_tokens for ending in endings)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

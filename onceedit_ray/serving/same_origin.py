@@ -1,8 +1,9 @@
-"""Whether a request may come out of a web page of somebody else: what a server without keys must not answer.
+"""Refuses requests that come from web pages of other sites, which a server without keys must not answer.
 
-A browser sends a page's requests from this machine, so the loopback alone proves nothing. It names the site that it
-believes to ask (`Host`: another name than this machine's is DNS rebinding) and the page that asks (`Origin`: another
-one than the server's own is a cross-site request). Bodies must say that they are JSON, which a form cannot.
+A browser sends the requests of any page from this machine, so the loopback address alone proves nothing. The browser
+sends the host name that it used (`Host`: a name other than this machine's means DNS rebinding) and the origin of the
+page (`Origin`: another one than the server's means a cross-site request). Bodies must be declared as JSON, which an
+HTML form cannot do.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ JSON = "application/json"
 
 
 def check_own_page(scope: Scope) -> None:
-    """Refuse with 403 what names another host than this machine, or comes out of a page of another origin."""
+    """Refuse with 403 a request that names another host than this machine, or comes from a page of another origin."""
     hosts = headers(scope, b"host")
     if not all(is_loopback(hostname_of(host)) for host in hosts):
         raise ApiError(
@@ -33,14 +34,14 @@ def check_own_page(scope: Scope) -> None:
 
 
 def check_json(scope: Scope, body: bytes) -> None:
-    """Refuse with 415 a body that does not say that it is JSON."""
+    """Refuse with 415 a body that is not declared as JSON."""
     given = [said.partition(";")[0].strip().lower() for said in headers(scope, b"content-type")]
     if body and given != [JSON]:
         raise ApiError(415, f"send the body as JSON: `Content-Type: {JSON}`", code="unsupported_media_type")
 
 
 def headers(scope: Scope, name: bytes) -> list[str]:
-    """The values of a header, "latin-1" as HTTP has it."""
+    """The values of a header, decoded as Latin-1 as HTTP requires."""
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
 
 
@@ -53,7 +54,7 @@ def hostname_of(host: str) -> str:
 
 
 def origin_of(origin: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port of an `Origin` header; of what is none they are ("", "", None)."""
+    """Scheme, host and port of an `Origin` header; ("", "", None) if it is not an origin."""
     try:
         url = urlsplit(origin)
         return url.scheme, url.hostname or "", url.port or {"http": 80, "https": 443}.get(url.scheme)

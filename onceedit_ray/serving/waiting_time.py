@@ -1,4 +1,4 @@
-"""How long a refused request is told to wait, from how long requests take here. Knows no request."""
+"""Computes `Retry-After` for refused requests from how long recent requests took."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SHARE = 0.1
 
 
 class WaitingTime:
-    """A queue that exists on paper: whoever is refused is told when the next place that nobody was told of is free.
+    """A virtual queue: each refused request is told the time at which the next place not promised to another is free.
 
     Args:
-        places: requests under way at once. least: seconds, what is told at least. clock: in seconds.
+        places: requests that run at once. least: the shortest waiting time, in seconds. clock: in seconds.
     """
 
     def __init__(self, places: int, least: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -26,11 +26,11 @@ class WaitingTime:
         self._free_at = 0.0
 
     def took(self, seconds: float) -> None:
-        """A request was under way for `seconds`."""
+        """Record that a request took `seconds`."""
         self._mean = seconds if not self._mean else (1 - SHARE) * self._mean + SHARE * seconds
 
     def next(self) -> int:
-        """Whole seconds until one more may be under way."""
+        """Whole seconds until one more request may run."""
         now = self._clock()
         latest = now + LONGEST_SECONDS
         self._free_at = min(max(now, self._free_at) + self._mean / self._places, latest)

@@ -1,4 +1,4 @@
-"""The playground in headless Chromium: the page's own process before the real ingress over a small real decoder.
+"""The playground in headless Chromium: the page's real process, the real ingress, and a small real decoder.
 
 One page's process serves the whole session. Each test has an API of its own, at the address that the process knows.
 Everything under this folder is skipped, with the reason, where Chromium is missing, unless ONCEEDIT_NEED_CHROMIUM says

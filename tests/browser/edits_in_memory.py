@@ -1,4 +1,4 @@
-"""The editing API's contract over plain dictionaries: no model learns anything, a test says what happens next."""
+"""A fake of the editing API with plain dictionaries: no model is trained, and the test decides what happens next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A system of actors: the same tokens as in one process, whatever joins, dies or goes wrong."""
+"""A system of actors gives the same tokens as one process, also when models are added, die or fail."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def version(onceedit_home: Path, config: RunConfig) -> Version:
 
 @pytest.fixture(scope="module")
 def local(config: RunConfig, version: Version, folder: Path) -> FusedDecoder:
-    """The same system in this process, with the target that joins the fleet later."""
+    """The same system in this process, with the target that is added to the fleet later."""
     targets = config.targets | {LATE: model(folder, LATE)}
     return open_decoder(config.model_copy(update={"targets": targets}), version.path)
 
@@ -103,7 +103,7 @@ def open_sessions(fleet: Fleet, name: str) -> int:
 
 
 def groups() -> list[str]:
-    """The names of the reservations that stand."""
+    """The names of the current reservations."""
     return sorted(group["name"] for group in placement_group_table().values() if group["state"] != "REMOVED")
 
 
@@ -112,7 +112,7 @@ def groups() -> list[str]:
 
 @pytest.mark.parametrize("target", FAMILIES)
 def test_actors_and_one_process_generate_the_same(target: str, fleet: Fleet, local: FusedDecoder) -> None:
-    """Every strategy on every prompt, all at once over there, one after another here: tokens and weights."""
+    """Tokens and weights of every strategy on every prompt: all at once on the actors, one after another here."""
     asked = [(prompt, strategy) for strategy in (UNEDITED, *STRATEGIES.names()) for prompt in PROMPTS]
 
     async def there() -> list[Generation]:
@@ -124,7 +124,7 @@ def test_actors_and_one_process_generate_the_same(target: str, fleet: Fleet, loc
     answers = asyncio.run(there())
     for answer, expected in zip(answers, asyncio.run(here()), strict=True):
         assert answer.weight == pytest.approx(expected.weight, abs=1e-5)
-        shared = {"weight": expected.weight, "plugin_passes": expected.plugin_passes}  # drafts are shared over there
+        shared = {"weight": expected.weight, "plugin_passes": expected.plugin_passes}  # the actors share drafts
         assert replace(answer, **shared) == expected
     drafted = answers[-len(PROMPTS) * len(STRATEGIES.names()) :]
     assert {answer.alone for answer in drafted} == {True, False}, "the gate is open for some and closed for others"
@@ -162,7 +162,7 @@ def test_an_edit_made_once_is_answered_by_every_target(fleet: Fleet) -> None:
 def test_a_target_added_at_run_time_answers_with_the_edits_made_so_far(
     fleet: Fleet, version: Version, request: pytest.FixtureRequest, local: FusedDecoder
 ) -> None:
-    """No edit is run again and nobody is restarted: same versions, same processes, and the others answer meanwhile."""
+    """No edit is run and no actor is restarted: same versions, same processes, and the other targets still answer."""
     names = (PLUGIN, *FAMILIES)
     before = {name: fleet.seat(name) for name in names}
     answer_before = asyncio.run(fleet.answerer.generate("mistral", PROMPTS[0]))
@@ -204,7 +204,7 @@ def same(step: Step, expected: Step) -> bool:
 
 
 def test_sessions_outlive_their_actor(fleet: Fleet, config: RunConfig, folder: Path) -> None:
-    """Killed between two calls; what was decoded, cut and fed before is there again, each session's own.
+    """The actor is killed between two calls; afterwards each session has its own decoded, cut and fed tokens again.
 
     A restarted actor counts its sessions from one. They are taken up from the last to the first, so that numbers from
     before the restart meet the same numbers from after it.
@@ -230,7 +230,7 @@ def test_sessions_outlive_their_actor(fleet: Fleet, config: RunConfig, folder: P
 
 
 def test_requests_under_way_outlive_their_models(fleet: Fleet, local: FusedDecoder) -> None:
-    """Target and plug-in are killed while a dozen requests run: each caller gets the tokens it would have got."""
+    """Target and plug-in are killed while a dozen requests run: each caller gets the same tokens as without this."""
     asked = [
         (f"{prompt} {number}", strategy)
         for number in range(4)
@@ -277,7 +277,7 @@ def test_an_error_comes_back_as_itself(
 
 
 def test_no_request_leaves_a_session_behind(fleet: Fleet) -> None:
-    """Neither a finished one, nor one that fails in the plug-in while the target is still reading."""
+    """Neither a finished request, nor one that fails in the plug-in while the target is still reading."""
 
     async def ask() -> None:
         await fleet.answerer.generate("gemma3", PROMPTS[0])
@@ -342,7 +342,7 @@ def test_a_name_is_given_once(fleet: Fleet, folder: Path) -> None:
 
 
 def test_a_target_that_does_not_load_is_left_out(fleet: Fleet, folder: Path) -> None:
-    """The folder is whole as far as can be seen from outside; only its actor finds that the model is none."""
+    """The folder looks complete from outside; only the actor finds that it holds no valid model."""
     broken = folder / "broken"
     build_models(broken, ["gpt2"])
     described = (broken / "gpt2" / "config.json").read_text()

@@ -1,4 +1,4 @@
-"""A grid as Ray tasks on small models: killed in the middle and taken up, with a cell that fails among others."""
+"""A grid as Ray tasks on small models: it is killed and resumed, and one of its cells fails."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ COMMAND = "ray job submit -- python jobs/edit_and_eval.py --config small.yaml"
 
 @dataclass
 class Job:
-    """A job that was run: its run file, what it gave and said, and the version it made."""
+    """A job that was run: its run file, its results and output, and the version that it made."""
 
     config: RunConfig
     outcome: EvaluationResults

@@ -1,4 +1,4 @@
-"""Knowledge edited under load, over HTTP: no request fails, each answer is that of the version it names."""
+"""Edits over HTTP while requests run: no request fails, and each answer is that of the version that it names."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def first(config: RunConfig) -> Version:
 
 @contextlib.contextmanager
 def up(config: RunConfig, folder: Path) -> Iterator[str]:
-    """The application, up, with one key for asking and one for editing."""
+    """The running application, with one key for asking and one for editing."""
     (folder / "keys").write_text(KEY)
     (folder / "edit_keys").write_text(EDIT_KEY)
     with served(config, folder, keys_file=folder / "keys", edit_keys_file=folder / "edit_keys") as address:
@@ -68,7 +68,7 @@ def up(config: RunConfig, folder: Path) -> Iterator[str]:
 
 @contextlib.asynccontextmanager
 async def client_of(address: str, key: str) -> AsyncIterator[httpx2.AsyncClient]:
-    # Proxies of the environment have no business on the loopback.
+    # Proxies set in the environment must not be used on the loopback.
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx2.AsyncClient(base_url=address, headers=headers, trust_env=False, timeout=120) as client:
         yield client
@@ -117,7 +117,7 @@ class Load:
 
 
 async def live(client: httpx2.AsyncClient, id: str) -> dict[str, Any]:
-    """Wait until a batch is decided upon."""
+    """Wait until a batch is live or refused."""
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         found: dict[str, Any] = (await client.get(f"/v1/edits/{id}")).json()
@@ -185,7 +185,7 @@ def test_an_edit_goes_live_and_is_rolled_back_under_load(
     new = [text for _, prompt, by, text in load.answers if prompt == third.prompt and by == second]
     assert new and all(text.strip() == third.target_new for text in new), "and the new fact is told"
 
-    # Everything is started again: the version that was active answers, and the book is as it was.
+    # After a restart of everything the same version is active, and the book has not changed.
     async def after(address: str) -> None:
         async with client_of(address, EDIT_KEY) as client:
             active = [found["id"] for found in (await client.get("/v1/versions")).json()["data"] if found["active"]]

@@ -1,4 +1,4 @@
-"""`scripts/local_ray.py`: the command's exit code comes back, its Ray is on the loopback, ends, and ends alone."""
+"""`scripts/local_ray.py` returns the exit code of its command; its Ray listens on the loopback and ends with it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Pinning and placement, on nodes that claim to have GPUs.
 
-The cluster is another process's (`fake_gpus.py`), so that the Ray which the other tests share stays as it is.
+The cluster runs in another process (`fake_gpus.py`), so that the Ray that the other tests share does not change.
 """
 
 from __future__ import annotations

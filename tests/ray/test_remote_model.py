@@ -1,4 +1,4 @@
-"""Sessions over an actor that dies, on an actor of this process: every way of dying at the speed of a function call.
+"""Sessions of an actor that dies, tested with a fake actor in this process: every way of dying, without waiting.
 
 `test_fleet.py` kills real ones.
 """
@@ -36,7 +36,7 @@ class Method:
 
 
 class Mortal:
-    """An actor's handle. `die` loses all sessions; calls fail until it is back, forever if it is gone."""
+    """A fake actor handle. `die` loses all sessions; calls fail until it is back, or always if it does not restart."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -84,7 +84,7 @@ def actor(folder: Path) -> Mortal:
 
 @pytest.fixture
 def alive(folder: Path) -> HostedModel:
-    """The model that does not die, for what is expected."""
+    """A model that does not die, for the expected results."""
     return Mortal(folder).hosted
 
 
@@ -128,7 +128,7 @@ def test_a_death_between_two_calls_is_not_seen(
 
 
 def test_sessions_are_not_taken_for_each_other(actor: Mortal, alive: HostedModel) -> None:
-    """A restarted actor must not answer to the numbers of its life before, which now name other sessions."""
+    """A restarted actor must not accept session numbers from before the restart: they now mean other sessions."""
 
     async def talk(model: LanguageModel, die: Callable[[], None]) -> list[Step]:
         opened = [await model.open([5, 300 + index], decode=2) for index in range(6)]
@@ -200,7 +200,7 @@ def test_an_actor_that_is_gone_for_good_is_one_line(call: str, actor: Mortal) ->
 
 
 def test_an_actor_killed_for_memory_is_one_that_restarts(actor: Mortal, alive: HostedModel) -> None:
-    """Ray tells it as an `OutOfMemoryError`, which is no `RayActorError`."""
+    """Ray reports it as an `OutOfMemoryError`, which is not a `RayActorError`."""
 
     def kill() -> None:
         actor.die(away=1)
@@ -230,7 +230,7 @@ def test_a_session_closed_meanwhile_is_not_opened_again(call: str, actor: Mortal
 
 
 def test_callers_that_leave_hang_nobody_who_travels_with_them(actor: Mortal, alive: HostedModel) -> None:
-    """40 % of 240 streams leave at any token: the others have their tokens, and no session is left."""
+    """40 % of 240 streams are cancelled at some token: the others get all their tokens, and no session remains."""
     rounds, streams = 5, 48
 
     async def talk(model: LanguageModel, number: int, leaving: bool) -> list[int]:

@@ -1,4 +1,4 @@
-"""The Serve application on small models, asked by the official client: the same answers as in one process."""
+"""The Serve application on small models, used with the official client: the same answers as in one process."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def local(config: RunConfig, version: Version) -> FusedDecoder:
 
 @pytest.fixture(scope="module")
 def address(ray_session: None, config: RunConfig, version: Version, folder: Path) -> Iterator[str]:
-    """The application, up."""
+    """The running application."""
     (folder / "keys").write_text(KEY)
     with served(config, folder, keys_file=folder / "keys", limits=Limits(in_flight=2, max_tokens=256)) as address:
         yield address
@@ -67,7 +67,7 @@ def address(ray_session: None, config: RunConfig, version: Version, folder: Path
 
 @contextlib.asynccontextmanager
 async def client_of(address: str) -> AsyncIterator[openai.AsyncOpenAI]:
-    # Proxies of the environment have no business on the loopback.
+    # Proxies set in the environment must not be used on the loopback.
     async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
         yield openai.AsyncOpenAI(api_key=KEY, base_url=f"{address}/v1", http_client=http, max_retries=0)
 
@@ -187,7 +187,7 @@ def test_health_probes_the_models(address: str) -> None:
 
 
 def test_who_is_cancelled_with_all_his_calls_takes_nobody_along(address: str, local: FusedDecoder) -> None:
-    """Serve cancels a lost client's calls, theirs, and so on; a pass that others share is none of them."""
+    """Serve cancels the calls of a lost client, their calls, and so on, but not a pass that other requests share."""
     coordinator = found_coordinator()
     prompts = [f"{QUESTION} Number {number}?" for number in range(4)]
     expected = asyncio.run(local.generate_all({"mistral": prompts[-1]}, None, 24))["mistral"].text

@@ -1,4 +1,4 @@
-"""The plug-in of a fleet, replaced: the old actor answers what it began and goes, the alignments stay."""
+"""Replacing the plug-in of a fleet: the old actor finishes its requests and is removed; the alignments are kept."""
 
 from __future__ import annotations
 

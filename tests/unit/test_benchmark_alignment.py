@@ -1,4 +1,4 @@
-"""The alignment benchmark runs and its figures are numbers; how fast anything is, no test says."""
+"""The alignment benchmark runs, and its results are finite numbers. Speed is not tested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmarks' shared options: where results go, above all that a short run leaves the kept ones alone."""
+"""The benchmarks' shared options: where results are written; a short run must not replace the kept ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of sequential edits, on a small model: a line a batch, kept, and exact."""
+"""The benchmark of sequential edits, on a small model: one line for each batch, resumable, and exact."""
 
 from __future__ import annotations
 

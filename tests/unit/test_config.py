@@ -1,4 +1,4 @@
-"""Run files: what is filled in, and the one line that a mistake gets."""
+"""Run files: their defaults, and the one-line message for each mistake."""
 
 from __future__ import annotations
 

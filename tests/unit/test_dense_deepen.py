@@ -1,4 +1,4 @@
-"""DEEPEN over dense matrices, for the benchmark: it writes what the strategy writes whose candidates are everything."""
+"""DEEPEN with dense matrices, for the benchmark: the same output as the strategy with all tokens as candidates."""
 
 from __future__ import annotations
 

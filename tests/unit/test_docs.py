@@ -1,4 +1,4 @@
-"""What the documents point to exists: linked files and headings, paths in code, `make` targets, `onceedit` commands.
+"""Everything that the documents refer to exists: files, headings, paths in code, `make` targets, `onceedit` commands.
 
 Also run alone by `make docs-check`. Knows nothing about whether what a document says is true.
 """

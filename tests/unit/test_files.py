@@ -1,4 +1,4 @@
-"""Files and folders appear whole or not at all, and leave nothing behind."""
+"""Files and folders are written completely or not at all, and no temporary files remain."""
 
 from __future__ import annotations
 

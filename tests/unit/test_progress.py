@@ -1,4 +1,4 @@
-"""Progress is data; a terminal shows bars, everything else a line now and then."""
+"""Progress as data: a terminal shows bars, other outputs show a line every few seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's Python example runs as it stands, on small models in place of those it names."""
+"""The README's Python example runs unchanged, with small models instead of those that it names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registries: one file is one entry, and a wrong name gets the nearest right one."""
+"""Registries: one file for each entry, and an error for a wrong name suggests the nearest one."""
 
 from __future__ import annotations
 

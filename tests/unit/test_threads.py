@@ -1,4 +1,4 @@
-"""What trains lets its threads sleep: said before torch is imported, which is when OpenMP reads it."""
+"""Training lets its threads sleep: this is set before torch is imported, when OpenMP reads it."""
 
 from __future__ import annotations
 

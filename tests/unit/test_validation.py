@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, in this package's words."""
+"""Errors of pydantic, in the wording of this package."""
 
 from __future__ import annotations
 

@@ -57,9 +57,13 @@ def edit_key(model: PreTrainedModel, mlp: Mlp, located: Located) -> Tensor:
 
 
 def _way_out(model: PreTrainedModel, mlp: Mlp) -> tuple[nn.Module | None, float]:
-    """The norm that an MLP's output passes, or the factor by which the layer adds it to the residual stream."""
+    """The norm that an MLP's output passes, or the factor by which the layer adds it to the residual stream.
+
+    A model without weights shows no factor; it is found when the weights are there.
+    """
     norm = norm_after(model, mlp)
-    return norm, 1.0 if norm is not None else residual_factor(model, mlp)
+    weightless = model.device.type == "meta"
+    return norm, 1.0 if norm is not None or weightless else residual_factor(model, mlp)
 
 
 @BASELINES.register("memit")

@@ -1,4 +1,4 @@
-"""The calibrated, sparse transfer matrix and what fusion asks of it."""
+"""The calibrated, sparse transfer matrix, and its methods that fusion uses."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The literal transfer matrix, computed where it is looked at."""
+"""The literal transfer matrix, of which only the requested rows are computed."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The nearest anchors: `largest` against `topk`, and the bfloat16 detour against float32 throughout."""
+"""The nearest anchors: `largest` compared with `topk`, and the search in bfloat16 compared with float32."""
 
 from __future__ import annotations
 

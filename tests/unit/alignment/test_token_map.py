@@ -1,4 +1,4 @@
-"""EVA's learnt map: CSLS by hand, its three cuts, and a rotation of one vocabulary into another that is found."""
+"""EVA's learnt map: CSLS by hand, its three thresholds, and a rotation between two vocabularies that must be found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that are run from a token on give the loss and the gradient of rows that are run whole."""
+"""Rows with a cached prefix give the same loss and gradient as complete rows."""
 
 from __future__ import annotations
 

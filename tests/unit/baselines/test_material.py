@@ -1,4 +1,4 @@
-"""What baselines learn from, from files; and `onceedit prepare`, whose work a later run finds."""
+"""The data that baselines learn from, read from files; and `onceedit prepare`, whose results a later run uses."""
 
 from __future__ import annotations
 

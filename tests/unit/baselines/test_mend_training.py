@@ -1,4 +1,4 @@
-"""MEND's training: it learns, it goes on to the bit where it was interrupted, and it says what it needs."""
+"""MEND's training: it learns, it continues bit-identically after an interruption, and its errors say what it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The norm that a family puts after its MLP, and what must go into it for a wanted change."""
+"""The norm after an MLP in some families, and the input that it needs to give a wanted change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which settings a model gets: those published for a model of its family and of like size, or the default ones."""
+"""The settings of a model: those published for its family and a similar size, or the default ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our baselines beside published implementations of them, on the same small inputs.
+"""Our baselines compared with published implementations, on the same small inputs.
 
 `reference_numbers.json` holds what functions of the published code computed when they were called with the inputs of
 `tests/reference_inputs.py`, and says from which repository, commit and files each number is; none of that code is here.

@@ -1,4 +1,4 @@
-"""C = E[k kᵀ] against one summed by hand, and its life on disk."""
+"""C = E[k kᵀ] compared with a sum computed by hand, and its cache on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The optimised vector: what it is added to, what bounds it; and the prefixes it is found under."""
+"""The optimised vector: where it is added, its bound, and the prefixes used in the search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process of Ray's that has died is seen, reaped or not."""
+"""A dead process of Ray is detected, whether it was reaped or not."""
 
 from __future__ import annotations
 

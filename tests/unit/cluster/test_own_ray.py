@@ -1,4 +1,4 @@
-"""The environment of a Ray of one's own: guarded, the user's word before ours, and set before Ray can read it."""
+"""The environment of our own Ray: protected by a token, the user's settings win, and it is set before Ray reads it."""
 
 from __future__ import annotations
 

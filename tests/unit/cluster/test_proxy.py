@@ -1,4 +1,4 @@
-"""Methods of an object elsewhere, called as if it were here."""
+"""Calling the methods of a remote object through a proxy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives of cells: there and back, and the committed tables are what the command makes of the committed archives."""
+"""Archives of cells: written and read back; the committed tables equal those made from the committed archives."""
 
 from __future__ import annotations
 

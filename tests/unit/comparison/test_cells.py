@@ -1,4 +1,4 @@
-"""Cells and their ids: what they are made of, and everything that stops a grid before any work is done."""
+"""Cells and their ids: the inputs that change an id, and the errors that stop a grid before any work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of hand-made cells: the columns, the paper's figures beside them, and what a reader is told."""
+"""Tables of hand-made cells: the columns, the paper's numbers, and the notes for the reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`onceedit compare`: a grid in processes of its own on this machine, with a cell that fails among others."""
+"""`onceedit compare`: a grid in processes of this machine, in which one cell fails."""
 
 from __future__ import annotations
 

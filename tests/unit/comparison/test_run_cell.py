@@ -1,4 +1,4 @@
-"""A cell from its plan to its result; killed wherever it can be, it goes on and comes to the same records."""
+"""A cell from its plan to its result; after a kill at any step it continues and gives the same records."""
 
 from __future__ import annotations
 

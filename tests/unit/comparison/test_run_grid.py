@@ -1,4 +1,4 @@
-"""What a grid does with its cells, whoever computes them: none twice, one failing alone, progress by name."""
+"""A grid with any executor: no cell is computed twice, a failed cell does not stop others, progress shows names."""
 
 from __future__ import annotations
 

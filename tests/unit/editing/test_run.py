@@ -1,4 +1,4 @@
-"""From a run file to a version in the store: made once, found again, and never half there."""
+"""From a run file to a version in the store: it is made once, found again, and never incomplete."""
 
 from __future__ import annotations
 

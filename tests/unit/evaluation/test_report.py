@@ -1,4 +1,4 @@
-"""From hand-made records to figures, and from figures to what people read."""
+"""Averages from hand-made records, and the reports made from them."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ class TestStreams:
 
 @pytest.mark.parametrize("draft_tokens", [0, 1, 3, 8])
 def test_sampled_answers_do_not_depend_on_the_draft(models: TaughtModels, draft_tokens: int) -> None:
-    """Each position's draw depends only on the seed, the position and the fused distribution."""
+    """The token drawn at a position depends only on the seed, the position and the fused distribution."""
     found = []
     for length in (5, draft_tokens):
         decoder = decoder_of(models, weight=0.5, draft_tokens=length)

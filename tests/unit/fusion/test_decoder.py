@@ -1,4 +1,4 @@
-"""A request from prompt to answer: what drafting may not change, what a closed gate may not change, what is closed."""
+"""A request from prompt to answer: neither drafting nor a closed gate may change it, and its sessions are closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request that cannot be answered: what is said, and that every session is closed after it."""
+"""A request that cannot be answered: its error message, and that every session is closed."""
 
 from __future__ import annotations
 

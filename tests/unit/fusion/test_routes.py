@@ -1,4 +1,4 @@
-"""The way of a request: as text or as a prompt, screened, gated, and ended from outside."""
+"""The route of a request: given as text or as a prompt, screened, gated, and ended by the caller."""
 
 from __future__ import annotations
 

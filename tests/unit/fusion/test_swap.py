@@ -1,4 +1,4 @@
-"""A plug-in replaced while requests run: each ends on the one it began with, and who waits for the last is told."""
+"""Replacing a plug-in while requests run: each finishes on its own plug-in, and waiting for the last one works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fields of an edit, and what a new one leaves as it was."""
+"""The fields of an edit, and what adding a field must not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edits as rows: what a revision holds, and what every call leaves behind."""
+"""Edits as rows: the contents of a revision, and the effects of every call."""
 
 from __future__ import annotations
 

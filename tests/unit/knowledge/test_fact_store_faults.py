@@ -1,4 +1,4 @@
-"""A fact store under SIGKILL, two writers, and disks and files that are not as they should be."""
+"""A fact store under SIGKILL, with two writers, and with faulty disks and files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KnowEdit, MQuAKE and QAEdit, and what others' files hold that is no data: blanks, nulls, pandas' index."""
+"""KnowEdit, MQuAKE and QAEdit, and files with blanks, nulls or the index column of pandas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the plug-in sees of a request: the user's question, whatever shape it came in."""
+"""The part of a request that the plug-in sees: the user's question, in any prompt shape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which edits are made: repeats, conflicts, samples, and the hash that says so."""
+"""The selection of edits: repeats, conflicts, samples, and the hash of the selection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The knowledge store: what was committed comes back, and whatever was altered is found."""
+"""The knowledge store: committed versions can be read, and every altered file is detected."""
 
 from __future__ import annotations
 

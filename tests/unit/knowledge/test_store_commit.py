@@ -1,4 +1,4 @@
-"""Committing a version: whole or not at all, whatever goes wrong meanwhile."""
+"""Committing a version: it is complete or absent, whatever fails meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions made for a served plug-in, on a small model: learnt, judged, refused, and forgotten to the bit."""
+"""Versions built for a served plug-in, on a small model: learning, judging, refusing, and exact forgetting."""
 
 from __future__ import annotations
 

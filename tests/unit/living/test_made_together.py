@@ -1,4 +1,4 @@
-"""What is one version: deletions that come together, a question however it is typed, what a dead process was making."""
+"""What goes into one version: simultaneous deletions, a prompt in several spellings, the work of a dead process."""
 
 from __future__ import annotations
 

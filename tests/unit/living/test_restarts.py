@@ -1,4 +1,4 @@
-"""Going back to older versions, and what a restart finds, at every step of an edit."""
+"""Rollback to older versions, and a restart at every step of an edit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever goes away and whatever breaks: every call of a model is answered, in the order of its session."""
+"""Every call of a model is answered, in the order of its session, also if callers leave or passes fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The faster product is the same product."""
+"""The faster matrix product gives the same result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading models, tokenizers and embeddings: six families, none with code of its own."""
+"""Loading models, tokenizers and embeddings of six families, without code for any of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions against the whole truth: whatever was extended and cut back, a row is what a fresh forward pass gives."""
+"""Sessions compared with fresh forward passes: after any extensions and cuts the rows are the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two ways of keeping sessions, one behaviour: slots of one cache, and a cache for each session."""
+"""Two ways to keep sessions behave the same: slots of one cache, and a cache for each session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page makes of the API's answers and errors, over the real ingress in this process."""
+"""How the page handles the API's answers and errors, with the real ingress in this process."""
 
 from __future__ import annotations
 

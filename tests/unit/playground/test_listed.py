@@ -1,4 +1,4 @@
-"""What the page says of an edit and of a version."""
+"""The texts that the page shows for an edit and for a version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A question's answers: what becomes of each when it ends, is cut, breaks off or is stopped."""
+"""The state of each answer when it ends, is cut off, loses its connection or is stopped."""
 
 from __future__ import annotations
 

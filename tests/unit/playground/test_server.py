@@ -1,4 +1,4 @@
-"""Where the page may be served, and what the command says where it may not."""
+"""The addresses at which the page may be served, and the errors for others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys of a tab outlast a reload, and are gone once they are forgotten."""
+"""The keys of a tab survive a reload, and are deleted when the user removes them."""
 
 from __future__ import annotations
 

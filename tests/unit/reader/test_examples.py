@@ -1,4 +1,4 @@
-"""What a reader is trained on: views, spans and labels hold what they promise, and nothing held out gets in."""
+"""The training examples of a reader: their views, spans and labels, and that no held-out data is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams put together and ended: what was begun is cleaned up, however often and wherever its reader is cancelled."""
+"""Merged streams: everything is cleaned up, however often and wherever the reader is cancelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What starts the server: the command, the builder and the YAML. No Ray is started here."""
+"""The ways to start the server: the command, the builder and the YAML. No Ray is started here."""
 
 from __future__ import annotations
 

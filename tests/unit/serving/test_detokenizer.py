@@ -1,4 +1,4 @@
-"""Text from bytes: whole characters, and nothing of a stop string, however both are cut."""
+"""Text from bytes: complete characters and no part of a stop string, wherever tokens cut them."""
 
 from __future__ import annotations
 

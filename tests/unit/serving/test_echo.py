@@ -1,4 +1,4 @@
-"""Prompts as tokens, prompts given back, and how likely their tokens are: what evaluation harnesses ask for."""
+"""Prompts as tokens, echoed prompts and their log probabilities, which evaluation harnesses need."""
 
 from __future__ import annotations
 

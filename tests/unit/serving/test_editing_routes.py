@@ -1,4 +1,4 @@
-"""The editing API over HTTP, with a maker that trains nothing: shapes, statuses, limits, and who may edit."""
+"""The editing API over HTTP, with a fake maker: response formats, statuses, limits, and who may edit."""
 
 from __future__ import annotations
 

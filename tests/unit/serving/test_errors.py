@@ -1,4 +1,4 @@
-"""What is refused, and how: OpenAI's shape and a 4xx whatever comes; overload, failures and clients that go away."""
+"""Errors: every bad request gets a 4xx in OpenAI's format; overload, failures and clients that disconnect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where every target is asked, one that does not answer takes no other's answer away."""
+"""If every target is asked, a failed target does not affect the answers of the others."""
 
 from __future__ import annotations
 

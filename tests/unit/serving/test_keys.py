@@ -1,4 +1,4 @@
-"""Keys: from where they come, whom they let in, and where one may listen without any."""
+"""Keys: where they are read from, whom they admit, and which addresses need them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log probabilities: the target's own where it speaks alone, the fused ones where it does not, in OpenAI's shapes."""
+"""Log probabilities in OpenAI's formats: the target's own if it answers alone, otherwise the fused ones."""
 
 from __future__ import annotations
 

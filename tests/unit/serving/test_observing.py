@@ -1,4 +1,4 @@
-"""What is kept of a request: an id, figures and no prompt, whatever becomes of the request."""
+"""The record of a request: an id and numbers but no prompt, whatever the outcome of the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The official client with everything that it and the libraries on top of it send unasked."""
+"""The official client with all arguments that it, and libraries built on it, send by default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client gets where those behind the proxy die, hang, or speak in plain text."""
+"""What a client receives if the processes behind the proxy die, hang, or answer in plain text."""
 
 from __future__ import annotations
 

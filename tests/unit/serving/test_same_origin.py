@@ -1,4 +1,4 @@
-"""What a page of another site can make a browser send reaches nothing on a server without keys."""
+"""Requests that another site's page makes a browser send are refused by a server without keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The request field `onceedit`: an answer from before any edit, in every way of asking."""
+"""The request field `onceedit`: an unedited answer, in every kind of request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["models"]  # a fixture
 
 PROMPT = BEGUN[0]
 UNEDITED = {"onceedit": {"unedited": True}}
-ALONE = {"version": "", "weight": None, "alone": True}
+ALONE = {"version": "", "weight": None, "alone": True, "edits": []}
 
 
 def complete(models: TaughtModels, **changes: Any) -> tuple[str, dict[str, Any]]:

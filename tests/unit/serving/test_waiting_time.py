@@ -1,4 +1,4 @@
-"""What a refused request is told to wait fits how long requests take and how many were told before it."""
+"""The waiting time of a refused request follows from recent durations and the number of earlier refusals."""
 
 from __future__ import annotations
 
