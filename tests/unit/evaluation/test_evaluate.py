@@ -14,6 +14,7 @@ from onceedit_ray.evaluation.evaluate_targets import evaluate_targets
 from onceedit_ray.evaluation.records import Record
 from onceedit_ray.fusion.outputs import Generation, Score
 from onceedit_ray.knowledge.edit import Edit, Probe
+from onceedit_ray.progress import Count
 
 END = 0
 UNEDITED, DRAFT = "unedited", "draft"
@@ -270,16 +271,15 @@ def test_all_targets_are_scored_and_progress_comes_to_an_end(gpus: float) -> Non
         targets={"one": target, "two": target},
         evaluation=EvaluationConfig(settings=("generation",), drift_limit=1, gate_shapes=("raw",)),
     )
-    lines: list[str] = []
-    records, gate = asyncio.run(evaluate_targets(system, config, [PLAIN], ["G", "G2"], lines.append))
+    updates: list[str | Count] = []
+    records, gate = asyncio.run(evaluate_targets(system, config, [PLAIN], ["G", "G2"], updates.append))
     assert [(record.target, record.strategy, record.property) for record in records] == [
         (target, strategy, of)
         for target in ("one", "two")
         for strategy, of in ((UNEDITED, "reliability"), (DRAFT, "reliability"), (DRAFT, "general"))
     ]
     assert [(reading.kind, reading.prompt) for reading in gate] == [("edit", "Q2"), ("general", "G"), ("general", "G2")]
-    assert {line.partition(" (")[0] for line in lines} == {
-        "evaluating one: 2/2",
-        "evaluating two: 2/2",
-        "reading the gate: 3/3",
+    finished = {
+        (count.what, count.total) for count in updates if isinstance(count, Count) and count.done == count.total
     }
+    assert finished == {("evaluating one", 2), ("evaluating two", 2), ("reading the gate", 3)}
