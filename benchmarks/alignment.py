@@ -1,9 +1,9 @@
-"""What an alignment costs as vocabularies grow: `python -m benchmarks.alignment [--quick]`.
+"""Time and memory of an alignment for growing vocabularies: `python -m benchmarks.alignment [--quick]`.
 
-Builds the calibrated matrix of growing parts of the first target's embeddings, as a new target would have it built,
-and loads it again from the cache. Beside each build, on the same machine at the same minute: the matrix product alone,
-which is the floor, and the plain method, one float32 product and one `topk`, on a sample of the rows. Prints a table;
-writes `alignment.parquet` and `alignment.png`. It knows nothing about decoding.
+Builds the calibrated matrix of growing parts of the first target's embeddings, as a new target would have it built, and
+loads it again from the cache. Next to each build it measures, on the same machine, the matrix product alone, which is
+the lower bound, and the plain method, one float32 product and one `topk`, on a sample of the rows. Prints a table;
+writes `alignment.parquet` and `alignment.png`. It does not measure decoding.
 
 V  vocabulary   A  anchors   D  embedding   N  rows sampled   E  embeddings
 """
@@ -62,13 +62,13 @@ class Embeddings:
 
 
 class Time(NamedTuple):
-    """Of a clock, and of all cores together."""
+    """Wall-clock seconds, and CPU seconds of all cores together."""
 
     seconds: float
     cpu_seconds: float
 
     def times(self, factor: float) -> Time:
-        """For `factor` times the work."""
+        """The time of `factor` times the work."""
         return Time(self.seconds * factor, self.cpu_seconds * factor)
 
 
@@ -76,10 +76,10 @@ class Time(NamedTuple):
 class Measurement:
     """One build; a row of the table and of the file.
 
-    build_seconds: from embeddings to a matrix in the cache, its column winners included. cpu_seconds: the same, of
-    all cores. product_seconds: the matrix product alone, at the speed it had just before. build_over_product: of CPU
-    seconds, which do not count other processes' turns; of seconds on a GPU. plain_over_ours: the plain method's time
-    over ours for the same rows. peak_gib: of the process, what it maps of the weights included.
+    build_seconds: from embeddings to a matrix in the cache, with its column winners. cpu_seconds: the same, CPU time of
+    all cores. product_seconds: the matrix product alone, at the speed measured just before. build_over_product: ratio
+    of CPU seconds, which exclude other processes; of wall-clock seconds on a GPU. plain_over_ours: the plain method's
+    time over ours for the same rows. peak_gib: of the process, with the mapped weights.
     """
 
     machine: str
@@ -132,7 +132,7 @@ def part(whole: Embeddings, vocabulary: int, anchors: int) -> Embeddings:
 
 
 def measure(given: Embeddings, machine: str) -> Measurement:
-    """Build, load, and what stands beside them."""
+    """Measure the build, the load, the product alone and the plain method."""
     vocabulary, dim = given.E_VD.shape
     anchors = len(given.anchor_ids_A)
     device = fastest_device(given.E_VD, anchors)
@@ -214,13 +214,13 @@ def sides(given: Embeddings) -> tuple[Side, Side]:
 
 
 def load(plugin: Side, target: Side) -> None:
-    """The matrix from the cache, and a look at its first and last row."""
+    """Load the matrix from the cache, and read its first and last row."""
     rows = build_alignment(plugin, target, "paper").target_rows
     rows.rows(torch.tensor([0, len(rows) - 1]))
 
 
 def time_of(work: Callable[[], object], device: torch.device | None = None) -> Time:
-    """A GPU's work is waited for."""
+    """The time of `work`; waits until a GPU has finished."""
     start, cpu_start = time.perf_counter(), time.process_time()
     work()
     if device is not None and device.type == "cuda":
@@ -230,19 +230,19 @@ def time_of(work: Callable[[], object], device: torch.device | None = None) -> T
 
 @contextlib.contextmanager
 def cache_of_its_own() -> Iterator[None]:
-    """`ONCEEDIT_HOME` in a folder that is thrown away."""
+    """`ONCEEDIT_HOME` in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="onceedit-bench-") as home, mock.patch.dict(os.environ, ONCEEDIT_HOME=home):
         yield
 
 
 def forget_peak() -> None:
-    """Let the peak count from now on, where the system can (Linux); elsewhere it is that of the whole run."""
+    """Reset the peak memory, if the system can (Linux); elsewhere the peak is that of the whole run."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_gib() -> float:
-    """The most memory that this process held."""
+    """The peak memory of this process in GiB."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -267,7 +267,7 @@ def draw(measured: Sequence[Measurement], path: Path) -> None:
         "product_seconds": "matrix product alone",
         "load_seconds": "cached load",
     }
-    # Okabe and Ito's: told apart under every common colour blindness.
+    # Colours of Okabe and Ito, which remain distinguishable with common colour blindness.
     colours = ("#0072B2", "#56B4E9", "#E69F00", "#009E73")
     ordered = sorted(measured, key=lambda row: row.entries)
     entries = [row.entries for row in ordered]

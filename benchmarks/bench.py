@@ -1,4 +1,4 @@
-"""A system whose speed is measured: its prompts, and the seconds that it and its target alone take for them."""
+"""A system whose speed is measured: its prompts, and the seconds that the system and the target alone need for them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from onceedit_ray.knowledge.edit import Edit
 OURS = ", alone with our products"
 UNRELATED_TOKENS = 32
 CERTAIN = 0.9
-"""Edited prompts are those whose gate weight reaches this, so that the draft decides on a random target too."""
+"""Minimum gate weight of the edited prompts, so that the draft decides even with a random target."""
 
 
 class Bench:
-    """A system to measure, and what was measured of it.
+    """A system to measure, and its measurements.
 
-    references: each target as transformers loads it. rounds: how often each pair is timed. products: which ones the
-    target alone is timed with, "" those of transformers. tokens: of an unrelated answer. edited, unrelated: prompts.
+    references: each target as transformers loads it. rounds: how often each pair is timed. products: the linear layers
+        with which the target alone is timed, "" for those of transformers. tokens: length of an unrelated answer.
+        edited, unrelated: prompts.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Bench:
         return self.decoder.members[self.target]
 
     def _long_answers(self, prompts: Sequence[str]) -> list[str]:
-        """Prompts that the target alone answers at full length, so that both sides write as many tokens."""
+        """Prompts that the target alone answers at full length, so that both sides write the same number of tokens."""
 
         async def ask() -> list[Generation]:
             jobs = (self.decoder.generate(self.target, p, None, self.tokens) for p in prompts[:24])
@@ -85,7 +86,7 @@ class Bench:
         return time.perf_counter() - started
 
     def ours(self, prompts: Sequence[str], tokens: int, target: str = "") -> tuple[float, list[Generation]]:
-        """Seconds for the prompts put to the system all at once, and the answers."""
+        """Seconds in which the system answers all prompts at once, and the answers."""
 
         async def ask() -> list[Generation]:
             jobs = (self.decoder.generate(target or self.target, p, None, tokens) for p in prompts)
@@ -109,6 +110,6 @@ class Bench:
         return asyncio.run(wait())
 
     def compare(self, figure: str, goal: str, ratio: Callable[[int], float], rounds: int | None = None) -> None:
-        """Measure a ratio in several rounds, after one that is thrown away."""
+        """Measure a ratio in several rounds, after a warm-up round."""
         ratio(0)
         self.ratios.record(figure, goal, [ratio(turn) for turn in range(rounds or self.rounds)])

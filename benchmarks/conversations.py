@@ -1,9 +1,9 @@
 """Edited facts in conversations: `python -m benchmarks.conversations [--targets …] [--strategies …] [--limit N]`.
 
-Every conversation of `data/conversations` is put to every target, first unedited, then under each strategy, and the
-answers are scored as `onceedit_ray.evaluation.conversations` says. A target with a chat template is asked in chat, one
-without goes on with a transcript. The plug-in is edited first if the run file's version was not made before; where
-`unedited` is the only strategy it is not. Prints the tables; writes `conversations.parquet` and `conversations.md`.
+Every target answers every conversation of `data/conversations`, first unedited, then with each strategy, and
+`onceedit_ray.evaluation.conversations` scores the answers. A target with a chat template is asked in chat, one without
+continues a transcript. The plug-in is edited first if the run file's version was not made before; if `unedited` is the
+only strategy, it is not edited. Prints the tables; writes `conversations.parquet` and `conversations.md`.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from onceedit_ray.models.prompt import Prompt, exchanges, system_text
 from onceedit_ray.models.sources import resolve
 
 NEXT_QUESTION = "\nQ:"
-"""Where an answer to a transcript ends: a base model writes the next question, too."""
+"""Stop strings for a transcript: a base model also writes the next question."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """An answer with what was needed to get it; `answer` is cut where the next question of a transcript begins."""
+    """An answer with its cost; `answer` is cut at the next question of a transcript."""
 
     answer: Answer
     prompt_ids: tuple[int, ...]
@@ -57,11 +57,12 @@ class Asked:
 
 @dataclass
 class Conversations:
-    """Asks the conversations of a decoder's targets.
+    """Asks a decoder's targets the conversations.
 
-    tokens: of an answer at most. at_once: conversations in flight. edits: by prompt. judge: an NLI model, or None.
-    measures_perplexity: whether what follows the new answer is read once more by the unedited target.
-    kept: each target's unedited answers of earlier runs, and of this one. left_out: what did not fit, a line each.
+    tokens: maximum length of an answer. at_once: number of concurrent conversations. edits: by prompt. judge: an NLI
+        model, or None.
+    measures_perplexity: whether the unedited target also scores the text after the new answer. kept: each target's
+        unedited answers of this and earlier runs. left_out: one line for each conversation that did not fit.
     """
 
     decoder: FusedDecoder
@@ -74,7 +75,7 @@ class Conversations:
     left_out: list[str] = field(default_factory=list)
 
     async def ask_all(self, cases: Sequence[Case], target: str, strategy: str) -> dict[str, Asked]:
-        """The answers by the case's id; those that do not fit the target's context are left out and noted."""
+        """The answers by the case's id; conversations that do not fit the target's context are left out and listed."""
         slots = asyncio.Semaphore(self.at_once)
         answers: dict[str, Asked] = {}
 
@@ -89,7 +90,7 @@ class Conversations:
         return answers
 
     async def ask(self, case: Case, target: str, strategy: str) -> Asked:
-        """One answer; an unedited one is asked for once."""
+        """One answer; unedited answers are cached."""
         member = self.decoder.member(target)
         prompt = prompt_for(case, member.codec)
         kept = self.kept.setdefault(target, UneditedAnswers()).generations if strategy == UNEDITED else {}
@@ -167,7 +168,7 @@ class Conversations:
 
 
 def prompt_for(case: Case, codec: Codec) -> Prompt:
-    """The case as this model is asked: a text to continue, its chat template, or a transcript where it has none."""
+    """The case as a prompt of this model: a text to continue, a chat in its template, or a transcript."""
     if case.prompt:
         return codec.text_prompt(case.prompt)
     messages = [message.model_dump() for message in case.messages]
@@ -183,8 +184,8 @@ def prompt_for(case: Case, codec: Codec) -> Prompt:
 async def rest_perplexity(member: Member, asked: Asked, wanted: Sequence[str]) -> float | None:
     """Perplexity under the unedited target of the tokens after the first of `wanted` texts; None where none occurs.
 
-    A token outside the model's most likely ones counts with the probability of the last of those, which is more than
-    its own: the perplexity is then a lower bound.
+    A token outside the model's most likely ones counts with the probability of the last of those, which is higher than
+    its own, so the perplexity is a lower bound.
     """
     first = _after(member, asked.token_ids, wanted)
     if first is None or first >= len(asked.token_ids):
@@ -232,7 +233,7 @@ def open_system(config: RunConfig, options: argparse.Namespace) -> FusedDecoder:
 
 
 def chosen_cases(options: argparse.Namespace, edits: Mapping[str, Edit]) -> tuple[list[Case], list[str]]:
-    """The conversations that are asked, and what a reader must know about the choice."""
+    """The conversations that are asked, and notes about their choice."""
     if options.portability:
         cases, left_out = two_hop_cases(list(edits.values()))
         if not cases:
@@ -244,7 +245,7 @@ def chosen_cases(options: argparse.Namespace, edits: Mapping[str, Edit]) -> tupl
 
 
 def kept_answers(target: ModelConfig) -> Path:
-    """Where the unedited answers of a target are kept, by its weights and what it runs on."""
+    """The file of a target's unedited answers, by its weights and its hardware."""
     device = "gpu" if target.num_gpus else "cpu"
     name = f"{resolve(target.model).digest[:12]}-{target.dtype}-{device}.json"
     return onceedit_home() / "conversations" / name
@@ -299,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         conversations.kept[target] = UneditedAnswers() if options.fresh else UneditedAnswers.load(place)
         try:
             answered = asyncio.run(conversations.rows(cases, target, strategies))
-        finally:  # a run that is interrupted keeps what it has asked
+        finally:  # an interrupted run keeps its answers
             conversations.kept[target].save(place)
         rows += answered
         write_conversations(options.results, rows, command, [*about, *conversations.left_out])

@@ -1,10 +1,10 @@
-"""What fused decoding costs beside the target alone: `python -m benchmarks.decoding [--quick]`.
+"""The speed of fused decoding relative to the target alone: `python -m benchmarks.decoding [--quick]`.
 
-Every figure is a ratio of two times taken side by side, in turns, in one process; the median over several rounds is
-reported with its spread. Above 1 is faster than the target alone. "The target alone" is `generate` of the model as
-transformers loads it; "with our products" is the same `generate` with weights laid out as ours are: what is left is the
-decoder's doing. Edits the plug-in first if the run file's version was not made before. Prints a table; writes
-`decoding.parquet`, `decoding.md` and `shared_drafts.png`.
+Every figure is a ratio of two times measured alternately in one process; the median over several rounds is reported
+with its spread. A ratio above 1 is faster than the target alone. "The target alone" is `generate` of the model as
+transformers loads it; "with our products" is the same `generate` with weights laid out as ours, so that the rest of the
+difference is due to the decoder. Edits the plug-in first if the run file's version was not made before. Prints a table;
+writes `decoding.parquet`, `decoding.md` and `shared_drafts.png`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def unrelated(bench: Bench) -> None:
 
 
 def edited(bench: Bench, target: str, figure: str, goal: str) -> None:
-    """Requests about an edit, against the target alone writing as many tokens."""
+    """Requests about an edit, compared with the target alone for the same number of tokens."""
     rounds = max(2 * bench.rounds, min(len(bench.edited), 4 * bench.rounds))
 
     def ratio(products: str, turn: int) -> float:
@@ -144,7 +144,7 @@ def shared_drafts(bench: Bench, folder: Path) -> None:
 
 
 def others(bench: Bench, config: RunConfig) -> None:
-    """Token-by-token fusion as DEEPEN does it, and the library's own assisted generation, beside ours."""
+    """DEEPEN's token-by-token fusion and transformers' assisted generation, compared with ours."""
     plugin = bench.decoder.plugin
     slow = FusedDecoder(
         Plugin(Reprefilling(plugin.model), plugin.codec, plugin.view, plugin.screen),
@@ -178,7 +178,7 @@ def others(bench: Bench, config: RunConfig) -> None:
 
 
 def growth(bench: Bench, edits: Sequence[Edit]) -> None:
-    """What more edits cost a request: the screen is all that grows."""
+    """The cost of more edits for a request: only the screen grows."""
     counts = [10, 100, 1000]
     plugin = bench.decoder.plugin
     screens = {
@@ -204,7 +204,7 @@ def growth(bench: Bench, edits: Sequence[Edit]) -> None:
 
 
 def floor(bench: Bench) -> None:
-    """A decoding step of each model over its floor: reading all weights once at the bandwidth measured here."""
+    """A decoding step of each model relative to its lower bound: reading all weights once at the measured bandwidth."""
     block = torch.ones(2**28 // 4)
     times = []
     for _ in range(5):
@@ -251,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "edited": lambda: edited(bench, bench.target, beside, "≥ 1.0"),
         "shared": lambda: shared_drafts(bench, options.results),
         "others": lambda: others(bench, config),
-        "released": lambda: released_deepen(bench),  # the two largest; the later one takes the memory of the first
+        "released": lambda: released_deepen(bench),  # the two largest; the second reuses the memory of the first
         "large": lambda: large_target(bench, config),
         "growth": lambda: growth(bench, edits),
         "floor": lambda: floor(bench),

@@ -1,13 +1,14 @@
 """DEEPEN as its released code decodes, for comparison: dense relative matrices, a search over the whole vocabulary.
 
-What it does at every token (https://github.com/OrangeInSouth/DeePEn, read, not copied): the helper's prompt and the
-answer so far are tokenised anew and read without a cache, one token; both distributions are multiplied with their whole
-float32 matrices R [V, A]; the mean of the two is aimed at by 5 steps of AdamW on the target's logits, each a product
-with the target's whole matrix and its gradient; the largest logit is written. The target alone keeps a cache, and alone
-decides where its own likeliest token is the end of text.
+What it does at every token (https://github.com/OrangeInSouth/DeePEn, read, not copied): the helper tokenises its prompt
+and the answer so far again and runs them without a cache for one token; both distributions are multiplied with their
+whole float32 matrices R [V, A]; 5 steps of AdamW on the target's logits approximate the mean of the two, each step a
+product with the target's whole matrix and its gradient; the token with the largest logit is written. Only the target
+keeps a cache, and it decides alone if its own likeliest token is the end of text.
 
-In favour of the released code: its log of every step's top tokens, its threads and its queues are left out. Where both
-models are one (SmolLM2 as plug-in and as target) the two equal matrices are held once: less memory, as many products.
+In favour of the released code: its log of every step's top tokens, its threads and its queues are left out. If both
+models are the same (SmolLM2 as plug-in and as target), the two equal matrices are held once: less memory, the same
+number of products.
 
 V  vocabulary   A  anchors   B  rows of a block   p  distribution   r  the same over anchors   R  transfer matrix
 """
@@ -36,11 +37,11 @@ from onceedit_ray.models.prompt import Prompt
 TOKENS = 8
 ROUNDS = 5
 WEIGHT = 0.5
-"""Each model's, as for two models there."""
+"""The weight of each model, as in the released code for two models."""
 SPARE = 1 << 30
-"""Bytes left free for the models' own work."""
+"""Bytes of memory that are left free for the models."""
 QUICK = 1 << 30
-"""Bytes of matrices that a short run makes at most."""
+"""Maximum bytes of matrices in a short run."""
 
 
 class DenseDeepen:
@@ -72,7 +73,7 @@ class DenseDeepen:
         return answer
 
     def _helped(self, asked: Prompt, answer: list[int]) -> Tensor:
-        """The helper's distribution over its anchors, [1, A]: everything it has read is read again."""
+        """The helper's distribution over its anchors, [1, A]; everything is prefilled again."""
         codec = self._plugin.codec
         written = codec.encode_bytes(asked.lead + self._member.codec.bytes_of(answer)) if asked.lead or answer else ()
         question = plugin_view(asked.question, self._plugin.view)
@@ -87,7 +88,7 @@ class DenseDeepen:
 
 
 def released_deepen(bench: Bench) -> None:
-    """A row of `benchmarks.decoding`: this beside ours, on the target whose matrices are smallest."""
+    """A row of `benchmarks.decoding`: this compared with ours, on the target with the smallest matrices."""
     members = {name: member for name, member in bench.decoder.members.items() if isinstance(member.model, LocalModel)}
     needs = {name: dense_bytes(member.pair()) for name, member in members.items()}
     name = min(needs, key=lambda each: needs[each])
@@ -100,7 +101,7 @@ def released_deepen(bench: Bench) -> None:
         wanted = f"{needs[name] / 1e9:.1f} GB of matrices and {SPARE / 1e9:.1f} GB beside them are wanted"
         bench.ratios.skip(f"{figure}: skipped, {wanted} and {free / 1e9:.1f} GB are free")
         return
-    # Where the target would say nothing, DEEPEN asks no helper and multiplies no matrix.
+    # If the target's answer is empty, DEEPEN calls no helper and multiplies no matrix.
     prompts = [prompt for prompt in bench.edited if _length_alone(bench, name, prompt) == TOKENS]
     if not prompts:
         bench.ratios.skip(f"{figure}: skipped, {name} alone ends every answer before {TOKENS} tokens")
@@ -130,7 +131,7 @@ def dense(matrix: LiteralMatrix, anchors: int) -> Tensor:
 
 
 def dense_bytes(pair: Pair) -> int:
-    """What the whole matrices of both sides take."""
+    """Size of the whole matrices of both sides in bytes."""
     alignment = pair.alignment
     rows = len(alignment.target_literal) + (0 if _are_one(pair) else len(alignment.plugin_literal))
     return 4 * rows * len(alignment.anchors)

@@ -1,4 +1,4 @@
-"""An optional second opinion on long answers: does an entailment (NLI) model find them in line with the new fact?
+"""An optional second opinion on long answers: does an entailment (NLI) model find them consistent with the new fact?
 
 The measure is LEME's (arXiv 2402.09394), sentence by sentence. The model is a folder of this machine; none is fetched.
 """
@@ -42,10 +42,9 @@ def open_judge(folder: Path) -> Judge:
 
 
 def consistent(answer: str, edit: Edit, new: str, judge: Judge) -> float | None:
-    """The share of an answer's sentences, from the new answer on, that are in line with the new fact.
-
-    A sentence is not in line if it contradicts the new fact, or entails the old one where that is known. None where
-    the new answer, written as `new`, does not occur.
+    """The share of an answer's sentences, from the new answer on, that are consistent with the new fact. A sentence is
+    not consistent if it contradicts the new fact, or entails the old one if that is known. None if the new answer,
+    written as `new`, does not occur.
     """
     if end_of(new, answer) is None:
         return None

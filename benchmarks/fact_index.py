@@ -1,11 +1,11 @@
 """Finding edits, and storing them: `python -m benchmarks.fact_index --zsre FILE --counterfact FILE --general FILE`.
 
 Compares this project's index of facts with SQLite's full-text search (FTS5, bm25) and, where it is installed,
-LanceDB's: does a rephrasing find its edit among the first eight, how much general text finds anything, how long it
-takes and what it weighs, at 10 to 9,000 edits. The rephrasings are kept from all of them. A search engine needs a bar
-below which a hit is none; theirs is set on these very questions, as high as it can be with 1 % of the recall lost.
-DuckDB is left out: its full-text search is an extension that no package index has. Then the store: the time of an
-edit's transaction. One thread, processor time. Writes `fact_index.md`.
+LanceDB's: how often a rephrasing finds its edit among the first eight, how often general text finds anything, the time,
+and the memory, for 10 to 9,000 edits. No engine indexes the rephrasings. A search engine needs a minimum score for a
+hit; it is set on these same questions, as high as possible with 1 % less recall. DuckDB is left out: its full-text
+search is an extension that no package index provides. The store is measured as well: the time of an edit's transaction.
+One thread, processor time. Writes `fact_index.md`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NAME = "fact_index"
 
 
 class Engine(Protocol):
-    """Finds edits. A higher score is better; `has_bar` where it says by itself when nothing was found."""
+    """Finds edits. A higher score is better; `has_bar`: whether the engine has its own minimum score."""
 
     has_bar: bool
 
@@ -71,7 +71,7 @@ class Facts:
 
 
 class FullText:
-    """SQLite's FTS5 over subject and prompt, asked for any of the question's content words."""
+    """SQLite's FTS5 over subject and prompt, with a query for any of the question's content words."""
 
     has_bar = False
 
@@ -148,7 +148,7 @@ class Line:
 
 
 def measure(data: str, name: str, edits: Sequence[Edit], general: Sequence[str]) -> Line:
-    """One engine with `edits` in it, asked their rephrasings and general text."""
+    """Measure one engine that holds `edits`, with their rephrasings and general text as queries."""
     engine, megabytes = built(name, edits)
     asked = [(number, text) for number, edit in enumerate(edits) for text in edit.rephrasings]
     asked = random.Random(0).sample(asked, min(QUESTIONS, len(asked)))
@@ -195,12 +195,12 @@ def timed(engine: Engine, texts: Sequence[str]) -> tuple[list[list[tuple[int, fl
 
 
 def place_of(number: int, hits: Sequence[tuple[int, float]]) -> int | None:
-    """The place of an edit among what was found; None if it is not there."""
+    """The rank of an edit among the hits; None if it is not there."""
     return next((place for place, (found, _) in enumerate(hits) if found == number), None)
 
 
 def store_lines(edits: Sequence[Edit], sizes: Sequence[int]) -> list[str]:
-    """Milliseconds of the store's calls with so many live edits, wall clock, on the disk of the working folder."""
+    """Wall-clock milliseconds of the store's calls for each number of live edits, on the disk of the working folder."""
     lines = []
     for size in sizes:
         with tempfile.TemporaryDirectory(dir=".") as folder, FactStore(Path(folder) / "facts.db") as store:
@@ -238,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
     options = parser.parse_args(arguments)
     general = read_prompts(options.general)
-    weight("the")  # loads the table of words, 2 MB, before the first index is weighed
+    weight("the")  # loads the table of words, 2 MB, before the memory of the first index is measured
     names = dict(ENGINES)
     absent: list[str] = []
     lines: list[Line] = []

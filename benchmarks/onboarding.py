@@ -1,8 +1,9 @@
-"""What one more LLM costs, and what each actor holds: `python -m benchmarks.onboarding [--quick]`.
+"""The cost of one more LLM, and the memory of each actor: `python -m benchmarks.onboarding [--quick]`.
 
-A fleet that lacks the run file's first target takes it in: its actor starts, and its alignment is built from nothing.
-Beside it, on the same machine: fine-tuning that target on the edits (FT-L), which is what it would take without a
-plug-in. Then every actor's memory after questions about edits. Writes `onboarding.parquet` and `onboarding.md`.
+The run file's first target is added to a fleet without it: its actor starts, and its alignment is built without a
+cache. For comparison, that target is fine-tuned on the edits (FT-L) on the same machine, which is the alternative
+without a plug-in. Then the memory of every actor is measured after questions about edits. Writes `onboarding.parquet`
+and `onboarding.md`.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from onceedit_ray.models.loading import load_model, load_tokenizer
 from onceedit_ray.models.sources import resolve
 
 FINE_TUNED = 16
-"""Edits that are fine-tuned at most; one batch of FT-L."""
+"""Maximum number of edits for fine-tuning; one batch of FT-L."""
 
 
 def without_alignments(home: Path, folder: Path) -> Path:
-    """A home in `folder` with everything of `home` but its alignments."""
+    """A home in `folder` with everything of `home` except its alignments."""
     for entry in home.iterdir():
         if entry.name != "alignments":
             (folder / entry.name).symlink_to(entry)
@@ -41,7 +42,7 @@ def without_alignments(home: Path, folder: Path) -> Path:
 
 
 def fine_tuning_seconds(target: ModelConfig, edits: Sequence[Edit]) -> float:
-    """Seconds an edit takes FT-L on the target, `edits` learnt together."""
+    """Seconds that FT-L needs per edit on the target, with `edits` learnt together."""
     use_threads(target.threads)
     folder = resolve(target.model).path
     model = load_model(folder, dtype="float32")
@@ -53,7 +54,7 @@ def fine_tuning_seconds(target: ModelConfig, edits: Sequence[Edit]) -> float:
 
 
 def onboard(config: RunConfig, edited: Path, newcomer: str, edits: Sequence[Edit], ratios: Ratios, each: float) -> None:
-    """Start the fleet without `newcomer`, take it in, ask it, and record what it took; `each`: fine-tuning an edit."""
+    """Start the fleet without `newcomer`, add it, ask it, record the times; `each`: seconds to fine-tune one edit."""
     from onceedit_ray.cluster.calls import fetch
     from onceedit_ray.cluster.fleet import Fleet
 
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     version = edit_plugin(config, open_store())
     ratios = Ratios()
     each = fine_tuning_seconds(config.targets[newcomer], edits[: 4 if options.quick else FINE_TUNED])
-    import ray  # after the environment that it reads is set
+    import ray  # after its environment variables are set
 
     with tempfile.TemporaryDirectory(prefix="onceedit-") as folder:
         home = without_alignments(onceedit_home(), Path(folder))

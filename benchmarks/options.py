@@ -1,4 +1,4 @@
-"""The options that the benchmarks share, and where their results go: a short run's never over those that are kept."""
+"""Options that the benchmarks share, and the folder of results: a short run never overwrites committed results."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ QUICK_RESULTS = RESULTS / "quick"
 
 
 def parser_for(name: str, about: str | None, quick_help: str) -> argparse.ArgumentParser:
-    """The parser of `python -m benchmarks.<name>`, to which a benchmark adds options of its own.
-
-    about: the module's docstring, of which help shows the first line. quick_help: what `--quick` makes shorter.
+    """The parser of `python -m benchmarks.<name>`, to which a benchmark adds its own options. about: the module's
+    docstring; help shows its first line. quick_help: help for `--quick`.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=(about or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help=quick_help)
@@ -24,7 +23,7 @@ def parser_for(name: str, about: str | None, quick_help: str) -> argparse.Argume
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options in `arguments`, or on the command line; `results` is where this run's go."""
+    """The options in `arguments`, or on the command line; `results` is the folder for this run."""
     options = parser.parse_args(arguments)
     if options.results is None:
         options.results = QUICK_RESULTS if options.quick else RESULTS

@@ -3,7 +3,7 @@
     python -m benchmarks.own_mass [--config configs/quickstart.yaml]
 
 Prints a line for the plug-in and one for each target. If the figure is near that of a uniform row, the relative space
-tells no token from another (docs/algorithm.md, 3.2).
+does not distinguish tokens (docs/algorithm.md, 3.2).
 """
 
 from __future__ import annotations

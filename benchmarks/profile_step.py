@@ -1,4 +1,4 @@
-"""Where a decoding step's time goes: `python -m benchmarks.profile_step`.
+"""Profiles the time of a decoding step: `python -m benchmarks.profile_step`.
 
 Runs steps of the plug-in and of the first target over a slot of their caches under torch's profiler, and writes the
 operators that take most time to `profile.txt`.

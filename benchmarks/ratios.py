@@ -1,4 +1,4 @@
-"""A benchmark's table: ratios of times taken side by side, shown as they come, kept as Parquet and as Markdown."""
+"""A benchmark's table of ratios of times, printed as they are measured, and written as Parquet and Markdown."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
 """Edits that arrive one batch after another: `python -m benchmarks.sequential_edits [--ways continue base]`.
 
-Ten batches of twenty ZsRE edits, each made into a version and judged as a served plug-in does it
-(`living/build_version.py`), both ways: "continue" goes on from the version before and rehearses, "base" begins at
-the base plug-in with all edits so far. After each batch all edits so far are asked for. At the end the last version
-answers through the fused decoder on a real target, teacher-forced and as text. `--exact` also checks, to the bit, that
-deleting a batch gives the version that never knew it, and that going back to a version gives its answers.
+Ten batches of twenty ZsRE edits. Each is made into a version and evaluated as in a served plug-in
+(`living/build_version.py`), in both ways: "continue" trains the previous version further and rehearses, "base" starts
+from the base plug-in with all edits so far. After each batch all edits so far are evaluated. At the end the last
+version answers through the fused decoder on a real target, teacher-forced and as text. `--exact` also checks, bit for
+bit, that deleting a batch gives the version that was made without it, and that going back to a version gives its
+answers.
 
-Prints a table; writes `sequential_edits.parquet` and `sequential_edits.png`. A batch that was measured is not measured
-again: its line is kept beside the versions, in `ONCEEDIT_HOME`.
+Prints a table; writes `sequential_edits.parquet` and `sequential_edits.png`. A measured batch is not measured again:
+its line is stored beside the versions, in `ONCEEDIT_HOME`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ Line = dict[str, Any]
 
 
 class Kept:
-    """Lines that were measured before, by what they were measured on."""
+    """Lines that were measured before, by their inputs."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -73,7 +74,7 @@ def in_sequence(
     kept: Kept,
     base_at: Sequence[int] = (),
 ) -> list[Line]:
-    """One line a batch; whatever a version scores, the next one is built on it.
+    """One line per batch; each version is the base of the next one, whatever its scores.
 
     base_at: numbers of edits at which "base" is measured, each version of which stands alone; () at every batch.
     """
@@ -95,7 +96,7 @@ def in_sequence(
             line |= {"train_seconds": manifest.seconds, "epochs": len(manifest.losses)}
             line |= {"complete": bool(manifest.gate["complete"]), "seconds": time.monotonic() - began}
             kept.keep(line, "batch", recipe.id)
-        # The first batch of both ways is one version, measured once.
+        # The first batch gives the same version in both ways and is measured once.
         line |= {"way": way, "batch": batch, "all": _pooled(line)}
         lines.append(line)
         print(
@@ -128,10 +129,10 @@ async def on_target(config: RunConfig, version: Version, edits: Sequence[Edit], 
 
 
 def exact(config: RunConfig, store: KnowledgeStore, edits: Sequence[Edit], size: int, target: str) -> Line:
-    """Add a batch and delete it again, go to the version with it and back: are the bits those of before?
+    """Add a batch and delete it again, switch to the version with it and back, and compare the results bit for bit.
 
-    The version without the batch is made in `store`, and in a store that has never seen the batch. Answers and gate
-    weights of the version are taken before and after another version answered in its place.
+    The version without the batch is made in `store`, and in a store without the batch. Answers and gate weights of the
+    version are compared before and after another version replaced it.
     """
     config = _unbound(config, len(edits))
     without = edits[:-size]
@@ -165,7 +166,7 @@ async def _there_and_back(
 
 
 def _unbound(config: RunConfig, edits: int) -> RunConfig:
-    """The bounds are let go of: a version that would be refused is to be seen on the curve, not to end it."""
+    """The configuration without acceptance bounds, so that a version that would be refused is still on the curve."""
     loose = {"learnt": 0.0, "kept": 0.0, "locality": 0.0, "false_alarms": 1.0, "old_limit": edits}
     return config.model_copy(update={"living": config.living.model_copy(update=loose)})
 
@@ -216,7 +217,7 @@ def _shown(value: float | None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what is asked for and not measured yet, print the table, write Parquet and picture."""
+    """Measure the requested batches that are not measured yet, print the table, write Parquet and picture."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.sequential_edits", description=(__doc__ or "").split("\n")[0]
     )
@@ -255,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def write(results: Path, lines: Sequence[Line], endings: dict[str, Line]) -> None:
-    """The table, each way's last line with what a real target said, and the picture."""
+    """Write the table, with the result of a real target in each way's last line, and the picture."""
     results.mkdir(parents=True, exist_ok=True)
     last = {line["way"]: line for line in lines}
     rows = [

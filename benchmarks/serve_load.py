@@ -1,8 +1,8 @@
-"""What HTTP costs: `python -m benchmarks.serve_load [--quick]`, over the active version and the run file's models.
+"""The cost of HTTP: `python -m benchmarks.serve_load [--quick]`, with the active version and the run file's models.
 
-Clients ask one question after another, edited and unrelated ones in turns, of every target. At every number of
-clients they ask over HTTP and, in the same rounds, the same coordinator directly, so that both see the same machine.
-Prints a table; writes `serve_load.parquet` and `serve_load.md`.
+Clients ask every target one question after another, edited and unrelated ones alternately. For every number of clients
+they use HTTP and, in the same rounds, call the same coordinator directly, so that both are measured under the same
+load. Prints a table; writes `serve_load.parquet` and `serve_load.md`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from onceedit_ray.serving.logprobs import Piece
 CLIENTS = (1, 4, 16)
 TOKENS = 16
 GOAL_MS = 15.0
-"""What HTTP may add to a first token at one client, on two cores."""
+"""The goal for the time that HTTP adds to a first token with one client, on two cores."""
 
 Speak = Callable[[GenerationRequest], AsyncGenerator[Piece | GenerationEnd]]
 
@@ -52,14 +52,14 @@ class Answered:
 
 @dataclass(frozen=True)
 class Round:
-    """Answers that several clients got side by side, in the order of the questions, and the seconds that all took."""
+    """Answers to several concurrent clients, in the order of the questions, and the total seconds."""
 
     answers: list[Answered]
     seconds: float
 
 
 def questions(edits: Sequence[Edit], targets: Sequence[str]) -> Iterator[GenerationRequest]:
-    """Edited and unrelated prompts in turns, target by target, without end."""
+    """An endless stream of edited and unrelated prompts, alternately, target by target."""
     edited = itertools.cycle(edit.prompt for edit in edits)
     unrelated = itertools.cycle(probe.prompt for edit in edits for probe in edit.locality)
     for number, target in enumerate(itertools.cycle(targets)):
@@ -68,7 +68,7 @@ def questions(edits: Sequence[Edit], targets: Sequence[str]) -> Iterator[Generat
 
 
 async def answered(speak: Speak, asked: GenerationRequest) -> Answered:
-    """Ask one question and read its answer as it comes."""
+    """Ask one question and read its streamed answer."""
     started, first = time.perf_counter(), 0.0
     async with aclosing(speak(asked)) as pieces:
         async for piece in pieces:
@@ -79,7 +79,7 @@ async def answered(speak: Speak, asked: GenerationRequest) -> Answered:
 
 
 async def load(speak: Speak, asked: Sequence[GenerationRequest], clients: int) -> Round:
-    """Put all questions, `clients` at a time."""
+    """Ask all questions, `clients` at a time."""
     waiting = iter(range(len(asked)))
     found: dict[int, Answered] = {}
 
@@ -93,7 +93,7 @@ async def load(speak: Speak, asked: Sequence[GenerationRequest], clients: int) -
 
 
 def over_http(http: Any, address: str) -> Speak:
-    """Asks as a client does; parses no more of an event than it must."""
+    """Ask over HTTP as a client does; parses only the necessary parts of an event."""
 
     async def speak(asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
         body = {
@@ -120,7 +120,7 @@ def over_http(http: Any, address: str) -> Speak:
 async def measure(
     ways: dict[str, Speak], asked: Iterator[GenerationRequest], rounds: int, each: int
 ) -> list[dict[str, Any]]:
-    """The table's lines: every way at every number of clients, in turns."""
+    """The table's lines: both ways for every number of clients, alternately."""
     await load(ways["http"], list(itertools.islice(asked, 8)), 2)
     lines = []
     for clients in CLIENTS:
@@ -134,7 +134,7 @@ async def measure(
 
 
 def line(way: str, clients: int, rounds: Sequence[Round], direct: Sequence[Round]) -> dict[str, Any]:
-    """Figures of one way at one number of clients; what it adds to a first token is the median over the questions."""
+    """Figures of one way at one number of clients; the time added to a first token is the median over the questions."""
     answers = [answer for each in rounds for answer in each.answers]
     beside = [answer for each in direct for answer in each.answers]
     firsts = [1e3 * answer.first for answer in answers]
@@ -156,7 +156,7 @@ def line(way: str, clients: int, rounds: Sequence[Round], direct: Sequence[Round
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """The value that `percent` of all do not exceed."""
+    """The percentile: `percent` of the values do not exceed it."""
     ordered = sorted(values)
     return ordered[min(len(ordered) * percent // 100, len(ordered) - 1)]
 

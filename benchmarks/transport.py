@@ -1,8 +1,8 @@
-"""What Ray costs a round: `python -m benchmarks.transport [--quick]`.
+"""The cost of Ray for a round: `python -m benchmarks.transport [--quick]`.
 
-A round is two actor calls: the plug-in drafts, a target verifies the draft; both send back their rows. Beside each, in
-turns: the same call to the same model in this process, and a call that runs no network, to the actor and here: what the
-former takes longer is Ray's. Prints a table; writes `transport.parquet`.
+A round is two actor calls: the plug-in drafts, a target verifies the draft; both return their rows. Measured
+alternately: the same call to the same model in this process, and a call without a forward pass, to the actor and in
+this process. The difference of the latter two is the cost of Ray. Prints a table; writes `transport.parquet`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DRAFT = list(range(200, 208))
 
 
 async def seconds(call: Callable[[], Awaitable[object]], times: int) -> list[float]:
-    """Wall times of a call, after one that is thrown away."""
+    """Wall-clock times of a call, after a warm-up call."""
     await call()
     found = []
     for _ in range(times):
@@ -43,7 +43,7 @@ async def seconds(call: Callable[[], Awaitable[object]], times: int) -> list[flo
 
 
 async def hop(model: LanguageModel, session: int) -> float:
-    """Wall time of a call that runs no network; what it leaves is closed before another one is timed."""
+    """Wall-clock time of a call without a forward pass; the session that it opens is closed before the next call."""
     started = time.perf_counter()
     fork = await model.fork(session)
     took = time.perf_counter() - started
@@ -53,7 +53,7 @@ async def hop(model: LanguageModel, session: int) -> float:
 
 
 async def measure(name: str, remote: RemoteModel, here: LanguageModel, drafted: int, rounds: int) -> dict[str, Any]:
-    """One model's line of the table; drafted: tokens that it drafts in a round, 0 for one that verifies."""
+    """One model's line of the table; drafted: tokens that it drafts in a round, 0 for a model that verifies."""
 
     async def call(model: LanguageModel) -> Callable[[], Awaitable[object]]:
         opened = await model.open(PROMPT)
@@ -74,7 +74,7 @@ async def measure(name: str, remote: RemoteModel, here: LanguageModel, drafted: 
 
 
 def line_of(name: str, there: float, near: float, ray: float, rounds: int) -> dict[str, Any]:
-    """A line of the table, of seconds; shown as it is made."""
+    """A line of the table, from seconds; printed at once."""
     print(
         f"{name:16} {1e3 * there:7.1f} ms   in one process {1e3 * near:7.1f} ms   "
         f"Ray alone {1e3 * ray:5.2f} ms, {ray / there:.3f} of it",
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Start a Ray of its own, measure the first target of the run file, write the table."""
     options = parse(parser_for("transport", __doc__, "fewer rounds"), arguments)
     prepare_environment()
-    import ray  # after the environment that it reads is set
+    import ray  # after its environment variables are set
 
     from onceedit_ray.cluster.model_actor import HostedModel, ModelActor
     from onceedit_ray.cluster.remote_model import RemoteModel

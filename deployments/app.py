@@ -1,4 +1,4 @@
-"""The fused-generation application: every target behind one OpenAI-compatible address.
+"""The fused-generation application: all targets at one OpenAI-compatible address.
 
 `serve run deployments.app:build_app config=configs/quickstart.yaml`, or `serve run deployments/serve.yaml`
 """

@@ -22,7 +22,7 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 RESERVED_NAMES = ("plug-in", "all")
-"""What no target may be called: the plug-in's own name, and the one that means every target."""
+"""Names that no target may have: the name of the plug-in, and the name that means all targets."""
 
 
 class _Strict(BaseModel):
@@ -30,13 +30,13 @@ class _Strict(BaseModel):
 
 
 class ModelConfig(_Strict):
-    """One model and what it runs on.
+    """One model and the hardware that it runs on.
 
     model: a reference that `onceedit models list` explains: catalogue name, `org/name`, folder or GGUF file.
     dtype: "auto" is float32 on CPU and bfloat16 on GPU.
     num_gpus: GPUs reserved for its actor; more than one spreads the layers (accelerate `device_map`).
     num_cpus: CPUs reserved for its actor, a scheduling figure; torch uses `threads`.
-    threads: torch threads of the model; 0 takes every core, but one for a small model on a CPU (`assembly.SMALL`).
+    threads: torch threads of the model; 0 takes every core, or one core for a small model on a CPU (`assembly.SMALL`).
     context: tokens that its window holds, at most what its configuration states; None takes what model and tokenizer
         state, and no limit for a network that has none.
     """
@@ -59,15 +59,15 @@ class ModelConfig(_Strict):
 class PluginConfig(ModelConfig):
     """The plug-in model.
 
-    view: the prompt it sees each question through (`knowledge.prompt_shapes.VIEWS`).
-    dtype: "auto" is bfloat16 wherever the hardware multiplies in it, as it does while it is edited.
+    view: the prompt template in which it reads each question (`knowledge.prompt_shapes.VIEWS`).
+    dtype: "auto" is bfloat16 where the hardware supports bfloat16 matrix products; editing uses the same type.
     """
 
     view: str = "short"
 
 
 class KnowledgeConfig(_Strict):
-    """Which edits.
+    """Which edits are made.
 
     path: JSON, JSONL or Parquet; relative to the working directory.
     format: a reader's name, or "auto".
@@ -90,7 +90,7 @@ class EditingConfig(_Strict):
     weight_loss: λ of eq. 7; 0 leaves the gate untrained.
     unrelated: files of unrelated prompts, beside the shipped ones.
     unrelated_per_epoch: unrelated instances drawn for one epoch; None scales with the number of edits.
-    hard_negatives: share of those that are made from the edits themselves.
+    hard_negatives: share of the unrelated instances that are made from the edits themselves.
     paraphrases: paraphrase-like variants of each edit in one epoch.
     precision: "auto" is bfloat16 autocast where the hardware has it, float32 weights always.
     """
@@ -110,11 +110,11 @@ class EditingConfig(_Strict):
 
 
 class AlignmentConfig(_Strict):
-    """How the two vocabularies are brought into one space (§2.2, algorithm.md §3.2).
+    """How the two vocabularies are aligned (§2.2, algorithm.md §3.2).
 
-    rule: "text" compares what tokens stand for, "paper" their spelling.
+    rule: "text" compares the texts that tokens decode to, "paper" compares the token strings.
     keep: entries kept in a row of the calibrated matrix.
-    own_mass: mass the median anchor keeps on itself after calibration.
+    own_mass: probability mass that the median anchor keeps on itself after calibration.
     """
 
     rule: Literal["text", "paper"] = "text"
@@ -127,10 +127,11 @@ class FusionConfig(_Strict):
 
     strategy: a name in the strategies' registry.
     screen: "subject" asks the gate only about questions that mention an edited subject, "none" about every one.
-    threshold: gate weight from which answers are fused; below it the target speaks alone.
+    threshold: lowest gate weight at which answers are fused; below it the target answers alone.
     top_k: entries of each distribution that travel between models.
-    draft_tokens: plug-in tokens drafted in the first round, more while drafts are kept; 0 fuses token by token.
-    max_new_tokens: tokens of the target generated at most.
+    draft_tokens: plug-in tokens drafted in the first round; later rounds draft more while drafts are accepted; 0 fuses
+        token by token.
+    max_new_tokens: maximum number of target tokens that are generated.
     """
 
     strategy: str = "draft"
@@ -145,10 +146,10 @@ class EvaluationConfig(_Strict):
     """What is scored (metrics.md).
 
     strategies: fusion strategies compared; the first is the one shown in the before/after table.
-    portability: whether consequences of the edits are asked for too; they are no part of the average.
-    shape: the prompt shape the targets are asked in.
+    portability: whether the consequences of the edits are evaluated too; they are not part of the average.
+    shape: the prompt shape that the targets get.
     general: file of general prompts for gate and drift; None uses shipped prompts that were held out of training.
-    general_limit: how many of them. drift_limit: how many of those are generated for drift.
+    general_limit: how many general prompts. drift_limit: for how many of those an answer is generated to measure drift.
     concurrency: probes in flight at once; they share the models' passes.
     """
 
@@ -165,18 +166,19 @@ class EvaluationConfig(_Strict):
 
 
 class LivingConfig(_Strict):
-    """How a served plug-in takes in edits while it answers, and what a new version must show before it goes live.
+    """How a served plug-in learns edits while it answers, and the figures a new version must reach to go live.
 
-    adding: "continue" goes on from the live version and rehearses old edits, "base" begins at the base plug-in with all
-        edits. Deleting always begins at the base plug-in.
-    rehearsal: old edits repeated in one epoch for each new one.
+    adding: "continue" trains the live version further and rehearses old edits, "base" starts from the base plug-in with
+        all edits. Deleting always starts from the base plug-in.
+    rehearsal: number of old edits that one epoch repeats for each new edit.
     learnt, kept: lowest reliability of the new and of the old edits, through the fused decoder, teacher-forced.
     locality: lowest locality on the edits' own locality prompts. false_alarms: largest share of held-out general
         prompts for which the gate opens.
-    old_limit, general_limit: how many old edits and how many general prompts are looked at.
-    join: batches that wait together are trained together, up to so many edits.
-    queued: edits that wait to be made; a call that would exceed it is refused.
-    num_cpus, num_gpus: reserved while a version is made. niceness: of that process; 19 gives way to all others.
+    old_limit, general_limit: how many old edits and how many general prompts are evaluated.
+    join: waiting batches are trained together, up to this number of edits.
+    queued: maximum number of waiting edits; a call that would exceed it is refused.
+    num_cpus, num_gpus: CPUs and GPUs reserved while a version is made. niceness: of that process; 19 is the lowest
+        priority.
     """
 
     adding: Literal["continue", "base"] = "continue"
@@ -218,7 +220,7 @@ class RunConfig(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _short_models(cls, values: Any) -> Any:
-        """`gemma: gemma-3-270m` is short for `gemma: {model: gemma-3-270m}`, likewise for the plug-in."""
+        """`gemma: gemma-3-270m` is short for `gemma: {model: gemma-3-270m}`; the same holds for the plug-in."""
         if isinstance(values, dict):
             values = dict(values)
             if isinstance(values.get("plugin"), str):
@@ -232,12 +234,12 @@ class RunConfig(_Strict):
 
 
 def load_config(path: str | Path) -> RunConfig:
-    """Read and check a run file; raises `ConfigError` with one line per file that says where and what to do."""
+    """Read and check a run file; raises `ConfigError`, one line that says where the fault is and what to do."""
     return parse_config(read_yaml(path), str(path))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The settings in a YAML file, unchecked; raises `ConfigError` where there are none."""
+    """The settings in a YAML file, unchecked; raises `ConfigError` if the file holds none."""
     path = Path(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -258,7 +260,7 @@ def parse_config(values: dict[str, Any], where: str) -> RunConfig:
 
 
 def parse_as(kind: type[Config], values: dict[str, Any], where: str) -> Config:
-    """Settings as typed ones; raises `ConfigError` naming `where`, the key, and the nearest known key."""
+    """`values` as a `kind`; raises `ConfigError` naming `where`, the key, and the nearest known key."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -1,7 +1,7 @@
-"""One name for whatever JSON can write: the hash that the ids of versions and of comparison cells are made of.
+"""The hash of a JSON value. The ids of versions and of comparison cells are made from it.
 
-What is kept under such an id is found again only while the bytes hashed here stay as they are. Knows nothing about what
-goes into an id.
+The bytes that are hashed here must never change, otherwise stored versions and cells are no longer found under their
+ids. This module does not know what an id is made from.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 
 def digest(value: object) -> str:
-    """SHA-256, hexadecimal, of the JSON of `value`; settings count as their fields, anything else as its `str`."""
+    """SHA-256, hexadecimal, of `value` as JSON; settings are written as their fields, other objects as their `str`."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,12 +1,12 @@
 """The errors a user can correct.
 
-Every one of them is a single line that says what was found, what was expected and what to do.
-The command line prints the line alone and exits with code 2; anything else is a bug and keeps its traceback.
+Each message is a single line that says what was found, what was expected and what to do. The command line prints only
+this line and exits with code 2. Any other exception is a bug and keeps its traceback.
 """
 
 
 class OnceEditError(Exception):
-    """Something the user can put right; `str(error)` is one line fit for a terminal."""
+    """An error that the user can correct; `str(error)` is one line for a terminal."""
 
 
 class ConfigError(OnceEditError):
@@ -18,11 +18,11 @@ class DataError(OnceEditError):
 
 
 class ConflictError(DataError):
-    """Two edits give one prompt two answers."""
+    """Two edits give different answers to the same prompt."""
 
 
 class ModelError(OnceEditError):
-    """A model cannot be found, verified, converted, loaded or used as asked."""
+    """A model cannot be found, verified, converted, loaded, or used in the requested way."""
 
 
 class PromptError(ModelError):
@@ -41,31 +41,31 @@ class UnwritableError(ModelError):
 
 
 class SessionLostError(ModelError):
-    """A decoding session is not there: it was closed, or its model restarted."""
+    """A decoding session does not exist: it was closed, or its model restarted."""
 
 
 class ProcessLostError(ModelError):
-    """A process died that was working for somebody, through no fault of the work: it may be done again."""
+    """A worker process died for a reason outside its task; the caller may retry the task."""
 
 
 class StoreError(OnceEditError):
-    """The knowledge store cannot be read or written; versions made before are untouched."""
+    """The knowledge store cannot be read or written; existing versions are unchanged."""
 
 
 class UnknownIdError(OnceEditError):
-    """There is no edit, batch or version of that id."""
+    """No edit, batch or version has this id."""
 
 
 class QueueFullError(OnceEditError):
-    """More edits wait to be made than may wait at once."""
+    """The queue of waiting edits is full."""
 
 
 class NotPossibleError(OnceEditError):
-    """What is asked for does not fit the state that things are in."""
+    """The request is not possible in the present state."""
 
 
 class AlignmentError(OnceEditError):
-    """Two vocabularies cannot be brought into one space."""
+    """Two vocabularies cannot be aligned."""
 
 
 class ContextLengthError(OnceEditError):

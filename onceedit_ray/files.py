@@ -1,7 +1,7 @@
-"""Files and folders that appear whole or not at all: written beside their place, forced to the disk, then renamed.
+"""Atomic writes of files and folders: written beside their final path, synchronised to the disk, then renamed.
 
-What is being written carries the process and the host that write it in its name, so that what a killed process leaves
-behind can be told from what a living one is still writing. Knows nothing about what is written.
+A temporary name holds the process id and the host of its writer. So a file that a killed process left behind can be
+told from a file that a running process is still writing. This module does not know what is written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from onceedit_ray.errors import StoreError
 
 _NAME = re.compile(r"\.staging-(?P<id>.+)-(?P<pid>\d+)@(?P<host>.+)")
 _ABANDONED_AFTER = 86_400.0
-"""Seconds after which what another host began to write counts as left behind; writing takes minutes at most."""
+"""Seconds after which a temporary file of another host counts as left behind; a write takes minutes at most."""
 
 # Names that this process is writing now: a name with our process id but not in here was left by an earlier process
 # that had the same id, as happens in every restarted container.
@@ -34,10 +34,10 @@ _lock = threading.Lock()
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, moved onto it when the block ends well and removed otherwise.
+    """A temporary path beside `path`, renamed to `path` if the block succeeds and removed otherwise.
 
-    A reader sees the old file or the new one, never a part. What killed processes left of `path` is removed too.
-    Raises `StoreError` where the disk refuses.
+    A reader sees the old file or the new file, never a part. Temporary files of `path` that killed processes left are
+    removed too. Raises `StoreError` if the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,10 +52,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path, is_whole: Callable[[Path], bool] = Path.is_dir) -> Iterator[Path]:
-    """An empty folder beside `path`, moved there when the block ends well and removed otherwise.
+    """An empty folder beside `path`, renamed to `path` if the block succeeds and removed otherwise.
 
-    A folder that is there by then, made by another process, stays if it `is_whole` and is replaced if it is not. What
-    killed processes left of `path` is removed too. Raises `OSError` where the disk refuses.
+    If another process has made the folder meanwhile, it stays if `is_whole` accepts it and is replaced otherwise.
+    Temporary folders of `path` that killed processes left are removed too. Raises `OSError` if the folder cannot be
+    written.
     """
     with scratch_folder(path.parent, path.name) as folder:
         yield folder
@@ -71,9 +72,9 @@ def new_folder(path: Path, is_whole: Callable[[Path], bool] = Path.is_dir) -> It
 
 @contextmanager
 def scratch_folder(parent: Path, id: str) -> Iterator[Path]:
-    """An empty folder in `parent` that is removed in the end, and what killed processes left of the same `id` as well.
+    """An empty folder in `parent`, removed at the end, together with those of the same `id` that killed processes left.
 
-    Raises `OSError` where the disk refuses.
+    Raises `OSError` if the folder cannot be made.
     """
     parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(parent, id)
@@ -83,7 +84,7 @@ def scratch_folder(parent: Path, id: str) -> Iterator[Path]:
 
 
 def put_in_place(source: Path, target: Path) -> None:
-    """Rename a file or folder, on the disk as a whole before it has its new name; raises `OSError`."""
+    """Rename a file or folder after all of it is synchronised to the disk; raises `OSError`."""
     for path in [*source.rglob("*"), source] if source.is_dir() else [source]:
         sync(path)
     os.replace(source, target)
@@ -91,7 +92,7 @@ def put_in_place(source: Path, target: Path) -> None:
 
 
 def remove_leftovers(folder: Path, id: str = "") -> None:
-    """Remove what killed processes left in `folder`; where an `id` is given, what they left of this one only."""
+    """Remove what killed processes left in `folder`; with an `id`, only what they left of this id."""
     with contextlib.suppress(OSError):
         for path in folder.glob(f".staging-{glob.escape(id)}*" if id else ".staging-*"):
             if is_stale(path.name) or _is_old(path):
@@ -105,7 +106,7 @@ def staging_name(id: str) -> str:
 
 @contextmanager
 def in_progress(name: str) -> Iterator[bool]:
-    """Marks a staging name as being written by this process; yields False if another thread has it already."""
+    """Mark a staging name as being written by this process; yields False if another thread is writing it already."""
     with _lock:
         is_ours = name not in _in_progress
         _in_progress.add(name)
@@ -118,9 +119,9 @@ def in_progress(name: str) -> Iterator[bool]:
 
 
 def is_stale(name: str) -> bool:
-    """Whether `name` is a staging name whose writer, a process of this host, is no more.
+    """Whether `name` is a staging name whose writer, a process of this host, has ended.
 
-    Nothing can be known of other hosts' processes, so their folders are never stale here.
+    Processes of other hosts cannot be checked, so their folders never count as stale here.
     """
     match = _NAME.fullmatch(name)
     if match is None or match["host"] != socket.gethostname():
@@ -133,7 +134,7 @@ def is_stale(name: str) -> bool:
 
 
 def sync_tree(folder: Path) -> None:
-    """Force every file and folder under `folder`, and itself, to the disk; files lose their write permission."""
+    """Synchronise `folder` and everything in it to the disk; the files lose their write permission."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             sync(path)
@@ -144,7 +145,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Force a file's content, or a folder's own entries (names made, moved and removed in it), to the disk."""
+    """Synchronise to the disk a file's content, or a folder's entries (names made, renamed and removed in it)."""
     if sys.platform == "win32" and path.is_dir():  # which has no way to open a folder
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -156,7 +157,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def _private(path: Path) -> Iterator[Path]:
-    """A staging path beside `path` that no other thread or process has; whatever lies there at the end is removed."""
+    """A staging path beside `path` that no other thread or process uses; it is removed at the end."""
     # The random part keeps two threads that write the same file apart.
     name = staging_name(f"{path.name}-{uuid.uuid4().hex[:8]}")
     with in_progress(name):

@@ -1,4 +1,4 @@
-"""Where large things live: weights, versions, caches. Never in the repository."""
+"""The folder of large files: weights, versions, caches. It is outside the repository."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onceedit_ray.errors import StoreError
 
 
 def onceedit_home() -> Path:
-    """`ONCEEDIT_HOME`, or the platform's user cache; created on first use, `StoreError` if it cannot be."""
+    """`ONCEEDIT_HOME`, or the platform's user cache; created on first use; raises `StoreError` on failure."""
     configured = os.environ.get("ONCEEDIT_HOME")
     if configured:
         home = Path(configured).expanduser()

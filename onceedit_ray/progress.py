@@ -1,7 +1,7 @@
-"""How far a piece of work is, as data, and how it is shown: bars on a terminal, a line every few seconds elsewhere.
+"""Progress of a task as data, and its display: bars on a terminal, a line every few seconds elsewhere.
 
-Whoever works calls a `Progress` with a line of text, or with a `Count` as often as it likes; how much of that is shown
-is decided here.
+A task calls a `Progress` with a line of text, or with a `Count` as often as it wants. This module decides how much of
+that is shown.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _LAST_LINE = "{desc}: {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
 @dataclass(frozen=True)
 class Count:
-    """How far one piece of work is.
+    """Progress of one task.
 
-    what: the work; the counts of one piece of work share it. done, total: in whatever units it is counted in.
-    note: figures of the last unit.
+    what: name of the task; the same in all counts of one task. done, total: numbers of units.
+    note: figures of the last unit, for example its loss.
     """
 
     what: str
@@ -44,7 +44,7 @@ def silent(update: str | Count) -> None:
 
 
 def counting(what: str, total: int, progress: Progress) -> Callable[[int], None]:
-    """Takes how many units were done since it was called last, and tells how many are done in all."""
+    """A function that takes the number of units done since its last call, and reports the number done in all."""
     done = 0
 
     def count(more: int) -> None:
@@ -57,7 +57,7 @@ def counting(what: str, total: int, progress: Progress) -> Callable[[int], None]
 
 @dataclass
 class _Shown:
-    """When a piece of work was first heard of, how far it was then, and when a line last told of it."""
+    """Time and state of a task at its first report, and the time of the last line about it."""
 
     first: float
     first_done: int
@@ -68,8 +68,8 @@ class ProgressDisplay:
     """A `Progress` that writes to a stream.
 
     Args:
-        stream: where to; None is standard error. every: seconds between two lines about one piece of work, where the
-            stream is no terminal. clock: in seconds.
+        stream: output; None is standard error. every: seconds between two lines about one task, if the stream is not a
+            terminal. clock: in seconds.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class ProgressDisplay:
         return self._own or sys.stderr
 
     def __call__(self, update: str | Count) -> None:
-        """Show a line at once, a count when it is time."""
+        """Show a line of text at once, and a count if the last one is `every` seconds old."""
         if isinstance(update, str):
             self._write(update)
         elif self._stream.isatty():
@@ -96,7 +96,7 @@ class ProgressDisplay:
             self._tell(update)
 
     def close(self) -> None:
-        """Leave the bars as they are and go on below them."""
+        """Leave the bars on the screen and move the cursor below them."""
         for bar in self._bars.values():
             bar.close()
         self._bars.clear()

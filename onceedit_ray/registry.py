@@ -1,7 +1,7 @@
-"""Named things found by registry: readers, model sources, fusion strategies, editors.
+"""Registries of named entries: readers, model sources, fusion strategies, editors.
 
-A registry belongs to a package; every module of that package is imported on first use, so that adding an entry
-means adding one file. The registry knows nothing about what its entries do.
+A registry belongs to a package; every module of that package is imported on first use, so an entry is added by adding
+one file. The registry does not know what its entries do.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Registry(Generic[T]):
         self._discovered = False
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator: enter the decorated object under `name`; a name can be taken once."""
+        """Decorator: register the decorated object under `name`; a name can be registered once."""
 
         def enter(entry: T) -> T:
             if name in self._entries:
@@ -43,7 +43,7 @@ class Registry(Generic[T]):
         return enter
 
     def get(self, name: str) -> T:
-        """The entry called `name`; raises `ConfigError` naming the nearest one otherwise."""
+        """The entry called `name`; if there is none, raises `ConfigError` that names the nearest one."""
         self._discover()
         try:
             return self._entries[name]
@@ -63,4 +63,4 @@ class Registry(Generic[T]):
         package = importlib.import_module(self._package)
         for module in pkgutil.iter_modules(package.__path__, self._package + "."):
             importlib.import_module(module.name)
-        self._discovered = True  # only now: a file that fails must fail the next question too
+        self._discovered = True  # set last: after an import that failed, the next call must fail too

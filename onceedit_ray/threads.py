@@ -1,9 +1,10 @@
-"""How the threads of a computation wait for one another; OpenMP reads it when torch is imported.
+"""How OpenMP threads wait for each other; OpenMP reads the setting when torch is imported.
 
-By default a thread that waits for its team spins. Alone on its cores a process gains by it: decoding, whose products
-are small, takes a fifth to a third less. Beside any other process a team is held up by each of its threads that is not
-running just then: an edit of the quickstart, a minute's work, was not through its second epoch in ten. Training has
-large products, gains nothing by spinning and always runs beside something, so what trains lets its threads sleep.
+By default a waiting thread spins. This is faster if the process has its cores for itself: decoding, which has small
+matrix products, takes 20 to 33 % less time. If other processes use the same cores, all threads of a team wait for each
+thread that the system has not scheduled: an edit of the quickstart, which takes one minute, had not finished its second
+epoch after ten. Training has large matrix products, gains nothing by spinning and always runs beside other processes,
+so processes that train let their threads sleep.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ SLEEPING = {"OMP_WAIT_POLICY": "passive"}
 
 
 def let_threads_sleep() -> None:
-    """Let the threads of this process, and of those it starts, sleep while they wait; before torch is imported.
+    """Let waiting threads of this process and its children sleep; to be called before torch is imported.
 
-    What the user set stays.
+    A setting of the user is kept.
     """
     for name, value in SLEEPING.items():
         os.environ.setdefault(name, value)

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, in one line of this package's words: the place, what was found, and what to do."""
+"""Formats pydantic errors as one line: the place, what was found, and what to do."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pydantic import BaseModel, ValidationError
 
 
 def problems(error: ValidationError, model: type[BaseModel] | None = None, most: int = 3) -> str:
-    """The first few problems, joined by semicolons; `model`: names the known keys where one is unknown."""
+    """The first `most` problems, joined by semicolons; `model` gives the known keys for an unknown key."""
     return "; ".join(_problem(detail, model) for detail in error.errors()[:most])
 
 
 def place(location: Sequence[int | str]) -> str:
-    """Where a problem is: `targets.gemma.threads`, `locality[0].prompt`; "" for the whole."""
+    """The place of a problem: `targets.gemma.threads`, `locality[0].prompt`; "" for the whole object."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
 
 
 def reason(message: str) -> str:
-    """Pydantic's own message, to be quoted within a line."""
+    """Pydantic's own message, for use within a line."""
     message = message.removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
 
@@ -31,7 +31,7 @@ def _problem(detail: Any, model: type[BaseModel] | None) -> str:
         return f"unknown key '{key}': {_advice(detail['loc'], model)}"
     if detail["type"] == "missing":
         return f"missing key '{key}'"
-    if isinstance(detail["input"], dict):  # two keys that do not fit each other: the line says which
+    if isinstance(detail["input"], dict):  # two keys contradict each other, and the message names them
         where = f"'{key}': " if key else ""
         return where + str(detail["msg"]).removeprefix("Value error, ")
     return f"'{key}': {reason(detail['msg'])}, found {detail['input']!r}"

@@ -1,4 +1,4 @@
-"""Headless Chromium, as Debian packages it, and pictures of the page that it shows. Knows nothing of the page.
+"""Headless Chromium of the Debian package, and screenshots of a page. This module does not know the page.
 
 Neither a browser nor a driver is downloaded: `scripts/chromium.sh` installs Debian's.
 """
@@ -20,18 +20,18 @@ PHONE = (390, 844)
 
 
 def missing() -> list[str]:
-    """The programs that are needed and not there."""
+    """The required programs that are not installed."""
     return [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
 
 
 @contextlib.contextmanager
 def chromium(profile: Path) -> Iterator[Chrome]:
-    """A browser with a profile of its own, which logs its console and its requests."""
+    """A browser with its own profile, which logs its console and its requests."""
     options = ChromeOptions()
     options.binary_location = str(shutil.which("chromium"))
     for argument in (
         "headless=new",
-        "no-sandbox",  # root, as in CI's container, has none; the only pages are ours
+        "no-sandbox",  # the sandbox does not work as root, as in CI's container; the browser opens our pages only
         "disable-dev-shm-usage",
         "disable-gpu",
         "no-first-run",
@@ -50,7 +50,7 @@ def chromium(profile: Path) -> Iterator[Chrome]:
 
 
 def appear(browser: Chrome, scheme: Scheme = "light", size: tuple[int, int] = DESKTOP, scale: float = 1.0) -> None:
-    """Make the page appear in a colour scheme, on a screen of `size` pixels; `scale`: device pixels for each."""
+    """Show the page in a colour scheme, on a screen of `size` pixels; `scale`: device pixels per pixel."""
     metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": scale, "mobile": size[0] < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     features = [
@@ -61,7 +61,7 @@ def appear(browser: Chrome, scheme: Scheme = "light", size: tuple[int, int] = DE
 
 
 def picture(browser: Chrome, file: Path, whole: bool = True) -> None:
-    """Write a PNG of the page, `whole` or as much as the screen holds."""
+    """Write a PNG of the page: all of it if `whole`, otherwise the visible part."""
     options: dict[str, Any] = {"format": "png", "captureBeyondViewport": whole}
     if whole:
         size = browser.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]

@@ -1,8 +1,8 @@
 """Write `onceedit_ray/knowledge/data/frequent_words.txt`: `python scripts/frequent_words.py TOKENIZER_JSON`.
 
-A byte-pair vocabulary lists what it merged first, first: its lower-case tokens that begin a word are the words of its
-corpus, the most frequent first. Names are missing, since a corpus writes them with a capital. The file in the package
-is made from the tokenizer of SmolLM2-135M (Apache-2.0).
+A byte-pair vocabulary lists its tokens in the order of merging, so its lower-case tokens that begin a word are the
+words of its corpus, the most frequent first. Names are missing, since they begin with a capital. The file in the
+package is made from the tokenizer of SmolLM2-135M (Apache-2.0).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Run one command beside a Ray of its own: `python scripts/local_ray.py -- ray job submit ... -- python job.py`.
+"""Run one command with its own Ray: `python scripts/local_ray.py -- ray job submit ... -- python job.py`.
 
 Starts a Ray on free ports of 127.0.0.1, waits until it takes jobs, runs the command with that Ray's address and token
-in its environment, and ends this Ray and no other, however the command ended; `ray stop` would end every Ray of the
-machine. The exit code is the command's. It knows nothing about what the command does.
+in its environment, and always stops this Ray and no other; `ray stop` would stop every Ray of the machine. The exit
+code is the command's. The script does not know what the command does.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PORT_OPTIONS = (
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different ports that nothing on this machine listens on."""
+    """`count` different free ports of this machine."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for listener in sockets:
@@ -49,8 +49,8 @@ def free_ports(count: int) -> list[int]:
 
 
 def environment(address: str) -> dict[str, str]:
-    """The environment shared by the Ray behind `address` and by what talks to it: this process's, with its own Python
-    first, nothing of another Ray, and a token of this run that only its processes know."""
+    """The environment shared by the Ray behind `address` and by its clients: that of this process, with its own Python
+    first, without the variables of another Ray, and with a secret token for this run."""
     env = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")}
     return env | {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")]),
@@ -67,10 +67,10 @@ def environment(address: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def local_ray() -> Iterator[dict[str, str]]:
-    """A Ray of its own; yields the environment in which to talk to it, ends every process of it on leaving.
+    """A Ray of its own; yields the environment for its clients; stops all of its processes at the end.
 
     Raises:
-        RuntimeError: it did not come up; the message holds the last lines it printed.
+        RuntimeError: it did not start; the message holds the last lines that it printed.
     """
     ports = dict(zip(PORT_OPTIONS, free_ports(len(PORT_OPTIONS)), strict=True))
     # Short, because Ray puts UNIX sockets under it and their paths are limited to about 100 bytes.
@@ -81,7 +81,7 @@ def local_ray() -> Iterator[dict[str, str]]:
     command += [f"{option}={port}" for option, port in ports.items()]
     env = environment(f"http://{HOST}:{ports['--dashboard-port']}")
     with log.open("wb") as output:
-        # In a session of its own, so that Ctrl-C reaches the command alone and the Ray is ended in order, below.
+        # In its own session, so that Ctrl-C reaches only the command and the Ray is stopped in order, below.
         head = psutil.Popen(
             command,
             env=env,
@@ -103,7 +103,7 @@ def wait_for_jobs_api(env: dict[str, str], head: psutil.Popen, log: Path) -> Non
     jobs = urllib.request.Request(
         f"{env['RAY_API_SERVER_ADDRESS']}/api/jobs/", headers={"Authorization": f"Bearer {env['RAY_AUTH_TOKEN']}"}
     )
-    # Proxies of the environment have no business on the loopback.
+    # Ignore the environment's proxies for the loopback address.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + STARTUP_SECONDS
     while time.monotonic() < deadline:
@@ -118,11 +118,11 @@ def wait_for_jobs_api(env: dict[str, str], head: psutil.Popen, log: Path) -> Non
 
 
 def end(head: psutil.Popen) -> None:
-    """Ask the Ray of `head` to end, and kill what is left of its processes after `SHUTDOWN_SECONDS`."""
+    """Ask the Ray of `head` to stop, and kill its remaining processes after `SHUTDOWN_SECONDS`."""
     for impatient in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(impatient, signal.SIG_IGN)
     tree = [head]
-    # A job's driver and its watcher have sessions of their own: only the tree, read while it is whole, finds them.
+    # A job's driver and its watcher have their own sessions, so read the process tree while it is complete.
     with contextlib.suppress(psutil.NoSuchProcess):
         tree += head.children(recursive=True)
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -135,7 +135,7 @@ def end(head: psutil.Popen) -> None:
 
 
 def leave(signum: int, frame: FrameType | None) -> None:
-    """On a signal to end: leave through the `finally` blocks, with the exit code shells use."""
+    """On a termination signal: exit through the `finally` blocks, with the exit code that shells use."""
     sys.exit(128 + signum)
 
 

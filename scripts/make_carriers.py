@@ -1,9 +1,10 @@
-"""Let small chat models write sentences around facts: the texts on which a reader learns where an answer stands.
+"""Let small chat models write sentences about facts. From these texts a reader learns where an answer is due.
 
     python -m scripts.make_carriers MODEL [MODEL ...] [--data data] [--to data/carriers.parquet] [--records 1000]
 
-MODEL is a reference that `onceedit models list` explains. The facts are records of ZsRE's training part. A row keeps
-the fact, the request and the text; texts that lack the answer are left out, but for those that are to lack it.
+MODEL is a reference that `onceedit models list` explains. The facts are records of ZsRE's training part. A row holds
+the fact, the request and the text. Texts without the answer are left out, except for the kinds that must not contain
+it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ KINDS = {
     ),
     "elsewhere": (2, "Tell me something about {s}.", "Write two sentences about {s}."),
 }
-"""Kinds of texts: how often they are asked for, the request that a text is kept with, and what the model is asked."""
+"""Kinds of texts: their frequency, the request that is stored with a text, and the prompt of the model."""
 
 
 def texts_of(reference: str, records: list[dict[str, Any]], seed: int) -> Iterator[dict[str, str]]:

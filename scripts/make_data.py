@@ -1,4 +1,4 @@
-"""Make the Parquet files of `data/` from the JSON files that the data sets are published as.
+"""Make the Parquet files of `data/` from the published JSON files of the data sets.
 
     python -m scripts.make_data FOLDER [--to data]
 
@@ -33,7 +33,7 @@ PUBLISHED = "published.json"
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write `table` as small as Parquet gets: zstd at its highest ordinary level, one row group."""
+    """Write `table` as a small Parquet file: zstd at its highest ordinary level, one row group."""
     pq.write_table(
         table, path, compression="zstd", compression_level=19, row_group_size=len(table), write_statistics=False
     )

@@ -1,7 +1,7 @@
-"""Take the README's picture of the playground: `python -m scripts.picture`, beside a running `make serve`.
+"""Take the README's picture of the playground: `python -m scripts.picture`, while `make serve` runs.
 
-Asks a question on the page as a person would, waits for every answer, and takes what the screen shows. The question is
-that of an edit of the quickstart unless another is given.
+Asks a question on the page as a user would, waits for every answer, and takes a screenshot. The default question is
+about an edit of the quickstart.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
 
 
 def take(url: str, question: str, out: Path, profile: Path) -> None:
-    """Ask and take the picture; raises `WebDriverException` where the page or an answer does not come."""
+    """Ask and take the picture; raises `WebDriverException` if the page or an answer does not appear."""
     with chromium(profile) as browser:
         appear(browser, "light", SIZE)
         browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})

@@ -1,7 +1,7 @@
-"""The calls of docs/serving.md, made of a running server: `python -m scripts.serving_examples [--document]`.
+"""Makes the calls of docs/serving.md to a running server: `python -m scripts.serving_examples [--document]`.
 
-Prints each call with what came back. `--document` writes them into the document, between its two marks, in place of
-what is there. Start the server first: `make serve`.
+Prints each call with its response. `--document` writes them into the document, between its two marks, replacing the old
+ones. Start the server first: `make serve`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ JSON = " -H 'Content-Type: application/json' -d "
 
 @dataclass(frozen=True)
 class Example:
-    """A call: its heading, what is said of it, and how it is made with curl and with the openai client ("": not)."""
+    """A call: its heading, its description, and the call with curl and with the openai client ("" if none)."""
 
     title: str
     about: str
@@ -134,7 +134,7 @@ except openai.NotFoundError as error:
 
 
 def blocks(example: Example, curled: str, printed: str) -> str:
-    """An example as the document shows it."""
+    """An example in the form of the document."""
     parts = [f"### {example.title}", example.about, code(example), f"```json\n{curled}\n```"]
     if example.python:
         parts += [python(example), f"```\n{printed}\n```"]
@@ -147,12 +147,12 @@ def code(example: Example) -> str:
 
 
 def python(example: Example) -> str:
-    """The same with the openai client, as a block."""
+    """The call with the openai client, as a block."""
     return f"```python\n{example.python}\n```"
 
 
 def made(example: Example) -> str:
-    """Make the calls; their block with what came back."""
+    """Make the calls; returns their block with the responses."""
     curled = subprocess.run(["bash", "-c", example.curl], capture_output=True, text=True, check=True, timeout=300)
     written = io.StringIO()
     with contextlib.redirect_stdout(written):

@@ -1,4 +1,4 @@
-"""Two vocabularies, one space: anchors, transfer matrices (literal; calibrated sparse), their cost."""
+"""Alignment of two vocabularies: anchors, transfer matrices (literal; calibrated sparse), and their cost."""
 
 from onceedit_ray.alignment.alignment import Alignment, Side, build_alignment
 from onceedit_ray.alignment.anchors import Anchors, Rule, find_anchors

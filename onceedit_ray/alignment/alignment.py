@@ -1,7 +1,7 @@
-"""One plug-in and one target in one space: their anchors, and each matrix when it is first asked for.
+"""The alignment of a plug-in with a target: their anchors, and each matrix on first use.
 
-A strategy pays only for the parts it reads; what was built once is loaded from the cache afterwards. Knows models only
-by their vocabulary and a way to get their input embeddings.
+Only the parts that a strategy reads are built; later uses load them from the cache. This module knows a model only by
+its vocabulary and a function that returns its input embeddings.
 
 V  vocabulary   A  anchors   D  embedding   N  rows that are tokens   E  input embeddings
 """
@@ -31,12 +31,12 @@ PARTS = frozenset({"calibrated", "literal", "token map"})
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """What alignment needs of a model.
+    """What the alignment needs to know about a model.
 
     name: for messages. vocab: token -> id. eos_id: its end-of-text; None or negative: none.
-    embeddings: returns the input embeddings E_VD; called only where something has to be computed.
-    digest: stands for those embeddings in the cache's keys (`embedding_digest`, or the weights' checksum).
-    special: tokens known to stand for no text. literal: tokens added to the vocabulary as text.
+    embeddings: returns the input embeddings E_VD; called only if something has to be computed.
+    digest: identifies those embeddings in the cache's keys (`embedding_digest`, or the weights' checksum).
+    special: tokens known to represent no text. literal: tokens added to the vocabulary as text.
     """
 
     name: str
@@ -49,9 +49,9 @@ class Side:
 
 
 class Alignment:
-    """Anchors and, from the first reading on, the matrices of both sides; make one with `build_alignment`.
+    """Anchors and, from their first use on, the matrices of both sides; make one with `build_alignment`.
 
-    Every part raises `AlignmentError` where the alignment was made without it.
+    Every part raises `AlignmentError` if the alignment was made without it.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Alignment:
         return TokenMap(**load_or_build(key, build, self._about(plugin, "token map")).tensors)
 
     def prepare(self) -> None:
-        """Build or load every part now, so that nothing is left to wait for later."""
+        """Build or load every part now, so that later uses do not wait."""
         if "calibrated" in self._parts:
             _ = self.plugin_rows, self.target_rows, self.target_winners_A
         if "literal" in self._parts:
@@ -211,7 +211,7 @@ class Alignment:
         }
 
     def _lines(self, side: Side, what: str) -> Callable[[int, int], None] | None:
-        """Turns blocks done into counts, so that a long build is seen to move."""
+        """Report finished blocks as counts, so that a long build shows progress."""
         progress = self._progress
         if progress is None:
             return None
@@ -227,14 +227,14 @@ def build_alignment(
     parts: Collection[str] = PARTS,
     progress: Progress | None = None,
 ) -> Alignment:
-    """Anchors now, matrices when they are read.
+    """Find the anchors now; build the matrices on first use.
 
     Args:
         rule: see `find_anchors`. keep, own_mass: see `build_sparse`.
-        parts: what may be read, "calibrated", "literal" and "token map".
+        parts: the parts that may be used, "calibrated", "literal" and "token map".
         progress: called with a line every few seconds of a long build.
 
-    Raises `AlignmentError` where the two have no token in common or a part is unknown.
+    Raises `AlignmentError` if the two have no token in common or a part is unknown.
     """
     unknown = set(parts) - PARTS
     if unknown:
@@ -262,12 +262,12 @@ def _token_ids(vocab: Mapping[str, int]) -> Tensor:
 
 
 def _texts(side: Side) -> Tensor:
-    """The tokens of a model that stand for text, int64, ascending."""
+    """The tokens of a model that represent text, int64, ascending."""
     return torch.tensor(list(vocabulary_surfaces(side.vocab, side.special, side.literal)), dtype=torch.int64)
 
 
 def _places(rows_N: Tensor, rows: int) -> Tensor:
-    """Where each of `rows` rows stands among `rows_N`; -1 where it does not."""
+    """The position of each of `rows` rows in `rows_N`; -1 if it is not in `rows_N`."""
     places = torch.full((rows,), -1)
     places[rows_N] = torch.arange(len(rows_N))
     return places

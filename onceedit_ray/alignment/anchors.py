@@ -1,6 +1,6 @@
 """Anchors: the tokens common to two vocabularies, the axes of the relative space (§2.2; algorithm.md §1, §3.8).
 
-Works from two `token -> id` mappings; knows nothing about embeddings or models.
+Works on two `token -> id` mappings; this module knows neither embeddings nor models.
 
 A  anchors
 """
@@ -22,7 +22,7 @@ Rule = Literal["text", "paper"]
 
 @dataclass(frozen=True, eq=False)
 class Anchors:
-    """Pairs of tokens that stand for the same, sorted by the target's id; no id occurs twice.
+    """Pairs of tokens with the same meaning, sorted by the target's id; no id occurs twice.
 
     plugin_ids_A, target_ids_A: int64, on the CPU; entry a of both is anchor a.
     """
@@ -49,14 +49,15 @@ def find_anchors(
 
     Args:
         plugin_vocab, target_vocab: token -> id.
-        rule: "text" compares the bytes that tokens stand for, special tokens left out; "paper" is DEEPEN's string
-            rule, every `Ġ` read as `▁`, special tokens included (31,999 / 24,184 / 17,830 in the appendix).
-        plugin_special, target_special: tokens known to stand for no text; used by "text" only.
+        rule: "text" compares the bytes that tokens represent, special tokens left out; "paper" is DEEPEN's string rule,
+            every `Ġ` read as `▁`, special tokens included (31,999 / 24,184 / 17,830 in the appendix).
+        plugin_special, target_special: tokens known to represent no text; used by "text" only.
         plugin_literal, target_literal: tokens added to a vocabulary as text; used by "text" only.
         end: the plug-in's and the target's end-of-text ids, made an anchor under either rule.
 
-    Of several tokens for one text the ordinary one is taken before a byte-fallback token, which its tokenizer would
-    never write there, then the one of lowest id. Raises `AlignmentError` for an unknown rule or no common token.
+    If several tokens represent the same text, an ordinary token is preferred to a byte-fallback token, which the
+    tokenizer would not use for this text, and then the token of lowest id. Raises `AlignmentError` for an unknown rule
+    or no common token.
     """
     if rule == "text":
         plugin_ids = _ids_by_text(plugin_vocab, plugin_special, plugin_literal)

@@ -1,9 +1,9 @@
 """Alignments on disk: built once per model, anchors and settings, loaded by memory map.
 
-`ONCEEDIT_HOME/alignments/<key>/` holds `tensors.safetensors` and `entry.json` (what it is, its values, a checksum).
-An entry appears by one rename, whole or not at all; one that is damaged is built again. What a killed process left
-half-written is removed by the next build. The cache is never the only copy of anything: where it cannot be written,
-what was built is used all the same. It knows nothing about tensors' meaning.
+`ONCEEDIT_HOME/alignments/<key>/` holds `tensors.safetensors` and `entry.json` (what it is, its values, a checksum). An
+entry appears by one rename, so it is never partial; a damaged entry is built again. The next build removes what a
+killed process left half-written. The cache is never the only copy: if it cannot be written, the built entry is used
+from memory. This module does not know what the tensors mean.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Entry:
-    """What is cached: tensors by name, and a few numbers beside them."""
+    """A cached entry: tensors by name, and a few numbers."""
 
     tensors: dict[str, Tensor]
     values: dict[str, float] = field(default_factory=dict)
@@ -54,8 +54,8 @@ def cache_key(part: str, digest: str, ids: Mapping[str, Tensor], settings: Mappi
     """sha256 over what a part is computed from.
 
     Args:
-        part: which computation. digest: stands for the embeddings, see `embedding_digest`.
-        ids: the token ids that enter it, by role. settings: the numbers that enter it, by name.
+        part: name of the computation. digest: identifies the embeddings, see `embedding_digest`.
+        ids: the token ids that are its inputs, by role. settings: the numbers that are its inputs, by name.
     """
     key = hashlib.sha256(json.dumps([FORMAT, part, digest, sorted(settings.items())]).encode())
     for role, tensor in sorted(ids.items()):
@@ -64,10 +64,10 @@ def cache_key(part: str, digest: str, ids: Mapping[str, Tensor], settings: Mappi
 
 
 def load_or_build(key: str, build: Callable[[], Entry], about: Mapping[str, str]) -> Entry:
-    """The entry of `key`: from disk where it is whole, otherwise built and written.
+    """The entry of `key`: read from disk if it is there and undamaged, otherwise built and written.
 
-    `about` is kept beside the tensors for people. A damaged entry, or one that cannot be written, gives one warning
-    line on this module's logger.
+    `about` is stored beside the tensors for human readers. A damaged entry, or one that cannot be written, gives one
+    warning line on this module's logger.
     """
     folder = onceedit_home() / "alignments" / key
     if folder.exists():

@@ -1,8 +1,9 @@
 """The calibrated transfer matrix: centred, one multiplier per model, sparse (algorithm.md §3.2, §3.3).
 
-Real embeddings all point much the same way, so the literal matrix says nothing. Taking the anchors' mean away before
-the cosine, leaving a row of cosines as it is (no L2 norm) and choosing the multiplier so that the median anchor keeps
-0.95 of its own mass makes the relative space sharp; a row's 32 largest entries are then nearly all of it.
+Real embeddings all point in similar directions, so the rows of the literal matrix are nearly uniform. Three changes
+make the relative space sharp: the anchors' mean is subtracted before the cosine, a row of cosines is not L2-normalised,
+and the multiplier is chosen so that the median anchor keeps 0.95 of its row's mass on itself. The 32 largest entries of
+a row then hold nearly all of its mass.
 
 V  vocabulary   A  anchors   D  embedding   K  kept entries of a row   B  rows of one block   S  anchors sampled
 E  input embeddings   C  cosines of centred embeddings   R  transfer matrix
@@ -35,9 +36,9 @@ def calibrate(E_AD: Tensor, own_mass: float = OWN_MASS, sample: int = _SAMPLE) -
     Args:
         E_AD: the anchors' input embeddings, not centred.
         own_mass: in (0, 1), over the whole row, before it is cut to its largest entries.
-        sample: anchors looked at, evenly spaced, so that the result is reproducible.
+        sample: number of anchors that are used, evenly spaced, so that the result is reproducible.
 
-    Raises `AlignmentError` where no multiplier does it: most anchors share their embedding with another.
+    Raises `AlignmentError` if no multiplier achieves this, because most anchors share their embedding with another.
     """
     return _multiplier(_directions(E_AD, E_AD.float().mean(dim=0)), own_mass, sample)
 
@@ -48,7 +49,7 @@ def _multiplier(anchors_AD: Tensor, own_mass: float, sample: int = _SAMPLE) -> f
     anchors = len(anchors_AD)
     picked_S = torch.linspace(0, anchors - 1, min(sample, anchors), device=anchors_AD.device).long()
     short_SA = anchors_AD[picked_S] @ anchors_AD.T
-    short_SA = short_SA.scatter_(1, picked_S[:, None], 1.0).sub_(1.0)  # how far each cosine is below the own one
+    short_SA = short_SA.scatter_(1, picked_S[:, None], 1.0).sub_(1.0)  # relative to the own cosine
     scaled_SA = torch.empty_like(short_SA)
 
     def median_own_mass(multiplier: float) -> float:
@@ -88,8 +89,8 @@ def build_sparse(
         keep: entries kept in each row; fewer where there are fewer anchors.
         own_mass: see `calibrate`.
         block: rows computed at once.
-        exact: float32 throughout, also where the hardware multiplies bfloat16 several times faster. Both ways keep
-            the same entries: see `NearestAnchors`.
+        exact: float32 throughout, even if the hardware multiplies bfloat16 several times faster. Both settings keep the
+            same entries: see `NearestAnchors`.
         device: where to compute; `fastest_device` by default.
         on_block: called with (rows done, rows) after each block.
 

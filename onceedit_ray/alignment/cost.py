@@ -1,6 +1,6 @@
-"""What bringing a target into the relative space costs: Appendix C (eq. 17-26) and Table 5.
+"""The cost of aligning a target with the plug-in: Appendix C (eq. 17-26) and Table 5.
 
-Counts floating-point operations of the literal matrix as the paper does; says nothing about any machine's time.
+Counts floating-point operations of the literal matrix as the paper does; it does not predict the time on a machine.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# The paper gives one constant to the square root (eq. 21) and the exponential (eq. 24), but its value is lost. With
-# 25 all three totals of Table 5 come out to 0.01 %; with 1 they are 0.4 % too low.
+# The paper gives one constant to the square root (eq. 21) and the exponential (eq. 24), but does not state its value.
+# With 25 all three totals of Table 5 come out to 0.01 %; with 1 they are 0.4 % too low.
 FUNCTION_FLOPS = 25
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What the cost of a model depends on; `parameters` counts everything, both embedding matrices included."""
+    """The sizes that determine a model's cost; `parameters` counts everything, both embedding matrices included."""
 
     vocabulary: int
     dim: int

@@ -1,8 +1,8 @@
-"""Pieces of work on all of a CPU's cores, one piece to a core.
+"""Runs pieces of work on all CPU cores, one piece on each core.
 
-torch would rather split every operation between the cores. Its threads then wait for each other hundreds of times in a
-block, spinning, and where other processes compete for the cores that costs more than the work: two to four times the
-time on a busy machine, and none on an idle one. Knows nothing about what a piece is.
+By default torch splits every operation between the cores. Its threads then wait for each other hundreds of times in a
+block, spinning. If other processes compete for the cores, this takes two to four times as long; on an idle machine it
+makes no difference. This module does not know what a piece is.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def in_parallel(work: Callable[[Piece], None], pieces: Sequence[Piece], workers:
     threads, started = torch.get_num_threads(), Barrier(workers + 1)
 
     def take_one_core() -> None:
-        torch.get_num_threads()  # or the thread would take the process's number over with its first operation
+        torch.get_num_threads()  # initialise: otherwise the first operation resets the number
         torch.set_num_threads(1)
         started.wait()
 
@@ -50,9 +50,9 @@ def in_parallel(work: Callable[[Piece], None], pieces: Sequence[Piece], workers:
             done = [pool.submit(unrecorded, piece) for piece in pieces]
             started.wait()
         except BaseException:
-            started.abort()  # workers that wait for the rest would wait for ever
+            started.abort()  # otherwise workers that wait at the barrier would wait for ever
             raise
-        torch.set_num_threads(threads)  # a worker's number became that of threads still to come
+        torch.set_num_threads(threads)  # restore: a worker's number has become the default of new threads
         try:
             for future in as_completed(done):
                 yield future.result()

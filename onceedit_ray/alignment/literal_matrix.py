@@ -1,7 +1,8 @@
 """The literal transfer matrix: eq. 15-16 as DEEPEN's released code computes them (algorithm.md §1, §2, §3.1).
 
-Cosines to the anchors' input embeddings, each row L2-normalised, softmax with a multiplier of 100. The matrix is
-never held whole: rows on demand, blocks in order, or the winner of each column. Knows nothing about tokens' text.
+Cosines to the anchors' input embeddings, each row L2-normalised, softmax with a multiplier of 100. The whole matrix is
+never held in memory: it gives rows on demand, blocks in order, or the winner of each column. This module does not know
+the text of tokens.
 
 V  vocabulary   A  anchors   D  embedding   N  rows asked for   B  rows of one block
 E  input embeddings   C  cosines   R  transfer matrix
@@ -18,18 +19,19 @@ from torch.nn.functional import normalize
 from onceedit_ray.errors import AlignmentError
 
 MULTIPLIER = 100.0
-# Entries of one block: large enough for the matrix product, small enough to stay near the caches (128 MiB).
+# Entries of one block: large enough for a fast matrix product, small enough for the caches (128 MiB).
 BLOCK_ENTRIES = 1 << 25
 KEPT_ROWS = 2048
 
 
 class LiteralMatrix:
-    """R_VA of one model, computed where it is looked at.
+    """R_VA of one model; the requested parts are computed on demand.
 
     Args:
         E_VD: input embeddings, any floating dtype, any device; computed in float32 there.
         anchor_ids_A: int64, rows of `E_VD` that are anchors, the columns of R.
-        multiplier: of the softmax; l2: whether a row of cosines is L2-normalised before it, as in DEEPEN's code.
+        multiplier: of the softmax; l2: whether a row of cosines is L2-normalised before the softmax, as in DEEPEN's
+            code.
     """
 
     def __init__(self, E_VD: Tensor, anchor_ids_A: Tensor, multiplier: float = MULTIPLIER, l2: bool = True) -> None:
@@ -46,7 +48,7 @@ class LiteralMatrix:
     def rows(self, row_ids_N: Tensor) -> Tensor:
         """R_NA, float32, on the embeddings' device; every row sums to 1.
 
-        The rows read last are kept: the strategies ask for the same tokens' rows again and again.
+        The rows read last are cached, since strategies often read the rows of the same tokens.
         """
         ids = row_ids_N.tolist()
         missing = [row for row in dict.fromkeys(ids) if row not in self._recent]
@@ -78,10 +80,8 @@ class LiteralMatrix:
         block: int | None = None,
         on_block: Callable[[int, int], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """`argmax_j R[j, a]` and its mass for every anchor: where the search of eq. 9 ends (algorithm.md §3.1).
-
-        Args:
-            row_ids_N: the rows that may win, in ascending order; every row by default.
+        """`argmax_j R[j, a]` and its mass for every anchor, the result of the search of eq. 9 (algorithm.md §3.1).
+        Args: row_ids_N: the rows that may win, in ascending order; every row by default.
             block: rows computed at once. on_block: called with (rows done, rows) after each block.
 
         Returns `(winner_A int64, winner_mass_A float32)` on the CPU; ties go to the lowest id.

@@ -1,6 +1,5 @@
-"""A transfer matrix of which each row keeps its few largest entries, and what fusion asks of it.
-
-Knows nothing about how the entries were computed.
+"""A transfer matrix of which each row keeps its few largest entries, with the operations that fusion needs. This module
+does not know how the entries were computed.
 
 V  vocabulary   A  anchors   K  kept entries of a row   T  tokens of a sparse distribution
 N  rows chosen   E  entries of those rows
@@ -49,7 +48,7 @@ class SparseRows:
         return r_A.scatter_add_(-1, columns.reshape(*batch, -1), (p_T.float()[..., None] * mass).reshape(*batch, -1))
 
     def column_winners(self, row_ids_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """`argmax_j R[j, a]` and its mass for every anchor: where the search of eq. 9 ends (algorithm.md §3.1).
+        """`argmax_j R[j, a]` and its mass for every anchor, the result of the search of eq. 9 (algorithm.md §3.1).
 
         Args:
             row_ids_N: the rows that may win, the anchors' own among them; every row by default.

@@ -1,7 +1,7 @@
 """A learnt map from one vocabulary to another, as EVA learns it (Xu et al. 2024, https://arxiv.org/abs/2404.09492).
 
-Both models' embeddings are brought into one space by linear maps that are learnt on the tokens the vocabularies share,
-and every token is then related to the tokens nearest to it there, its text playing no part:
+Linear maps, learnt on the tokens that both vocabularies share, bring both models' embeddings into one space. Every
+token is then mapped to the tokens nearest to it there; its text is not used:
 
     M_x, M_z = argmin Σ_{(i, j) shared} ‖x_i M_x - z_j M_z‖²        in closed form, the way VecMap does it (Artetxe et
                                                                     al. 2018): unit length, centred, unit length,
@@ -9,10 +9,10 @@ and every token is then related to the tokens nearest to it there, its text play
                                                                     sides weighed by √S, whitening taken back
     W_ij     = 2 cos(x_i M_x, z_j M_z) - max_i' cos(x_i' M_x, z_j M_z)                   CSLS with one neighbour
 
-Noise is cut off a row of W: the t = 10 largest entries are kept, of them those of 0.1 and more, and a row whose entries
-hardly differ (standard deviation at most 0.01, more than 5 of them) is dropped: its token is near everything.
-Where the models differ in width, the space has the smaller one, which VecMap does not provide for. Knows two embedding
-matrices and which of their rows belong together.
+Noise is removed from a row of W: the t = 10 largest entries are kept, of them those of 0.1 and more, and a row whose
+entries hardly differ (standard deviation at most 0.01, more than 5 of them) is dropped, because its token is near all
+tokens. If the models differ in width, the space has the smaller width; VecMap has no rule for this case. This module
+knows only two embedding matrices and which of their rows belong together.
 
 X, Z  embeddings   S, T  tokens of each side   A  shared tokens   D, E, R  widths   K  entries kept of a row
 """
@@ -72,7 +72,7 @@ def learn_token_map(
 
 
 def truncated(columns_SK: Tensor, score_SK: Tensor) -> TokenMap:
-    """The map after its three cuts: `columns_SK` and `score_SK` are the largest entries of each row already."""
+    """The map after the three cuts above: `columns_SK` and `score_SK` are the largest entries of each row already."""
     kept_SK = score_SK >= THRESHOLD
     count_S = kept_SK.sum(1).clamp(min=1)
     mean_S = (score_SK * kept_SK).sum(1) / count_S
@@ -109,7 +109,7 @@ def _whitening(E_AD: Tensor) -> tuple[Tensor, Tensor]:
 def _nearest(
     rows_ND: Tensor, columns_MD: Tensor, keep: int, on_block: Callable[[int, int], None] | None
 ) -> tuple[Tensor, Tensor]:
-    """The `keep` largest cosines of each row with the columns, and which these are, [N, K] each."""
+    """The `keep` largest cosines of each row with the columns, and the indices of those columns, [N, K] each."""
     keep = min(keep, len(columns_MD))
     workers = cores(columns_MD.device)
     block = min(block_rows(columns_MD.device, len(columns_MD), workers), len(rows_ND))

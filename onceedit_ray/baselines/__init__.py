@@ -1,8 +1,8 @@
-"""The methods OnceEdit is compared with: editors that change one target model each.
+"""The methods with which OnceEdit is compared: editors that each change one target model.
 
 A baseline is one file in `methods` and one registry entry: a class that takes its settings. It edits a transformers
-decoder in place and returns an `EditedModel`, which can be undone exactly, saved and loaded again. What it
-needs beside the edits (statistics of a corpus, a trained hyper-network) is made by `prepare` and cached on disk.
+decoder in place and returns an `EditedModel`, which can be undone exactly, saved and loaded again. `prepare` makes its
+other inputs (statistics of a corpus, a trained hyper-network) and caches them on disk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ S = TypeVar("S", bound="BaselineSettings")
 
 
 class BaselineSettings(BaseModel):
-    """What every method's settings share: unknown keys are errors."""
+    """Base class of every method's settings: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,11 +42,11 @@ def own_settings(settings: BaselineSettings, kind: type[S], name: str) -> S:
 
 @dataclass(frozen=True)
 class Material:
-    """What a method may learn from beside the edits.
+    """Data from which a method may learn, besides the edits.
 
     corpus: texts for statistics. training: edits of the dataset's training part, with rephrasings and locality probes,
-    disjoint from what is edited. unrelated: prompts that are about no edit.
-    cache: a folder for what is made once per model; digest: names the model's weights there.
+    disjoint from the edits to be made. unrelated: prompts that are about no edit. cache: a folder for results that are
+    made once per model; digest: identifies the model's weights there.
     """
 
     corpus: Sequence[str]
@@ -56,15 +56,15 @@ class Material:
     digest: str
 
     def draw_unrelated(self, count: int, seed: int) -> tuple[str, ...]:
-        """`count` of the unrelated prompts, or all of them where there are fewer; the same for the same seed."""
+        """`count` of the unrelated prompts, or all if there are fewer; the same for the same seed."""
         return tuple(random.Random(seed).sample(list(self.unrelated), min(count, len(self.unrelated))))
 
 
 class Baseline(Protocol):
     """A method with its settings.
 
-    paper: its reference, with a URL. Settings: its typed settings. presets: settings by the `config.model_type` of the
-    model they were published for; "default" for all others. `preset` chooses among them.
+    paper: its reference, with a URL. Settings: its typed settings. presets: published settings by `config.model_type`
+        of their model; "default" for all others. `preset` chooses among them.
     """
 
     paper: ClassVar[str]
@@ -75,12 +75,12 @@ class Baseline(Protocol):
         """Hold the settings; no work is done."""
 
     def check(self, model: PreTrainedModel) -> None:
-        """Raise `ModelError` where the model's shape cannot be edited this way, before any work."""
+        """Raise `ModelError`, before any work, if the method cannot edit a model of this structure."""
 
     def prepare(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, material: Material, progress: Progress
     ) -> None:
-        """Make, or read from the cache, what the method needs besides the edits. The model is left as it was."""
+        """Make, or read from the cache, the method's inputs besides the edits. The model is unchanged."""
 
     def edit(
         self,
@@ -106,14 +106,14 @@ WIDTHS: Mapping[str, int] = {
     "mistral": 4096,
     "qwen2": 3584,
 }
-"""How wide the model is that a family's presets are for: Gemma 3 270M, GPT-2 XL, and models of 6 to 8 billion."""
+"""The width of the model of a family's presets: Gemma 3 270M, GPT-2 XL, and models of 6 to 8 billion parameters."""
 
 
 def preset(name: str, model: PreTrainedModel) -> BaselineSettings:
-    """The settings of a method that were published for a model like this one, or the method's default ones.
+    """The settings of a method that were published for a similar model, or the method's default settings.
 
-    A family's name says little: SmolLM2-135M is a Llama too, and what was published for Llama-2-7B does not fit it.
-    Published settings are taken where the family is theirs, and the model at most twice, at least half as wide.
+    The family alone is not enough: SmolLM2-135M is a Llama too, but the settings for Llama-2-7B do not fit it.
+    Published settings are used if the family is the same and the model is at least half and at most twice as wide.
     """
     method: Baseline = BASELINES.get(name)  # type: ignore[assignment]
     family = model.config.model_type

@@ -1,7 +1,7 @@
-"""What flows through modules of a model: read it, or add to it at one position of each row.
+"""Reads the inputs and outputs of a model's modules, or adds to them at one position of each row.
 
-A module may give its first result alone or in a tuple, and flatten rows and positions into one (OPT); both are taken
-as they are. It knows nothing of edits.
+A module may return its first result alone or in a tuple, and may flatten rows and positions into one dimension (OPT);
+all forms are supported. This module does not know edits.
 
 Shapes: B rows, T positions, I inputs of a module, D its outputs.
 """
@@ -18,7 +18,19 @@ from transformers import PreTrainedModel
 
 
 class _AllRead(Exception):
-    """Thrown out of a forward pass that has come far enough."""
+    """Raised to stop a forward pass when all activations have been read."""
+
+
+def whole_mask(model: PreTrainedModel, ids_BT: Tensor) -> Tensor:
+    """A mask that hides no position, for a model without weights too.
+
+    transformers reads the values of a mask by position, which a model on the meta device has not; one by pair of
+    positions, float [B, 1, T, T], it passes on as it is.
+    """
+    if model.device.type != "meta":
+        return torch.ones_like(ids_BT)
+    B, T = ids_BT.shape
+    return torch.zeros(B, 1, T, T, dtype=model.dtype, device=model.device)
 
 
 @torch.no_grad()
@@ -47,9 +59,9 @@ def module_outputs(
 
 @contextlib.contextmanager
 def shifted(module: nn.Module, index_B: Tensor, shift_BD: Tensor) -> Iterator[None]:
-    """Inside the block, row b of the module's output has `shift_BD[b]` added at position `index_B[b]`.
+    """Inside the block, `shift_BD[b]` is added to row b of the module's output at position `index_B[b]`.
 
-    Gradients flow into `shift_BD`. Outputs read inside this block are those with the shift.
+    Gradients flow into `shift_BD`. Outputs read inside this block include the shift.
     """
 
     def add(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> Any:

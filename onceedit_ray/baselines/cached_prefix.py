@@ -1,9 +1,9 @@
-"""The ends of a batch's rows, to be run again and again while their beginnings stay as they are.
+"""Runs the ends of a batch's rows repeatedly while their beginnings are cached.
 
-An optimised vector that enters a model at one token changes nothing before it. Each row is therefore cut there: its
-head is run once into a key-value cache, its tail as often as needed. Heads are filled up at their front, so that all
-tails begin in one column. A network with other state than keys and values (recurrent or linear-attention layers)
-changes that state in place, so nothing of it can be kept: there the whole rows are run every time.
+An optimised vector that is added at one token changes nothing before it. Each row is therefore cut there: its head is
+run once into a key-value cache, and its tail as often as needed. Heads are padded on the left, so that all tails begin
+in the same column. A network with other state than keys and values (recurrent or linear-attention layers) changes that
+state in place, so it cannot be cached: for such a network the whole rows are run every time.
 
 Shapes: B rows, H columns of heads, T columns of tails, N positions at which a label is predicted, V vocabulary.
 """
@@ -24,7 +24,7 @@ from onceedit_ray.baselines.teacher_forcing import OUTSIDE, AnswerBatch, answer_
 
 
 class CachedPrefix:
-    """Rows cut at one token each. Their labels lie behind the cut; the token at the cut is column 0 of its tail.
+    """Rows cut at one token each. All labels come after the cut; the token at the cut is column 0 of its tail.
 
     Args:
         batch: the rows. starts: the column of each row at which it is cut.
@@ -55,7 +55,7 @@ class CachedPrefix:
         labels_BC = batch.labels_BT.gather(1, from_BC).masked_fill(~inside_BC, OUTSIDE)
         self._predicting_N = (labels_BC[:, heads + 1 :] != OUTSIDE).any(0).nonzero().flatten()
         self._labels_BN = labels_BC[:, heads + 1 :][:, self._predicting_N]
-        end = heads + int(self._predicting_N[-1]) + 1  # the last label itself need not be read
+        end = heads + int(self._predicting_N[-1]) + 1  # the last label is predicted but not fed
         self._ids_BC = batch.ids_BT.gather(1, from_BC)[:, :end]
         self._mask_BC = (batch.attention_mask_BT.gather(1, from_BC) * inside_BC)[:, :end]
         self._positions_BC = from_BC[:, :end]
@@ -64,7 +64,7 @@ class CachedPrefix:
             self._run_heads()
 
     def loss(self) -> Tensor:
-        """-log P(label | what is before it), the mean over all labels; a float32 scalar, see `answer_loss`."""
+        """-log P(label | tokens before it), the mean over all labels; a float32 scalar, see `answer_loss`."""
         if not self._kept:
             return answer_loss(self._model, self._batch)
         logits_BNV = self._model(
@@ -89,7 +89,7 @@ class CachedPrefix:
         )
 
     def _fresh_cache(self) -> DynamicCache:
-        """The heads' cache; growing it leaves the kept one alone, for a layer's tensors are replaced, not changed."""
+        """A copy of the heads' cache; extending it leaves the original unchanged, since tensors are replaced."""
         fresh = copy.copy(self._cache)
         fresh.layers = [copy.copy(layer) for layer in self._cache.layers]
         return fresh

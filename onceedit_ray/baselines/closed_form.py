@@ -1,7 +1,8 @@
-"""The closed forms of ROME and MEMIT: the change of a projection W that gives keys new values and other keys the least.
+"""The closed forms of ROME and MEMIT: the change of a projection W that gives keys new values and changes the values of
+other keys least.
 
-Both weigh a change by C = E[k kᵀ], see `editing.second_moment`. Systems are solved in float64, for the statistics of
-real layers span many orders of magnitude; where a device has no float64, on the CPU.
+Both weigh a change by C = E[k kᵀ], see `baselines.second_moment`. Systems are solved in float64, since the statistics
+of real layers span many orders of magnitude; if a device has no float64, on the CPU.
 
 Shapes: F inputs of the projection, D outputs, N keys.
 """
@@ -15,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from onceedit_ray.baselines.mlps import Mlp
 
 RIDGE = 1e-6
-"""Added to C's diagonal, as a share of its mean: directions that a corpus never showed stay solvable."""
+"""Added to C's diagonal, as a share of its mean: keeps C invertible in directions that do not occur in the corpus."""
 
 
 def factor(C_FF: Tensor, device: torch.device) -> Tensor:
@@ -24,7 +25,7 @@ def factor(C_FF: Tensor, device: torch.device) -> Tensor:
 
 
 def rank_one(factor_FF: Tensor, k_F: Tensor, delta_D: Tensor) -> Tensor:
-    """δ (C⁻¹ k)ᵀ / ((C⁻¹ k)ᵀ k): adds δ to what W makes of k, and nothing to any key orthogonal to C⁻¹ k.
+    """δ (C⁻¹ k)ᵀ / ((C⁻¹ k)ᵀ k): adds δ to W k, and nothing to the value of a key orthogonal to C⁻¹ k.
 
     Meng et al. 2022, eq. 2, with δ = v* - W k*. factor: of C. [D, F] float64.
     """
@@ -34,7 +35,7 @@ def rank_one(factor_FF: Tensor, k_F: Tensor, delta_D: Tensor) -> Tensor:
 
 
 def least_squares(C_FF: Tensor, weight: float, K_FN: Tensor, R_DN: Tensor) -> Tensor:
-    """Δ = R Kᵀ (λ C + K Kᵀ)⁻¹: brings W K closer to W K + R, ordinary keys weighing λ.
+    """Δ = R Kᵀ (λ C + K Kᵀ)⁻¹: moves W K towards W K + R, with weight λ for ordinary keys.
 
     Meng et al. 2023, eq. 14; it solves Δ (λ C + K Kᵀ) = R Kᵀ. weight: λ. [D, F] float64.
     """

@@ -1,4 +1,4 @@
-"""Texts to put before an edit's prompt, so that what is found there holds in any context.
+"""Texts to put before an edit's prompt, so that keys and values are valid in any context.
 
 ROME and MEMIT read keys and optimise values after x_j, short texts that the model itself writes (Meng et al. 2022,
 §3.1). They are sampled from the model with a seeded generator: the same model, seed and device give the same texts.
@@ -43,7 +43,7 @@ def context_prefixes(
 
 @torch.no_grad()
 def _written(model: PreTrainedModel, codec: Codec, ids_BT: Tensor, tokens: int, generator: torch.Generator) -> Tensor:
-    """`ids_BT` with `tokens` more tokens, sampled from the whole distribution but the tokens that show no text."""
+    """`ids_BT` with `tokens` more tokens, sampled from the whole distribution without tokens that represent no text."""
     textless_V: Tensor | None = None
     for _ in range(tokens):
         out = model(input_ids=ids_BT.to(model.device), logits_to_keep=1, use_cache=False)

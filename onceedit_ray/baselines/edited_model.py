@@ -1,7 +1,7 @@
-"""A model that an editor has changed, and the way back.
+"""A model that an editor has changed, and can be restored.
 
-Two kinds of change: parameters that were given new values, and modules that were put around others. Both are kept
-apart from the original, so a change can be undone to the bit, saved by itself and put on again.
+There are two kinds of change: parameters with new values, and modules that wrap others. Both are kept apart from the
+original, so a change can be undone bit for bit, saved by itself and applied again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ _MANIFEST = "edit.json"
 
 
 class Question:
-    """What modules inside an edited model may know of the request: `prompt_tokens`, or None between requests.
-
-    A codebook, for one, looks at the prompt's last position and leaves the answer's positions alone.
+    """What modules inside an edited model know about the request: `prompt_tokens`, or None between requests. A
+    codebook, for example, uses the prompt's last position and does not change the positions of the answer.
     """
 
     def __init__(self) -> None:
@@ -39,7 +38,7 @@ class EditedModel:
 
     Args:
         model: the model; it is changed in place and `undo` changes it back.
-        editor: the name of the editor. settings: what it was run with, JSON-able.
+        editor: the name of the editor. settings: its settings, JSON-serialisable.
     """
 
     def __init__(self, model: PreTrainedModel, editor: str, settings: dict[str, Any]) -> None:
@@ -52,14 +51,14 @@ class EditedModel:
 
     @torch.no_grad()
     def set_parameter(self, name: str, value: Tensor) -> None:
-        """Give the parameter `name` new values; the first call for a name keeps the original ones."""
+        """Give the parameter `name` new values; the first call for a name stores the original ones."""
         parameter = self.model.get_parameter(name)
         if name not in self._originals:
             self._originals[name] = parameter.detach().clone()
         parameter.copy_(value)
 
     def keep_parameter(self, name: str) -> nn.Parameter:
-        """The parameter `name`, after its values were kept: an optimiser may now change it in place."""
+        """Store the values of the parameter `name` and return it: an optimiser may now change it in place."""
         parameter = self.model.get_parameter(name)
         self._originals.setdefault(name, parameter.detach().clone())
         return parameter
@@ -69,7 +68,7 @@ class EditedModel:
         return self._originals.get(name, self.model.get_parameter(name).detach())
 
     def wrap(self, path: str, module: nn.Module) -> None:
-        """Put `module` in the place of the submodule at `path`; a place can be taken once."""
+        """Replace the submodule at `path` by `module`; each path can be replaced once."""
         if path in self._wrapped:
             raise ModelError(f"{path} has been wrapped already; undo the edit first")
         self._wrapped[path] = self.model.get_submodule(path)
@@ -87,7 +86,7 @@ class EditedModel:
 
     @contextlib.contextmanager
     def whole_or_undone(self) -> Iterator[EditedModel]:
-        """The block makes the edit; one that fails, or is interrupted, leaves the model as it was before."""
+        """The block makes the edit; if it fails or is interrupted, the model is restored."""
         try:
             yield self
         except BaseException:
@@ -96,7 +95,7 @@ class EditedModel:
 
     @contextlib.contextmanager
     def asked(self, prompt_tokens: int) -> Iterator[None]:
-        """While the block runs, modules inside know where the prompt ends."""
+        """While the block runs, the modules inside know the length of the prompt."""
         self.question.prompt_tokens = prompt_tokens
         try:
             yield
@@ -104,7 +103,7 @@ class EditedModel:
             self.question.prompt_tokens = None
 
     def save(self, folder: Path) -> None:
-        """Write the changes alone: changed parameters, states of the modules put in, and what made them."""
+        """Write the changes only: changed parameters, states of added modules, and the editor with its settings."""
         folder.mkdir(parents=True, exist_ok=True)
         parameters = {name: self.model.get_parameter(name).detach().cpu().contiguous() for name in self._originals}
         modules = {
@@ -119,9 +118,9 @@ class EditedModel:
 
     @classmethod
     def restored(cls, model: PreTrainedModel, folder: Path, editor: str) -> EditedModel:
-        """The unedited `model` with the parameters that `save` wrote into `folder` put on again.
+        """The unedited `model` with the parameters that `save` wrote into `folder`.
 
-        Raises `ModelError` where another editor made the edit, or it was made on a model of another shape.
+        Raises `ModelError` if another editor made the edit, or if it was made on a model of another shape.
         """
         edited = cls(model, editor, read_edit(folder, editor)["settings"])
         try:
@@ -144,7 +143,7 @@ class EditedModel:
 def read_edit(folder: Path, editor: str) -> dict[str, Any]:
     """The manifest of an edit that `editor` made: `editor`, `settings`, `wrapped`.
 
-    Raises `ModelError` where there is none, or another editor made it.
+    Raises `ModelError` if there is none, or if another editor made it.
     """
     try:
         manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
@@ -156,7 +155,7 @@ def read_edit(folder: Path, editor: str) -> dict[str, Any]:
 
 
 def saved_modules(folder: Path) -> dict[str, dict[str, Tensor]]:
-    """The states of the modules that a saved edit puts in, by the path they go to."""
+    """The states of the modules that a saved edit adds, by their path."""
     states: dict[str, dict[str, Tensor]] = {}
     for key, value in load_file(folder / _MODULES).items():
         path, name = key.split(":", 1)

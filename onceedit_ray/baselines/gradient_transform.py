@@ -13,10 +13,10 @@ U, V, b are shared by all weights of one shape; s, o (at first 1 and 0) and the 
 zero at first, so g is the identity and the edit is the plain fine-tuning step. One departure from the published code:
 there g's output is used as it is, normalised; here what g adds is scaled back, so that the step before any training is
 the gradient itself and not its normalised image. α = rate / (rms_u rms_δ): `rate` is then how far one token moves one
-entry of W, in the published unit, on every model. What is learnt is its logarithm, not α itself: a layer whose α came
-to zero or below would learn nothing any more.
+entry of W, in the published unit, on every model. The logarithm of the rate is learnt, not α itself, since a layer
+would stop learning if α reached zero or less.
 
-Knows nothing about edits, losses or how the network is trained.
+This module does not know edits, losses or how the network is trained.
 
 Shape legend: N tokens, I and O a layer's input and output width, Z = I + O, R rank, L weights of one shape.
 """
@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-# A width that hardly varied in the statistics must not turn a small deviation into a huge input.
+# Prevents that an entry with nearly no variance in the statistics turns a small deviation into a huge input.
 _LEAST_SPREAD = 1e-3
 
 
@@ -54,7 +54,7 @@ class LinearMap:
         return (rows, columns) if isinstance(self.module, Conv1D) else (columns, rows)
 
     def as_stored(self, W_OI: Tensor) -> Tensor:
-        """A matrix of the map in the weight's own layout: Conv1D keeps its transpose."""
+        """A matrix of the map in the weight's own layout: Conv1D stores the transpose."""
         return W_OI.T if isinstance(self.module, Conv1D) else W_OI
 
 
@@ -72,7 +72,7 @@ class GradientFactors:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """While the block runs, no parameter of `model` asks for a gradient and dropout is off."""
+    """While the block runs, no parameter of `model` requires a gradient and dropout is off."""
     asked = [parameter for parameter in model.parameters() if parameter.requires_grad]
     trained = [module for module in model.modules() if module.training]
     model.requires_grad_(False)
@@ -109,7 +109,7 @@ def gradient_factors(model: nn.Module, maps: Sequence[LinearMap], loss: Callable
 
 def _recorder(inputs: list[Tensor], outputs: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     def record(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        # With every parameter frozen there is no graph yet: adding a zero that asks for a gradient starts one.
+        # With every parameter frozen there is no graph yet: adding a zero that requires a gradient starts one.
         traced = output + output.new_zeros((), requires_grad=True)
         inputs.append(arguments[0].detach())
         outputs.append(traced)
@@ -119,7 +119,7 @@ def _recorder(inputs: list[Tensor], outputs: list[Tensor]) -> Callable[[nn.Modul
 
 
 def _without_still_tokens(calls: Sequence[tuple[Tensor, Tensor]]) -> GradientFactors:
-    """Padding, and tokens that the loss does not depend on: g would make something of their zero gradient."""
+    """Removes padding and tokens without a gradient, since g could turn their zero gradient into an update."""
     u_NI = torch.cat([u.flatten(0, -2) for u, _ in calls]).float()
     delta_NO = torch.cat([delta.flatten(0, -2) for _, delta in calls]).float()
     moved_N = (delta_NO != 0).any(-1)
@@ -129,7 +129,7 @@ def _without_still_tokens(calls: Sequence[tuple[Tensor, Tensor]]) -> GradientFac
 class EditorNetwork(nn.Module):
     """g of eq. 3 for `weights` weights of one shape; Z is the width of [u; δ], `rank` is cut to Z.
 
-    V's entries are standard normal, drawn from `generator`; everything that would move the output is zero.
+    V's entries are standard normal, drawn from `generator`; all other parameters are zero, so that the output is zero.
     """
 
     def __init__(self, width: int, rank: int, weights: int, generator: torch.Generator) -> None:
@@ -147,7 +147,7 @@ class EditorNetwork(nn.Module):
 
     def forward(self, z_NZ: Tensor, weight: int) -> Tensor:
         """g(z) - z for the weight numbered `weight` among those of its shape, [N, Z]."""
-        # σ is a clamp: its slope at 0 is 1, where that of `relu` is 0 and U could never leave zero.
+        # σ is a clamp: its slope at 0 is 1, while that of `relu` is 0, so that U would stay zero.
         low_NZ = z_NZ @ self.V1_RZ.T @ self.U1_ZR.T + self.b_Z
         first_NZ = (self.s1_LZ[weight] * low_NZ + self.o1_LZ[weight]).clamp(min=0)
         low_NZ = (z_NZ + first_NZ) @ self.V2_RZ.T @ self.U2_ZR.T
@@ -164,7 +164,7 @@ class Spread:
         self._squares = torch.zeros(width, dtype=torch.float64)
 
     def add(self, rows: Tensor) -> None:
-        """Take in `rows`, [N, width]."""
+        """Add `rows`, [N, width]."""
         rows = rows.detach().double().cpu()
         self._count += len(rows)
         self._sum += rows.sum(0)
@@ -175,7 +175,7 @@ class Spread:
         return (self._sum / self._count).float()
 
     def deviation(self) -> Tensor:
-        """[width] float32, no entry far below the vectors' own size."""
+        """[width] float32, with a lower bound relative to the vectors' size."""
         variance = self._squares / self._count - (self._sum / self._count).square()
         return variance.clamp(min=(_LEAST_SPREAD * self.size()) ** 2).sqrt().float()
 
@@ -185,11 +185,11 @@ class Spread:
 
 
 class GradientTransform(nn.Module):
-    """The hyper-network for a set of weights: `maps` and, by their numbers, everything that is learnt.
+    """The hyper-network for a set of weights: `maps`, and the learnt parameters by map number.
 
     Args:
         maps: the layers that are edited; a shape's network is shared by all maps of that shape.
-        rank: R. rate: what every weight's rate is at first. seed: of the random numbers at the start.
+        rank: R. rate: the initial rate of every weight. seed: of the initial random numbers.
     """
 
     def __init__(self, maps: Sequence[LinearMap], rank: int, rate: float, seed: int) -> None:
@@ -234,7 +234,7 @@ class GradientTransform(nn.Module):
         return GradientFactors(u_NI, delta_NO)
 
     def change(self, number: int, factors: GradientFactors) -> Tensor:
-        """-α Σ_n δ̃_n ũ_nᵀ, what is added to the weight `number`, float32 in the weight's own layout."""
+        """-α Σ_n δ̃_n ũ_nᵀ, the change of the weight `number`, float32 in the weight's own layout."""
         pseudo_OI = self(number, factors).gradient_OI()
         return self.maps[number].as_stored(-self.step_size(number) * pseudo_OI)
 

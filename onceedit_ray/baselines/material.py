@@ -1,7 +1,7 @@
-"""What a baseline may learn from beside the edits, read from files; and making what it needs ahead of a run.
+"""Reads the data from which a baseline may learn besides the edits, and prepares a baseline ahead of a run.
 
-Statistics and hyper-networks are kept under `ONCEEDIT_HOME`/baselines, by model, data and settings, so what
-`prepare_baseline` made is found by every later run that is given the same files. Knows no method by name.
+Statistics and hyper-networks are kept under `ONCEEDIT_HOME`/baselines, by model, data and settings, so later runs with
+the same files find the results of `prepare_baseline`. This module knows no method by name.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def read_material(
     """The material for one model.
 
     Args:
-        corpus: files of texts for statistics. training: a dataset's training part; edited: the file that the edits to
-            be made come from, whose prompts are left out of the training part, all of them, so that what is trained
-            does not hang on which were drawn. unrelated: files of prompts that are about no edit.
+        corpus: files of texts for statistics. training: a dataset's training part; edited: the file of the edits to be
+            made; all its prompts are left out of the training part, so that training does not depend on which edits
+            were drawn. unrelated: files of prompts that are about no edit.
 
     Raises `DataError` for a file that cannot be read.
     """
@@ -57,10 +57,10 @@ def prepare_baseline(
     edited: Path | None = None,
     threads: int = 0,
 ) -> None:
-    """Make what the baseline `name` needs for the model `reference`, with its preset, or go on where that stopped.
+    """Prepare the baseline `name` for the model `reference`, with its preset; resumes an interrupted preparation.
 
-    Raises `ConfigError` for an unknown baseline, `ModelError` for a model it cannot edit, `DataError` for material that
-    is missing; the files are as `read_material` takes them.
+    Raises `ConfigError` for an unknown baseline, `ModelError` for a model that it cannot edit, `DataError` for missing
+    material; the files are those of `read_material`.
     """
     BASELINES.get(name)
     folder = resolve(reference, progress)

@@ -4,14 +4,14 @@
     L_edit = -log p(y_e | x'_e; W̃)                  x'_e the prompt of an edit that was just made, or a rephrasing
     L_loc  = KL(p(. | x_loc; W) || p(. | x_loc; W̃))  at the answer's tokens of a prompt that is about something else
 
-A step draws edits, makes them together as an editor will, and lets Adam change the hyper-network alone. What a
-step draws hangs on the seed and its number only, and a checkpoint holds weights and Adam's state, so a training that
-was interrupted goes on exactly where it was. The files are safetensors, written aside and put in place by a rename.
+A step draws edits, makes them together as the editor does, and updates only the hyper-network by Adam. The draws of a
+step depend only on the seed and the step number, and a checkpoint holds weights and Adam's state, so an interrupted
+training resumes exactly. The files are safetensors, written atomically.
 
-What is edited in. The paper takes ZsRE's alternative answers. EasyEdit's training part, which OnceEdit's authors used,
-has the true ones, as has ours: a model that half knows them gives small gradients, and false answers are what it will
-be asked for. So a share of the edits (`swapped_answers`) takes the answer of another record, of a few the one whose
-prompt begins most alike, so that its kind is mostly right.
+New answers: the paper takes ZsRE's alternative answers. EasyEdit's training part, which OnceEdit's authors used, has
+the true answers, as has ours. A model that partly knows them gives small gradients, while later edits are false
+answers. So a share of the edits (`swapped_answers`) takes the answer of another record: among a few candidates the one
+whose prompt has the most similar beginning, so that the answer is mostly of the right kind.
 
 Shapes: B edits or prompts, N answer positions, V vocabulary.
 """
@@ -59,12 +59,12 @@ PromptAnswer = tuple[str, str]
 class TrainingSettings(BaselineSettings):
     """How the hyper-network is trained.
 
-    steps: of Adam. edits_per_step: edits made together in one step; the nearer to the number that will be made at
-    once, the better. probes_per_step: how many of them are asked for afterwards, each beside one locality prompt.
+    steps: of Adam. edits_per_step: edits made together in one step; best near the number that the editor will make at
+        once. probes_per_step: how many of them are evaluated afterwards, each with one locality prompt.
     learning_rate: of the networks. rate_learning_rate: of the logarithms of the rates. edit_weight: c_edit.
     locality_weight: c_loc. gradient_clip: largest norm of a step's gradient. statistics_edits: training edits whose
-    gradients are looked at for the normalisation, before the first step. swapped_answers: share of edits that take
-    another record's answer. checkpoint_every: steps from one checkpoint to the next.
+    gradients give the normalisation, before the first step. swapped_answers: share of edits that take another record's
+    answer. checkpoint_every: steps from one checkpoint to the next.
     """
 
     steps: int = Field(default=300, ge=0)
@@ -82,7 +82,7 @@ class TrainingSettings(BaselineSettings):
 
 @dataclass(frozen=True)
 class Draw:
-    """What one step works on: pairs to make, pairs to be true afterwards, pairs to be left alone."""
+    """The data of one step: pairs to edit, pairs that must hold afterwards, pairs that must not change."""
 
     made: list[PromptAnswer]
     asked: list[PromptAnswer]
@@ -90,8 +90,8 @@ class Draw:
 
 
 def network_folder(settings: TrainingSettings, material: Material) -> Path:
-    """Where the hyper-network of this model, these settings and this training set is kept."""
-    # Unrelated prompts count only where a draw may come to them: see `Training._untouched`.
+    """The folder of the hyper-network for this model, these settings and this training set."""
+    # Unrelated prompts are part of the name only if they may be drawn: see `Training._untouched`.
     unrelated = [] if all(edit.locality for edit in material.training) else list(material.unrelated)
     what = [
         FORMAT,
@@ -111,9 +111,9 @@ def train(
     settings: TrainingSettings,
     progress: Progress,
 ) -> None:
-    """Bring `transform`, new as it is, to the end of its training: from the cache, or from where a training stopped.
+    """Train a new `transform`, or load it from the cache; resumes an interrupted training.
 
-    Raises `DataError` where there is nothing to train on; the line says what to give.
+    Raises `DataError` if there is no training data; the message says what to give.
     """
     folder = network_folder(settings, material)
     stored = _read(folder / _NETWORK, transform.log_rates.device, progress)
@@ -130,7 +130,7 @@ def train(
 
 
 def check_material(material: Material) -> None:
-    """Raise `DataError` where MEND cannot be trained on `material`."""
+    """Raise `DataError` if MEND cannot be trained on `material`."""
     if not material.training:
         raise DataError(
             "mend trains a hyper-network and was given no training edits; give the dataset's training part: "
@@ -171,7 +171,7 @@ class Training:
         )
 
     def resume(self, progress: Progress) -> None:
-        """Go back to the checkpoint; without one, take the gradients' statistics, which the first step needs."""
+        """Load the checkpoint; without one, compute the gradients' statistics, which the first step needs."""
         stored = _read(self._checkpoint, self._transform.log_rates.device, progress)
         if stored is not None:
             self._restore(*stored)
@@ -184,7 +184,7 @@ class Training:
         self._transform.normalise_by(pair_factors(self._transform, self._model, self._tokenizer, pairs))
 
     def run(self, progress: Progress) -> None:
-        """The steps that are left; a line and a checkpoint every `checkpoint_every` steps."""
+        """Run the remaining steps, with a line and a checkpoint every `checkpoint_every` steps."""
         every, start, first = self._settings.checkpoint_every, time.monotonic(), self.step
         losses: list[tuple[float, float]] = []
         with frozen(self._model):
@@ -229,7 +229,7 @@ class Training:
         return pair_losses(*answer_logits(edited, asked)).mean(), divergence
 
     def draw(self, step: int) -> Draw:
-        """What the step numbered `step` works on, the same whenever it is asked for."""
+        """The data of the step numbered `step`; always the same for the same step."""
         rng = random.Random(f"{self._settings.seed} step {step}")
         training = self._material.training
         edits = rng.sample(training, min(self._settings.edits_per_step, len(training)))
@@ -277,10 +277,9 @@ def pair_factors(
     tokenizer: PreTrainedTokenizerBase,
     pairs: Sequence[PromptAnswer],
 ) -> Iterator[list[GradientFactors]]:
-    """The fine-tuning gradients of `pairs`, a few pairs at a time: for each few, the factors of every edited weight.
-
-    The loss of a pair is the mean over its answer's tokens; those of several pairs are added, so that a pair's
-    gradient does not hang on which others are made with it.
+    """The fine-tuning gradients of `pairs`, in batches of a few pairs: for each batch, the factors of every edited
+    weight. The loss of a pair is the mean over its answer's tokens; the losses of several pairs are added, so that a
+    pair's gradient does not depend on the other pairs of its batch.
     """
     for first in range(0, len(pairs), _TOGETHER):
         batch = answer_batch(tokenizer, pairs[first : first + _TOGETHER], model.device)
@@ -311,7 +310,7 @@ def pair_losses(logits_BNV: Tensor, labels_BN: Tensor) -> Tensor:
 
 
 def _likeness(edit: Edit) -> Callable[[Edit], int]:
-    """How many words at its beginning another edit's prompt shares with that of `edit`."""
+    """A function that counts the first words that another edit's prompt shares with that of `edit`."""
     words = edit.prompt.split()
 
     def shared(other: Edit) -> int:
@@ -322,13 +321,13 @@ def _likeness(edit: Edit) -> Callable[[Edit], int]:
 
 
 def _half_sentences(texts: Sequence[str]) -> list[PromptAnswer]:
-    """Each text as what stands before its last word, and that word."""
+    """Each text split into the part before its last word, and that word."""
     split = (text.strip().rpartition(" ") for text in texts)
     return [(head, word) for head, _, word in split if head]
 
 
 def _read(file: Path, device: torch.device, progress: Progress) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-    """Tensors and metadata of a file, or None where it is not there or not whole."""
+    """Tensors and metadata of a file, or None if it is missing or damaged."""
     if not file.is_file():
         return None
     try:

@@ -1,8 +1,9 @@
-"""Where a decoder keeps its facts: the MLP of each layer, found from the module tree.
+"""Finds the MLP of each decoder layer, which stores its facts, from the module tree.
 
-Locate-then-edit methods change the projection that brings an MLP's activation back to the model's width. Its place is
-found by shape, not by a list of model names: the layers are the longest list of alike modules, the MLP is the child of
-a layer that holds no attention, and the projection is its linear map from the inner width to the model's width.
+Locate-then-edit methods change the projection from an MLP's activation back to the model's width. It is found by
+structure, not by a list of model names: the layers are the longest list of modules of the same class, the MLP is the
+child of a layer that holds no attention, and the projection is its linear map from the inner width to the model's
+width.
 
 Shapes: D model width, F inner width of the MLP.
 """
@@ -47,7 +48,8 @@ class Mlp:
 def find_mlps(model: PreTrainedModel) -> list[Mlp]:
     """The MLPs of a decoder, layer after layer.
 
-    Raises `ModelError` naming what was looked for, where the model has no such shape (a mixture of experts, say).
+    Raises `ModelError`, which names the missing part, for a model of another structure (for example a mixture of
+    experts).
     """
     layers_path, layers = _layers(model)
     width = layer_width(model)
@@ -57,8 +59,8 @@ def find_mlps(model: PreTrainedModel) -> list[Mlp]:
 def layer_at(layers: int, depth: float, rounded: bool = True) -> int:
     """The layer at a share of the depth in [0, 1), counted from 0: 5/32 is layer 5 of 32 and layer 5 of 30.
 
-    rounded: to the nearest layer, as where weights are changed; otherwise down, as where a side module stands. One
-    rule for both would move committed numbers, see docs/compare-methods.md.
+    rounded: to the nearest layer, for methods that change weights; otherwise down, for methods with a side module. One
+        rule for both would change committed results, see docs/compare-methods.md.
     """
     share = depth * layers
     return min(round(share) if rounded else int(share), layers - 1)

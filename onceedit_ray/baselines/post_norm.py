@@ -1,8 +1,8 @@
 """How an MLP's output enters the residual stream: as it is, scaled (Granite, MiniCPM, Falcon-H1), or through a norm.
 
-MEMIT spreads a change of the residual stream over MLPs. Where a norm of its own (Gemma 2 and 3, OLMo 2) or a factor
-stands between, what the MLP itself must give for a wanted change is another vector. The norm is found from the modules
-that run, the factor from what the layer makes of a small change; neither from names.
+MEMIT distributes a change of the residual stream over MLPs. If there is a norm (Gemma 2 and 3, OLMo 2) or a factor
+between, the MLP's own output must change by another vector. The norm is found from the modules that run, the factor
+from the layer's response to a small change; neither from names.
 
 Shapes: N keys, D model width, T positions.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from onceedit_ray.baselines.activations import module_outputs
+from onceedit_ray.baselines.activations import module_outputs, whole_mask
 from onceedit_ray.baselines.mlps import Mlp
 from onceedit_ray.errors import ModelError
 
@@ -28,7 +28,7 @@ _ONE = 0.01
 
 @torch.no_grad()
 def norm_after(model: PreTrainedModel, mlp: Mlp) -> nn.Module | None:
-    """The module of the layer that is given the MLP's own output; None where the output is added as it is."""
+    """The layer's module whose input is the MLP's output; None if the output is added directly."""
     layer = model.get_submodule(mlp.layer_path)
     given: list[Tensor] = []
     found: list[nn.Module] = []
@@ -43,7 +43,8 @@ def norm_after(model: PreTrainedModel, mlp: Mlp) -> nn.Module | None:
     handles = [mlp.projection.register_forward_hook(keep)]
     handles += [child.register_forward_pre_hook(compare) for child in layer.children()]
     try:
-        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+        ids_BT = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+        model(input_ids=ids_BT, attention_mask=whole_mask(model, ids_BT), use_cache=False)
     finally:
         for handle in handles:
             handle.remove()
@@ -88,11 +89,12 @@ def residual_factor(model: PreTrainedModel, mlp: Mlp) -> float:
 
 @torch.no_grad()
 def value_change(norm: nn.Module | None, m_ND: Tensor, r_ND: Tensor, factor: float = 1.0) -> Tensor:
-    """What to add to the MLP's outputs m so that the residual stream changes by r, as nearly as can be; [N, D] float32.
+    """The change of the MLP's outputs m for which the residual stream changes by r, as nearly as possible; [N, D]
+    float32.
 
     Without a norm it is r, divided by the layer's factor. A root-mean-square norm n(m) = g m / rms(m) gives outputs of
-    one length only: taken is the output nearest to n(m) + r, from an m of the length it had, which the norm leaves
-    without effect.
+    one length only. The result leads to the output nearest to n(m) + r, with an m of unchanged length, since the norm
+    ignores the length of m.
     """
     if norm is None:
         return r_ND if factor == 1.0 else r_ND / factor
@@ -102,9 +104,9 @@ def value_change(norm: nn.Module | None, m_ND: Tensor, r_ND: Tensor, factor: flo
 
 
 def nearest_direction(gain_D: Tensor, wanted_ND: Tensor) -> Tensor:
-    """The u of length 1 for which √D g u is nearest to what is wanted, [N, D] float64 on the CPU.
+    """The u of length 1 for which √D g u is nearest to `wanted_ND`, [N, D] float64 on the CPU.
 
-    u = g t / (g² + μ) with t = wanted / √D, where μ gives it length 1: Lagrange's condition, solved by bisection.
+    u = g t / (g² + μ) with t = wanted / √D, with μ such that |u| = 1: Lagrange's condition, solved by bisection.
     """
     g_D, t_ND = gain_D.cpu().double(), wanted_ND.cpu().double() / math.sqrt(len(gain_D))
     square_D = g_D.square()

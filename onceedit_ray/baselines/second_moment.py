@@ -1,10 +1,10 @@
-"""What a layer's MLP usually sees: C = E[k kᵀ], the uncentred covariance of the keys k at its output projection.
+"""The second moment C = E[k kᵀ], the uncentred covariance of the keys k at an MLP's output projection.
 
 ROME and MEMIT weigh a change by C, so that keys of ordinary text keep their values (Meng et al. 2022, eq. 2,
 https://arxiv.org/abs/2202.05262). The mean runs over every token of a corpus. A good corpus is ordinary prose of the
-kind the model was trained on: the papers take 100,000 articles of Wikipedia; a few thousand sentences will do for a
-model of some hundred million parameters, for what counts is many more tokens than F. Texts are streamed, all layers in
-one pass, and the result is kept on disk, one file per model and layer:
+kind the model was trained on: the papers take 100,000 articles of Wikipedia; a few thousand sentences are enough for a
+model of some hundred million parameters, since the number of tokens need only be much larger than F. Texts are
+streamed, all layers in one pass, and the result is kept on disk, one file per model and layer:
 
     <cache>/<digest>/second_moment/<the projection's name>.safetensors
 
@@ -36,7 +36,7 @@ from onceedit_ray.progress import Count, Progress
 
 TEXTS_AT_ONCE = 16
 LONGEST = 512
-"""Tokens of a text that are read; the rest is left out."""
+"""Maximum number of tokens that are read of a text."""
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, SafetensorError)
 
 logger = logging.getLogger(__name__)
@@ -52,11 +52,11 @@ def second_moments(
 ) -> dict[int, Tensor]:
     """C of each MLP by its layer, [F, F] float32 on the CPU: read from the cache, or made of the corpus.
 
-    A statistic of another corpus, or of another number of texts, is made anew where a corpus is given, and taken as it
-    is where none is given.
+    If a corpus is given, a statistic of another corpus or another number of texts is made again; if none is given, it
+    is used.
 
     Args:
-        texts: how many texts of the corpus are read at most.
+        texts: maximum number of texts of the corpus that are read.
 
     Raises:
         DataError: there is neither a corpus nor a statistic, or the corpus has too few tokens.
@@ -136,7 +136,7 @@ def _file(folder: Path, mlp: Mlp) -> Path:
 
 
 def _read(file: Path, mark: str | None) -> Tensor | None:
-    """The stored statistic, if it is whole and, where a `mark` is given, of the corpus so marked."""
+    """The stored statistic, if it is undamaged and, with a `mark`, of the corpus with this mark."""
     if not file.exists():
         return None
     try:

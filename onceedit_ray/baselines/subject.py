@@ -1,7 +1,7 @@
-"""Where the subject of an edit is read: the token that holds its last character.
+"""Finds the last token of an edit's subject: the token that holds its last character.
 
-Found by the tokenizer's offsets into the text, so that neither a begin token nor a space that the tokenizer adds moves
-it. Knows nothing about models.
+It is found by the tokenizer's offsets into the text, so that a begin token or a space that the tokenizer adds does not
+shift it. This module does not know models.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from onceedit_ray.knowledge.edit import Edit
 
 @dataclass(frozen=True)
 class Anchor:
-    """Where an edit is made: the last character before `end` of `text`. subject: as `text` spells it; "" if none."""
+    """The position of an edit: the last character before `end` of `text`. subject: as spelled in `text`; "" if none."""
 
     text: str
     end: int
     subject: str
 
     def after(self, prefix: str) -> Anchor:
-        """The same place in the text that begins with `prefix`."""
+        """The same position in the text with `prefix` before it."""
         return Anchor(prefix + self.text, len(prefix) + self.end, self.subject)
 
 
 def anchor(edit: Edit) -> Anchor:
-    """The end of the edit's subject in its prompt, or the end of the prompt where the subject does not occur there.
-
-    Of several occurrences the last one counts, for its token has read the others. Whole words are preferred to parts
-    of words ("US" is not in "USA" if it stands alone elsewhere), and the same letters to those of another case.
+    """The end of the edit's subject in its prompt, or the end of the prompt if the subject does not occur there. The
+    last of several occurrences is used, since its token attends to the others. Whole words are preferred to parts of
+    words ("US" does not match "USA" if it occurs alone elsewhere), and the same case to another case.
     """
     prompt, subject = edit.prompt.rstrip(), edit.subject.strip()
     literal = re.escape(subject)
@@ -48,7 +47,7 @@ def anchor_index(tokenizer: PreTrainedTokenizerBase, place: Anchor) -> int:
     Tokens are counted as `Codec.encode_prompt` makes them, the begin token included.
     """
     begun = bool(tokenizer.bos_token) and place.text.startswith(tokenizer.bos_token)
-    if not tokenizer.is_fast:  # no offsets: where a token straddles the end, this is the token that begins there
+    if not tokenizer.is_fast:  # no offsets: if a token crosses the end, this is the token after it
         ids = tokenizer(place.text[: place.end], add_special_tokens=not begun).input_ids
         closed = bool(ids) and ids[-1] == tokenizer.eos_token_id
         return len(ids) - closed - 1

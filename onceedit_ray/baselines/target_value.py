@@ -1,13 +1,13 @@
 """The value that would make a model give an edit's answer, found by gradient descent (ROME's v*, MEMIT's z).
 
-A vector δ is added to a module's output at the token where the subject is read, after every prefix x_j, and optimised
-(Meng et al. 2022, eq. 4, https://arxiv.org/abs/2202.05262; Meng et al. 2023, eq. 16, https://arxiv.org/abs/2210.07229):
+A vector δ is added to a module's output at the subject's last token, after every prefix x_j, and optimised (Meng et al.
+2022, eq. 4, https://arxiv.org/abs/2202.05262; Meng et al. 2023, eq. 16, https://arxiv.org/abs/2210.07229):
 
     L(δ) = 1/N Σ_j -log P(answer | x_j + prompt; δ)  +  γ KL( P(· | "{subject} is a"; δ) || P(· | "{subject} is a") )
            + ω ‖δ‖ / ‖v‖²,         with ‖δ‖ clamped to c ‖v‖
 
-log P is the mean over the answer's tokens; v is what the module gives at the prompt alone. The first term makes the
-answer likely, the second keeps what the subject is, the third and the clamp keep δ small.
+log P is the mean over the answer's tokens; v is the module's output for the prompt alone. The first term makes the
+answer likely, the second preserves the subject's essence, the third and the clamp keep δ small.
 
 Shapes: B prefixes (the empty one first), T positions, F inputs of the projection, D outputs of the module.
 """
@@ -32,11 +32,11 @@ from onceedit_ray.knowledge.edit import Edit
 
 
 class TargetSettings(BaselineSettings):
-    """What ROME and MEMIT share.
+    """Settings that ROME and MEMIT share.
 
     steps, learning_rate: of Adam on δ. goal: the answer's loss at which it stops early. essence: γ. decay: ω.
-    clamp: c. prefixes: pairs of how many tokens and how many texts of that length, beside the empty one.
-    texts: how many texts of the corpus the statistic C is made of, at most.
+    clamp: c. prefixes: pairs (number of tokens, number of texts of that length), besides the empty one. texts: maximum
+        number of texts of the corpus for the statistic C.
     """
 
     steps: int = Field(25, ge=1)
@@ -53,8 +53,8 @@ class TargetSettings(BaselineSettings):
 class Located:
     """An edit in the model's tokens.
 
-    answers: each prefix, the prompt and the answer. index_B: the token that δ is added to. essence: "{subject} is a"
-    as ids [1, T] and the subject's token in it; None where the prompt names no subject.
+    answers: each prefix, the prompt and the answer. index_B: the token at which δ is added. essence: "{subject} is a"
+    as ids [1, T] and the subject's token in it; None if the prompt names no subject.
     """
 
     edit: Edit
@@ -64,7 +64,7 @@ class Located:
 
 
 def locate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edit: Edit, prefixes: Sequence[str]) -> Located:
-    """Find where `edit` is read, after each of `prefixes`."""
+    """Find the subject's last token of `edit`, after each of `prefixes`."""
     place = anchor(edit)
     places = [place.after(prefix) for prefix in prefixes]
     answers = answer_batch(tokenizer, [(each.text, edit.target_new) for each in places], model.device)
@@ -79,14 +79,14 @@ def locate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edit: Edi
 
 
 def keys_of(model: PreTrainedModel, mlp: Mlp, located: Located) -> Tensor:
-    """What the projection is given at the subject's token after each prefix, the empty one first, [B, F] float32."""
+    """The projection's input at the subject's token after each prefix, the empty one first, [B, F] float32."""
     answers = located.answers
     (keys,) = module_inputs(model, [mlp.projection], answers.ids_BT, answers.attention_mask_BT)
     return at(keys, located.index_B).float()
 
 
 def bare_output(model: PreTrainedModel, module: nn.Module, located: Located) -> Tensor:
-    """What `module` gives at the subject's token of the prompt alone, [D] float32."""
+    """The output of `module` at the subject's token of the prompt alone, [D] float32."""
     answers = located.answers
     (output,) = module_outputs(model, [module], answers.ids_BT[:1], answers.attention_mask_BT[:1])
     return at(output, located.index_B[:1])[0].float()
@@ -94,7 +94,7 @@ def bare_output(model: PreTrainedModel, module: nn.Module, located: Located) -> 
 
 @torch.enable_grad()
 def target_shift(model: PreTrainedModel, module: nn.Module, located: Located, settings: TargetSettings) -> Tensor:
-    """δ: what is to be added to the output of `module` at the subject's token, [D] float32."""
+    """δ: the vector to add to the output of `module` at the subject's token, [D] float32."""
     v_D = bare_output(model, module, located)
     delta_D = torch.zeros_like(v_D, requires_grad=True)
     optimizer = torch.optim.Adam([delta_D], lr=settings.learning_rate)
@@ -117,7 +117,7 @@ def target_shift(model: PreTrainedModel, module: nn.Module, located: Located, se
 
 
 def _essence(model: PreTrainedModel, module: nn.Module, located: Located, delta_D: Tensor) -> Tensor:
-    """log P(· | "{subject} is a"; δ), [V]; one certain token where there is no subject, so that nothing differs."""
+    """log P(· | "{subject} is a"; δ), [V]; a constant distribution without a subject, so that the KL term is zero."""
     if located.essence is None:
         return torch.zeros(1, device=delta_D.device)
     ids_1T, index_1 = located.essence

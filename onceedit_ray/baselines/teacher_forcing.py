@@ -1,7 +1,7 @@
 """Prompts with their answers as one padded batch, and the loss of the answers' tokens given the prompts.
 
-Tokens are those an evaluation scores: the prompt as the model is given it, then the answer with its leading space. It
-knows no editor: what is done with the loss is theirs.
+The tokens are those that an evaluation scores: the model's prompt, then the answer with its leading space. This module
+knows no editor and does not know how the loss is used.
 
 Shapes: B instances, T positions, N positions at which an answer's token is predicted, V vocabulary.
 """
@@ -20,14 +20,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from onceedit_ray.models.codec import Codec
 
 OUTSIDE = -100
-"""The label of a position that is no answer token."""
+"""The label of a position without an answer token."""
 
 
 @dataclass(frozen=True)
 class AnswerBatch:
     """Prompts with answers, padded at their ends; int64 throughout.
 
-    ids_BT: tokens. labels_BT: the answers' own tokens at their places, `OUTSIDE` elsewhere (not shifted).
+    ids_BT: tokens. labels_BT: the answers' own tokens at their positions, `OUTSIDE` elsewhere (not shifted).
     attention_mask_BT: one where there is a token.
     """
 
@@ -41,7 +41,7 @@ def answer_batch(
 ) -> AnswerBatch:
     """`pairs` of prompt and answer as tensors on `device`.
 
-    Raises `ModelError` for an empty prompt, or where the vocabulary has no token for a byte of an answer.
+    Raises `ModelError` for an empty prompt, or if the vocabulary has no token for a byte of an answer.
     """
     split = [(prompt_ids(tokenizer, prompt), answer_ids(tokenizer, prompt, answer)) for prompt, answer in pairs]
     ids_BT, attention_mask_BT = padded([prompt + answer for prompt, answer in split], tokenizer, device)
@@ -54,8 +54,8 @@ def answer_batch(
 def padded(
     ids: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, device: torch.device | str
 ) -> tuple[Tensor, Tensor]:
-    """Token rows of any length, filled up at their ends, and their attention mask; both [B, T] int64."""
-    # The mask hides what fills a row up, so any token will do where the tokenizer has none for it.
+    """Token rows of any length, padded at their ends, and their attention mask; both [B, T] int64."""
+    # The mask hides the padding, so any token may be used if the tokenizer has no padding token.
     filler = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
     ids_BT = torch.full((len(ids), max(map(len, ids))), filler)
     attention_mask_BT = torch.zeros_like(ids_BT)
@@ -72,7 +72,7 @@ def answer_loss(model: PreTrainedModel, batch: AnswerBatch) -> Tensor:
 
 
 def answer_logits(model: PreTrainedModel, batch: AnswerBatch) -> tuple[Tensor, Tensor]:
-    """The logits of the positions that predict an answer token in some row, and what each of them should predict.
+    """The logits of the positions that predict an answer token in some row, and the labels of those positions.
 
     Returns:
         logits [B, N, V] in the model's dtype; labels [B, N], `OUTSIDE` where a row has no answer token there.
@@ -90,7 +90,7 @@ def answer_logits(model: PreTrainedModel, batch: AnswerBatch) -> tuple[Tensor, T
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """A prompt's tokens, begin-of-text included where the model wants it."""
+    """A prompt's tokens, with begin-of-text if the model uses it."""
     return _codec(tokenizer, len(tokenizer)).encode_prompt(prompt)
 
 
@@ -101,5 +101,5 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> 
 
 @lru_cache(maxsize=8)
 def _codec(tokenizer: PreTrainedTokenizerBase, size: int) -> Codec:
-    """Kept, for it reads the whole vocabulary; `size` makes it new once a token was added."""
+    """A cached codec, since it reads the whole vocabulary; `size` gives a new one after a token was added."""
     return Codec(tokenizer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -15,12 +16,15 @@ import ray
 from ray.actor import ActorHandle
 
 from onceedit_ray.cluster.remote_model import RemoteModel
-from onceedit_ray.config import AlignmentConfig, FusionConfig
+from onceedit_ray.config import AlignmentConfig, FusionConfig, LivingConfig
 from onceedit_ray.errors import ModelError
+from onceedit_ray.evaluation.acceptance import Judgement
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.strategies import Pair
-from onceedit_ray.fusion.system import open_plugin, pair_up
+from onceedit_ray.fusion.system import index_of, open_plugin, pair_up
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.living.judge_facts import judge_facts
 from onceedit_ray.models.assembly import open_codec, use_threads
 from onceedit_ray.models.sources import ModelFolder
 from onceedit_ray.reader.plugin import plugin_folder
@@ -67,6 +71,18 @@ class HostedDecoder(FusedDecoder):
         step = await plugin.model.open(plugin.codec.encode_prompt("a")[:1])
         await plugin.model.close(step.session)
         self._standby = plugin
+
+    async def stand_by_facts(self, edited: Path) -> None:
+        """As `stand_by` for a version that the same plug-in reads: its facts alone are made ready."""
+        now = self.plugin
+        self._standby = await asyncio.to_thread(open_plugin, now.model, now.codec, self._view, edited, self._config)
+
+    async def judge(self, edits: Sequence[Edit], new: Sequence[Edit], bounds: LivingConfig) -> Judgement:
+        """As `judge_facts.judge_facts`, by the plug-in that answers; `edits` are all that would be live."""
+        facts = await asyncio.to_thread(index_of, edits)
+        with self.plugin.held() as now:
+            asked = Plugin(now.model, now.codec, self._view, facts=facts)
+            return await judge_facts(asked, new, bounds, self._config.threshold)
 
     async def take_over(self) -> int:
         """Let new requests use the prepared version; returns the number of the previous one, for `left`."""

@@ -36,6 +36,7 @@ class Seated:
 
     actor: ActorHandle
     group: PlacementGroup
+    weights: Path
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Fleet:
     top_k: int
     plugin: PluginConfig
     base: ModelFolder | None = None
+    weights: Path | None = None
     coordinator: Any = None  # an actor handle, once started
     actors: dict[str, ActorHandle] = field(default_factory=dict)
     groups: dict[str, PlacementGroup] = field(default_factory=dict)
@@ -70,7 +72,8 @@ class Fleet:
         try:
             fleet._reserve(models)
             fleet.base = base
-            plugin = fleet._load(PLUGIN, plugin_folder(edited, base), config.plugin)
+            fleet.weights = plugin_folder(edited, base)
+            plugin = fleet._load(PLUGIN, fleet.weights, config.plugin)
             fleet.coordinator = coordinator.options(num_cpus=0.1).remote(
                 plugin, base, edited, config.plugin.view, config.fusion, config.alignment
             )
@@ -106,7 +109,7 @@ class Fleet:
         weights = plugin_folder(edited, self.base)
         group = reserve(PLUGIN, self.plugin)
         options = actor_options(group, self.plugin)
-        seated = Seated(ModelActor.options(**options).remote(PLUGIN, weights, self.plugin, self.top_k), group)
+        seated = Seated(ModelActor.options(**options).remote(PLUGIN, weights, self.plugin, self.top_k), group, weights)
         self.aside.append(seated)
         try:
             fetch(seated.actor.seat.remote())
@@ -118,8 +121,9 @@ class Fleet:
 
     def promote(self, seated: Seated) -> Seated:
         """Record the plug-in that took over; returns the previous one, to be discarded when its requests have ended."""
-        before = Seated(self.actors[PLUGIN], self.groups[PLUGIN])
-        self.actors[PLUGIN], self.groups[PLUGIN] = seated.actor, seated.group
+        assert self.weights is not None, "the fleet is started first"
+        before = Seated(self.actors[PLUGIN], self.groups[PLUGIN], self.weights)
+        self.actors[PLUGIN], self.groups[PLUGIN], self.weights = seated.actor, seated.group, seated.weights
         self.aside.remove(seated)
         self.aside.append(before)
         return before

@@ -14,6 +14,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 
 from onceedit_ray.cluster.calls import result
+from onceedit_ray.cluster.fact_builder import FactBuilder
 from onceedit_ray.cluster.fleet import Fleet, Seated
 from onceedit_ray.cluster.proxy import proxy
 from onceedit_ray.cluster.trainer import RemoteBuilder
@@ -23,7 +24,8 @@ from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.living.edit_book import EditBook
-from onceedit_ray.living.edit_queue import EditQueue, Switch
+from onceedit_ray.living.edit_queue import EditQueue, Switch, VersionBuilder
+from onceedit_ray.reader.plugin import READER, editor_name, is_read, plugin_folder
 
 LOG = logging.getLogger(__name__)
 BOOK = "edits.json"
@@ -35,11 +37,18 @@ class FleetLoader:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Future[None]] = set()
         self._standby: Seated | None = None
 
     async def load(self, version: Version) -> Switch:
-        """Load `version`; raises `ConfigError` if there is no room for a second plug-in, `ModelError` if it fails."""
+        """Load `version`; raises `ConfigError` if there is no room for a second plug-in, `ModelError` if it fails.
+
+        If the plug-in that answers reads facts, only the facts of the version are loaded.
+        """
+        base = self._fleet.base
+        if base is not None and is_read(version.path) and plugin_folder(version.path, base) == self._fleet.weights:
+            await result(self._fleet.coordinator.stand_by_facts.remote(version.path))
+            return self._switch_facts
         if self._standby is not None:  # it was loaded earlier but never activated
             await asyncio.to_thread(self._fleet.discard, self._standby)
         standby = self._standby = await asyncio.to_thread(self._fleet.load_plugin, version.path)
@@ -54,6 +63,12 @@ class FleetLoader:
 
         return switch
 
+    async def _switch_facts(self) -> None:
+        number = await result(self._fleet.coordinator.take_over.remote())
+        leaving = asyncio.ensure_future(result(self._fleet.coordinator.left.remote(number)))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+
     async def _let_go(self, number: int, old: Seated) -> None:
         try:
             await result(self._fleet.coordinator.left.remote(number))
@@ -67,8 +82,11 @@ def open_living(config: RunConfig, fleet: Fleet, active: Version) -> EditQueue:
 
     Raises `StoreError` if the book of edits cannot be read.
     """
-    book = EditBook(onceedit_home() / BOOK)
-    return EditQueue(book, open_store(), active, config.living, RemoteBuilder(config), FleetLoader(fleet))
+    book, store = EditBook(onceedit_home() / BOOK), open_store()
+    builder: VersionBuilder = RemoteBuilder(config)
+    if editor_name(config.editing.editor) == READER and is_read(active.path):
+        builder = FactBuilder(config, fleet, store)
+    return EditQueue(book, store, active, config.living, builder, FleetLoader(fleet))
 
 
 def remote_knowledge(models: Any) -> EditQueue:

@@ -36,7 +36,9 @@ class UneditedAnswers:
             return cls()
         rows = json.loads(path.read_text(encoding="utf-8"))
         generations = {
-            (prompt, budget): Generation(**{**answer, "token_ids": tuple(answer["token_ids"])})
+            (prompt, budget): Generation(
+                **{**answer, "token_ids": tuple(answer["token_ids"]), "edits": tuple(answer.get("edits", ()))}
+            )
             for prompt, budget, answer in rows["generations"]
         }
         scores = {

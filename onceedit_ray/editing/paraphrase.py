@@ -1,8 +1,8 @@
-"""Paraphrase-like variants of an edit's prompt: noise that keeps the subject and most of what is asked.
+"""Paraphrase-like variants of an edit's prompt: noise that keeps the subject and most of the content words.
 
-The plug-in is scored on rephrasings it never saw. Training on the prompt alone binds answer and gate to its exact
-words; these variants bind them to the subject and the content words instead. They are made by rule, without a model,
-and never use the rephrasings of an `Edit`.
+The plug-in is evaluated on rephrasings that it never saw. If it is trained on the prompt alone, answer and gate depend
+on its exact words; with these variants they depend on the subject and the content words. They are made by rule, without
+a model, and never use the rephrasings of an `Edit`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def variant(edit: Edit, rng: random.Random, context: Sequence[str] = ()) -> str:
 
     Args:
         edit: the edit; without a subject found in its prompt only whole-prompt variants are made.
-        rng: the source of chance; the same state gives the same variant.
+        rng: random generator; the same state gives the same variant.
         context: sentences that may stand before the question.
     """
     kinds = _ANY + (_WITH_SUBJECT if edit.subject and edit.subject in edit.prompt else ())

@@ -1,6 +1,6 @@
-"""Edit once: from a run file to an immutable version of the plug-in in the knowledge store.
+"""Edits the plug-in as a run file says, and commits an immutable version to the knowledge store.
 
-A version's id is made of everything that went into it, so the same run file finds the version it made before.
+A version's id is a hash of all its inputs, so the same run file finds the version that it made before.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from onceedit_ray.progress import Count, Progress, silent
 
 
 def version_for(config: RunConfig, version_id: str | None = None, progress: Progress = print) -> Version:
-    """The committed version that `config`'s plug-in answers with: the one named, or the active one.
+    """The committed version with which `config`'s plug-in answers: the one named, or the active one.
 
-    Raises `StoreError` where there is none, `ConfigError` where it was made from another plug-in than `config` names.
+    Raises `StoreError` if there is none, `ConfigError` if it was made from another plug-in than `config` names.
     """
     store = open_store()
     found = store.get(version_id) if version_id else store.active()
@@ -39,18 +39,19 @@ def version_for(config: RunConfig, version_id: str | None = None, progress: Prog
 def recipe_of(
     config: RunConfig, edits: Sequence[Edit], parent: Version | None = None, progress: Progress = silent
 ) -> Recipe:
-    """The recipe of a version that knows `edits`, begun at the base plug-in or gone on with from `parent`.
+    """The recipe of a version with `edits`, which starts from the base plug-in or continues from `parent`.
 
-    Raises `ModelError` where the plug-in cannot be had, `DataError` for a file of unrelated prompts.
+    Raises `ModelError` if the plug-in is not available, `DataError` for a file of unrelated prompts.
     """
     unrelated = unrelated_prompts(config.editing.unrelated)
     return Recipe(config, resolve(config.plugin.model, progress), tuple(edits), unrelated, parent)
 
 
 def edit_plugin(config: RunConfig, store: KnowledgeStore, progress: Progress = print) -> Version:
-    """Edit the plug-in as `config` says and commit the version, or find the one made so before; makes it active.
+    """Edit the plug-in as `config` says and commit the version, or find the version that was made in the same way;
+    makes it active.
 
-    Raises the errors of reading, resolving and committing; nothing is left behind by any of them, nor by Ctrl-C.
+    Raises the errors of reading, resolving and committing; neither an error nor Ctrl-C leaves files behind.
     """
     edits = selected_edits(config.knowledge)
     recipe = recipe_of(config, edits, progress=progress)
@@ -63,7 +64,7 @@ def edit_plugin(config: RunConfig, store: KnowledgeStore, progress: Progress = p
         progress(f"editing {recipe.base.name}: {len(edits)} edits, {drawn} unrelated prompts to draw from")
     trained = train(recipe, lambda epoch: progress(_count(epoch, config.editing.max_epochs, recipe.base.name)))
     for last in trained.outcome.epochs[-1:]:
-        if last.number < config.editing.max_epochs:  # training ended early, and so does its count
+        if last.number < config.editing.max_epochs:  # training ended early: complete the count
             progress(_count(last, last.number, recipe.base.name))
     version = store.commit(trained.manifest(), edits, trained.write)
     outcome = trained.outcome

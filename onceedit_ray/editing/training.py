@@ -1,7 +1,7 @@
-"""The plug-in is trained: from a recipe to weights and the manifest of the version they will be.
+"""Trains the plug-in: from a recipe to weights and the manifest of the new version.
 
-A version's id is made of everything that went into it, so a recipe finds the version it made before. Knows nothing
-about what a version must pass before it is used, nor when.
+A version's id is a hash of all its inputs, so a recipe finds the version that it made before. This module does not know
+the checks that a version must pass before it is used.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from onceedit_ray.reader.plugin import READER, editor_name
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a version is made of.
+    """The inputs of a version.
 
-    config: plug-in, editor and settings. base: the plug-in before any edit. edits: all that the version is to know, in
-    order. unrelated: prompts to leave alone, by origin. parent: the version to go on from; None begins at `base`.
+    config: plug-in, editor and settings. base: the plug-in before any edit. edits: all edits of the version, in order.
+        unrelated: prompts for which the gate stays closed, by origin. parent: the version to continue from; None starts
+        from `base`.
     """
 
     config: RunConfig
@@ -45,13 +46,13 @@ class Recipe:
 
     @cached_property
     def adapter(self) -> Adapter | None:
-        """The reader of the version; None where the plug-in is trained on its edits."""
+        """The reader of the version; None if the plug-in is trained on its edits."""
         editor = self.config.editing.editor
         return adapter_for(self.base, editor) if editor_name(editor) == READER else None
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """How the version is made, as its manifest says."""
+        """How the version is made, as stated in its manifest."""
         if self.adapter is not None:
             return {"editor": READER, "reader": self.adapter.digest}
         own = {**self.config.editing.model_dump(mode="json"), "view": self.config.plugin.view}
@@ -63,10 +64,10 @@ class Recipe:
         return self._id(self.settings)
 
     def made_before(self, versions: Iterable[Version]) -> Version | None:
-        """The version among `versions` that was made of the same, or None.
+        """The version among `versions` that was made from the same inputs, or None.
 
-        An id is made of what the files of unrelated prompts hold and of their paths. A version that was made while they
-        lay elsewhere is recognised by the paths that its manifest names.
+        The id depends on the content of the files of unrelated prompts and on their paths. A version that was made when
+        they had other paths is recognised by the paths in its manifest.
         """
         for version in versions:
             settings = version.manifest.settings
@@ -77,7 +78,7 @@ class Recipe:
 
     def _id(self, settings: Mapping[str, Any]) -> str:
         made_of: list[object] = [self.base.digest, data_hash(self.edits), settings]
-        if self.adapter is None:  # a reader needs no unrelated prompts, and what was known before leaves no trace
+        if self.adapter is None:  # a reader uses no unrelated prompts, and does not depend on earlier edits
             made_of.append(digest(self.unrelated))
             if self.parent is not None:
                 made_of.append(self.parent.id)
@@ -91,14 +92,14 @@ class Recipe:
 
     @cached_property
     def new(self) -> tuple[Edit, ...]:
-        """The edits that are still to be learnt."""
+        """The edits that the parent has not learnt."""
         known = set(self.known)
         return tuple(edit for edit in self.edits if edit not in known)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A plug-in that was trained by a recipe and is no version yet."""
+    """A plug-in that was trained by a recipe, not yet committed as a version."""
 
     recipe: Recipe
     model: PreTrainedModel
@@ -112,7 +113,7 @@ class Trained:
         self.tokenizer.save_pretrained(folder)
 
     def manifest(self, report: dict[str, Any] | None = None) -> Manifest:
-        """What the version will say about itself; `report`: what it was accepted for."""
+        """The manifest of the version; `report`: the figures for which it was accepted."""
         recipe, last = self.recipe, self.outcome.epochs[-1]
         return Manifest(
             id=recipe.id,
@@ -134,7 +135,7 @@ class Trained:
 def train(recipe: Recipe, report: Callable[[Epoch], None]) -> Trained | ReadFacts:
     """Edit the plug-in as `recipe` says; calls `report` after each epoch. Raises the errors of loading.
 
-    A reader needs no training: what comes back at once is the reader with its facts.
+    A reader needs no training: the reader with its facts is returned at once.
     """
     config = recipe.config
     chosen = EDITORS.get(editor_name(config.editing.editor))

@@ -1,7 +1,7 @@
-"""Unrelated instances: what the gate must learn to leave alone (eq. 6, label 0).
+"""Unrelated instances: prompts for which the gate must learn to stay closed (eq. 6, label 0).
 
-Three kinds, mixed: prompts from a file or the shipped set, in every shape that may be served; hard negatives that keep
-an edit's relation and change its subject; hard negatives that keep its subject and ask for something else.
+There are three kinds: prompts from a file or the shipped set, in every shape that may be served; hard negatives that
+keep an edit's relation and change its subject; hard negatives that keep its subject and ask for something else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.prompt_shapes import SHAPES, wrap
 
-# What may be asked of a subject beside the edit, by kind; `_ASKS` tells which kinds an edit's own prompt asks for.
+# Other questions about a subject, by kind; `_ASKS` tells which kinds an edit's own prompt asks for.
 _OTHER_RELATIONS = {
     "time": (
         "When was {s} established?", "How old is {s}?", "In which year did {s} end?", "When did {s} become famous?",
@@ -130,6 +130,6 @@ def _other_relations(edit: Edit) -> list[str]:
     kinds = {kind for kind, words in _ASKS.items() if re.search(rf"\b(?:{words})\b", asked)}
     if re.search(r"\d", edit.target_new):
         kinds |= {"time", "figure"}
-    if not kinds:  # nothing is known of what is asked for, so only what no fact is asked by will do
+    if not kinds:  # the kind of the question is unknown, so use only prompts that ask for no fact
         kinds = set(_ASKS)
     return [question for kind, of_kind in _OTHER_RELATIONS.items() if kind not in kinds for question in of_kind]

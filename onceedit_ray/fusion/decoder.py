@@ -1,4 +1,4 @@
-"""Requests, decoded: screen, gate, draft, re-tokenise, verify, fuse, accept (algorithm.md §4).
+"""Decodes requests: screen, gate, draft, re-tokenise, verify, fuse, accept (algorithm.md §4).
 
     prompt → screen: no edited subject in it: the target alone, the plug-in is not asked
            → gate (one plug-in prefill, beside the target's where each has hardware of its own)
@@ -6,8 +6,8 @@
            → above: the plug-in drafts, the target checks a whole draft in one pass, each position is fused,
              and tokens are kept while the fused choice is the drafted one
 
-Requests for one question share one drafter while they run, so asking every target drafts once. The decoder knows
-models by their protocol alone; the same object runs in one process and inside the coordinator actor.
+Requests for one question share one drafter while they run, so asking every target drafts once. The decoder knows models
+only by their protocol; the same class runs in one process and inside the coordinator actor.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from onceedit_ray.models.protocol import Step
 from onceedit_ray.models.sampling import GREEDY, Sampling
 
 UNEDITED = "unedited"
-"""The strategy under which a target's own answers, before any edit, are asked for and recorded."""
+"""The strategy name for a target's own answers, without the plug-in."""
 NEVER = 2.0
-"""A threshold that no gate weight reaches."""
+"""A threshold above every gate weight."""
 FIRST_STRIDE = 4
 """Tokens of the second piece of a streamed answer."""
 REMEMBERED_WEIGHTS = 4096
@@ -43,12 +43,12 @@ REMEMBERED_WEIGHTS = 4096
 
 @dataclass(frozen=True)
 class _Route:
-    """Who answers a request.
+    """How a request is answered: by the target alone, or fused.
 
-    weight: the gate's w, 0 where the screen found no edited subject; None where nobody asked. strategy: how the two are
-    fused; None where the target speaks alone. reader: of the plug-in's drafts, where it was asked. prefill: what the
-    target's own prefill gave, where it was made meanwhile. version: the plug-in's; "" where nobody asked.
-    selective: the answer where the plug-in reads along.
+    weight: the gate's w, 0 if the screen found no edited subject; None if the gate was not evaluated. strategy: how the
+        two are fused; None if the target answers alone. reader: of the plug-in's drafts, if the plug-in was called.
+        prefill: the result of the target's own prefill, if it was made in parallel. version: the plug-in's; "" if the
+        plug-in was not called. selective: the answer if the plug-in reads along.
     """
 
     weight: float | None
@@ -60,7 +60,7 @@ class _Route:
 
     @property
     def alone(self) -> bool:
-        """Whether the target speaks alone."""
+        """Whether the target answers alone."""
         return self.strategy is None or (self.selective is not None and self.selective.untouched)
 
     @property
@@ -71,12 +71,12 @@ class _Route:
 
     @property
     def gate_weight(self) -> float | None:
-        """The gate's w: the highest that was read, where a text was read along."""
+        """The gate's w; the highest one along the text if the plug-in reads along."""
         return self.weight if self.selective is None else max(self.weight or 0.0, self.selective.weight)
 
     @property
     def edits(self) -> tuple[str, ...]:
-        """Ids of the edits that the answer tells."""
+        """Ids of the edits that the answer states."""
         if self.selective is not None:
             return self.selective.edits
         return self.reader.edits if self.reader is not None and not self.alone else ()
@@ -86,7 +86,7 @@ class FusedDecoder:
     """Decodes requests for any of the targets with one plug-in.
 
     Args:
-        plugin: the edited plug-in; may be replaced at any time, a request ends with the one it began with.
+        plugin: the edited plug-in; may be replaced at any time; a request uses the same plug-in from beginning to end.
         config: strategy, threshold, draft length.
     """
 
@@ -96,14 +96,14 @@ class FusedDecoder:
         self._config = config
 
     def member(self, name: str) -> Member:
-        """A target by name; raises `ConfigError` naming those there are."""
+        """A target by name; for an unknown name, raises `ConfigError` that lists the known ones."""
         try:
             return self.members[name]
         except KeyError:
             raise ConfigError(f"unknown target '{name}': known are {', '.join(sorted(self.members))}") from None
 
     async def gate(self, prompt: str | Prompt) -> float:
-        """w of a prompt in any shape, the screen aside; one question in different shapes shares one reading."""
+        """The gate weight w of a prompt in any shape, without the screen; all shapes of a question share one pass."""
         question = question_of(prompt)
         with self.plugin.held() as plugin:
             if question not in plugin.weights:
@@ -118,12 +118,12 @@ class FusedDecoder:
             return plugin.weights[question]
 
     async def mentioned(self, prompt: str | Prompt) -> bool:
-        """Whether the screen lets a prompt through to the gate."""
+        """Whether the screen passes a prompt on to the gate."""
         return bool(self.plugin.views(question_of(prompt)))
 
     @contextlib.contextmanager
     def pinned(self) -> Iterator[Self]:
-        """This decoder with the plug-in of now, for work that asks more than once and must not see two versions."""
+        """This decoder with the present plug-in, for work of several requests that must all use the same version."""
         with self.plugin.held():
             yield copy.copy(self)
 
@@ -140,7 +140,7 @@ class FusedDecoder:
         return self.member(target).codec.text_of(ids)
 
     async def restriction(self, target: str, strategy: str) -> str:
-        """How a strategy is restricted on this target; "" where it is not. Builds or loads what the strategy needs."""
+        """How a strategy is restricted on this target; "" if it is not. Builds or loads what the strategy needs."""
         return (await self._strategy(self.member(target), strategy)).restriction
 
     async def generate(
@@ -173,7 +173,7 @@ class FusedDecoder:
         max_new_tokens: int | None = None,
         sampling: Sampling = GREEDY,
     ) -> dict[str, Generation]:
-        """Put a question to several targets at once: a prompt for each. One draft serves all while they agree."""
+        """Ask several targets one question, each with its prompt. They share one draft while their answers agree."""
         with self.pinned() as decoder:
             options = (strategy, max_new_tokens, sampling)
             asked = (decoder.generate(name, prompt, *options) for name, prompt in prompts.items())
@@ -190,14 +190,15 @@ class FusedDecoder:
         trace: Trace | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> AsyncGenerator[list[int] | Generation]:
-        """As `generate`, piece by piece: the target's new tokens as they are decided, and the `Generation` at last.
+        """As `generate`, but yields the target's new tokens in pieces as they are decided, and the `Generation` at the
+        end.
 
-        Whoever stops reading early closes the generator (`contextlib.aclosing`), which frees the sessions.
+        A caller that stops early must close the generator (`contextlib.aclosing`), which frees the sessions.
 
         Args:
-            stride: tokens of the second piece, after a first of one; 0 does not hurry the first token.
+            stride: tokens of the second piece, after a first piece of one token; 0 disables the early first token.
             trace: filled while the answer is written.
-            stop: asked after each piece; where it is true, the answer ends there.
+            stop: called after each piece; if it returns true, the answer ends there.
         """
         member = self.member(target)
         asked = prompt if isinstance(prompt, Prompt) else member.codec.prompt(prompt)
@@ -256,10 +257,10 @@ class FusedDecoder:
         meanwhile: Callable[[], Awaitable[Step]] | None = None,
         answering: SpeculativeAnswer | None = None,
     ) -> AsyncIterator[_Route]:
-        """Screen, gate, threshold: who answers, and the plug-in's reader while the answer is written.
+        """Apply screen, gate and threshold: yields how the request is answered, with the plug-in's reader meanwhile.
 
-        meanwhile: the target's prefill, begun together with the gate's if the gate is asked. answering: the answer
-            that is written, where one is.
+        meanwhile: the target's prefill, started in parallel with the gate's if the gate is evaluated. answering: the
+            answer that is written, if any.
         """
         name = strategy or self._config.strategy
         if name == UNEDITED:
@@ -288,7 +289,7 @@ class FusedDecoder:
     async def _selecting(
         self, plugin: Plugin, prompt: Prompt, strategy: Strategy, answering: SpeculativeAnswer
     ) -> AsyncIterator[_Route]:
-        """The target writes and the plug-in reads along; the gate is asked at once where the request names an edit."""
+        """The target writes and the plug-in reads along; the gate is evaluated at once if the request names an edit."""
         assert plugin.facts is not None, "only a plug-in that reads facts reads along"
         along = ReadAlong.of(plugin.model, plugin.codec, plugin.facts, prompt)
         async with contextlib.AsyncExitStack() as held:
@@ -315,7 +316,7 @@ class FusedDecoder:
 
     @contextlib.asynccontextmanager
     async def _reading(self, plugin: Plugin, prompt: Prompt, strategy: Strategy) -> AsyncIterator[DraftReader]:
-        """A reader of the question's drafts, shared with whoever asks the same at the same time."""
+        """A reader of the question's drafts, which concurrent requests of the same question share."""
         key = (prompt.question, prompt.turns, strategy.drafts)
         shared = plugin.drafters.get(key)
         if shared is None:
@@ -340,7 +341,7 @@ class FusedDecoder:
                 await shared.drafter.aclose()
 
     def _drafter(self, plugin: Plugin, question: str, turns: Sequence[Exchange], drafts: bool) -> Drafter | None:
-        """A drafter over the plug-in's views of a question; None where it has none."""
+        """A drafter over the plug-in's views of a question; None if there is no view."""
         views = plugin.views(question, turns, screened=False)
         if not views:
             return None

@@ -1,8 +1,8 @@
-"""The plug-in's side of one question: its gate, its drafts, and who reads them.
+"""The plug-in's side of one question: its gate, its drafts, and their readers.
 
-The plug-in reads the question through its own view and writes greedily, ahead of the targets. Every target that is
-asked the same question reads the same draft while its answer follows it. An answer that leaves the draft is encoded
-anew and only the changed suffix is run; where others still read the draft, that happens on a fork of the session.
+The plug-in reads the question through its own view and writes greedily, ahead of the targets. All targets that get the
+same question read the same draft while their answers follow it. If an answer departs from the draft, it is tokenised
+again and only the changed suffix is fed; if other answers still read the draft, this happens on a fork of the session.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from onceedit_ray.models.protocol import LanguageModel, Row, Step
 class _Branch:
     """One draft: its session, the tokens written, the distribution before each, and how many of them were fed.
 
-    begun: the answer at which the draft was last begun anew. readers: how many answers read it.
+    begun: the answer from which the draft was last restarted. readers: number of answers that read it.
     """
 
     session: int
@@ -33,7 +33,7 @@ class _Branch:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def take(self, step: Step) -> None:
-        """Append what a call gave: one row for each position, and the tokens drafted after them."""
+        """Append the result of a call: one row for each position, and the tokens drafted after them."""
         self.rows += [step.top.row(i) for i in range(len(step.top))]
         self.fed += max(len(step.new_ids) - 1, 0)
         self.tokens += step.new_ids
@@ -45,9 +45,9 @@ class Drafter:
     Args:
         model: the plug-in.
         codec: its tokenizer.
-        prompts: the question in the plug-in's views; the one with the highest gate weight is drafted from.
+        prompts: the question in the plug-in's views; the view with the highest gate weight is used for drafting.
         draft_tokens: plug-in tokens drafted at first; 0 for readers that only ask for `DraftReader.boundary`.
-        edits: for each view the ids of the edits that stand in it.
+        edits: for each view the ids of the edits that it contains.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class Drafter:
         self._branches: list[_Branch] = []
 
     async def open(self, threshold: float) -> float:
-        """Prefill the question; the gate weight w = σ(l_W(x)). Drafts at once if w reaches `threshold`.
+        """Prefill the question and return the gate weight w = σ(l_W(x)). Drafts at once if w reaches `threshold`.
 
-        Of several views, which are read in one pass, the one with the highest w stays open.
+        Several views are prefilled in one pass, and the one with the highest w stays open.
         """
         decode = max(self._draft_tokens, 1)
         opened = (self._model.open(ids, rows=1, decode=decode, threshold=threshold) for ids in self._prompts)
@@ -95,11 +95,16 @@ class Drafter:
         self._take(trunk, step)
         return self.weight
 
-    def reader(self, lead: bytes = b"") -> DraftReader:
-        """A reader of the first draft, before anyone has left it.
+    @property
+    def drafted(self) -> list[int]:
+        """The tokens of the first draft so far."""
+        return list(self._branches[0].tokens)
 
-        lead: bytes an answer starts with for the plug-in and not for the target (the space after the prompt, where
-            the target's prompt ends in white space already). Offsets count from after it.
+    def reader(self, lead: bytes = b"") -> DraftReader:
+        """A new reader of the first draft.
+
+        lead: bytes with which an answer starts for the plug-in but not for the target (the space after the prompt, if
+            the target's prompt already ends in white space). Offsets count from after it.
         """
         return DraftReader(self, self._branches[0], lead)
 
@@ -112,7 +117,7 @@ class Drafter:
     # --- for readers -------------------------------------------------------------------------------------------------
 
     async def draft(self, branch: _Branch, tokens: int) -> None:
-        """Run a draft on by `tokens`; the caller holds its lock."""
+        """Extend a draft by `tokens`; the caller holds its lock."""
         ids = branch.tokens[branch.fed :]
         if not ids:
             raise ContextLengthError("question and answer fill the plug-in's context; ask a shorter question")
@@ -122,9 +127,10 @@ class Drafter:
         self._take(branch, step)
 
     async def begin_anew(self, branch: _Branch, answer: bytes, decode: int) -> _Branch:
-        """A draft that begins with the tokens of `answer`: this one, or a fork where others read it.
+        """A draft that begins with the tokens of `answer`: this one, or a fork if others read it.
 
-        Returns the draft the caller reads from now on. What the tokens share with what was fed stays in the cache.
+        Returns the draft that the caller reads from now on. The common prefix with the tokens fed so far stays in the
+        cache.
         """
         async with branch.lock:
             if branch.readers > 1:
@@ -149,7 +155,7 @@ class Drafter:
             branch.tokens, branch.rows, branch.fed = [], branch.rows[:1], 0
             return
         keep = min(common_prefix(tokens, branch.tokens), branch.fed, len(tokens) - 1)
-        # What stays true if the caller goes away meanwhile: another reader may come to this draft.
+        # Keep the draft consistent if the caller is cancelled meanwhile, since another reader may use it.
         branch.tokens, branch.rows, branch.fed = branch.tokens[: keep + 1], branch.rows[: keep + 1], keep
         step = await self._model.extend(
             branch.session, len(self._prompt_ids) + keep, tokens[keep:], rows=len(tokens) - keep, decode=decode
@@ -158,7 +164,7 @@ class Drafter:
         self._take(branch, step)
 
     async def leave(self, branch: _Branch) -> None:
-        """One reader less; a draft without readers is freed."""
+        """Remove one reader; a draft without readers is freed."""
         branch.readers -= 1
         if branch.readers == 0 and branch in self._branches[1:]:
             self._branches.remove(branch)
@@ -170,7 +176,7 @@ class Drafter:
 
 
 class DraftReader:
-    """One answer's way through the drafts. `ahead`: plug-in tokens drafted in one call from now on."""
+    """One answer's position in the drafts. `ahead`: plug-in tokens that one call drafts from now on."""
 
     def __init__(self, drafter: Drafter, branch: _Branch, lead: bytes) -> None:
         self._drafter = drafter
@@ -191,15 +197,15 @@ class DraftReader:
 
     @property
     def edits(self) -> tuple[str, ...]:
-        """Ids of the edits that stand in the view."""
+        """Ids of the edits that the view contains."""
         return self._drafter.edits
 
     async def leave(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         await self._drafter.leave(self._branch)
 
     async def follow(self, answer: bytes) -> None:
-        """Make the answer written so far the draft's beginning; a draft that begins with it is left as it is."""
+        """Make the draft begin with the answer written so far; a draft that already does is unchanged."""
         answer = self._lead + answer
         branch = self._branch
         while len(self._text()) < len(answer) and answer.startswith(self._text()) and not self._ended():
@@ -210,7 +216,7 @@ class DraftReader:
             self._branch = await self._drafter.begin_anew(branch, answer, max(self.ahead, 1))
 
     async def boundary(self, answer: bytes) -> DraftPosition:
-        """The plug-in's distribution after the answer so far, encoded by itself: a token's start."""
+        """The plug-in's distribution after the answer so far, tokenised by itself, so at the start of a token."""
         answer = self._lead + answer
         tokens = list(self._drafter.codec.encode_bytes(answer))
         if tokens != self._branch.tokens[: len(tokens)] or len(self._branch.rows) <= len(tokens):
@@ -221,7 +227,7 @@ class DraftReader:
     async def read(self, offset: int, target: Codec) -> DraftPosition:
         """The plug-in's distribution at a byte of its draft, and the target token proposed there.
 
-        The draft is run on as far as the position needs. `offset` must not lie beyond the draft's end.
+        The draft is extended as far as the position needs. `offset` must not lie beyond the draft's end.
         """
         while not self.ready(offset):
             async with self._branch.lock:

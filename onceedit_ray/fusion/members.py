@@ -1,6 +1,5 @@
-"""The models of a decoder: the targets, and the plug-in with what it knows.
-
-Knows no way of a request: the decoder asks what is here.
+"""The models of a decoder: the targets, and the plug-in with its edits. How a request is answered is decided in the
+decoder.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from onceedit_ray.models.protocol import LanguageModel
 from onceedit_ray.reader.view import asked, fact_line
 
 CANDIDATES = 6
-"""Facts that the gate is asked about, each in a view of its own; all of them share one pass."""
+"""Number of facts for which the gate is evaluated, each in its own view; all views share one pass."""
 
 
 @dataclass
 class Member:
     """A target as the decoder sees it; `pair` is called once, when a strategy first needs the alignment.
 
-    beside: whether it has hardware of its own, so that its prefill runs beside the plug-in's and not instead of it.
+    beside: whether it has its own hardware, so that its prefill runs in parallel with the plug-in's.
     """
 
     name: str
@@ -54,7 +53,7 @@ class Member:
 
 @dataclass(frozen=True)
 class View:
-    """A prompt of the plug-in. edits: ids of the edits that stand in it."""
+    """A prompt of the plug-in. edits: ids of the edits that it contains."""
 
     text: str
     edits: tuple[str, ...] = ()
@@ -65,8 +64,8 @@ class Plugin:
     """An edited plug-in as the decoder sees it.
 
     view: the prompt view of a plug-in that was trained on its edits. screen: which questions may be about an edit; None
-    lets every question through. facts: the edits of a plug-in that reads them; None for one that was trained. version:
-    its id.
+    lets every question through. facts: the edits of a plug-in that reads them; None for a trained plug-in. version: its
+    id.
     """
 
     model: LanguageModel
@@ -81,9 +80,9 @@ class Plugin:
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     def views(self, question: str, turns: Sequence[Exchange] = (), screened: bool = True) -> list[View]:
-        """The prompts in which the plug-in is asked; none where the question is about no edit.
+        """The prompts that the plug-in gets; none if the question is about no edit.
 
-        screened: whether a plug-in that was trained is asked about edited subjects only.
+        screened: whether a trained plug-in is called only for edited subjects.
         """
         if self.facts is not None:
             found = self.facts.find(_with_context(question, turns), CANDIDATES)
@@ -94,7 +93,7 @@ class Plugin:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[Plugin]:
-        """Counts a request that ends with this plug-in, whatever replaces it meanwhile."""
+        """Count a request that uses this plug-in until its end, even if the plug-in is replaced meanwhile."""
         self.requests += 1
         self._idle.clear()
         try:
@@ -105,14 +104,14 @@ class Plugin:
                 self._idle.set()
 
     async def idle(self) -> None:
-        """Returns once no request holds it: at once, or when the last one has ended."""
+        """Return when no request uses it any more."""
         if self.requests:
             await self._idle.wait()
 
 
 @dataclass
 class SharedDrafter:
-    """A drafter in use: how many requests hold it, and its opening, which gives the gate weight."""
+    """A drafter in use: the number of its requests, and the task that opens it, which returns the gate weight."""
 
     drafter: Drafter
     opening: asyncio.Task[float]
@@ -120,5 +119,5 @@ class SharedDrafter:
 
 
 def _with_context(question: str, turns: Sequence[Exchange]) -> str:
-    """The question, and the requests before it where it may point to them."""
+    """The question, together with the earlier requests if it may refer to them."""
     return "\n".join([turn.request for turn in turns[-2:]] + [question])

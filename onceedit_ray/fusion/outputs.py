@@ -1,4 +1,4 @@
-"""What is known of an answer while it is written: by whom it is, and how likely each of its tokens was.
+"""The outputs of decoding: an answer with its statistics, and the probabilities of its tokens.
 
 Shapes: N entries of a distribution.
 """
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 class Generation:
     """An answer.
 
-    token_ids: the target's tokens, its end-of-text included where it came. weight: the gate's w, 0 where the screen
-    found no edited subject; None if unedited. alone: the target spoke alone. target_passes, plugin_passes: forward
-    passes for this answer; requests that shared a draft report it each. version: the plug-in's. drafted, accepted:
-    tokens that the plug-in proposed to the target, and those of them that were kept. edits: ids of the edits that the
-    answer tells, where the plug-in reads them.
+    token_ids: the target's tokens, with the end-of-text token if it was generated. weight: the gate's w, 0 if the
+    screen found no edited subject; None if unedited. alone: the target answered alone. target_passes, plugin_passes:
+    forward passes for this answer; requests that share a draft each report its passes. version: the plug-in's. drafted,
+    accepted: numbers of tokens that the plug-in proposed to the target, and of those that were accepted. edits: ids of
+    the edits that the answer states, if the plug-in reads edits.
     """
 
     target: str
@@ -49,10 +49,10 @@ class Score:
 
 @dataclass(frozen=True)
 class TokenProbability:
-    """A token with its probability where it was chosen, and the most likely tokens there with theirs.
+    """A chosen token with its probability, and the most likely tokens at its position with theirs.
 
-    From the distribution that it was chosen from, before temperature and top-p: the fused one, or the target's own
-    where it spoke alone. What a distribution does not list has none of its mass, so a probability is never too high.
+    The probabilities are of the distribution before temperature and top-p: the fused one, or the target's own if it
+    answered alone. Tokens outside the listed ones count with probability 0, so a probability is never too high.
     """
 
     token: int
@@ -62,9 +62,9 @@ class TokenProbability:
 
 @dataclass
 class Trace:
-    """Handed to `FusedDecoder.stream`, which fills it: before a piece is yielded, its tokens are in here.
+    """An object for `FusedDecoder.stream` to fill: before a piece is yielded, its tokens are added here.
 
-    likely: how many of the most likely tokens to keep for each token; None keeps no probability and costs nothing.
+    likely: number of most likely tokens to keep for each token; None keeps no probabilities.
     """
 
     likely: int | None = None
@@ -76,7 +76,7 @@ class Trace:
         return self.likely is not None
 
     def add(self, token: int, ids_N: NDArray[np.integer], p_N: NDArray[np.floating], p: float | None = None) -> None:
-        """Note a chosen token; p: its probability, where it may be missing among `ids_N`."""
+        """Add a chosen token; p: its probability, needed if it may be missing in `ids_N`."""
         if self.likely is None:
             return
         order = np.lexsort((ids_N, -p_N))[: self.likely]

@@ -1,8 +1,9 @@
-"""The plug-in's side of a text that a target writes: which facts it may be about, and where their answers are due.
+"""Lets the plug-in read along while a target writes: which facts the text may be about, and where their answers are
+due.
 
 A reader sees the facts, the request and the text so far, and its gate says after each token whether the answer of one
-of the facts comes next. Facts are looked for in the request and in the text itself, so that a subject which comes up
-in mid-answer is seen.
+of the facts comes next. Facts are looked up in the request and in the text itself, so that a subject that first occurs
+in the answer is found.
 
 Offsets are bytes of the text. Shapes: K entries kept of a distribution.
 """
@@ -20,19 +21,19 @@ from onceedit_ray.models.protocol import LanguageModel, Row
 from onceedit_ray.reader.view import fact_line, read_along
 
 MOST_FACTS = 4
-"""Facts that a text is read with at most; the request's come first."""
+"""Maximum number of facts with which a text is read; those of the request come first."""
 TAIL = 600
-"""Characters at the end of a text in which subjects are looked for."""
+"""Number of characters at the end of a text in which subjects are looked up."""
 LONGEST_ANSWER = 24
-"""Plug-in tokens of an answer at most."""
+"""Maximum number of plug-in tokens of an answer."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place where the plug-in has a say.
+    """A position at which the plug-in's answer is due.
 
-    offset: bytes of the text before it. weight: the gate's w there. agrees: whether the text goes on as the plug-in
-    would; None where the text ends there. token: its number among the plug-in's tokens of the text.
+    offset: bytes of the text before it. weight: the gate's w there. agrees: whether the text continues as the plug-in
+        would; None if the text ends there. token: its index among the plug-in's tokens of the text.
     """
 
     offset: int
@@ -45,7 +46,7 @@ class Slot:
 class DueAnswer:
     """What the plug-in would write at a slot: its tokens, the distribution before each, and the answer's bytes.
 
-    edit: the id of the fact that it tells, "" where it is none of them word for word.
+    edit: the id of the fact whose answer it is word for word, "" if there is none.
     """
 
     tokens: tuple[int, ...]
@@ -58,8 +59,8 @@ class DueAnswer:
 class ReadAlong:
     """One text, read as it is written.
 
-    model, codec: the plug-in's. facts: all that is known. question, turns: the request; no question where a text is
-    continued. before: that text, which the answer goes on with. known: the facts that it is read with, by id.
+    model, codec: the plug-in's. facts: all facts. question, turns: the request; the question is empty if a text is
+        continued. before: the text that the answer continues. known: the facts with which the text is read, by id.
     """
 
     model: LanguageModel
@@ -79,7 +80,7 @@ class ReadAlong:
 
     @classmethod
     def of(cls, model: LanguageModel, codec: Codec, facts: FactIndex, prompt: Prompt) -> ReadAlong:
-        """For the answer to a prompt."""
+        """A `ReadAlong` for the answer to a prompt."""
         if prompt.continued:
             return cls(model, codec, facts, "", (), prompt.continued.encode())
         return cls(model, codec, facts, prompt.question, prompt.turns[-1:])
@@ -91,14 +92,14 @@ class ReadAlong:
             await self.model.close(session)
 
     def look(self, answer: str) -> bool:
-        """Look for facts in the request and in the end of the answer; whether any is known that it may be about."""
+        """Look up facts in the request and in the end of the answer; returns whether there is any."""
         found = [] if self._looked else list(self.facts.find(self._asked, MOST_FACTS))
         self._looked = True
         found += self.facts.find(answer[-TAIL:], MOST_FACTS) if answer.strip() else []
         new = {fact.id: fact.edit for fact in found if fact.id not in self.known}
         for id in list(new)[: MOST_FACTS - len(self.known)]:
             self.known[id] = new[id]
-            self._view = []  # the facts stand first: what was read is read again
+            self._view = []  # the facts come first in the view, so everything is read again
         return bool(self.known)
 
     @property
@@ -107,9 +108,10 @@ class ReadAlong:
         return "\n".join([turn.request for turn in self.turns] + [self.question or before])
 
     async def read(self, answer: bytes, start: int) -> list[Slot]:
-        """Read on to the end of `answer`; the slots from its byte `start` on, in order.
+        """Read to the end of `answer` and return the slots from its byte `start` on, in order.
 
-        The beginning of a reply is no slot: it may begin with anything. What a continued text begins with is one.
+        The beginning of a reply is not a slot, since a reply may begin with anything. The beginning of a continuation
+        is one.
         """
         text = self.before + answer
         lead = b"" if text[:1].isspace() else b" "
@@ -149,9 +151,9 @@ class ReadAlong:
         return slots
 
     async def due(self, slot: Slot, threshold: float) -> DueAnswer:
-        """What the plug-in would write at a slot; the text after it is forgotten.
+        """What the plug-in would write at a slot; its session is cut back to the slot.
 
-        threshold: where the gate falls below it, the answer is over.
+        threshold: the answer ends where the gate weight falls below it.
         """
         assert self._session is not None
         held = self._view + self._tokens[: slot.token]
@@ -164,7 +166,7 @@ class ReadAlong:
         return DueAnswer(step.new_ids, rows, answer, edit)
 
     def _answer(self, tokens: Sequence[int], weights: Sequence[float], threshold: float) -> tuple[bytes, str]:
-        """The answer at the beginning of `tokens`: a known fact's, or what stands before the gate closes."""
+        """The answer at the beginning of `tokens`: that of a known fact, or the tokens before the gate closes."""
         written = self.codec.bytes_of(token for token in tokens if token not in self.codec.end_ids)
         text = written.decode("utf-8", errors="ignore")
         answers = sorted(self.known.items(), key=lambda known: -len(known[1].target_new))

@@ -1,7 +1,7 @@
-"""What the plug-in says at one position of an answer, read off its draft.
+"""The plug-in's distribution and proposal at one position of an answer, taken from its draft.
 
-Positions are byte offsets into the draft's text, since the two vocabularies share no token boundaries. What is read
-depends on the answer so far and never on how far ahead was drafted: the target token proposed at a byte is the first
+Positions are byte offsets into the draft's text, since the two vocabularies share no token boundaries. The result
+depends on the answer so far and never on the length of the draft: the target token proposed at a byte is the first
 token of re-tokenising the next `LOOKAHEAD` plug-in tokens (algorithm.md §3.4).
 
 Shapes: K entries kept of the plug-in's distribution.
@@ -19,16 +19,16 @@ from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.protocol import Row
 
 LOOKAHEAD = 4
-"""Plug-in tokens looked at to re-tokenise one position; fewer only where the draft ends."""
+"""Number of plug-in tokens used to re-tokenise one position; fewer only if the draft ends."""
 
 
 @dataclass(frozen=True)
 class Proposal:
     """The target token that the plug-in's draft re-tokenises to at a position.
 
-    token: the target's token id; the target's end-of-text where the draft ends here.
+    token: the target's token id; the target's end-of-text if the draft ends here.
     probability: product of the plug-in probabilities that cover the token's bytes (algorithm.md §3.4).
-    covered_ids: plug-in tokens whose mass is part of `probability`, with the mass each gave.
+    covered_ids: plug-in tokens whose mass is part of `probability`, with the mass of each.
     """
 
     token: int
@@ -52,7 +52,7 @@ class DraftPosition:
 
 
 def token_at(tokens: Sequence[int], codec: Codec, offset: int) -> tuple[int, int]:
-    """The draft's token that a byte lies in, and how many of its bytes come before."""
+    """The draft's token that contains a byte, and how many of its bytes come before that byte."""
     start = 0
     for index, token in enumerate(tokens):
         length = len(codec.surface(token))
@@ -96,7 +96,7 @@ def _cover(token: int, wanted: bytes, inside: int, path: Sequence[tuple[int, Row
             entries = zip(ids_K, p_K, strict=True)
             step = {int(t): float(p) for t, p in entries if codec.surface(t)[inside:].startswith(wanted)}
         probability *= sum(step.values())
-        # a longer path: the first token gives no more than what reaches the end of it
+        # a path of several tokens: the first token counts with the probability of the whole path
         covered = step if at == 0 else {path[0][0]: probability}
         wanted, inside = wanted[len(surface) :], 0
         if not wanted:

@@ -1,8 +1,8 @@
 """The screen before the gate: does a question mention the subject of any edit?
 
-The gate costs a plug-in prefill. A question that names no edited subject cannot be about an edit, and finding that out
-takes microseconds: such a request never reaches the plug-in, and the target answers it at its native speed. What
-passes the screen is still judged by the gate.
+The gate costs a plug-in prefill. A question that names no edited subject cannot be about an edit, and the screen finds
+this out in microseconds: the plug-in is not called, and the target answers at its native speed. The gate still judges
+the requests that pass the screen.
 
 A subject counts as mentioned when words holding at least `SHARE` of its weight occur; rare words weigh more, and a
 word occurs in another form too ("Australian" for "Australia"). Aliases are subjects too. A prompt or rephrasing of an
@@ -24,14 +24,14 @@ from onceedit_ray.knowledge.prompt_files import shipped_prompts
 
 SHARE = 0.5
 STEM = 4
-"""Letters two forms of one word share at least; and 0.7 of the subject's word."""
+"""Minimum number of letters that two forms of one word share; at least 0.7 of the subject's word."""
 
 _IDEOGRAPH = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_IDEOGRAPH}]|[^\W_{_IDEOGRAPH}]+")
 
 
 class Screen:
-    """The subjects of `edits`, ready to be looked for."""
+    """The subjects of `edits`, prepared for the search."""
 
     def __init__(self, edits: Sequence[Edit]) -> None:
         self._seen = Counter(word for prompt in shipped_prompts() for word in set(words(prompt)))
@@ -64,7 +64,7 @@ class Screen:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text without case and accents; an ideograph is a word."""
+    """The words of a text, lower-case and without accents; an ideograph counts as a word."""
     plain = unicodedata.normalize("NFKD", text.casefold())
     return _WORD.findall("".join(character for character in plain if not unicodedata.combining(character)))
 

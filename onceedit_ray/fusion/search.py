@@ -1,10 +1,10 @@
-"""From relative space back to the target's tokens: the search of eq. 9-11, as the paper runs it and in closed form.
+"""Maps the relative space back to the target's tokens: the search of eq. 9-11, as in the paper and in closed form.
 
     p* = argmin_p loss(p·R_l, aim)
 
 Zero start and one-hot aim (eq. 10, 11): the gradient is monotone in R_l[j, a*], so the search ends at the column argmax
-of R_l at the aimed anchor (`column_argmax`). Own start and soft aim is DEEPEN's. Both run over the rows they are given:
-the whole vocabulary, or candidates where the dense matrix cannot be held.
+of R_l at the aimed anchor (`column_argmax`). DEEPEN starts at the target's own distribution and aims at r̄. Both run
+over the given rows: the whole vocabulary, or candidates if the dense matrix does not fit into memory.
 
 Shapes: C candidate tokens, A anchors. All float32.
 """
@@ -22,11 +22,11 @@ LEARNING_RATE = 0.15
 def gradient_search(
     R_CA: Tensor, aim_A: Tensor, start_C: Tensor, steps: int = STEPS, rate: float = LEARNING_RATE
 ) -> Tensor:
-    """The search as DEEPEN runs it: logits over candidates after `steps` descents.
+    """The search as in DEEPEN: logits over candidates after `steps` gradient steps.
 
     Args:
         R_CA: rows of the target's transfer matrix.
-        aim_A: the distribution aimed at; r̄ itself (DEEPEN) or a one-hot vector (eq. 11).
+        aim_A: the target distribution; r̄ itself (DEEPEN) or a one-hot vector (eq. 11).
         start_C: logits to start from; the target's own (DEEPEN) or zeros (eq. 10).
     """
     x_C = start_C.detach().clone().float().requires_grad_(True)
@@ -44,6 +44,6 @@ def gradient_search(
 
 
 def column_argmax(R_CA: Tensor, anchor: int) -> int:
-    """Where the zero-start search for a one-hot aim ends: argmax over candidates of R_l[:, anchor]; lowest on a tie."""
+    """Result of the zero-start search for a one-hot aim: argmax over candidates of R_l[:, anchor]; lowest on a tie."""
     column_C = R_CA[:, anchor]
     return int(torch.nonzero(column_C == column_C.max())[0])

@@ -1,12 +1,12 @@
-"""`selective`: the target writes in its own voice, and the plug-in has a say only where a fact's answer is due.
+"""`selective`: the target writes its own answer, and is fused with the plug-in only where a fact's answer is due.
 
     the target writes a chunk alone → the plug-in reads along → no slot contradicts it: the chunk is the target's own
-    → a slot contradicts it: the text is cut there, eq. 8 fuses the answer's tokens, the target goes on behind it
+    → a slot contradicts it: the text is cut there, eq. 8 fuses the answer's tokens, the target continues after it
 
-A slot is a place where the gate, asked along the text, reaches the threshold; it contradicts where the text goes on
-otherwise than the plug-in would. Where the request asks for a fact (the gate at its end), a completion has its slot at
-the beginning, and so has a reply whose first chunk shows none: the answer is written there, as `draft` writes it.
-
+A slot is a position at which the gate, evaluated along the text, reaches the threshold. The text contradicts a slot if
+it continues differently than the plug-in would. If the request asks for a fact (the gate at its end), a completion has
+a slot at its beginning; a reply has one there if its first chunk shows none. The answer is then written at the
+beginning, as in `draft`.
 Without a contradiction every token is the target's own, bit for bit.
 """
 
@@ -23,13 +23,13 @@ from onceedit_ray.fusion.strategies import Strategy
 from onceedit_ray.models.protocol import Row, Step
 
 CHUNK = 16
-"""Tokens of the target that are held back until the plug-in has read them."""
+"""Number of target tokens that are held back until the plug-in has read them."""
 REACH = 5
-"""Plug-in tokens over which slots compete: the surest of them is where the answer goes."""
+"""Number of plug-in tokens within which slots compete: the answer is written at the slot of highest gate weight."""
 MOST_CORRECTIONS = 64
 
 Chunk = list[tuple[int, Row | None, float | None]]
-"""Tokens of a chunk, each with its distribution and probability where a trace keeps them."""
+"""Tokens of a chunk, each with its distribution and probability if a trace keeps them."""
 
 
 @dataclass
@@ -37,9 +37,9 @@ class SelectiveAnswer:
     """One target's answer.
 
     answer: the target's side. along: the plug-in's. strategy: fuses at a slot. threshold: of the gate. reader: of the
-    direct answer; None where the request names no fact. draft_tokens: of the direct answer's drafts. in_chat: whether
-    the target replies in sentences, in which the answer may come later. goes_on: whether the target speaks on behind an
-    answer that stands at the beginning. weight: the highest that the gate said.
+        direct answer; None if the request names no fact. draft_tokens: of the direct answer's drafts. in_chat: whether
+        the target replies in sentences, in which the answer may come later. goes_on: whether the target continues after
+        an answer at the beginning. weight: the highest gate weight.
     """
 
     answer: SpeculativeAnswer
@@ -93,7 +93,7 @@ class SelectiveAnswer:
                 return
 
     async def _chunk(self) -> Chunk:
-        """The target's next tokens, not taken yet."""
+        """The target's next tokens, not yet added to the answer."""
         answer = self.answer
         asked = min(answer.budget - len(answer.ids), CHUNK)
         rows = int(answer.trace.wanted)
@@ -108,7 +108,7 @@ class SelectiveAnswer:
         return _with_rows(step)
 
     async def _read(self, chunk: Chunk) -> tuple[int, DueAnswer | None, Slot | None]:
-        """How many of a chunk's tokens stay, and what is due behind them."""
+        """How many of a chunk's tokens are kept, and the answer that is due after them."""
         codec = self.answer.codec
         new = [token for token, _, _ in chunk if token not in codec.end_ids]
         text = codec.bytes_of([*self.answer.ids, *new])
@@ -133,7 +133,7 @@ class SelectiveAnswer:
         return kept, due, slot
 
     def _contradiction(self, slots: list[Slot], ended: bool) -> Slot | None:
-        """The first place where the text goes on otherwise than it should; the surest one within reach of it."""
+        """The first slot that the text contradicts; of the slots near it, the one of highest gate weight."""
         for index, slot in enumerate(slots):
             if slot.weight < self.threshold or slot.agrees is True:
                 continue
@@ -149,14 +149,14 @@ class SelectiveAnswer:
         return None
 
     def _asking(self) -> DraftReader | None:
-        """The direct answer's reader, where the request asks for a fact."""
+        """The direct answer's reader, if the request asks for a fact."""
         if self.reader is None or self.reader.weight < self.threshold or self._begun:
             return None
         self.weight = max(self.weight, self.reader.weight)
         return self.reader
 
     async def _from_the_beginning(self, reader: DraftReader) -> AsyncIterator[list[int]]:
-        """The direct answer, fused and verified as `draft` does it, from the first token."""
+        """The direct answer, fused and verified from the first token as in `draft`."""
         answer = self.answer
         await answer.aclose()
         self._begun = True
@@ -180,7 +180,7 @@ class SelectiveAnswer:
                 self.answer.trace.add(token, *row, p)
 
     async def _write(self, due: DueAnswer, slot: Slot) -> None:
-        """Write an answer behind the tokens that were kept: the target reads it in one pass, each position is fused."""
+        """Write an answer after the kept tokens: the target reads it in one pass, and each position is fused."""
         answer, codec = self.answer, self.answer.codec
         tokens = list(codec.encode_bytes(due.answer))[: answer.budget - len(answer.ids)]
         self._corrections += 1
@@ -222,7 +222,7 @@ def _own(due: DueAnswer, along: ReadAlong) -> bytes:
 
 
 def _reaches(due: DueAnswer, offset: int, along: ReadAlong) -> bool:
-    """Whether the draft goes far enough behind a byte to say which token stands there."""
+    """Whether the draft extends far enough beyond a byte to determine the token there."""
     start = 0
     for index, token in enumerate(due.tokens):
         start += len(along.codec.surface(token))

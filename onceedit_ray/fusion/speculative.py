@@ -1,8 +1,8 @@
-"""One target's answer to one request: alone, or draft and verify (algorithm.md §4).
+"""One target's answer to one request: by the target alone, or by draft and verify (algorithm.md §4).
 
-Greedy output is by construction that of token-by-token fusion, and a sampled one that of token-by-token sampling: each
-position's choice depends on the fused distribution there, on the seed and on the position, and a drafted token is kept
-only where it is that choice.
+By construction the greedy output equals that of token-by-token fusion, and a sampled output equals that of
+token-by-token sampling: the choice at each position depends on the fused distribution, the seed and the position, and a
+drafted token is accepted only if it is that choice.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from onceedit_ray.models.sampling import Sampling, draw
 
 LONGEST_STRIDE = 16
 MOST_AHEAD = 4
-"""A draft that is kept whole grows, up to this many times its configured length."""
+"""A draft that is fully accepted grows, up to this many times its configured length."""
 
 
 @dataclass
 class SpeculativeAnswer:
-    """An answer in the making.
+    """An answer that is being generated.
 
-    model, codec: the target's. prompt_ids: its prompt. budget: tokens at most. stride: tokens of the second
-    piece when the target speaks alone, later ones grow; 0 asks for all of them in one piece. trace: what is kept of
-    it. drafted, accepted: the plug-in's tokens that were verified, and those of them that were kept.
+    model, codec: the target's. prompt_ids: its prompt. budget: maximum number of tokens. stride: tokens of the second
+        piece when the target answers alone, later pieces are longer; 0 gives all tokens in one piece. trace: receives
+        the probabilities. drafted, accepted: numbers of plug-in tokens that were verified, and of those that were
+        accepted.
     """
 
     model: LanguageModel
@@ -48,16 +49,16 @@ class SpeculativeAnswer:
 
     @property
     def ended(self) -> bool:
-        """Whether the answer has come to an end of text."""
+        """Whether the answer has ended with an end-of-text token."""
         return bool(self.ids) and self.ids[-1] in self.codec.end_ids
 
     @property
     def done(self) -> bool:
-        """Whether no token is to come any more."""
+        """Whether the answer is complete."""
         return self.ended or len(self.ids) >= self.budget
 
     async def prefill(self) -> Step:
-        """Read the prompt while the gate is asked: its row for fusing, and the target's own first token."""
+        """Prefill the prompt while the gate is evaluated: its row for fusion, and the target's own first token."""
         return self._opened(await self.model.open(self.prompt_ids, rows=1, decode=1, sampling=self.sampling))
 
     async def aclose(self) -> None:
@@ -67,7 +68,7 @@ class SpeculativeAnswer:
             await self.model.close(session)
 
     async def alone(self, first: Step | None = None) -> AsyncIterator[list[int]]:
-        """The target's own answer, in pieces, as `transformers` generates it. first: `prefill`, where it was made."""
+        """The target's own answer, in pieces, as `transformers` generates it. first: result of `prefill`, if called."""
         stride = self.stride
         if first is not None:
             self.passes += 1
@@ -76,7 +77,7 @@ class SpeculativeAnswer:
         while not self.done:
             asked = min(self.budget - len(self.ids), stride or self.budget)
             if self.session is None:
-                asked = 1 if stride else asked  # someone is waiting for the first token
+                asked = 1 if stride else asked  # send the first token early
                 step = self._opened(await self.model.open(self.prompt_ids, rows, decode=asked, sampling=self.sampling))
             else:
                 held = len(self.prompt_ids) + len(self.ids) - 1
@@ -92,10 +93,11 @@ class SpeculativeAnswer:
     async def fused(
         self, reader: DraftReader, strategy: Strategy, weight: float, draft_tokens: int, first: Step | None = None
     ) -> AsyncIterator[list[int]]:
-        """The fused answer, in pieces: one round of draft and verify each. `draft_tokens` 0 fuses token by token.
+        """The fused answer, in pieces; each piece is one round of draft and verify. `draft_tokens` 0 fuses token by
+        token.
 
-        first: `prefill`, where it was made; else the prompt is read together with the first draft. From where one of
-        the two vocabularies cannot write the other's text, the target goes on alone.
+        first: the result of `prefill`, if it was called; otherwise the prompt is read together with the first draft.
+        From where one of the two vocabularies cannot write the other's text, the target goes on alone.
         """
         fed = 0 if first is None else len(self.prompt_ids)
         row: Row | None = None if first is None else first.top.row(0)
@@ -113,7 +115,7 @@ class SpeculativeAnswer:
             try:
                 verified = await self._verify(fed, pending, proposed)
             except ContextLengthError:
-                proposed = []  # the draft does not fit any more; the next token alone may
+                proposed = []  # the draft no longer fits the context, but the next token may
                 verified = await self._verify(fed, pending, proposed)
             rows = verified if row is None else [row, *verified]
             before = len(self.ids)
@@ -133,7 +135,7 @@ class SpeculativeAnswer:
         return step
 
     def _add(self, step: Step) -> list[int]:
-        """Take the target's own tokens."""
+        """Add the target's own tokens."""
         self.ids += step.new_ids
         if self.trace.wanted:
             for at, token in enumerate(step.new_ids):
@@ -141,7 +143,7 @@ class SpeculativeAnswer:
         return list(step.new_ids)
 
     async def _verify(self, fed: int, pending: list[int], proposed: list[int]) -> list[Row]:
-        """Run what is not in the target's cache yet and the draft in one pass; a row for each position to be chosen."""
+        """Feed the uncached tokens and the draft in one pass; returns a row for each position to be chosen."""
         drafted = [token for token in proposed if token not in self.codec.end_ids]
         feed = pending + drafted
         if not feed:
@@ -154,7 +156,7 @@ class SpeculativeAnswer:
         return [step.top.row(i) for i in range(len(step.top))]
 
     async def _readings(self, reader: DraftReader, strategy: Strategy, speculative: bool) -> list[DraftPosition]:
-        """What the plug-in says at the next positions, as far as its draft reaches.
+        """The plug-in's distributions at the next positions, as far as its draft reaches.
 
         None at all where its text and the target's cannot be told in each other's tokens.
         """
@@ -177,7 +179,7 @@ class SpeculativeAnswer:
     def _accept(
         self, readings: list[DraftPosition], rows: list[Row], proposed: list[int], strategy: Strategy, weight: float
     ) -> int:
-        """Fuse position after position while the choice is the drafted token; how many drafted ones were kept."""
+        """Fuse position by position while the choice is the drafted token; returns the number of accepted tokens."""
         for position, (reading, row) in enumerate(zip(readings, rows, strict=False)):
             fused = strategy.fuse(reading, *row, weight)
             self.ids.append(self._chosen(fused))
@@ -193,7 +195,7 @@ class SpeculativeAnswer:
 
 
 async def read(reader: DraftReader, strategy: Strategy, codec: Codec, answer: bytes) -> DraftPosition | None:
-    """What the plug-in says after an answer, as the strategy needs it.
+    """The plug-in's distribution after an answer, in the form that the strategy needs.
 
     None where the plug-in's vocabulary cannot write the answer, or the target's what the plug-in drafts after it.
     """

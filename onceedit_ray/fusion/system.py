@@ -1,4 +1,4 @@
-"""The whole system in one process: the same decoder that the coordinator actor hosts, over models loaded here."""
+"""The whole system in one process: the decoder of the coordinator actor, over models loaded in this process."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from onceedit_ray.reader.plugin import is_read, plugin_folder
 
 
 def check_run(config: RunConfig, progress: Progress = silent) -> None:
-    """Look for everything that would stop a run later, before anything is edited.
+    """Check, before anything is edited, everything that would stop a run later.
 
-    Raises `ConfigError` for an unknown strategy or view, `ModelError` for a model that cannot be had, `AlignmentError`
-    for a target that shares no token with the plug-in.
+    Raises `ConfigError` for an unknown strategy or view, `ModelError` for a model that is not available,
+    `AlignmentError` for a target that shares no token with the plug-in.
     """
     for strategy in (config.fusion.strategy, *config.evaluation.strategies):
         STRATEGIES.get(strategy)
@@ -82,7 +82,7 @@ def pair_up(
 
 
 def open_plugin(model: LanguageModel, codec: Codec, view: str, edited: Path, config: FusionConfig) -> Plugin:
-    """The version in folder `edited` over its loaded plug-in: with its facts where it is read, else with its screen."""
+    """The version in folder `edited` over its loaded plug-in: with its facts if it reads them, else with its screen."""
     if is_read(edited):
         return Plugin(model, codec, view, version=edited.name, facts=index_of(edits_in(edited)))
     return Plugin(model, codec, view, open_screen(edited, config), edited.name)
@@ -122,11 +122,11 @@ def _side(folder: ModelFolder, codec: Codec) -> Side:
 
 
 def index_of(edits: Sequence[Edit]) -> FactIndex:
-    """An index of a version's edits, each under its number.
+    """An index of a version's edits, each under its prompt.
 
-    Rephrasings are left out: they are what an evaluation asks.
+    Rephrasings are left out, since an evaluation asks them.
     """
     index = FactIndex(rephrasings=False)
-    for number, edit in enumerate(edits):
-        index.add(str(number), edit)
+    for edit in edits:
+        index.add(edit.prompt, edit)
     return index

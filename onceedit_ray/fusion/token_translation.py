@@ -1,6 +1,5 @@
-"""What a token of one model is for another: the token of the same text, or the first one that its text is cut into.
-
-Knows two codecs and the tokens they share, nothing about embeddings or fusion.
+"""Translates a token of one model for another: to the token of the same text, or to the first token of its text. Knows
+two codecs and their shared tokens, but neither embeddings nor fusion.
 
 A  shared tokens
 """
@@ -14,10 +13,10 @@ from onceedit_ray.models.codec import Codec
 
 
 class TokenTranslation:
-    """One model's tokens in the other's words.
+    """Translates one model's tokens into another model's tokens.
 
     Args:
-        of, to: the codecs of the model that is read and of the one that reads.
+        of, to: the codecs of the source model and of the destination model.
         of_ids_A, to_ids_A: the tokens they share, int64; see `alignment.Anchors`.
     """
 
@@ -29,11 +28,11 @@ class TokenTranslation:
         self._first: dict[int, int | None] = {}
 
     def same(self, token: int) -> int | None:
-        """The other's token of the same text (its end of text for any of ours); None where it has none."""
+        """The other model's token of the same text (its end of text for any of ours); None if it has none."""
         return self._same.get(token)
 
     def first(self, token: int) -> int | None:
-        """`same`, or the first of the tokens that the other cuts the text into; None for a token without text."""
+        """`same`, or the first of the other model's tokens for the text; None for a token without text."""
         if token in self._same:
             return self._same[token]
         if token not in self._first:

@@ -1,4 +1,4 @@
-"""What capitals say about a name in a text. A text without capitals says nothing, and nothing is concluded from it."""
+"""Uses capital letters to decide whether a text names something. A text without capitals gives no evidence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INSIDE = r"[^\W_][,;]?\s+"
 
 
 def is_written_as_name(spellings: Iterable[str], text: str) -> bool:
-    """Whether a name of common words stands in the text as it is spelt, and not as those words.
+    """Whether a name of common words occurs in the text as a name, and not as ordinary words.
 
     The sign is a capital or a digit behind the first letter ("Source Code", "U2", "The Edge"), or a capital that does
     not begin a sentence ("at Apple").
@@ -33,12 +33,12 @@ def is_written_as_name(spellings: Iterable[str], text: str) -> bool:
 
 
 def belongs_to_other_name(words: Sequence[str], phrase: Sequence[str], text: str) -> bool:
-    """Whether words of a name, wherever they stand in a text, stand beside a capitalised word that the name has not.
+    """Whether the words of a name always occur next to a capitalised word that is not part of the name.
 
-    Titles, function words and the first word of a sentence are nobody's name.
+    Titles, function words and the first word of a sentence do not count as such words.
 
     Args:
-        words: those of the name that the text holds.
+        words: the words of the name that occur in the text.
         phrase: all terms of the name.
     """
     seen = False

@@ -1,7 +1,7 @@
-"""What a file holds, as a hash: the same for a published JSON file and for the Parquet file that was made from it.
+"""A hash of a file's content: the same for a published JSON file and the Parquet file made from it.
 
-A comparison cell is named after what its files hold. `published.json` beside a Parquet file says which JSON file it was
-made from (`scripts/make_data.py`), so that a cell keeps its id when its data moves from one to the other.
+The id of a comparison cell depends on the content of its files. `published.json` beside a Parquet file says from which
+JSON file it was made (`scripts/make_data.py`), so a cell keeps its id when its data moves from JSON to Parquet.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ PUBLISHED = "published.json"
 def content_hash(file: Path) -> str:
     """SHA-256 (hexadecimal) of a file's bytes, or of the published file that it was made from.
 
-    The second holds only while the file's own bytes are those that `published.json` lists. Raises `DataError` where
-    that list is damaged, `OSError` where the file cannot be read.
+    The hash of the published file is used only if the file's own bytes are those that `published.json` lists. Raises
+    `DataError` if that list is damaged, `OSError` if the file cannot be read.
     """
     with file.open("rb") as opened:
         own = hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""Records of a file, whatever they are wrapped in: a JSON list, JSON lines or Parquet.
+"""The records of a file: a JSON list, JSON lines or Parquet.
 
-Knows where each record stands, so that every complaint names file, record (line for JSON lines) and field.
-Does not know what the fields mean.
+Keeps the position of each record, so that every error names file, record (line for JSON lines) and field. Does not know
+what the fields mean.
 
 Files are opened through pyarrow's filesystems, so that remote and compressed files (`.gz`, `.zst`, …) read like
 local ones. JSON is parsed by Python and not by pyarrow, which would turn texts that look like dates into
@@ -89,7 +89,7 @@ def lines_of(text: str) -> list[str]:
 
 
 def describe(value: object) -> str:
-    """What a JSON value is, in words fit for an error message."""
+    """The kind of a JSON value, in words for an error message."""
     if value is None:
         return "null"
     if isinstance(value, bool):

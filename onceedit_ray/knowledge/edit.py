@@ -1,7 +1,7 @@
-"""What is to be known: one fact, corrected.
+"""One corrected fact.
 
-An `Edit` says what a model should answer from now on, and carries the probes that tell whether it does so and
-nothing else: rephrasings (generality), unrelated prompts (locality), consequences (portability).
+An `Edit` says what a model should answer from now on, and carries the probes that test whether only this answer
+changed: rephrasings (generality), unrelated prompts (locality), consequences (portability).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def composed(text: str) -> str:
 
 
 class Probe(BaseModel):
-    """A prompt with the answer it is scored against."""
+    """A prompt with its reference answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,7 +35,7 @@ class Edit(BaseModel):
     rephrasings: other ways to ask, used for generality only, never for training.
     locality: prompts whose answer must not change.
     portability: questions that follow from the edit; reported, not part of the average.
-    aliases: other names of the subject; whoever uses one of them may be asking about the edit.
+    aliases: other names of the subject; a question that uses one of them may be about the edit.
     sentences: sentences in which a speaker would give the new answer, as examples of how it is said.
     """
 
@@ -52,7 +52,7 @@ class Edit(BaseModel):
     aliases: tuple[str, ...] = ()
     sentences: tuple[str, ...] = ()
 
-    @field_validator("prompt", "target_new", "subject", "ground_truth", "rephrasings")
+    @field_validator("prompt", "target_new", "subject", "ground_truth", "rephrasings", "aliases", "sentences")
     @classmethod
     def _composed(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         return composed(value) if isinstance(value, str) else tuple(map(composed, value))

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from onceedit_ray.errors import StoreError
 
 APPLICATION_ID = 0x0EFAC75
-"""SQLite's mark of whose file it is."""
+"""SQLite's `application_id`, which marks the file as a fact store."""
 SCHEMA = 1
 """The version of the tables, in SQLite's `user_version`."""
 
@@ -39,7 +39,7 @@ _TABLES = (
 
 
 def connect(path: Path, timeout: float, read_only: bool) -> sqlite3.Connection:
-    """A connection whose transactions are begun by hand; waits up to `timeout` seconds for a lock."""
+    """A connection without automatic transactions; waits up to `timeout` seconds for a lock."""
     with explained(path, "opening", timeout):
         if read_only and not path.is_file():
             raise StoreError(f"{path}: there is no such file to read; check the path")
@@ -52,7 +52,7 @@ def connect(path: Path, timeout: float, read_only: bool) -> sqlite3.Connection:
 
 
 def prepare(connection: sqlite3.Connection, path: Path, timeout: float, read_only: bool) -> None:
-    """Make the tables where the file is new; refuse a file that is not ours.
+    """Make the tables if the file is new; refuse a file that is not a fact store.
 
     Raises:
         StoreError: the file belongs to another program, or to a newer version of this one.
@@ -78,7 +78,7 @@ def prepare(connection: sqlite3.Connection, path: Path, timeout: float, read_onl
 
 @contextmanager
 def explained(path: Path, doing: str, timeout: float) -> Iterator[None]:
-    """Turns SQLite's errors, and no others, into a `StoreError` of one line."""
+    """Turn SQLite errors, and no others, into a `StoreError` of one line."""
     try:
         yield
     except sqlite3.Error as error:
@@ -114,7 +114,7 @@ def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _use_wal(connection: sqlite3.Connection, timeout: float) -> None:
-    """Two processes that open a new file at once collide here, and SQLite does not wait by itself."""
+    """Set WAL mode. Retries, since SQLite does not wait by itself if two processes open a new file at the same time."""
     end = time.monotonic() + timeout
     while True:
         try:

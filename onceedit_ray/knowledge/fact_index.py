@@ -1,15 +1,15 @@
-"""Which edits a request may be about: candidates for the plug-in, which judges them, in well under a millisecond.
+"""Finds the edits that a request may be about, in well under a millisecond. The plug-in then judges these candidates.
 
-An edit is found in three ways, the surest first:
+An edit is found in three ways, the most certain first:
 
-1. One of its prompts stands in the text word for word (`stored_prompts`).
+1. One of its prompts occurs in the text word for word (`stored_prompts`).
 2. The text names its subject, or an alias of it (`subject_names`); among the edits about one subject those come first
    whose prompt shares most words with the text.
 3. The text shares most of a prompt's words (`prompt_words`), where that prompt does not name the subject.
 
-A text that does none of these has no candidates, and never reaches the plug-in. Finding costs time linear in the text
-and in the number of edits that share a word with it. What is found hangs on the text and the live edits alone, not on
-the order in which they came.
+If none of these holds, the text has no candidates, and the plug-in is not called. Time is linear in the length of the
+text and in the number of edits that share a word with it. The result depends only on the text and the live edits, not
+on the order in which the edits were added.
 """
 
 from __future__ import annotations
@@ -31,10 +31,9 @@ from onceedit_ray.knowledge.terms import content, terms, weight
 from onceedit_ray.knowledge.vocabulary import Vocabulary, is_form_of
 
 _WORD_FOR_WORD = 3.0
-"""The score of a prompt that stands in the text; more than a subject (2) or words (1) can reach."""
+"""The score of a prompt that occurs in the text; higher than any score of a subject (2) or of words (1)."""
 _UNNAMED_BAR, _NAMELESS_BAR = 0.6, 0.5
-"""The part of a prompt that a text must hold, where the edit has a subject that the prompt does not name, and where it
-has none."""
+"""The part of a prompt that a text must contain: if the prompt does not name its subject, and if the edit has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +47,18 @@ class Found:
 
 @dataclass(slots=True)
 class _Entry:
-    """An edit. asks: for each of its prompts, the words of content that are not part of its names."""
+    """An edit. asks: for each of its prompts, the content words that are not part of its names."""
 
     edit: Edit
     asks: tuple[tuple[str, ...], ...]
 
 
 class FactIndex:
-    """The live edits, ready to be found. One object serves all threads of a process.
+    """Index of the live edits. One object may be used by all threads of a process.
 
     Args:
-        rephrasings: whether an edit is found by its rephrasings, too. An evaluation that asks the rephrasings of its
-            edits turns this off: the index would know the questions.
+        rephrasings: whether an edit is also found by its rephrasings. An evaluation that asks the rephrasings of its
+            edits turns this off, since the index would know the questions.
     """
 
     def __init__(self, rephrasings: bool = True) -> None:
@@ -79,7 +78,7 @@ class FactIndex:
         return id in self._entries
 
     def add(self, id: str, edit: Edit) -> None:
-        """Let an edit be found; one of the same id is replaced."""
+        """Add an edit; an edit of the same id is replaced."""
         with self._lock:
             if id in self._entries:
                 self.drop(id)
@@ -94,7 +93,7 @@ class FactIndex:
             self._vocabulary.add(_vocabulary(prompts, of_names))
 
     def drop(self, id: str) -> None:
-        """Let an edit be found no more; `UnknownIdError` if it is not here."""
+        """Remove an edit; raises `UnknownIdError` if it is not in the index."""
         with self._lock:
             entry = self._entries.pop(id, None)
             if entry is None:
@@ -108,7 +107,7 @@ class FactIndex:
             self._vocabulary.drop(_vocabulary(prompts, of_names))
 
     def apply(self, change: Change) -> None:
-        """Follow a store: drop what it dropped, add what it added."""
+        """Apply a change of the store: drop what it dropped, add what it added."""
         with self._lock:
             for stored in change.dropped:
                 self.drop(stored.id)
@@ -116,11 +115,11 @@ class FactIndex:
                 self.add(stored.id, stored.edit)
 
     def find(self, question: str, limit: int = 8) -> list[Found]:
-        """The edits that a text may be about, the likeliest first; none for a text about something else.
+        """The edits that a text may be about, the most likely first; none for a text about something else.
 
         Args:
             question: a request, or a text of any length.
-            limit: how many at most.
+            limit: maximum number of edits.
 
         Raises:
             ConfigError: `limit` is below 1.
@@ -147,7 +146,7 @@ class FactIndex:
         return scores
 
     def _asked_part(self, id: str, reading: Reading, place: int) -> float:
-        """The greatest part of what one of the edit's prompts asks that stands near a place, from 0 to 1."""
+        """The largest share, over the edit's prompts, of the content words that occur near a place, from 0 to 1."""
         best = 0.0
         for words in self._entries[id].asks:
             shared = 0.0
@@ -171,7 +170,7 @@ def _asked(prompt: str, of_names: frozenset[str]) -> list[str]:
 
 
 def _unnamed(prompts: Iterable[str], names: Iterable[str]) -> list[str]:
-    """The prompts in which no name stands."""
+    """The prompts that contain no name."""
     known = [name_words(name) for name in names]
     return [
         prompt

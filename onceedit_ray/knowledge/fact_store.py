@@ -1,15 +1,15 @@
-"""The edits that are live, and every state they were in before: one SQLite file, a row for each edit.
+"""The live edits and their whole history: one SQLite file with one row for each edit.
 
-The history is one line of revisions. Revision 0 is empty; each call of `add`, `remove` or `restore` is one
-transaction and makes the next revision. Nothing is overwritten: an edit has a span of revisions for each time that it
-was live, so the live set of any revision can be read back, or be restored, exactly.
+The history is a linear sequence of revisions. Revision 0 is empty; each call of `add`, `remove` or `restore` is one
+transaction and makes the next revision. Nothing is overwritten: an edit has one span of revisions for each time it was
+live, so the exact live set of any revision can be read or restored.
 
-The file is in WAL mode and every commit is synchronised (`synchronous=FULL`): what a call has returned outlives
-`kill -9` and a power cut alike. `NORMAL` would save one fsync a call, and could lose answered calls in a power cut.
-Several processes may open the file, one writes at a time and the others wait. It belongs on a disk of this machine:
-WAL needs memory that its processes share, which network filesystems do not give.
+The file is in WAL mode and every commit is synchronised (`synchronous=FULL`): the result of a call that has returned
+survives `kill -9` and a power cut. `NORMAL` would save one fsync per call, but could lose completed calls in a power
+cut. Several processes may open the file, one writes at a time and the others wait. It must be on a local disk: WAL
+needs shared memory between processes, which network filesystems do not provide.
 
-Knows nothing about how an edit is found (`fact_index`) or answered.
+This module does not know how an edit is found (`fact_index`) or answered.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ _LIVE_AT = "spans.since <= :at AND (spans.until IS NULL OR spans.until > :at)"
 
 
 class FactStore:
-    """The edits of one file, which is made where it is missing.
+    """The edits of one file, which is created if it is missing.
 
-    One object serves all threads of a process. A forked child opens its own.
+    One object may be used by all threads of a process. A forked child opens its own.
 
     Args:
         path: a local file; its folder is made too. SQLite keeps `<path>-wal` and `<path>-shm` beside it.
         timeout: seconds to wait while another process writes.
-        read_only: never write, and refuse to make a file.
+        read_only: never write, and never create a file.
 
     Raises:
-        StoreError: one line; the file is no fact store, was written by a newer version, is damaged, cannot be read
-            or written, was locked for longer than `timeout`, or the disk is full. So do all methods. A call that
-            fails has changed nothing.
+        StoreError: one line; the file is no fact store, was written by a newer version, is damaged, cannot be read or
+            written, was locked for longer than `timeout`, or the disk is full. All methods raise it too. A call that
+            fails changes nothing.
     """
 
     def __init__(self, path: str | Path, timeout: float = 30.0, read_only: bool = False) -> None:
@@ -81,8 +81,8 @@ class FactStore:
         the pair. One that is equal in every field is left as it is, under its id, and is in `kept`.
 
         Args:
-            note: for people, kept with the revision.
-            report: JSON, kept with the revision.
+            note: text for humans, stored with the revision.
+            report: JSON, stored with the revision.
             on_conflict: as in `selection.select`, for several answers to one prompt in this call.
 
         Raises:
@@ -109,7 +109,7 @@ class FactStore:
         return Change(change.since, change.revision, change.added, change.dropped, change.replaced, tuple(kept))
 
     def remove(self, ids: Iterable[str], note: str = "", report: Mapping[str, Any] | None = None) -> Change:
-        """End the life of edits, all or none, as one revision.
+        """Make edits no longer live, all or none, as one revision.
 
         Raises:
             UnknownIdError: there is no such edit, or it is not live.
@@ -165,7 +165,7 @@ class FactStore:
         return [_stored(row) for row in rows]
 
     def page(self, after: str | None = None, limit: int = 20) -> list[StoredEdit]:
-        """At most `limit` live edits, the newest first, beginning behind the edit `after`, which need not be live.
+        """At most `limit` live edits, the newest first, starting after the edit `after`, which need not be live.
 
         Raises:
             UnknownIdError: there never was an edit `after`.
@@ -189,7 +189,7 @@ class FactStore:
         return _stored(row)
 
     def revisions(self, limit: int = 20) -> list[Revision]:
-        """The last `limit` revisions, the newest first. Revision 0, which nobody made, is not among them."""
+        """The last `limit` revisions, the newest first, without the empty revision 0."""
         _refuse_below_one(limit)
         with self._reading("reading its revisions"):
             rows = self._all(
@@ -200,7 +200,7 @@ class FactStore:
         return [_revision(row) for row in rows]
 
     def set_report(self, revision: int, report: Mapping[str, Any]) -> None:
-        """Keep a JSON report with a revision, in place of the one that it has; `UnknownIdError` if there is none."""
+        """Store a JSON report with a revision, replacing the old one; `UnknownIdError` if there is no such revision."""
         with self._writing("keeping a report"):
             done = self._connection.execute(
                 "UPDATE revisions SET report = ? WHERE revision = ?", (json.dumps(dict(report)), revision)
@@ -221,7 +221,7 @@ class FactStore:
 
     @property
     def revision(self) -> int:
-        """The newest revision, 0 before the first; one small read, fit for polling."""
+        """The newest revision, 0 before the first; one small read, suitable for polling."""
         with self._reading("reading its revision"):
             row = self._one("SELECT coalesce(max(revision), 0) FROM revisions")
         return int(row[0]) if row else 0
@@ -261,7 +261,7 @@ class FactStore:
     def _revision(
         self, doing: str, note: str, report: Mapping[str, Any] | None, restored: int | None = None
     ) -> Iterator[tuple[int, int]]:
-        """A transaction that makes a revision; gives its number and that of the one before."""
+        """A transaction that makes a revision; yields its number and that of the one before."""
         with self._writing(doing):
             before = self.revision
             yield before + 1, before

@@ -1,7 +1,7 @@
-"""Where a path leads: a pyarrow filesystem and a path inside it.
+"""Resolves a path to a pyarrow filesystem and a path inside it.
 
-Plain paths and `~` are local; `s3://…`, `gs://…`, `hdfs://…` and `file://…` are whatever pyarrow makes of them.
-Knows nothing about what is stored there.
+Plain paths and `~` are local; `s3://…`, `gs://…`, `hdfs://…` and `file://…` are resolved by pyarrow. This module does
+not know what is stored there.
 """
 
 from __future__ import annotations

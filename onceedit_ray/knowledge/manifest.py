@@ -1,6 +1,5 @@
-"""What a version of the plug-in says about itself: how it was made, and the checksum of each of its files.
-
-Knows nothing about where versions are kept.
+"""The manifest of a version of the plug-in: how it was made, and the checksum of each of its files. This module does
+not know where versions are stored.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ class StoredFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Everything that is needed to say what a version is, and to make it again.
+    """Everything that is needed to describe a version and to make it again.
 
-    id: the version's name; letters, digits, `.`, `_` and `-`, not starting with a mark.
+    id: the version's name; letters, digits, `.`, `_` and `-`, starting with a letter or digit.
     created: when the edit was made, UTC.
     base_model, base_digest: the plug-in before editing and the digest of its weights.
     editor, settings, seed: how it was edited.
@@ -39,7 +38,7 @@ class Manifest(BaseModel):
     losses: one entry an epoch, name to value.
     gate: the gate's figures, by prompt shape or as the editor reports them.
     seconds: duration of the edit.
-    report: the figures for which it was accepted; empty where nobody judged it.
+    report: the figures for which it was accepted; empty if it was not evaluated.
     files: every other file of the version; filled in by the store.
     """
 
@@ -64,19 +63,19 @@ class Manifest(BaseModel):
 
     @property
     def holds_weights(self) -> bool:
-        """Whether the version has weights of its own; one that a reader reads has its edits alone."""
+        """Whether the version has weights of its own; a version for a reader has edits only."""
         return "reader" not in self.settings
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
-    """The manifest as indented JSON, sealed with a checksum of its own content.
+    """The manifest as indented JSON with a checksum of its own content.
 
     Raises:
-        StoreError: a figure is not finite: the edit diverged, and JSON has no word for it.
+        StoreError: a figure is not finite, because the edit diverged; JSON cannot represent it.
     """
     dumped = manifest.model_dump(mode="json")
     try:
-        # Once there and back, so that the seal covers what a reader will find (keys as texts, lists for tuples).
+        # Encode and decode once, so that the checksum covers the values as they are read back (string keys, lists).
         content = json.loads(json.dumps(dumped, allow_nan=False))
     except ValueError as error:
         raise StoreError(
@@ -90,7 +89,8 @@ def load_manifest(source: bytes, where: str) -> Manifest:
     """The manifest in `source`; `where` names its file in errors.
 
     Raises:
-        StoreError: cut short, altered since it was sealed, or of another release's shape; one line.
+        StoreError: the manifest is cut short, was altered after it was written, or has another release's fields; one
+            line.
     """
     try:
         content = json.loads(source.decode())

@@ -1,6 +1,5 @@
-"""Prompts that no edit is about: unrelated instances for the gate's training, general text for drift.
-
-Answers play no part here. Whether a prompt happens to ask for an edited fact is the caller's question.
+"""Prompts that no edit is about: unrelated instances for the gate's training, general text for drift. Answers are not
+read. The caller checks whether a prompt asks for an edited fact.
 """
 
 from __future__ import annotations

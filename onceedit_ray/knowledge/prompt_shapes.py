@@ -1,8 +1,8 @@
-"""How a request is written: the shapes people send, and the plug-in's own view of them.
+"""Prompt templates: the shapes that users send, and the plug-in's own view of them.
 
-The gate only works in the prompt shape it was trained on (algorithm.md §3.7). So the plug-in never sees the shape a
-target sees: the user's question is taken out of it (`unwrap`) and put into the plug-in's one view (`plugin_view`).
-This module knows strings only: no tokenizer, no model.
+The gate only works in the prompt shape it was trained on (algorithm.md §3.7). So the plug-in does not get the prompt of
+the target: the user's question is extracted from it (`unwrap`) and put into the plug-in's view (`plugin_view`). This
+module knows strings only: no tokenizer, no model.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ VIEWS: dict[str, str] = {
 MOST_LAYERS = 8
 """Shapes inside shapes that `unwrap` takes off one after another."""
 
-# Every expression below either starts where it is asked to or begins with a word that stands for itself, and none has
-# two repetitions that could share out the same characters: the search is linear in the prompt, whatever is in it.
+# Each expression below is anchored or begins with a literal word, and none has two repetitions that can match the same
+# characters. So the search takes time linear in any prompt.
 
 # A shape around the whole prompt: what it begins with, what it ends with, and whether the end has a line of its own.
 _AROUND = (
@@ -75,7 +75,7 @@ def unwrap(prompt: str) -> str:
 
 
 def _insides(prompt: str) -> Iterator[str]:
-    """What each known shape holds, where the prompt has it."""
+    """The content of each known shape that the prompt has."""
     for opening, closing in _TURNS:
         if turn := _last(opening, prompt):
             yield _turn(turn, closing, prompt)

@@ -1,8 +1,8 @@
 """Prompts that do not name their subject, found by the words that they share with a text.
 
-Scored by BM25 (Robertson et al. 1994) with each word counted once: the weight of the shared words, a word weighing less
-the more prompts hold it. Divided by the prompt's own score it is the part of the prompt that the text asks, and only a
-large part counts.
+The score is BM25 (Robertson et al. 1994) with each word counted once: the sum of the weights of the shared words, where
+a word of many prompts weighs less. The score divided by the prompt's own score is the part of the prompt that the text
+asks; an edit is found if this part is large.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from onceedit_ray.knowledge.terms import UNLISTED, content, terms, weight
 _Row = tuple[str, int]
 """An edit, and which of its prompts."""
 _CROWDED = 500
-"""Prompts that hold a word at which it finds none by itself: it says too little to reach the bar without others."""
+"""A word that occurs in this many prompts does not find a prompt by itself: its weight alone is below the bar."""
 
 
 class PromptWords:
@@ -32,7 +32,7 @@ class PromptWords:
         self._by_word: dict[str, dict[_Row, None]] = {}
 
     def add(self, id: str, prompts: Iterable[str]) -> None:
-        """Let an edit be found by the words of these prompts; those without content are left out."""
+        """Index an edit by the words of these prompts; prompts without content words are left out."""
         for number, prompt in enumerate(prompts):
             words = content(terms(prompt))
             if words:
@@ -49,7 +49,7 @@ class PromptWords:
                     del self._by_word[word]
 
     def asked_in(self, reading: Reading) -> dict[str, float]:
-        """The edits that a text may ask for, to the part of their prompt that it holds, from the bar to 1."""
+        """For each edit that a text may ask for, the part of its prompt that the text contains, from the bar to 1."""
         rows: dict[_Row, None] = {}
         for word in reading.hits:
             held = self._by_word.get(word, {})

@@ -1,6 +1,6 @@
-"""A text as an index of facts reads it: its terms, where they stand, and which known words they are.
+"""A text as the fact index reads it: its terms, their positions, and the known words that they match.
 
-Read once, in time linear in its length, and then asked by each part of the index.
+The text is read once, in time linear in its length, and then used by each part of the index.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from onceedit_ray.knowledge.terms import STOP_WORDS, is_listed, terms
 from onceedit_ray.knowledge.vocabulary import Vocabulary
 
 LONG = 64
-"""Terms from which a text counts as long: words of one name must then stand together."""
+"""Number of terms from which a text counts as long: the words of one name must then stand together."""
 NEAR = 32
-"""Terms to each side that are about the same thing in a long text."""
+"""Number of terms on each side that count as near in a long text."""
 _TYPED = 200
-"""Terms at the end of a text in which slips are looked for: a question is typed, a document is not."""
+"""Number of terms at the end of a text in which typing errors are looked for: a user types the question at the end."""
 _FORM, _COMMON_FORM, _SLIP = 0.9, 0.45, 0.8
 """How much of a word's weight another form of it has, another form that is a common word itself ("children" for
 "Chile"; its plural counts in full), and a slip."""
@@ -27,11 +27,12 @@ class Reading:
     """One text.
 
     terms: its terms, in order.
-    hits: each known word that stands in it, to how closely: 1 for the word itself, less for a form or a slip.
+    hits: each known word that occurs in the text, with a score: 1 for the word itself, less for a form or a typing
+        error.
 
     Args:
         vocabulary: the words that are known.
-        is_of_name: whether a known word is part of a name; slips are looked for in names only.
+        is_of_name: whether a known word is part of a name; typing errors are looked for in names only.
     """
 
     def __init__(self, text: str, vocabulary: Vocabulary, is_of_name: Callable[[str], bool]) -> None:
@@ -57,7 +58,7 @@ class Reading:
         return [(word, _SLIP) for word in vocabulary.near(term) if is_of_name(word)]
 
     def places_of(self, word: str) -> list[int]:
-        """Where a known word stands, in any form."""
+        """The positions of a known word, in any form."""
         sources = self._sources.get(word, [])
         if len(sources) == 1:
             return self.places[sources[0]]
@@ -81,14 +82,14 @@ class Reading:
         return best
 
     def near(self, word: str, place: int) -> float:
-        """How closely a known word stands near a place, 0 where it does not; anywhere in a short text."""
+        """The score of a known word near a place, 0 if it does not occur there; in a short text, anywhere."""
         closeness = self.hits.get(word, 0.0)
         if closeness and self.is_long and not _any_within(self.places_of(word), place, NEAR):
             return 0.0
         return closeness
 
     def phrase(self, phrase: tuple[str, ...]) -> int | None:
-        """Where the terms of a phrase stand one behind another; None if they do not."""
+        """The position at which the terms of a phrase follow one another; None if they do not."""
         rare = min(range(len(phrase)), key=lambda offset: len(self.places.get(phrase[offset], ())))
         for place in self.places.get(phrase[rare], ()):
             start = place - rare

@@ -13,11 +13,11 @@ from onceedit_ray.knowledge.selection import normalised
 
 @dataclass(frozen=True)
 class StoredEdit:
-    """An edit with its name.
+    """A stored edit.
 
     id: unique, and the same in every revision and after a restore.
-    revision: the one that brought it first.
-    dropped: the one that ended its life, as known when it was read; None where it is live.
+    revision: the revision that first added it.
+    dropped: the revision that dropped it, as known when it was read; None if it is live.
     """
 
     id: str
@@ -33,8 +33,8 @@ class Change:
     since, revision: the two, the older first.
     added: edits that are live in `revision` only, the oldest first.
     dropped: edits that were live in `since` only, the oldest first.
-    replaced: the id of an added edit, to that of the dropped edit of the same prompt.
-    kept: edits that were given once more and were live already, equal in every field.
+    replaced: for the id of an added edit, the id of the dropped edit of the same prompt.
+    kept: edits that were given again and were live already, equal in every field.
     """
 
     since: int
@@ -60,8 +60,8 @@ class Revision:
 
     created: when it was committed, UTC.
     added, dropped, live: numbers of edits.
-    restored: the revision whose edits it brought back; None for other steps.
-    report: what was measured of it; empty where nothing was.
+    restored: the revision whose edits it restored; None for other steps.
+    report: its measurements; empty if nothing was measured.
     """
 
     revision: int

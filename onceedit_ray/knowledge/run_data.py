@@ -1,6 +1,6 @@
 """The data that a run file names: the edits to make, and the prompts that no edit is about.
 
-Does not know what the edits or the prompts are used for.
+This module does not know what the edits or the prompts are used for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def selected_edits(config: KnowledgeConfig) -> list[Edit]:
 
 
 def unrelated_prompts(files: Sequence[Path]) -> list[list[str]]:
-    """Prompts the gate learns to leave alone, by origin: those of each file, and the shipped ones not held out."""
+    """Prompts for which the gate learns to stay closed, by origin: each file, and the shipped ones not held out."""
     pools = [read_prompts(file) for file in files]
     return [*pools, [prompt for index, prompt in enumerate(shipped_prompts()) if index % HELD_OUT]]
 

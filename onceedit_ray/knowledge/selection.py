@@ -1,6 +1,6 @@
 """Which of the edits are made: repeats dropped, conflicts settled, a sample drawn.
 
-Knows nothing about where the edits came from.
+This module does not know where the edits came from.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def select(
     stays, with its own probes.
 
     Args:
-        limit: how many at most; None for all.
+        limit: maximum number of edits; None for all.
         seed: None takes the first `limit`. A number takes a sample that is the same on every machine and for every
             order of the file, and that contains the smaller samples of the same seed.
         on_conflict: what happens when one prompt has several answers: "error" refuses, "first" and "last" keep
             that one of the answers. A benchmark known to hold conflicts is read with "first".
-        same: prompts for which it gives the same are one prompt; `normalised` if not given.
+        same: a key function; prompts with equal keys are the same prompt; `normalised` if not given.
 
     Raises:
         ConflictError: naming the first prompts and their answers, where `on_conflict` is "error".
@@ -58,8 +58,8 @@ def select(
 def data_hash(edits: Sequence[Edit]) -> str:
     """SHA-256 (hexadecimal) over the edits as canonical JSON.
 
-    Order counts, because training sees it. Fields at their default are left out, so that a field added to `Edit`
-    later leaves the hashes of older data alone.
+    Order counts, because training sees it. Fields at their default are left out, so that a field added to `Edit` later
+    does not change the hashes of older data.
     """
     rows = [edit.model_dump(mode="json", exclude_defaults=True) for edit in edits]
     return hashlib.sha256(json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -77,8 +77,8 @@ def normalised(text: str) -> str:
 def question_key(text: str) -> str:
     """The text by which questions to a served system are compared: as `normalised`, without case.
 
-    Whoever asks a served system types capitals as he likes and expects one answer, so a fact has one there. A run
-    file's prompts keep their case.
+    Users of a served system write capitals or not and expect the same answer, so case is ignored there. The prompts of
+    a run file keep their case.
     """
     return normalised(normalised(text).casefold())
 
@@ -117,5 +117,5 @@ def _quoted(text: str) -> str:
 
 
 def _rank(edit: Edit, seed: int) -> bytes:
-    """A pseudo-random place in the queue that hangs on seed and prompt alone, not on Python's generator."""
+    """A pseudo-random rank that depends only on seed and prompt, not on Python's random generator."""
     return hashlib.sha256(f"{seed}\n{normalised(edit.prompt)}".encode()).digest()

@@ -3,12 +3,12 @@
     <root>/versions/<id>/    model weights (safetensors) or the name of a reader, manifest.json, edits.parquet
     <root>/active            the id of the active version
 
-A version is written under a staging name and appears by one rename; the pointer is replaced by one rename. So a
-crash, a full disk or Ctrl-C at any moment leaves every version that was there whole, and none that is half there.
+A version is written under a staging name and appears by one rename; the pointer is replaced by one rename. So after a
+crash, a full disk or Ctrl-C at any moment, all existing versions are complete, and there is no partial one.
 
 Works on any pyarrow filesystem that can rename a folder: local disks, mounts, HDFS. Object stores that cannot (S3)
-refuse the commit with an error; mount them or keep the store on a disk. Does not know what weights are: a callback
-writes them.
+refuse the commit with an error; mount them or keep the store on a disk. A callback writes the weights; this module does
+not know their format.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from onceedit_ray.knowledge.readers.parquet import write_edits
 from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.knowledge.version import ADVICE, EDITS, MANIFEST, Version, check_files, describe_files, first_line
 
-# How Rust's libraries (safetensors among them) word an error of the system; theirs are no OSErrors.
+# Rust libraries such as safetensors report system errors in this form, and not as OSError.
 _RUST_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
@@ -49,7 +49,7 @@ class KnowledgeStore:
 
     Args:
         root: a local path, or a URI that pyarrow can open.
-        filesystem: the filesystem that `root` is a path of, where it cannot be told from `root`.
+        filesystem: the filesystem of `root`, if it cannot be inferred from `root`.
 
     Raises:
         StoreError: the root's filesystem cannot be reached. So do all methods when it cannot be read or written.
@@ -66,7 +66,7 @@ class KnowledgeStore:
         self._pointer = str(PurePosixPath(self.root) / "active")
 
     def commit(self, manifest: Manifest, edits: Sequence[Edit], write_weights: Callable[[Path], None]) -> Version:
-        """Make a new version, whole or not at all.
+        """Make a new version atomically.
 
         Args:
             manifest: what the version is; its `files` are filled in here.
@@ -75,9 +75,9 @@ class KnowledgeStore:
                 unless the manifest says that the version holds no weights.
 
         Raises:
-            StoreError: the id is taken, the manifest is not that of these edits, no safetensors were written, or
-                the disk is full or cannot be written. Whatever else `write_weights` raises comes through. In every
-                case nothing is left behind.
+            StoreError: the id is taken, the manifest is not that of these edits, no safetensors were written, or the
+                disk is full or cannot be written. Other exceptions of `write_weights` are passed on. In every case
+                nothing is left behind.
         """
         self._refuse_mismatch(manifest, edits)
         name = staging_name(manifest.id)
@@ -165,9 +165,9 @@ class KnowledgeStore:
         return self.get(id, verify)
 
     def sweep(self) -> list[str]:
-        """Remove what processes that were killed while writing left behind, and return its names.
+        """Remove staging folders that killed processes left behind, and return their names.
 
-        Nothing that a living process, or one of another host, may still be writing is touched. `commit` calls it.
+        Folders that a running process, or a process of another host, may still be writing stay. `commit` calls this.
         """
         removed = []
         with self._explained("sweeping"):
@@ -215,7 +215,7 @@ class KnowledgeStore:
         try:
             self._filesystem.move(f"{self._versions}/{name}", f"{self._versions}/{id}")
         except OSError:
-            self._refuse_taken(id)  # another process may have been faster
+            self._refuse_taken(id)  # another process may have committed it meanwhile
             raise
         self._sync(self._versions)
 
@@ -224,7 +224,7 @@ class KnowledgeStore:
             sync(Path(path))
 
     def _discard(self, path: str) -> None:
-        with suppress(OSError):  # whatever is left is swept by the next commit
+        with suppress(OSError):  # the next commit removes what is left
             kind = self._filesystem.get_file_info(path).type
             if kind == fs.FileType.Directory:
                 self._filesystem.delete_dir(path)
@@ -247,7 +247,7 @@ class KnowledgeStore:
 
     @contextmanager
     def _explained(self, doing: str) -> Iterator[None]:
-        """Turns errors of the filesystem, and no others, into one line."""
+        """Turn filesystem errors, and no others, into a `StoreError` of one line."""
         try:
             yield
         except StoreError:

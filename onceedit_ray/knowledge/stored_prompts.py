@@ -1,6 +1,7 @@
-"""Prompts of edits, found where they stand in a text word for word.
+"""Finds the prompts of edits that occur in a text word for word.
 
-Each prompt hangs on one of its terms, the one on which fewest hang, and is compared where that term stands.
+Each prompt is indexed under one of its terms, the one that indexes the fewest prompts, and is compared with the text at
+each position of that term.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ class StoredPrompts:
         self._whole: dict[tuple[str, ...], dict[str, None]] = {}
 
     def add(self, id: str, prompts: Iterable[str]) -> None:
-        """Let an edit be asked so."""
+        """Index an edit by these prompts."""
         for prompt in prompts:
             phrase = _phrase(prompt)
             self._whole.setdefault(phrase, {})[id] = None
             words = content(phrase)
-            # A phrase such as "Who is it?" stands in texts that do not ask for the edit.
+            # A phrase such as "Who is it?" occurs in texts that do not ask for the edit.
             if len(words) > 1:
                 term = min(words, key=lambda word: len(self._by_term.get(word, ())))
                 self._by_term.setdefault(term, {})[id, phrase] = None
@@ -39,7 +40,7 @@ class StoredPrompts:
                 _discard(self._by_term, term, (id, phrase))
 
     def asked_in(self, reading: Reading) -> dict[str, int]:
-        """The edits whose prompt stands in a text, to the number of its terms."""
+        """For each edit whose prompt occurs in a text, the number of terms of that prompt."""
         whole = tuple(reading.terms) or _phrase(reading.text)
         found = dict.fromkeys(self._whole.get(whole, ()), len(whole))
         for term, places in reading.places.items():

@@ -1,11 +1,11 @@
-"""The names of the subjects of edits, found in a text.
+"""Finds the names of the subjects of edits in a text.
 
-A name is found where words of at least `SHARE` of its weight stand. A word weighs as much as it says
-(`terms.weight`), and less the more names share it: among many Michaels, "Michael" names nobody. What a text must show
-beside the name hangs on the name:
+A name is found if words with at least `SHARE` of its weight occur. The weight of a word is `terms.weight`, and is lower
+the more names share the word: among many Michaels, "Michael" names nobody. What else the text must contain depends on
+the name:
 
 - A name of common words ("Apple", "Our office") needs support, a word of what the edit is about, unless it is written
-  as a name (`capitals`), or stands in one piece and is too long to have met by chance.
+  as a name (`capitals`), or occurs in one piece and is too long for a chance match.
 - Part of a name counts if a word of it is not common, and is not written as part of another name ("New York" does not
   name Deborah York); otherwise it needs support.
 - In a long text words of a name count where they stand together, and part of a name needs support.
@@ -24,7 +24,7 @@ from onceedit_ray.knowledge.terms import STOP_WORDS, content, is_listed, is_sign
 
 SHARE = 0.5
 COMMON = 14.0
-"""A name of common words that together weigh as much is no longer common: they would not meet by chance."""
+"""A name of common words with at least this total weight does not count as common: a chance match is unlikely."""
 
 
 @dataclass(eq=False, slots=True)
@@ -32,7 +32,7 @@ class Name:
     """One way to call a subject.
 
     phrase: all of its terms, in order. words: those that it is known by.
-    spellings: as they were given, to the number of edits. ids: the edits about it.
+    spellings: each spelling as given, with its number of edits. ids: the edits about the name.
     """
 
     phrase: tuple[str, ...]
@@ -52,18 +52,18 @@ class Name:
 
     @property
     def is_common(self) -> bool:
-        """Whether it stands in texts that are not about it."""
+        """Whether it occurs in texts that are not about it."""
         return self.is_listed and sum(map(weight, self.words)) < COMMON
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A name that a text holds.
+    """A name that occurs in a text.
 
-    strength: the share of its weight that stands there, from `SHARE` to 1, a little less for other forms.
-    is_whole: whether all of its words stand there.
-    needs_support: whether the text must also show a word of what the edit is about.
-    place: the term near which it stands.
+    strength: the share of its weight that occurs, from `SHARE` to 1, a little less for other forms.
+    is_whole: whether all of its words occur.
+    needs_support: whether the text must also contain a word of what the edit is about.
+    place: the index of a term near the name.
     """
 
     name: Name
@@ -91,7 +91,7 @@ class SubjectNames:
         return word in self._by_word
 
     def add(self, spelling: str, id: str) -> None:
-        """Let an edit be called so."""
+        """Index an edit by this name."""
         phrase = tuple(terms(spelling))
         if not phrase:
             return
@@ -121,7 +121,7 @@ class SubjectNames:
             self._weigh(name.words)
 
     def named_in(self, reading: Reading) -> Iterator[Named]:
-        """The names that stand in a text."""
+        """The names that occur in a text."""
         matched: dict[Name, list[str]] = {}
         for word in reading.hits:
             for name in self._by_word.get(word, ()):
@@ -164,7 +164,7 @@ class SubjectNames:
         return matched / total
 
     def _weigh(self, words: tuple[str, ...]) -> None:
-        """Weigh words again whose number of names has changed."""
+        """Update the weights of words whose number of names has changed."""
         for word in words:
             names = self._by_word.get(word)
             if names:

@@ -1,8 +1,9 @@
-"""The terms of a text: what an index of facts compares, and how much each of them says.
+"""The terms of a text, which the fact index compares, and their weights.
 
-A term has no case, no accent and no Unicode form. Letters and digits part ("XK-7721", "xk7721" and "XK 7721" are one);
-a run of signs that belong to names is a term ("C++", "!!!"), other punctuation is none. A script without spaces gives
-each character and each pair of neighbours, so that a name is found inside a run.
+A term is lower-case, without accents, and normalised to one Unicode form. A change between letters and digits separates
+terms ("XK-7721", "xk7721" and "XK 7721" are the same); a run of signs that belong to names is a term ("C++", "!!!"),
+other punctuation is not. A script without spaces gives each character and each pair of neighbours, so that a name is
+found inside a run.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ _UNSPACED = (
     "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _PICTURES = "\u2190-\u2bff\U0001f000-\U0001faff"
-# Vowel signs of Indic scripts are no letters to `re`, and part of the word all the same.
+# `re` does not count vowel signs of Indic scripts as letters, but they are part of the word.
 _INDIC = "\u0900-\u0963\u0971-\u0dff"
 _TERM = re.compile(
     rf"[{_UNSPACED}]+|\d+|(?:[^\W\d_{_UNSPACED}]|[{_INDIC}])+|[+#@^~|<>=$%]+|!{{2,}}|\?{{2,}}|[{_PICTURES}]"
 )
 _ASCII_TERM = re.compile(r"[a-z]+|\d+|[+#@^~|<>=$%]+|!{2,}|\?{2,}")
-# Accents, points of vowels that may be left out, and characters that nobody sees.
+# Accents, optional vowel points, and invisible characters.
 _DROPPED = re.compile(
     "[\u00ad\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"
     "\u1ab0-\u1aff\u1dc0-\u1dff\u200b-\u200f\u2060\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f\ufeff]"
@@ -51,7 +52,7 @@ STOP_WORDS = frozenset(
     por con quién qué cuál dónde il lo gli uno e di che chi o os do dos das um uma em qual quem
     """.split()
 )
-"""Words of which a text of any subject is full, in English and a few neighbours."""
+"""Function words of English, German, French, Spanish, Italian and Portuguese."""
 
 
 def terms(text: str) -> list[str]:
@@ -92,7 +93,7 @@ def is_sign(term: str) -> bool:
 
 @functools.lru_cache(maxsize=100_000)
 def weight(term: str) -> float:
-    """How much a term says about what a text is about, from 0.7 ("the") to `UNLISTED`.
+    """How much information a term carries, from 0.7 ("the") to `UNLISTED`.
 
     For a word it is the logarithm of its rank by frequency, which by Zipf's law is its information up to a constant.
     """
@@ -110,7 +111,7 @@ def weight(term: str) -> float:
 
 
 def is_listed(term: str) -> bool:
-    """Whether a term is a common word, a small number, or another thing that stands in any text."""
+    """Whether a term is a common word, a small number, or another term that occurs in texts of any subject."""
     return weight(term) < UNLISTED
 
 

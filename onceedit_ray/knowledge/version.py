@@ -1,6 +1,5 @@
-"""One version of the plug-in, as it lies in the store: immutable, and checked against its own manifest.
-
-Knows nothing about other versions, nor which one is active.
+"""One version of the plug-in in the store: immutable, and checked against its own manifest. This module does not know
+other versions, nor which one is active.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ _BLOCK = 1 << 20
 class Version:
     """A committed version.
 
-    path: the folder that holds the weights, `manifest.json` and `edits.parquet`; on a filesystem that is not
-        local it is a path there, of no use to a model loader: see `download`.
+    path: the folder that holds the weights, `manifest.json` and `edits.parquet`; on a remote filesystem it is a path
+        there, which a model loader cannot open: see `download`.
     """
 
     id: str
@@ -44,7 +43,7 @@ class Version:
     def download(self, folder: Path) -> Path:
         """A local folder with this version's files: its own if the store is local, else a verified copy in `folder`.
 
-        The copy is kept, checked and used again by later calls.
+        Later calls check the copy and use it again.
 
         Raises:
             StoreError: the files cannot be copied, or are not those of the manifest.
@@ -96,7 +95,7 @@ def describe_files(folder: Path) -> dict[str, StoredFile]:
 
 def check_files(filesystem: fs.FileSystem, path: str, manifest: Manifest, hashes: bool) -> None:
     """Raise `StoreError` unless the files under `path` are those of the manifest: same names, sizes and (where
-    `hashes`) contents. The manifest itself carries its own seal."""
+    `hashes`) contents. The manifest has its own checksum."""
     base = path.rstrip("/") + "/"
     try:
         entries = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
@@ -109,7 +108,7 @@ def check_files(filesystem: fs.FileSystem, path: str, manifest: Manifest, hashes
                 raise StoreError(f"{base}{name}: was altered after it was written (sha256 differs); {ADVICE}")
     except OSError as error:
         raise StoreError(f"{base}: cannot be read ({first_line(error)}); {ADVICE}") from error
-    # A stray weight file would be picked up by a model loader.
+    # A model loader would load a weight file that does not belong to the version.
     for name in sorted(found.keys() - manifest.files.keys() - {MANIFEST}):
         if not name.rpartition("/")[2].startswith("."):
             raise StoreError(f"{base}{name}: is no part of the version, which nobody may change; move it elsewhere")

@@ -1,6 +1,5 @@
-"""The words that an index knows, found by the word itself, by another form of it, or by a slip of the keyboard.
-
-Knows nothing about what the words belong to.
+"""The words that an index knows, found by the word itself, by another form of it, or by a typing error. This module
+does not know what the words belong to.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 STEM = 4
-"""Letters that two forms of one word share at least; and 0.7 of the known word ("Australian" for "Australia")."""
+"""Minimum number of letters that two forms of one word share; at least 0.7 of the known word."""
 _REMEMBERED = 20_000
-"""Words whose forms are remembered until the vocabulary changes."""
+"""Size of the cache of forms, which is cleared when the vocabulary changes."""
 TYPO_LETTERS = 5
-"""A shorter word is not looked for with a slip: too many words are near it."""
+"""Shorter words are not matched with typing errors: too many words are near them."""
 
 
 class Vocabulary:
-    """A bag of words."""
+    """A multiset of words."""
 
     def __init__(self) -> None:
         self._count: Counter[str] = Counter()
@@ -33,7 +32,7 @@ class Vocabulary:
         return word in self._count
 
     def add(self, words: Iterable[str]) -> None:
-        """Count each word once more."""
+        """Increase the count of each word by one."""
         for word in words:
             self._count[word] += 1
             if self._count[word] == 1:
@@ -43,7 +42,7 @@ class Vocabulary:
                     self._by_start[word[0], len(word)][word] = None
 
     def drop(self, words: Iterable[str]) -> None:
-        """Count each word once less, and forget it at zero."""
+        """Decrease the count of each word by one, and remove it at zero."""
         for word in words:
             self._count[word] -= 1
             if not self._count[word]:
@@ -71,9 +70,9 @@ class Vocabulary:
         return found
 
     def near(self, asked: str) -> list[str]:
-        """The known words that `asked` may be meant for: one slip away, two from nine letters on.
+        """The known words that `asked` may be a misspelling of: one typing error away, two from nine letters on.
 
-        The first letter counts as right. So short a word as four letters gives none.
+        The first letter must be right. A word of four letters or fewer gives none.
         """
         if len(asked) < TYPO_LETTERS or not asked.isalpha():
             return []

@@ -1,4 +1,4 @@
-"""From a model folder to the two objects a decoder works with: a codec and a model with sessions."""
+"""Builds from a model folder the two objects that a decoder needs: a codec and a model with sessions."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from onceedit_ray.models.loading import (
 from onceedit_ray.models.local_model import LocalModel
 
 SMALL = 3 * 2**28
-"""Bytes of weights below which a model on a CPU decodes with one thread, unless the run file says how many.
+"""Bytes of weights below which a model on a CPU decodes with one thread, unless the run file sets the number.
 
-Its products are done by the time a second thread is awake: a step of 135 M parameters in bfloat16 takes 18 ms with one
-thread and 28 with two; at 1 GB of weights the two are even."""
+Its matrix products take less time than waking a second thread: a step of
+135 M parameters in bfloat16 takes 18 ms with one thread and 28 ms with two; at 1 GB of weights both are equal."""
 
 
 def open_codec(folder: Path) -> Codec:
@@ -51,20 +51,20 @@ def open_model(folder: Path, config: ModelConfig, codec: Codec, top_k: int, name
 
 
 def load_for_decoding(folder: Path, config: ModelConfig) -> PreTrainedModel:
-    """Load a model on the devices `config` asks for, its linear maps laid out for them; for inference only."""
+    """Load a model on the devices that `config` names, with linear maps laid out for them; for inference only."""
     model = load_placed(folder, config)
     speed_up_linear_maps(model)
     return model
 
 
 def decoding_threads(model: PreTrainedModel, config: ModelConfig) -> int:
-    """Threads that `model` decodes with, 0 for as many as torch has."""
+    """Number of threads with which `model` decodes, 0 for torch's own number."""
     small = model.device.type == "cpu" and model.get_memory_footprint() < SMALL
     return config.threads or (1 if small else 0)
 
 
 def load_placed(folder: Path, config: ModelConfig) -> PreTrainedModel:
-    """Load a model on the devices `config` asks for, as transformers loads it."""
+    """Load a model on the devices that `config` names, as transformers loads it."""
     use_threads(config.threads)
     device_map = "auto" if config.num_gpus > 1 else None
     device = device_for(config.num_gpus)
@@ -75,10 +75,10 @@ def load_placed(folder: Path, config: ModelConfig) -> PreTrainedModel:
 
 
 def use_threads(threads: int = 0) -> None:
-    """Let torch use `threads` threads, 0 for every core, and keep freed memory for the next step.
+    """Let torch use `threads` threads, 0 for every core, and let glibc keep freed memory.
 
-    Ray starts workers with one OpenMP thread. glibc hands large buffers back to the kernel after every step and pays
-    for fresh pages on the next one: on 2 cores half of a training step was spent there.
+    Ray starts workers with one OpenMP thread. By default glibc returns large buffers to the kernel after every step and
+    gets new pages in the next one, which took half of a training step on 2 cores.
     """
     torch.set_num_threads(threads or os.cpu_count() or 1)
     if sys.platform == "linux":

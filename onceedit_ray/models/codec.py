@@ -1,10 +1,10 @@
-"""Text and tokens of one model, exactly.
+"""Exact conversion between text and tokens of one model.
 
-A draft travels between models as bytes, so what a token stands for must be exact in both directions: the surfaces of
-`encode_bytes(data)` always join to `data`, in the middle of a word and in the middle of a character too.
+A draft is passed between models as bytes, so the conversion must be exact in both directions: the surfaces of
+`encode_bytes(data)` always join to `data`, even in the middle of a word or of a character.
 
-Prompts come in three kinds: a text whose markup counts (`prompt`), and what users write, in which every letter is text
-(`text_prompt`, `chat_prompt`).
+A prompt is either a text whose markup becomes control tokens (`prompt`), or user text without markup (`text_prompt`,
+`chat_prompt`).
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from onceedit_ray.models.prompt import (
 from onceedit_ray.models.surface import vocabulary_surfaces
 from onceedit_ray.models.weight_token import weight_token_id
 
-# Encoded before a continuation and dropped again, where a tokenizer puts a space before every text.
+# Encoded before a continuation and then dropped, for tokenizers that put a space before every text.
 _SENTINELS = ("\n", "\x01", "~")
 
 
 class Codec:
-    """A tokenizer, seen as a map between token ids and bytes.
+    """A tokenizer as a map between token ids and bytes.
 
     Args:
         tokenizer: any Hugging Face tokenizer.
@@ -69,7 +69,7 @@ class Codec:
 
     @property
     def special_tokens(self) -> frozenset[str]:
-        """Tokens that stand for no text."""
+        """Tokens that represent no text."""
         added = self.tokenizer.added_tokens_decoder.values()
         return frozenset(self.tokenizer.all_special_tokens) | {token.content for token in added if token.special}
 
@@ -82,11 +82,11 @@ class Codec:
         return frozenset(token.content for token in added if not token.special and token.content not in own)
 
     def surface(self, token_id: int) -> bytes:
-        """The bytes a token stands for; empty for special tokens."""
+        """The bytes that a token represents; empty for special tokens."""
         return self.surfaces.get(int(token_id), b"")
 
     def bytes_of(self, ids: Iterable[int]) -> bytes:
-        """The bytes that tokens stand for, joined."""
+        """The bytes that tokens represent, joined."""
         return b"".join(self.surface(token_id) for token_id in ids)
 
     def text_of(self, ids: Iterable[int]) -> str:
@@ -94,14 +94,14 @@ class Codec:
         return self.bytes_of(ids).decode("utf-8", errors="replace")
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """A prompt's tokens, begin-of-text included where the model wants it; markup becomes control tokens.
+        """A prompt's tokens, with begin-of-text if the model uses it; markup becomes control tokens.
 
         Raises `PromptError` for an empty prompt.
         """
         begun = bool(self.tokenizer.bos_token) and prompt.startswith(self.tokenizer.bos_token)
         ids = self.tokenizer(prompt, add_special_tokens=not begun).input_ids
         if ids and ids[-1] in self.end_ids and not prompt.endswith(self.tokenizer.convert_ids_to_tokens(ids[-1])):
-            ids = ids[:-1]  # a tokenizer that closes every text: a prompt is not closed
+            ids = ids[:-1]  # drop the end-of-text that some tokenizers append
         if not ids:
             raise PromptError("the prompt is empty; give at least one word")
         return list(ids)
@@ -111,7 +111,7 @@ class Codec:
         return self.encode_bytes((b"" if answer_lead(prompt) else b" ") + answer.strip().encode())
 
     def render(self, question: str, shape: str) -> str:
-        """A question in a prompt shape; `chat` by the model's own chat template where it has one."""
+        """A question in a prompt shape; `chat` uses the model's own chat template if it has one."""
         if shape == "chat" and self.tokenizer.chat_template:
             messages = [{"role": "user", "content": question}]
             return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
@@ -120,18 +120,18 @@ class Codec:
     # --- prompts -----------------------------------------------------------------------------------------------------
 
     def prompt(self, text: str) -> Prompt:
-        """A text in any known shape, its markup read as such; raises `PromptError` for an empty one."""
+        """A text in any known shape, whose markup becomes control tokens; raises `PromptError` for an empty text."""
         return Prompt(
             unwrap(text), tuple(self.encode_prompt(text)), answer_lead(text), continued=text_to_continue(text)
         )
 
     def text_prompt(self, text: str) -> Prompt:
-        """A text to go on with, in which every letter is text; raises `PromptError` for what cannot be encoded."""
+        """A text to continue, without markup; raises `PromptError` for a text that cannot be encoded."""
         ids = self._encode_parts([(text, True)])
         return Prompt(unwrap(text[-QUESTION_CHARS:]), ids, answer_lead(text), continued=text_to_continue(text))
 
     def token_prompt(self, ids: Sequence[int]) -> Prompt:
-        """Tokens to go on with, as they are; raises `PromptError` for one that the tokenizer does not have."""
+        """Tokens to continue, unchanged; raises `PromptError` for a token that the tokenizer does not have."""
         unknown = next((token for token in ids if token not in self._numbers), None)
         if unknown is not None:
             raise PromptError(f"the model's tokenizer has no token {unknown}; encode the prompt with that tokenizer")
@@ -139,9 +139,9 @@ class Codec:
         return Prompt(unwrap(text[-QUESTION_CHARS:]), tuple(ids), answer_lead(text))
 
     def chat_prompt(self, messages: Sequence[Message]) -> Prompt:
-        """Messages through the model's chat template, `plain_chat` where it has none; in each, every letter is text.
+        """Messages in the model's chat template, or in `plain_chat` if it has none; markup in a message is plain text.
 
-        Raises `PromptError` where the template refuses them, and for what cannot be encoded.
+        Raises `PromptError` if the template refuses them, or if they cannot be encoded.
         """
         parts = rendered(messages, self._apply_template, self._controls)
         at = last_request(messages)
@@ -152,7 +152,7 @@ class Codec:
 
     @property
     def chat_stops(self) -> tuple[str, ...]:
-        """Strings that end a reply in a chat, beside the end-of-text tokens: where the model goes on by itself."""
+        """Strings that end a reply in a chat, besides the end-of-text tokens."""
         return () if self.tokenizer.chat_template else PLAIN_CHAT_STOPS
 
     def _apply_template(self, messages: Sequence[Message]) -> str:
@@ -160,7 +160,7 @@ class Codec:
             return plain_chat(messages)
         try:
             return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
-        except Exception as error:  # a template is a program: it may raise anything
+        except Exception as error:  # a template is a program and may raise any exception
             reason = " ".join(str(error).split())[:200]
             raise PromptError(f"the model's chat template refuses these messages: {reason}") from None
 
@@ -174,7 +174,7 @@ class Codec:
 
     @cached_property
     def _begin(self) -> list[int]:
-        """The control tokens with which every prompt begins."""
+        """The control tokens at the beginning of every prompt."""
         return self._controls_among(self.encode_prompt("a"))
 
     def _encode_parts(self, parts: Sequence[Part]) -> tuple[int, ...]:
@@ -182,7 +182,7 @@ class Codec:
         try:
             if not any(literal and self._controls.occur(text) for text, literal in parts):
                 ids = self.encode_prompt("".join(text for text, _ in parts))
-                # A tokenizer that normalises may still have made a control token out of something like one.
+                # A tokenizer that normalises text may still make a control token out of similar text.
                 begin = [] if self._is_begun(parts) else self._begin
                 if self._controls_among(ids) == begin + self._known(self._controls.written(parts)):
                     return tuple(ids)
@@ -191,7 +191,7 @@ class Codec:
             raise PromptError(str(error)) from None
 
     def _spelled_out(self, parts: Sequence[Part]) -> tuple[int, ...]:
-        """Markup as control tokens, everything between them as bytes that no control token stands for."""
+        """Encode markup as control tokens, and all other text as bytes without control tokens."""
         ids = [] if self._is_begun(parts) else list(self._begin)
         text = ""
         for part, literal in parts:
@@ -288,5 +288,5 @@ def _kind(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many tokens two sequences share from the start."""
+    """Length of the common prefix of two token sequences."""
     return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))

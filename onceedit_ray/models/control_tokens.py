@@ -1,7 +1,7 @@
-"""Control tokens in a text: where they are written, and texts in which something else stands in their place.
+"""Control tokens in a text: their positions, and texts in which placeholders replace them.
 
-A tokenizer reads `<|im_end|>` in a prompt as the end of a turn, wherever it stands. What a user wrote is text,
-whatever it looks like, so that only a chat template's own markup may become control tokens.
+A tokenizer reads `<|im_end|>` anywhere in a prompt as the end of a turn. User text must stay text, so only the markup
+of a chat template may become control tokens.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from onceedit_ray.errors import PromptError
 from onceedit_ray.models.prompt import Message
 
 Part = tuple[str, bool]
-"""A stretch of a prompt, and whether it is text whatever it looks like."""
+"""A part of a prompt, and whether it is user text, in which markup has no meaning."""
 _PRIVATE_USE = range(0xE000, 0xF900)
 
 
 class ControlTokens:
-    """Tokens that stand for no text.
+    """Tokens that represent no text.
 
     Args:
         numbers: the tokens' names and numbers.
@@ -33,7 +33,7 @@ class ControlTokens:
         self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items() if first}
 
     def places(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where control tokens are written in a text: start and end, leftmost and longest first."""
+        """The positions of control tokens in a text: start and end, leftmost and longest first."""
         at = 0
         while at < len(text):
             lengths = self._lengths.get(text[at], ())
@@ -43,7 +43,7 @@ class ControlTokens:
             at += length or 1
 
     def occur(self, text: str) -> bool:
-        """Whether a text has a control token written in it."""
+        """Whether a text contains the spelling of a control token."""
         return any(first in text for first in self._lengths) and next(self.places(text), None) is not None
 
     def written(self, parts: Sequence[Part]) -> list[int]:
@@ -56,9 +56,9 @@ class ControlTokens:
 def rendered(
     messages: Sequence[Message], render: Callable[[Sequence[Message]], str], controls: ControlTokens
 ) -> list[Part]:
-    """A chat as its template writes it, the template's markup apart from the control tokens in what people wrote.
+    """A chat rendered by its template, as parts: markup of the template, and user text.
 
-    Raises `PromptError` where the messages leave no private-use character free.
+    Raises `PromptError` if the messages use every private-use character.
     """
     hidden: dict[str, str] = {}
     free = (chr(code) for code in _PRIVATE_USE if not any(chr(code) in m["content"] for m in messages))
@@ -69,7 +69,7 @@ def rendered(
 
 
 def _hide(content: str, hidden: dict[str, str], free: Iterator[str], controls: ControlTokens) -> str:
-    """`content` with one character of no meaning in place of each control token; `hidden` says which is which."""
+    """`content` with a private-use character in place of each control token; `hidden` maps them back."""
     pieces, at = [], 0
     for start, end in controls.places(content):
         token = content[start:end]

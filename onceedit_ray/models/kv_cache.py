@@ -1,9 +1,9 @@
 """A KV cache of slots: many sessions of different lengths in one buffer, so that one pass can serve all of them.
 
-Each session has a slot, a row of every layer's buffer. Cutting a session back is setting its length: what lies beyond
-is never attended and is written over by the next pass. A session alone is read as a view of its row, without a copy.
+Each session has a slot, a row of every layer's buffer. A session is cut back by setting its length: positions beyond it
+are never attended, and the next pass overwrites them. A single session is read as a view of its row, without a copy.
 
-transformers sees an ordinary `Cache`; which slots a pass is about is set by `SlotCache.select` before it.
+transformers sees an ordinary `Cache`; `SlotCache.select` sets the slots of a pass before it.
 
 Shapes: S slots, B rows of a pass, H key-value heads, T positions, N tokens fed to each row, D head width.
 """
@@ -24,7 +24,7 @@ SMALLEST_LENGTH = 64
 
 @dataclass
 class _Pass:
-    """What one forward pass is about: its slots, how many positions each holds before it, and the new positions."""
+    """One forward pass: its slots, the number of positions that each holds before it, and the new positions."""
 
     slots: list[int] = field(default_factory=lambda: [0])
     lengths: list[int] = field(default_factory=lambda: [0])
@@ -34,7 +34,7 @@ class _Pass:
 
 
 class _SlotLayer(CacheLayerMixin):
-    """Keys and values of one layer, [S, H, T, D] each. A sliding layer keeps all positions; the mask forgets for it."""
+    """Keys and values of one layer, [S, H, T, D] each. A sliding-window layer keeps all positions and masks them."""
 
     is_sliding = False
     is_croppable = True
@@ -84,7 +84,7 @@ class SlotCache(Cache):
         self._slots = 0
 
     def take(self) -> int:
-        """A free slot; the lowest one, so that the buffers stay as small as the most sessions at once."""
+        """The lowest free slot, so that the buffers have no more slots than the largest number of open sessions."""
         if self._free:
             self._free.sort(reverse=True)
             return self._free.pop()
@@ -103,9 +103,8 @@ class SlotCache(Cache):
         return to
 
     def select(self, slots: Sequence[int], lengths: Sequence[int], tokens: int, device: torch.device) -> Tensor:
-        """Make the next pass one over `slots`, which hold `lengths` positions, with `tokens` fed to each.
-
-        Returns the positions of what is fed, int64 [B, N].
+        """Set up the next pass: over `slots`, which hold `lengths` positions, with `tokens` fed to each. Returns the
+        positions of the fed tokens, int64 [B, N].
         """
         now = self._current
         now.slots, now.lengths = list(slots), list(lengths)
@@ -115,7 +114,7 @@ class SlotCache(Cache):
         return now.positions_BN
 
     def nbytes(self) -> int:
-        """Bytes the buffers take."""
+        """Size of the buffers in bytes."""
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers if layer.is_initialized)
 
 
@@ -135,7 +134,7 @@ def _grown(buffer: Tensor, slots: int, length: int) -> Tensor:
 
 
 def _written(buffer: Tensor, new_BHND: Tensor, now: _Pass) -> Tensor:
-    """Write a pass's keys or values into their slots; what its rows attend to, [B, H, T, D]."""
+    """Write a pass's keys or values into their slots; returns what its rows attend to, [B, H, T, D]."""
     if len(now.slots) == 1:
         slot, start = now.slots[0], now.lengths[0]
         buffer[slot, :, start : now.end] = new_BHND[0]

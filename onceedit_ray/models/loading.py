@@ -1,7 +1,7 @@
-"""From a model folder to a model, a tokenizer, or its input embeddings alone.
+"""Loads a model, a tokenizer, or only the input embeddings from a model folder.
 
-Works for every causal language model of transformers, by its own classes and without code of its own: nothing in a
-folder is ever executed or unpickled. Knows nothing about where the folder came from.
+Works for every causal language model of transformers with its built-in classes: nothing in a folder is ever executed or
+unpickled. This module does not know where the folder came from.
 
 Shape legend: V vocabulary (rows of the embedding, which may be more than the tokenizer has tokens), D hidden size.
 """
@@ -40,7 +40,7 @@ _LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, Saf
 def load_model(
     folder: Path, dtype: str = "auto", device: str = "auto", device_map: str | None = None
 ) -> PreTrainedModel:
-    """The causal language model in `folder`, in evaluation mode, with scaled-dot-product attention where it has it.
+    """The causal language model in `folder`, in evaluation mode, with scaled-dot-product attention if it supports it.
 
     Args:
         dtype: "float32", "bfloat16", "float16"; "auto" is float32 on a CPU and bfloat16 on a GPU.
@@ -109,7 +109,7 @@ def input_embeddings(folder: Path) -> Tensor:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies in bfloat16 by itself (AVX512-BF16, or a GPU since Ampere)."""
+    """Whether the hardware supports bfloat16 products (AVX512-BF16, or a GPU since Ampere)."""
     return torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
 
 
@@ -135,10 +135,10 @@ def context_length(config: PretrainedConfig, limit: int | None = None, of_tokeni
 
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
-    """Keep transformers' own bars off the terminal and out of the log; both belong to `onceedit_ray.progress`."""
+    """Hide transformers' own progress bars; progress is shown by `onceedit_ray.progress` only."""
     shown, bar = logging.is_progress_bar_enabled(), gguf_conversion.tqdm
     logging.disable_progress_bar()
-    gguf_conversion.tqdm = _without_bar  # a bar of tqdm's own, which transformers' switch does not reach
+    gguf_conversion.tqdm = _without_bar  # a plain tqdm bar, which transformers' switch does not control
     try:
         yield
     finally:
@@ -152,7 +152,7 @@ def _without_bar(items: Iterable[Any], **_: object) -> Iterable[Any]:
 
 
 def device_for(num_gpus: float) -> str:
-    """The device, as `load_model` takes it, of a model that reserves so many GPUs."""
+    """The device, in the form of `load_model`, for a model that reserves `num_gpus` GPUs."""
     return "cuda" if num_gpus and torch.cuda.is_available() else "cpu"
 
 
@@ -172,7 +172,7 @@ def _device(device: str) -> torch.device:
 def _embedding_names(folder: Path) -> set[str]:
     """The names under which the folder's files may store the input embedding.
 
-    Tied weights are stored under any one of their names; the hub's oldest files (GPT-2) leave out the base prefix.
+    Tied weights may be stored under any of their names; the oldest files of the hub (GPT-2) omit the base prefix.
     """
     config = load_config(folder)
     try:

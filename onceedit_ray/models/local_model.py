@@ -1,7 +1,7 @@
 """A transformers causal LM in this process: sessions, served in batches.
 
-Whatever calls wait when a pass begins are served by it together, and a call that is done leaves after any pass
-(continuous batching). The order of calls on one session is kept. Knows token ids only: no text, no fusion, no Ray.
+A pass serves all calls that wait when it begins, and a finished call leaves after any pass (continuous batching). The
+order of calls on one session is kept. This module knows token ids only: no text, no fusion, no Ray.
 
 Shapes: N positions, K entries kept, V vocabulary.
 """
@@ -29,13 +29,13 @@ from onceedit_ray.models.session_calls import Answer, Call, Fork, Release, Sessi
 
 PADDING = 2.0
 SMALL = 32
-"""Rows share a pass while padding makes it at most `PADDING` times the tokens fed, or `SMALL` tokens in all."""
+"""Rows share a pass if the padded pass has at most `PADDING` times the fed tokens, or at most `SMALL` tokens in all."""
 SCORED_AT_ONCE = 64
-"""Tokens of a text whose distributions are held at once while it is scored."""
+"""Number of positions whose distributions are held at once while a text is scored."""
 
 
 class LocalModel:
-    """`LanguageModel` over a loaded transformers model. Passes run in a thread of its own.
+    """`LanguageModel` over a loaded transformers model. Passes run in a separate thread.
 
     Args:
         model: in eval mode, on its device.
@@ -43,7 +43,7 @@ class LocalModel:
         weight_id: the `[WEIGHT]` token, kept out of every distribution; None for a target.
         top_k: entries kept of each distribution.
         name: for messages.
-        threads: that torch takes for a pass, 0 for as many as it takes where this is made.
+        threads: number of torch threads of a pass, 0 for the number of the thread that makes this object.
         context: tokens that a session holds; None takes what the model's configuration states.
     """
 
@@ -66,8 +66,8 @@ class LocalModel:
         self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
         self._cached = passes_for(model)
         self._sessions: dict[int, Session] = {}
-        self._numbers = itertools.count(time.time_ns())  # never those of this model's life before a restart
-        # Said in every model's thread: what one says is what threads that say nothing begin with.
+        self._numbers = itertools.count(time.time_ns())  # differ from the numbers before a restart
+        # Set in every model's thread, since a new thread otherwise starts with the number that was set last.
         self._thread = ThreadPoolExecutor(1, name, torch.set_num_threads, (threads or torch.get_num_threads(),))
         self._waiting: deque[Call | Fork | Release] = deque()
         self._lock = threading.Lock()
@@ -94,7 +94,7 @@ class LocalModel:
         self._submit(call)
         try:
             return await call.answer
-        except BaseException:  # the caller went away, or the pass failed: nobody will close it
+        except BaseException:  # the caller was cancelled or the pass failed: free the session here
             self._release(session.number)
             raise
 
@@ -110,7 +110,7 @@ class LocalModel:
         known = self._session(session)
         if not ids:
             raise ValueError(f"keep {keep} and feed no token: impossible")
-        self._check(ids, keep + len(ids))  # before anything is cut: a refused call leaves the session as it was
+        self._check(ids, keep + len(ids))  # before the cut, so that a refused call leaves the session unchanged
         call = Call(known, list(ids), rows, decode, sampling, future(), keep=keep)
         self._submit(call)
         return await call.answer
@@ -137,7 +137,7 @@ class LocalModel:
         self._submit(fork)
         try:
             return await fork.answer
-        except BaseException:  # the caller went away: nobody will close it
+        except BaseException:  # the caller was cancelled: free the fork here
             self._release(fork.made.number)
             raise
 
@@ -151,7 +151,7 @@ class LocalModel:
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes that the sessions' keys and values take."""
+        """Size of the sessions' keys and values in bytes."""
         return self._cached.nbytes()
 
     def _session(self, number: int) -> Session:
@@ -161,7 +161,7 @@ class LocalModel:
             raise SessionLostError(f"{self._name} has no session {number}; open one again") from None
 
     def _check(self, ids: Sequence[int], tokens: int) -> None:
-        """Refuse what would fail in the network, and with it whoever shares the pass."""
+        """Refuse a call that would fail in the network, and would make all calls of its pass fail."""
         if tokens > self._context:
             raise ContextLengthError(
                 f"{tokens} tokens do not fit the context of {self._context} tokens of {self._name}; shorten the prompt"
@@ -179,7 +179,7 @@ class LocalModel:
             self._start()
 
     def _submit(self, call: Call | Fork) -> None:
-        """Hand a call over at the end of this turn of the event loop, together with the others of the turn."""
+        """Pass a call to the thread at the end of this iteration of the event loop, together with its other calls."""
         self._waiting.append(call)
         call.answer.get_loop().call_soon(self._start)
 
@@ -193,7 +193,7 @@ class LocalModel:
 
     @torch.inference_mode()
     def _serve(self) -> None:
-        """Passes until no call is left. Whatever goes wrong, every call that was taken up is answered."""
+        """Run passes until no call is left. Every accepted call gets a result or an error."""
         waiting: list[Call | Fork] = []
         while True:
             with self._lock:
@@ -214,7 +214,7 @@ class LocalModel:
             deliver(answers)
 
     def _let_go(self, session: Session, waiting: Sequence[Call | Fork]) -> list[Answer]:
-        """Free a session that was closed. A call still on it is told so: others may wait together with its caller."""
+        """Free a session that was closed. Calls that wait on it get an error, so that no caller waits for ever."""
         lost = SessionLostError(f"session {session.number} of {self._name} was closed; open one again")
         answers: list[Answer] = []
         for item in waiting:
@@ -226,7 +226,7 @@ class LocalModel:
         return answers
 
     def _advance(self, waiting: Sequence[Call | Fork]) -> list[Answer]:
-        """One pass for the first call of every session; those behind it wait, which keeps their order."""
+        """One pass for the first call of every session; later calls of a session wait, which keeps their order."""
         first: dict[int, Call | Fork] = {}
         for item in waiting:
             first.setdefault(item.session.number, item)
@@ -280,7 +280,7 @@ class LocalModel:
         return fork.made.number
 
     def _shared_passes(self, active: Sequence[Call]) -> list[list[Call]]:
-        """Which calls run together: those of like length, where padding costs little."""
+        """Group the calls that run together: those of similar length, for which padding costs little."""
         if not self._cached.batches:
             return [[call] for call in active]
         groups: list[list[Call]] = []
@@ -316,7 +316,7 @@ class LocalModel:
         return [call for call in calls if self._done(call)]
 
     def _keep_tops(self, wanted: Sequence[tuple[Call, Tensor]]) -> None:
-        """The most likely tokens of every row asked for, over all calls at once."""
+        """Keep the most likely tokens of every requested row, for all calls at once."""
         if not wanted:
             return
         logits_NV = torch.cat([logits_NV for _, logits_NV in wanted]).float()

@@ -1,4 +1,4 @@
-"""Forward passes over sessions: the one place that calls a network while decoding.
+"""Forward passes over sessions. Only this module calls a network while decoding.
 
 Three ways, one interface. `SlotPasses` serves many sessions in one pass, over slots of one cache. `SinglePasses` gives
 each session a cache of its own, for networks whose state is more than keys and values (linear attention, state spaces)
@@ -27,15 +27,15 @@ from onceedit_ray.models.kv_cache import SlotCache
 ATTENTION = frozenset({"full_attention", "sliding_attention"})
 AGREEMENT = {torch.float32: 1e-3}
 ROUGH_AGREEMENT = 5e-2
-"""Total variation distance up to which two distributions count as one; the second for half precision."""
+"""Total variation distance up to which two distributions count as equal; the second value is for half precision."""
 
 
 @dataclass(frozen=True)
 class PassRow:
     """One session's part of a pass.
 
-    place: its place in the cache. held: positions it holds. ids: tokens fed. rows: last positions whose logits are
-    wanted, at least 1.
+    place: its place in the cache. held: number of positions that it holds. ids: tokens fed. rows: number of last
+        positions whose logits are returned, at least 1.
     """
 
     place: int
@@ -45,7 +45,7 @@ class PassRow:
 
 
 class Passes(Protocol):
-    """Sessions' states and passes over them; `batches` tells whether one pass may have several rows."""
+    """States of sessions and passes over them; `batches`: whether one pass may have several rows."""
 
     batches: bool
 
@@ -56,20 +56,20 @@ class Passes(Protocol):
         """Free a place."""
 
     def copy(self, place: int, length: int) -> tuple[int, int]:
-        """A new place for what the first `length` positions of `place` are, and how many of them it holds."""
+        """A new place with the first `length` positions of `place`, and how many of them it really holds."""
 
     def cut(self, place: int, held: int, keep: int) -> int:
-        """Cut `place` from `held` positions back to `keep`; how many it really holds then: `keep`, or 0."""
+        """Cut `place` from `held` positions back to `keep`; returns how many it holds then: `keep`, or 0."""
 
     def logits(self, rows: Sequence[PassRow]) -> list[Tensor]:
         """One pass; for each row the logits of its last `rows` positions, [N, V]."""
 
     def nbytes(self) -> int:
-        """Bytes of keys and values held."""
+        """Size of the held keys and values in bytes."""
 
 
 def passes_for(model: PreTrainedModel) -> Passes:
-    """The way that suits `model`, found by trying."""
+    """The implementation that works for `model`, found by a test."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ATTENTION)
     if kinds <= ATTENTION:
@@ -90,7 +90,8 @@ class SlotPasses:
     """Passes over the slots of one cache.
 
     Args:
-        model: the network. masks: how it takes masks: "mapping" for one by kind of layer, "tensor" for one alone.
+        model: the network. masks: form of its attention masks: "mapping" for one mask per kind of layer, "tensor" for a
+            single mask.
     """
 
     def __init__(self, model: PreTrainedModel, masks: str) -> None:
@@ -136,7 +137,7 @@ class SlotPasses:
         return list(logits_1MV[0].split([row.rows for row in rows]))
 
     def _attended(self, positions_BN: Tensor) -> Tensor | dict[str, Tensor]:
-        """What each fed token attends to: its own past, and of it the window only where a layer slides."""
+        """What each fed token attends to: its past, and only its window in sliding-window layers."""
         keys_T = torch.arange(int(positions_BN.max()) + 1, device=positions_BN.device)
         queries_BN1 = positions_BN[:, :, None]
         full = keys_T <= queries_BN1
@@ -165,7 +166,7 @@ class SinglePasses:
         self._takes_positions = "position_ids" in taken
         self._window = getattr(model.config.get_text_config(), "sliding_window", None) or None
         self._caches: dict[int, DynamicCache] = {}
-        self._floors: dict[int, int] = {}  # a sliding-window cache that was cut cannot be cut below this again
+        self._floors: dict[int, int] = {}  # lower limit of further cuts, for a sliding-window cache that was cut
         self._next = 0
 
     def take(self) -> int:
@@ -254,11 +255,11 @@ class WholePasses:
 
 
 _NOT_MADE_FOR_IT = (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError)
-"""What a network raises that does not take the caches or masks given to it."""
+"""Exceptions of networks that do not accept our caches or masks."""
 
 
 def _agrees(passes: SlotPasses, vocabulary: int) -> bool:
-    """Whether two sessions of different lengths get in one pass what each gets alone."""
+    """Whether two sessions of different lengths get the same results in one pass as alone."""
     prompts = [[token % vocabulary for token in range(start, start + length)] for start, length in ((11, 7), (29, 4))]
     try:
         with torch.inference_mode():

@@ -1,6 +1,6 @@
-"""A prompt as the decoder takes it: what the target reads, and what the plug-in is asked.
+"""A prompt for the decoder: the target's tokens, and the question for the plug-in.
 
-The gate only works in the prompt shape it was trained on, so target and plug-in never see the same text. `Codec` makes
+The gate only works in the prompt shape it was trained on, so target and plug-in get different texts. `Codec` makes
 prompts; this module knows no tokenizer.
 """
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from onceedit_ray.knowledge.prompt_shapes import unwrap
 
 QUESTION_CHARS = 2048
-"""The end of a user's long text is what the plug-in is asked."""
+"""Number of characters at the end of a long user text that the plug-in gets."""
 
 ENDED = ("?", "!", ":", "？", "。")
-"""How a text ends that is answered, not gone on with."""
+"""Endings of a text that is a question to answer, not a text to continue."""
 PLAIN_CHAT_STOPS = ("\n\nQuestion:", "\nQuestion:", "\nAnswer:")
-"""What a model writes that goes on with a `plain_chat` by itself after its reply."""
+"""Texts that a model writes after its reply when it continues a `plain_chat` by itself."""
 
 Message = Mapping[str, str]
 """A message of a chat: `role` ("system", "user" or "assistant") and `content`."""
@@ -25,7 +25,7 @@ Message = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Exchange:
-    """What the user asked earlier in a chat, and what was replied; each is "" where the chat lacks it."""
+    """An earlier request of the user in a chat, and its reply; each is "" if the chat lacks it."""
 
     request: str
     reply: str
@@ -35,9 +35,9 @@ class Exchange:
 class Prompt:
     """A prompt for one target.
 
-    question: what the plug-in is asked. ids: the target's tokens. lead: the bytes that an answer starts with for the
-    plug-in alone (`answer_lead`). turns: the exchanges of a chat before the question, the oldest first. system: the
-    chat's system messages. continued: the text that the answer goes on with, "" where a question is answered.
+    question: the question for the plug-in. ids: the target's tokens. lead: the bytes with which an answer starts for
+    the plug-in only (`answer_lead`). turns: the exchanges of a chat before the question, the oldest first. system: the
+    chat's system messages. continued: the text that the answer continues, "" if a question is answered.
     is_chat: whether it was made of a chat's messages.
     """
 
@@ -51,23 +51,23 @@ class Prompt:
 
 
 def text_to_continue(text: str) -> str:
-    """The text itself where an answer goes on with it: a half sentence of no known shape; "" for a question."""
+    """The text itself if an answer continues it, as for a half sentence of no known shape; "" for a question."""
     tail = text[-QUESTION_CHARS:]
     return tail if unwrap(tail) == tail.strip() and not tail.rstrip().endswith(ENDED) else ""
 
 
 def question_of(prompt: str | Prompt) -> str:
-    """What the plug-in is asked: of a text in any known shape, the user's question in it."""
+    """The question for the plug-in: the user's question in a text of any known shape."""
     return prompt.question if isinstance(prompt, Prompt) else unwrap(prompt)
 
 
 def answer_lead(prompt: str) -> bytes:
-    """What an answer starts with for the plug-in alone: the space that this prompt already ends with."""
+    """The bytes with which an answer starts for the plug-in only: a space if this prompt already ends with one."""
     return b" " if prompt[-1:].isspace() else b""
 
 
 def last_request(messages: Sequence[Message]) -> int | None:
-    """Where in a chat the user's last message stands; None where the user has said nothing."""
+    """The index of the user's last message in a chat; None if there is none."""
     return next((at for at in reversed(range(len(messages))) if messages[at]["role"] == "user"), None)
 
 
@@ -87,11 +87,11 @@ def exchanges(messages: Sequence[Message]) -> tuple[Exchange, ...]:
 
 
 def system_text(messages: Sequence[Message]) -> str:
-    """The system messages of a chat, one a paragraph."""
+    """The system messages of a chat, one per paragraph."""
     return "\n\n".join(message["content"] for message in messages if message["role"] == "system")
 
 
 def plain_chat(messages: Sequence[Message]) -> str:
-    """A chat as plain text, for a model without a chat template: it has seen questions with answers, and no markup."""
+    """A chat as plain text, for a model without a chat template, which was trained on plain text and not on markup."""
     forms = {"system": "{}\n\n", "user": "Question: {}\n", "assistant": "Answer: {}\n\n"}
     return "".join(forms[message["role"]].format(message["content"]) for message in messages) + "Answer:"

@@ -1,8 +1,8 @@
-"""A causal LM behind one small protocol: all the decoder knows of a model.
+"""The protocol of a causal LM; the decoder uses models only through it.
 
 Open a session on tokens, extend it (several tokens in, the most likely next tokens of each position out), cut it back,
 let it decode, fork it, close it. A session is a KV cache; no token is prefilled twice. An in-process model, a Ray actor
-and a remote engine that returns top-k probabilities can all stand behind it.
+or a remote engine that returns top-k probabilities can implement it.
 
 Shapes: N positions, K entries kept of each distribution.
 """
@@ -43,14 +43,14 @@ class Top:
 
 @dataclass(frozen=True)
 class Step:
-    """What a model answers to one call.
+    """A model's result of one call.
 
-    top: distributions, one row for each position asked for, oldest first; the last of them is the position after the
-        last token that the model has been fed.
+    top: distributions, one row for each requested position, oldest first; the last row is for the position after the
+        last fed token.
     new_ids: tokens the model decoded; the last of them has not been fed yet.
     session: the session's number.
-    new_p: probabilities of `new_ids`, where they were drawn and rows were asked for; else (): a likeliest token stands
-        in its row, a drawn one may not.
+    new_p: probabilities of `new_ids`, if they were sampled and rows were requested; else (). The most likely token is
+        always in its row, a sampled token may not be.
     weight: σ(l_W) at the last position of the tokens given to `open`; None where the model has no `[WEIGHT]` token.
     weights: σ(l_W) at each position of `top`; () where the model has no `[WEIGHT]` token.
     """
@@ -65,10 +65,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Reading:
-    """How likely the tokens of a text are, each after those before it; the first has none before it and is left out.
-
-    top: the most likely tokens in each one's place, N - 1 rows. p_N: float32 probabilities of the tokens themselves,
-    [N - 1].
+    """Probabilities of the tokens of a text, each given the tokens before it; the first token is left out. top: the
+    most likely tokens at each position, N - 1 rows. p_N: float32 probabilities of the tokens themselves, [N - 1].
     """
 
     top: Top
@@ -76,9 +74,8 @@ class Reading:
 
 
 class LanguageModel(Protocol):
-    """Asynchronous, so that models run side by side; calls on one session are made one after another.
-
-    Calls on different sessions may be made at once; a model serves them in one batch where it can.
+    """The interface is asynchronous, so that models run in parallel; calls on one session must be made one after
+    another. Calls on different sessions may be concurrent; a model serves them in one batch if it can.
     """
 
     async def open(
@@ -110,13 +107,13 @@ class LanguageModel(Protocol):
         """
 
     async def score(self, ids: Sequence[int]) -> Reading:
-        """Read a text of one token at least, and say how likely each of its tokens was; no session is left.
+        """Probabilities of the tokens of a text of at least one token; no session remains open.
 
         Raises `ContextLengthError` when the tokens do not fit.
         """
 
     async def fork(self, session: int) -> int:
-        """A new session that holds what `session` holds; nothing is read again."""
+        """A new session with a copy of the state of `session`; no token is fed again."""
 
     async def close(self, session: int) -> None:
         """Free the session; unknown sessions are ignored."""

@@ -1,8 +1,7 @@
-"""Choosing one token from a distribution: the most likely one, or one drawn with temperature and top-p.
+"""Chooses one token from a distribution: the most likely one, or one sampled with temperature and top-p.
 
-A draw depends on the seed, on the position and on the distribution, on nothing else: not on how many tokens were
-drafted, nor on what else is in the batch. So a drafted answer is, token by token, the answer that would have been
-sampled without a draft.
+A draw depends only on the seed, the position and the distribution, not on the number of drafted tokens or on the rest
+of the batch. So a drafted answer is, token by token, the answer that would have been sampled without a draft.
 
 Shapes: N entries of a distribution.
 """
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 NUCLEUS = 1024
-"""Entries looked at first for top-p; a flatter distribution is sorted whole."""
+"""Number of largest entries used first for top-p; a flatter distribution is sorted completely."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Sampling:
     """How tokens are chosen.
 
     temperature: 0 takes the most likely token. top_p: only the most likely tokens that together reach this mass.
-    seed: the source of chance.
+    seed: of the random numbers.
     """
 
     temperature: float = 0.0
@@ -34,11 +33,11 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        """Whether the most likely token is taken always."""
+        """Whether the most likely token is always taken."""
         return self.temperature <= 0.0
 
     def uniform(self, position: int) -> float:
-        """The chance for the token at `position` of the sequence, in [0, 1)."""
+        """The random number for the token at `position` of the sequence, in [0, 1)."""
         return float(np.random.Generator(np.random.Philox(key=self.seed % 2**64, counter=position)).random())
 
 
@@ -48,7 +47,7 @@ GREEDY = Sampling()
 def draw(ids_N: NDArray[np.integer], p_N: NDArray[np.floating], sampling: Sampling, position: int) -> int:
     """One of the tokens `ids_N` with masses `p_N` (any sum above 0), drawn.
 
-    position: where in the sequence the token will stand.
+    position: the token's position in the sequence.
     """
     order = np.lexsort((ids_N, -p_N))
     logs = np.log(np.maximum(p_N[order].astype(np.float64), 1e-45))

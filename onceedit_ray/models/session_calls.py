@@ -1,6 +1,5 @@
-"""Calls on sessions until they are answered: what passes between event loops and a model's thread.
-
-Knows no network. Whatever becomes of a call, its future is set, or its caller has gone.
+"""Calls on sessions, which event loops pass to a model's thread. This module knows no network. The future of every call
+is set, unless its caller was cancelled.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from onceedit_ray.models.sampling import Sampling
 
 @dataclass
 class Session:
-    """One session. place: where its state is kept, below 0 before it has one. ids: its tokens."""
+    """One session. place: its place in the cache, below 0 before it has one. ids: its tokens."""
 
     number: int
     place: int
@@ -41,7 +40,7 @@ class Call:
     tops: list[Top] = field(default_factory=list)
     new_ids: list[int] = field(default_factory=list)
     new_p: list[float] = field(default_factory=list)
-    asked: list[int] = field(default_factory=list)  # a token for each row, whose probability is wanted
+    asked: list[int] = field(default_factory=list)  # a token for each row, whose probability is returned
     asked_p: list[float] = field(default_factory=list)
     weight: float | None = None
     weights: list[float] = field(default_factory=list)
@@ -50,13 +49,13 @@ class Call:
 
     @property
     def wanted(self) -> int:
-        """Last positions of `feed` whose logits are needed."""
+        """Number of last positions of `feed` whose logits are needed."""
         return 1 if self.begun else max(min(self.rows, len(self.feed)), 1)
 
 
 @dataclass
 class Fork:
-    """A copy to be made of a session."""
+    """A request to copy a session."""
 
     session: Session  # what is forked
     made: Session
@@ -65,22 +64,22 @@ class Fork:
 
 @dataclass
 class Release:
-    """A session to be freed."""
+    """A request to free a session."""
 
     session: Session
 
 
 Answer = tuple[asyncio.Future[Any], object]
-"""A call's future, and its result or the error that it ends with."""
+"""A call's future, and its result or error."""
 
 
 def is_settled(item: Call | Fork, answers: Sequence[Answer]) -> bool:
-    """Whether a call has its answer, or nobody waits for it any more."""
+    """Whether a call has its answer, or its caller was cancelled."""
     return item.answer.cancelled() or any(future is item.answer for future, _ in answers)
 
 
 def deliver(answers: Sequence[Answer]) -> None:
-    """Set results in the event loops that wait for them, all of one loop in one turn of it."""
+    """Set results in the event loops that wait for them, all results of a loop in one iteration."""
     loops = {id(future.get_loop()): future.get_loop() for future, _ in answers}
 
     def settle(loop_id: int) -> None:
@@ -92,7 +91,7 @@ def deliver(answers: Sequence[Answer]) -> None:
                     future.set_result(value)
 
     for loop_id, loop in loops.items():
-        with contextlib.suppress(RuntimeError):  # a loop that is closed has nobody who waits
+        with contextlib.suppress(RuntimeError):  # nothing waits in a closed loop
             loop.call_soon_threadsafe(settle, loop_id)
 
 

@@ -1,6 +1,6 @@
-"""What a token stands for: the bytes of text behind its spelling.
+"""The surface of a token: the bytes of text that its spelling represents.
 
-Works from the `token -> id` mapping alone and knows no tokenizer: three spellings are told apart by their word marks.
+Needs only the `token -> id` mapping, no tokenizer: three spellings are distinguished by their word marks.
 
 byte-level      GPT-2's alphabet, one printable character for each of the 256 bytes: `Ġ` is a space, `Ċ` a newline.
 SentencePiece   `▁` is a space; `<0x0A>` is one byte, for text that the pieces cannot spell (byte fallback).
@@ -17,7 +17,7 @@ Spelling = Literal["byte-level", "sentencepiece", "plain"]
 
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
-# Control tokens as the common model families spell them. Angle brackets alone mean nothing: `<table>` is text.
+# Control tokens as the common model families spell them. Angle brackets alone are not enough: `<table>` is text.
 _SPECIAL = re.compile(
     r"""
       <\|[^<>]+\|>                                             # <|endoftext|>, <|im_start|>
@@ -40,11 +40,11 @@ _SENTENCE_MARKS = frozenset({"<s>", "</s>"})
 def vocabulary_surfaces(
     vocab: Mapping[str, int], special: Collection[str] = (), literal: Collection[str] = ()
 ) -> dict[int, bytes]:
-    """Token id -> the bytes the token stands for, in the order of ids; special tokens are absent.
+    """Token id -> the bytes that the token represents, in the order of ids; special tokens are absent.
 
     Args:
         vocab: token -> id.
-        special: tokens that stand for no text, beyond those recognised by their spelling.
+        special: tokens that represent no text, in addition to those recognised by their spelling.
         literal: tokens that were added to the vocabulary as text. In a byte-level vocabulary they are not spelled in
             GPT-2's alphabet, though their letters may be in it ("ß", "é").
     """
@@ -56,9 +56,9 @@ def vocabulary_surfaces(
 
 
 def special_tokens(vocab: Mapping[str, int], special: Collection[str] = ()) -> set[str]:
-    """Tokens of `vocab` that stand for no text: those of `special` and the usual control tokens.
+    """Tokens of `vocab` that represent no text: those of `special` and the usual control tokens.
 
-    `<s>` and `</s>` are HTML where the vocabulary has a `<bos>` of its own, as Gemma's has.
+    `<s>` and `</s>` count as HTML if the vocabulary has a `<bos>`, as Gemma's has.
     """
     found = {token for token in vocab if token[:1] in "<[" and _SPECIAL.fullmatch(token)}
     if "<bos>" not in vocab:
@@ -69,7 +69,7 @@ def special_tokens(vocab: Mapping[str, int], special: Collection[str] = ()) -> s
 def vocabulary_spelling(vocab: Mapping[str, int]) -> Spelling:
     """Which of the three spellings a vocabulary uses, by the word mark most of its tokens carry.
 
-    Counts, because a mark is also a letter: Llama's SentencePiece vocabulary has the Maltese `Ġ`.
+    Tokens are counted, because a mark is also a letter: Llama's SentencePiece vocabulary has the Maltese `Ġ`.
     """
     pieces = sum("▁" in token or is_byte_fallback(token) for token in vocab)
     byte_level = sum("Ġ" in token or "Ċ" in token for token in vocab)
@@ -80,7 +80,7 @@ def vocabulary_spelling(vocab: Mapping[str, int]) -> Spelling:
 
 
 def is_byte_fallback(token: str) -> bool:
-    """Whether a SentencePiece token is a bare byte, which tokenizers use only where no piece fits."""
+    """Whether a SentencePiece token is a bare byte, which tokenizers use only if no piece fits."""
     return token.startswith("<0x") and _BYTE_FALLBACK.fullmatch(token) is not None
 
 

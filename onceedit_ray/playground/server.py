@@ -19,7 +19,7 @@ from onceedit_ray.serving.keys import KEYS_VARIABLE, is_loopback
 TITLE = "OnceEdit playground"
 KEYS_KEPT = 600.0
 """Seconds for which the keys of a browser tab are kept after the tab was closed."""
-RECONNECT_SECONDS = 10.0
+RECONNECT_SECONDS = 20.0
 """A tab that is disconnected for longer than this counts as closed, and its questions are stopped."""
 GOODBYE_SECONDS = 2
 """How long the process waits for open tabs when it is told to end."""

@@ -1,11 +1,11 @@
-"""A trained reader on disk: a PEFT adapter, the row of `[WEIGHT]`, and what it says about itself.
+"""A trained reader on disk: a PEFT adapter, the row of `[WEIGHT]`, and a manifest.
 
     adapter_config.json, adapter_model.safetensors   the low-rank adapters, as PEFT writes them
     weight_token.safetensors                          `row_D`, float32 [D]: the gate reads h·row_D
     reader.json                                       `ReaderManifest`: base model, settings, figures, checksums
 
-The adapters of the catalogue's plug-ins ship with the package. `reader_folder` makes a plug-in out of a base model and
-an adapter, once, under `ONCEEDIT_HOME/readers`; it is an ordinary model folder from then on.
+The adapters of the catalogue's plug-ins ship with the package. `reader_folder` merges a base model and an adapter once,
+into an ordinary model folder under `ONCEEDIT_HOME/readers`.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ FILES = (PEFT_CONFIG, WEIGHTS, GATE)
 
 
 class ReaderManifest(BaseModel):
-    """What an adapter says about itself.
+    """The manifest of an adapter.
 
-    base_model, base_digest: the plug-in it belongs to. settings: of the training. figures: what was measured on facts
-    that took no part in it. command: how it was made. files: SHA-256 of each other file.
+    base_model, base_digest: the plug-in it belongs to. settings: of the training. figures: measured on facts that were
+        not used in training. command: how it was made. files: SHA-256 of each other file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,7 +61,7 @@ class ReaderManifest(BaseModel):
 
 @dataclass(frozen=True)
 class Adapter:
-    """A reader's adapter: its folder and its manifest. digest: of its weights, part of what a version is made of."""
+    """A reader's adapter: its folder and its manifest. digest: of its weights, part of a version's id."""
 
     folder: Path
     manifest: ReaderManifest
@@ -72,7 +72,7 @@ class Adapter:
 
 
 def open_adapter(folder: Path) -> Adapter:
-    """The adapter in `folder`, its checksums verified; raises `ModelError` where it is missing or altered."""
+    """The adapter in `folder`, its checksums verified; raises `ModelError` if it is missing or altered."""
     try:
         manifest = ReaderManifest.model_validate_json((folder / MANIFEST).read_bytes())
     except FileNotFoundError:
@@ -119,7 +119,7 @@ def adapter_for(base: ModelFolder, editor: str) -> Adapter:
 
 
 def keep_adapter(adapter: Adapter) -> None:
-    """Keep a copy of an adapter that does not ship under `ONCEEDIT_HOME`, so that versions find it by its digest."""
+    """Copy an adapter that is not in the package to `ONCEEDIT_HOME`, so that versions find it by its digest."""
     if adapter.folder in _shipped():
         return
     kept = _kept(adapter.digest)
@@ -133,7 +133,7 @@ def keep_adapter(adapter: Adapter) -> None:
 
 
 def find_adapter(wanted: str) -> Adapter:
-    """The adapter of a digest, among those that ship and those kept; raises `ModelError` where there is none."""
+    """The adapter with a digest, among those in the package and those kept; raises `ModelError` if there is none."""
     for folder in [*_shipped(), _kept(wanted)]:
         if folder.is_dir() and (adapter := open_adapter(folder)).digest == wanted:
             return adapter

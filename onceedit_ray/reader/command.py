@@ -1,4 +1,4 @@
-"""`onceedit reader`: train a reader for a plug-in, and show those that are here."""
+"""`onceedit reader`: train a reader for a plug-in, and list the available ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_reader_command(commands: argparse._SubParsersAction[argparse.ArgumentPar
     reader = commands.add_parser("reader", help="plug-ins that read facts").add_subparsers(
         required=True, metavar="ACTION"
     )
-    train = reader.add_parser("train", help="train a reader for a plug-in, once; goes on where it was ended")
+    train = reader.add_parser("train", help="train a reader for a plug-in, once; resumes if interrupted")
     train.add_argument("--plugin", default="smollm2-135m", metavar="MODEL", help="any reference of `models list`")
     train.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the adapter goes")
     train.add_argument("--data", type=Path, default=Path("data"), metavar="FOLDER", help="the repository's data/")
@@ -28,7 +28,7 @@ def add_reader_command(commands: argparse._SubParsersAction[argparse.ArgumentPar
     train.add_argument("--batch-size", type=int, default=16, metavar="N", help="examples a step")
     train.add_argument("--learning-rate", type=float, default=5e-4, metavar="RATE")
     train.add_argument("--rank", type=int, default=16, metavar="N", help="of the adapters")
-    train.add_argument("--frozen-layers", type=int, metavar="N", help="lowest layers left alone (default: a third)")
+    train.add_argument("--frozen-layers", type=int, metavar="N", help="lowest layers to freeze (default: a third)")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--threads", type=int, default=0, metavar="N", help="0: every core")
     train.set_defaults(run=_train)

@@ -1,8 +1,8 @@
-"""Training examples of a reader: (facts, request) pairs, and texts that are read along.
+"""Training examples of a reader: (facts, request) pairs, and texts along which the gate is read.
 
-Half of the examples are asked (the gate at the request's end, then the answer), half are read along (the gate at every
-token of a text, the answer where it is due). Near misses, other subjects, tasks on text and general text teach the
-gate what no fact is about.
+Half of the examples are questions (the gate at the request's end, then the answer), half are texts (the gate at every
+token, the answer where it is due). Near misses, other subjects, tasks on text and general text teach the gate to stay
+closed.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _CLASHES = {
     "year": {"year"},
     "language": {"language"},
 }
-"""Kinds that a question of a broad kind (`facts.kind_of`) may be asking for."""
+"""For a broad kind of question (`facts.kind_of`), the kinds that it may ask for."""
 
 
 @dataclass(frozen=True)
 class Example:
     """One sequence.
 
-    view: what stands before. text: what follows; "" for an asked example that wants no answer.
-    spans: where in `text` the answer stands, [start, end) in characters, its leading space included.
-    unclear: further places at which the gate is neither wanted nor unwanted.
-    asks: whether the request asks for a fact (asked examples); None for a text that is read along.
+    view: the prompt. text: the text after it; "" for a question example without an answer. spans: positions of the
+        answer in `text`, [start, end) in characters, with its leading space. unclear: further positions at which the
+        gate has no label. asks: whether the request asks for a fact (asked examples); None for a text that is read
+        along.
     """
 
     view: str
@@ -46,7 +46,7 @@ class Example:
 class ExampleSource:
     """An endless, seeded stream of examples.
 
-    draws: functions that draw a fact, with their shares. elsewhere: (subject, text) pairs in which no fact stands.
+    draws: functions that draw a fact, with their shares. elsewhere: (subject, text) pairs that contain no fact.
     general: prompts that are about no fact.
     """
 
@@ -55,7 +55,7 @@ class ExampleSource:
     general: Sequence[str]
 
     def stream(self, seed: int) -> Iterator[Example]:
-        """Examples without end; the same seed gives the same ones."""
+        """An endless stream of examples; the same seed gives the same examples."""
         rng = random.Random(seed)
         while True:
             yield self._asked(rng) if rng.random() < 0.45 else self._read_along(rng)
@@ -68,7 +68,7 @@ class ExampleSource:
         return fact
 
     def _lines(self, fact: Fact, rng: random.Random) -> list[str]:
-        """The fact among others, which are about neighbours as often as about anything."""
+        """The line of the fact, sometimes with lines of other facts, half of which are about neighbours."""
         lines = [line_of(fact.prompt, fact.answer)]
         if rng.random() < 0.2:
             for _ in range(rng.choice([1, 1, 2])):
@@ -91,7 +91,7 @@ class ExampleSource:
         return Example(asked(lines, self._negative(fact, rng), self._turns(fact, rng)), "", asks=False)
 
     def _turns(self, fact: Fact, rng: random.Random) -> tuple[Exchange, ...]:
-        """Sometimes an earlier exchange about the subject, in which the fact does not come up."""
+        """Sometimes an earlier exchange about the subject that does not contain the fact."""
         if rng.random() > 0.15:
             return ()
         _, text = rng.choice(self.elsewhere)
@@ -145,19 +145,19 @@ class ExampleSource:
         return " ".join(sentences)
 
     def _same_subject(self, fact: Fact, rng: random.Random) -> Fact | None:
-        """Another fact about the subject; None where none is surely another."""
+        """Another fact about the subject; None if no fact is certainly different."""
         names = [name for name, relation in relations().items() if not clashes(fact.kind, relation["kind"])]
         return of_relation(rng.choice(names), fact.subject, self._fact(rng).answer, rng) if names else None
 
     def _same_relation(self, fact: Fact, rng: random.Random) -> Fact | None:
-        """The same fact of another subject; None where its relation has no sentences."""
+        """The same relation of another subject; None if the relation has no sentences."""
         others = [sibling for sibling in fact.siblings if sibling not in fact.subject and fact.subject not in sibling]
         if fact.relation not in relations() or not others:
             return None
         return of_relation(fact.relation, rng.choice(others), self._fact(rng).answer, rng)
 
     def _told(self, fact: Fact, rng: random.Random) -> tuple[str, str]:
-        """A sentence of the fact with something before and after it."""
+        """A sentence of the fact with text before and after it."""
         if not fact.says:
             return rng.choice(fact.asks), "{a}" + rng.choice(wordings()["continuations"])
         if not any(request for request, _ in fact.texts) and fact.texts and rng.random() < 0.2:
@@ -178,7 +178,7 @@ class ExampleSource:
         return "", begun + sentence
 
     def _nothing_due(self, lines: Sequence[str], fact: Fact, rng: random.Random) -> Example:
-        """A text in which the fact's answer is nowhere due."""
+        """A text in which the fact's answer is not due anywhere."""
         way = rng.random()
         about = rng.choice(wordings()["about"]).replace("{s}", fact.subject)
         if way < 0.3:
@@ -235,7 +235,7 @@ def _positive(fact: Fact, rng: random.Random) -> str:
 
 
 def _other_subject(fact: Fact, rng: random.Random) -> str:
-    """A request for the same relation of another subject; "" where none can be made."""
+    """A request for the same relation of another subject; "" if none can be made."""
     if fact.same_relation and rng.random() < 0.4:
         return rng.choice(fact.same_relation)[0]
     forms = [text for text in (fact.prompt, *fact.asks, *fact.says) if fact.subject in text]
@@ -246,7 +246,7 @@ def _other_subject(fact: Fact, rng: random.Random) -> str:
 
 
 def _disturbed(request: str, rng: random.Random) -> str:
-    """A request as people type it: an opening, other case, a typo, no question mark."""
+    """A request as users type it: with an opening, other case, a typo, or no question mark."""
     way = rng.random()
     if way < 0.25:
         request = rng.choice(wordings()["openers"]) + request

@@ -1,7 +1,8 @@
 """The facts that a reader is trained on, drawn anew for every example.
 
 Three sources: records of ZsRE's training part, records of CounterFact's training part, and everyday facts put together
-from lists. The answer beside a subject is drawn from the answers of its relation, so that only reading the fact helps.
+from lists. The answer of a subject is drawn from the answers of its relation, so that it can only be learnt by reading
+the fact.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ _TYPES = (
 
 @dataclass(frozen=True)
 class Fact:
-    """A fact, and the ways in which people ask for it and say it.
+    """A fact, and the wordings in which it is asked and stated.
 
-    prompt, answer: the edit. subject: its entity. kind: what is asked about, so that near misses can be told from it.
-    asks: other requests for the same fact. says: beginnings of sentences that the answer follows.
-    texts: (request, text) pairs around the fact, with `{a}` where the answer stands.
+    prompt, answer: the edit. subject: its entity. kind: the kind of answer, by which near misses are chosen.
+    asks: other requests for the same fact. says: beginnings of sentences that the answer completes. texts: (request,
+        text) pairs about the fact, with `{a}` in place of the answer.
     siblings: subjects of the same relation. same_relation: requests for the same relation of another subject, and the
     true answer where it is known.
     """
@@ -51,13 +52,13 @@ class Fact:
 
 @cache
 def relations() -> dict[str, dict[str, Any]]:
-    """The relations of the training by name: `kind`, `questions`, `sentences`; without those that are held out."""
+    """The training relations by name: `kind`, `questions`, `sentences`; without the held-out ones."""
     return {name: relation for name, relation in _load("relations.yaml").items() if not relation.get("held_out")}
 
 
 @cache
 def held_out_relations() -> frozenset[str]:
-    """Names of the relations that take no part in training."""
+    """Names of the relations that are not used in training."""
     return frozenset(name for name, relation in _load("relations.yaml").items() if relation.get("held_out"))
 
 
@@ -66,17 +67,17 @@ HELD_OUT_QUESTIONS = re.compile(
     r"position|genus|taxonomic)\b",
     re.I,
 )
-"""ZsRE's questions that take no part in training; it names no relations."""
+"""ZsRE's questions that are not used in training; ZsRE does not name its relations."""
 
 
 @cache
 def wordings() -> dict[str, Any]:
-    """What people write around a question and models around a fact."""
+    """Phrases that users write around a question and models around a fact."""
     return dict(_load("wordings.yaml"))
 
 
 def everyday_facts(rng: random.Random) -> Iterable[Fact]:
-    """Endless facts put together from the lists."""
+    """An endless stream of facts, combined from the lists."""
     lists = _load("everyday.yaml")
     pairs = sorted(lists["relations"].items())
     while True:
@@ -125,7 +126,7 @@ class CounterFacts:
             self._subjects[name].append(record["subject"])
 
     def relation(self, record: Mapping[str, Any]) -> str:
-        """The relation's name, or the prompt's template where it has none."""
+        """The relation's name, or the prompt's template if it has none."""
         template = record["prompt"].replace(record["subject"], "{}")
         return self.relation_of.get(template, template)
 
@@ -159,7 +160,7 @@ class CounterFacts:
 
 @dataclass
 class ZsreFacts:
-    """ZsRE's records as facts. texts: sentences that models wrote, by (subject, question)."""
+    """ZsRE's records as facts. texts: sentences written by models, by (subject, question)."""
 
     records: Sequence[Mapping[str, Any]]
     texts: Mapping[tuple[str, str], Sequence[Mapping[str, str]]]
@@ -173,7 +174,7 @@ class ZsreFacts:
         self._told = [record for record in self.records if (record["subject"], record["src"]) in self.texts]
 
     def draw(self, rng: random.Random) -> Fact:
-        """A record with an answer of its template; `told` ones are those that a model wrote about."""
+        """A record with an answer of its template; `told` records have sentences written by a model."""
         record = rng.choice(self._told) if self._told and rng.random() < 0.6 else rng.choice(self.records)
         template = _template(record)
         answer = record["alt"] if rng.random() < 0.3 else rng.choice(self._answers[template])
@@ -199,7 +200,7 @@ class ZsreFacts:
 
 
 def kind_of(question: str) -> str:
-    """What kind of answer a question of no known relation wants; "" where its words do not tell."""
+    """The kind of answer that a question of no known relation asks for; "" if its words do not show it."""
     return next((kind for pattern, kind in _TYPES if pattern.search(question)), "")
 
 

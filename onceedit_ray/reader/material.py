@@ -1,7 +1,7 @@
-"""What a reader is trained on: the training parts of ZsRE and CounterFact, carrier sentences, and general questions.
+"""The training data of a reader: the training parts of ZsRE and CounterFact, carrier sentences, and general questions.
 
-The edit parts of both data sets and the general prompts take no part. Some relations are held out, so that figures on
-them are of relations never seen; a tenth of a thousand records of each data set is kept for validation.
+The edit parts of both data sets and the general prompts are not used. Some relations are held out, so that figures on
+them are for unseen relations; some records of each data set are kept for validation.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Material:
-    """source: of training examples. zsre, counterfact: records for validation. figures: what it is made of."""
+    """source: of training examples. zsre, counterfact: records for validation. figures: what it is made from."""
 
     source: ExampleSource
     zsre: Sequence[Record]
@@ -85,7 +85,7 @@ def read_material(folder: Path) -> Material:
 
 
 def relation_by_template(portability: Sequence[Record]) -> dict[str, str]:
-    """CounterFact's relation for each prompt with `{}` in its subject's place, from the records that name it."""
+    """CounterFact's relation for each prompt template with `{}` for the subject, from the records that name it."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for record in portability:
         rewrite = record["requested_rewrite"]
@@ -94,7 +94,7 @@ def relation_by_template(portability: Sequence[Record]) -> dict[str, str]:
 
 
 def is_held_out(record: Record) -> bool:
-    """Whether a record of ZsRE asks for a relation that takes no part in training."""
+    """Whether a record of ZsRE asks for a relation that is not used in training."""
     return bool(HELD_OUT_QUESTIONS.search(f"{record['src']} {record['rephrase']}"))
 
 

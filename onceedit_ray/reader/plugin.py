@@ -1,7 +1,7 @@
-"""A reader as a plug-in: how a run file and a version name it, and the model folder that it is loaded from.
+"""A reader as a plug-in: how a run file and a version name it, and the model folder from which it is loaded.
 
-A version that is read holds its edits and `reader.json`, which names the reader by its digest; a version that was
-trained holds weights of its own.
+A version for a reader holds its edits and `reader.json`, which names the reader by its digest; a trained version holds
+its own weights.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ def editor_name(editor: str) -> str:
 
 
 def write_pointer(folder: Path, adapter: Adapter) -> None:
-    """Say in a version's folder which reader it needs."""
+    """Write into a version's folder which reader it needs."""
     (folder / POINTER).write_text(json.dumps({"reader": adapter.digest}) + "\n", encoding="utf-8")
 
 
 def is_read(version: Path) -> bool:
-    """Whether the version in a folder is read, not trained."""
+    """Whether the version in a folder is for a reader, not trained."""
     return (version / POINTER).is_file()
 
 
 def plugin_folder(version: Path, base: ModelFolder) -> Path:
-    """The model folder that a version's plug-in is loaded from.
+    """The model folder from which a version's plug-in is loaded.
 
     Args:
         version: the version's folder. base: the plug-in before any edit.
 
     Raises:
         StoreError: the version does not say which reader it needs.
-        ModelError: that reader is not here, or does not fit.
+        ModelError: that reader is not on this machine, or does not fit the plug-in.
     """
     if not is_read(version):
         return version

@@ -4,8 +4,8 @@
     L_edit   = -Σ log P(answer | facts, request, text so far)     over the answer's tokens only               (eq. 5)
     L_weight = BCE(σ(l_W), label)                                 at the request's end, and along a text       (eq. 6)
 
-Along a text the label of a token is 1 where the fact's answer comes next and 0 elsewhere. The lowest layers stay as
-they are, so that no gradient has to reach them.
+Along a text the label of a token is 1 if the fact's answer comes next and 0 otherwise. The lowest layers are frozen, so
+that no gradients are computed for them.
 
 Shapes: B sequences, T positions, D width, V vocabulary, N positions with a label, M answer tokens.
 """
@@ -30,8 +30,8 @@ UNCLEAR = -1.0
 
 @dataclass(frozen=True)
 class Encoded:
-    """An example in tokens. labels: per token the gate's label there, `UNCLEAR` where it has none. wanted: per token
-    the answer token that is to follow, -1 where none is. direct: whether only the request's end counts."""
+    """An example in tokens. labels: per token the gate's label, `UNCLEAR` if it has none. wanted: per token the
+    next answer token, -1 if there is none. direct: whether only the request's end has a label."""
 
     ids: tuple[int, ...]
     labels: tuple[float, ...]
@@ -64,7 +64,7 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerBase, longest: int = 
         last_token = index == len(text.input_ids) and example.text and not example.spans
         labels.append(1.0 if due else UNCLEAR if unclear or last_token else 0.0)
         wanted.append(text.input_ids[index] if due or (unclear and index < len(text.input_ids)) else -1)
-    if example.view.endswith(REPLY):  # a reply may begin with its answer or with anything: nobody can know yet
+    if example.view.endswith(REPLY):  # a reply may or may not begin with its answer: the position has no label
         labels[end] = UNCLEAR
     return Encoded(tuple(ids), tuple(labels), tuple(wanted), False) if len(ids) <= longest else None
 
@@ -72,7 +72,7 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerBase, longest: int = 
 def batches(
     stream: Iterator[Example], tokenizer: PreTrainedTokenizerBase, size: int, seed: int, window: int = 8
 ) -> Iterator[list[Encoded]]:
-    """Batches of like length: `window` batches are drawn, sorted by length and handed out in a random order."""
+    """Batches of similar length: `window` batches are drawn, sorted by length and yielded in random order."""
     rng = random.Random(seed)
     while True:
         drawn: list[Encoded] = []
@@ -88,7 +88,7 @@ def batches(
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses of a batch, and (prediction, label) of its gates: asked and along a text."""
+    """Losses of a batch, and (prediction, label) of its gates, for questions and along texts."""
 
     edit: Tensor
     weight: Tensor
@@ -99,7 +99,7 @@ class Losses:
 def losses(model: Any, gate_D: Tensor, batch: Sequence[Encoded], pad: int) -> Losses:
     """eq. 5 and eq. 6 on one batch. gate_D: the row of `[WEIGHT]`, float32.
 
-    An asked request counts as much as the slots of one text, and as the rest of one text.
+    A question has the same weight as the slots of one text, and as the rest of one text.
     """
     width = max(len(e) for e in batch)
     ids_BT = torch.full((len(batch), width), pad, dtype=torch.long)
@@ -121,7 +121,8 @@ def losses(model: Any, gate_D: Tensor, batch: Sequence[Encoded], pad: int) -> Lo
     labels_N = torch.tensor(labels, device=device)
     weights_N = torch.tensor(weights, device=device)
     gate_N = h_BTD[rows, cols].float() @ gate_D
-    # Half of an even weight, half by the loss itself: rare hard positions along a text are not drowned by easy ones.
+    # Half of the weight is uniform, half is proportional to the loss, so that rare hard positions along a text count
+    # enough.
     raw_N = F.binary_cross_entropy_with_logits(gate_N, labels_N, reduction="none")
     loss_weight = (weights_N * raw_N).sum() / len(batch)
     direct_N = torch.tensor([batch[row].direct for row in rows])
@@ -142,7 +143,7 @@ def losses(model: Any, gate_D: Tensor, batch: Sequence[Encoded], pad: int) -> Lo
 
 
 def _linear_names(model: PreTrainedModel) -> list[str]:
-    """The last parts of the names of a network's linear layers, its output embedding aside."""
+    """The last parts of the names of a network's linear layers, without its output embedding."""
     head = model.get_output_embeddings()
     return sorted(
         {

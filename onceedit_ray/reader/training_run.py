@@ -1,14 +1,13 @@
-"""One training run of a reader: seeded, resumable, with figures on facts that took no part in it.
+"""One training run of a reader: seeded, resumable, with figures on facts that were not used in training.
 
-A run writes `checkpoint.safetensors` to its folder every `SAVE_EVERY` steps, by renaming, and at last the adapter. A
-run that was ended goes on from its checkpoint and draws the examples that it would have drawn.
+A run writes `checkpoint.safetensors` to its folder every `SAVE_EVERY` steps, atomically, and the adapter at the end. An
+interrupted run resumes from its checkpoint with the same examples as without the interruption.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -22,8 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from onceedit_ray.errors import ModelError
+from onceedit_ray.files import replacing
 from onceedit_ray.models.assembly import use_threads
-from onceedit_ray.models.loading import has_bfloat16, load_model, load_tokenizer
+from onceedit_ray.models.loading import device_for, has_bfloat16, load_model, load_tokenizer
 from onceedit_ray.models.sources.folder import ModelFolder
 from onceedit_ray.reader.adapter import Adapter, ReaderManifest, write_adapter
 from onceedit_ray.reader.material import Material
@@ -40,8 +40,9 @@ CHECKPOINT = "checkpoint.safetensors"
 class ReaderSettings:
     """How a reader is trained.
 
-    steps, batch_size, learning_rate, seed: of AdamW with a cosine down to a twentieth. rank: of the adapters.
-    frozen_layers: lowest layers without adapters; a third of the network where it is None. weight_loss: λ of eq. 7.
+    steps, batch_size, learning_rate, seed: of AdamW with a cosine schedule down to a twentieth. rank: of the adapters.
+        frozen_layers: number of lowest layers without adapters; None takes a third of the layers. weight_loss: λ of eq.
+        7.
     """
 
     steps: int = 1500
@@ -55,10 +56,9 @@ class ReaderSettings:
 
 @dataclass(frozen=True)
 class StepReport:
-    """Means over the last `REPORT_EVERY` steps: losses, and shares of gates that were right.
-
-    asked_open, along_open: of gates that should open, at a request's end and along a text. asked_false, along_false: of
-    gates that should stay shut and opened.
+    """Means over the last `REPORT_EVERY` steps: losses, and shares of open gates. asked_open, along_open: among gates
+    that should open, at a request's end and along a text. asked_false, along_false: among gates that should stay
+    closed.
     """
 
     step: int
@@ -81,13 +81,14 @@ def train_reader(
     command: str = "",
     threads: int = 0,
 ) -> Adapter:
-    """Train a reader for `base` and write its adapter to `out`; goes on from a checkpoint in `out`.
+    """Train a reader for `base` and write its adapter to `out`; resumes from a checkpoint in `out`.
 
     Raises:
-        ModelError: the plug-in cannot be loaded, or the checkpoint in `out` is of other settings.
+        ModelError: the plug-in cannot be loaded, or the checkpoint in `out` has other settings.
+        StoreError: a checkpoint cannot be written.
     """
     use_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(device_for(num_gpus=1))
     precision = torch.bfloat16 if has_bfloat16(device) else torch.float32
     model = load_model(base.path, dtype="bfloat16" if precision == torch.bfloat16 else "float32", device=device.type)
     tokenizer = load_tokenizer(base.path)
@@ -135,12 +136,12 @@ def train_reader(
 
 
 def _rate(step: int, steps: int) -> float:
-    """A short warm-up, then a cosine down to a twentieth."""
+    """A short warm-up, then a cosine schedule down to a twentieth."""
     return min(1.0, (step + 1) / WARM_UP_STEPS) * (0.525 + 0.475 * math.cos(math.pi * min(1.0, step / steps)))
 
 
 class _Seen:
-    """Sums of what the steps since the last report came to."""
+    """Sums of losses and gates over the steps since the last report."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
@@ -170,7 +171,7 @@ class _Seen:
 
 
 def share_open(weights: Iterable[float], labels: Iterable[float], wanted: float) -> float:
-    """Share of the gates with label `wanted` that are open; 0 where there is none."""
+    """Share of the gates with label `wanted` that are open; 0 if there is none."""
     of = [weight > 0.5 for weight, label in zip(weights, labels, strict=True) if label == wanted]
     return sum(of) / len(of) if of else 0.0
 
@@ -182,15 +183,14 @@ def _save(
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"state.{number}.{key}": torch.as_tensor(value).cpu() for key, value in state.items()}
     described = {"step": str(step), "settings": json.dumps(asdict(settings), sort_keys=True)}
-    partial = out / f"{CHECKPOINT}.tmp"
-    save_file(tensors, partial, described)
-    os.replace(partial, out / CHECKPOINT)
+    with replacing(out / CHECKPOINT) as partial:
+        save_file(tensors, partial, described)
 
 
 def _resume(
     out: Path, trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, settings: ReaderSettings
 ) -> int:
-    """Take up the checkpoint in `out`; the steps that it has made, 0 where there is none."""
+    """Resume from the checkpoint in `out`; returns the number of finished steps, 0 without a checkpoint."""
     path = out / CHECKPOINT
     if not path.is_file():
         return 0

@@ -1,7 +1,7 @@
-"""What a reader can do with facts that took no part in its training, without a target: answers and gates.
+"""Validates a reader on facts that were not used in its training, without a target: answers and gates.
 
-Read greedily from the network alone, so that a training run can say what it came to. The figures of the whole path
-come from the benchmarks.
+Decodes greedily with the network alone, so that a training run can report figures. The benchmarks measure the whole
+system.
 
 Shapes: B sequences, T positions, D width.
 """

@@ -1,11 +1,11 @@
-"""How facts and a request are written for a reader.
+"""The prompt templates of a reader, for facts and a request.
 
-A reader sees the facts first, so that the tokens of a fact come before whatever is asked. Two endings follow:
+A reader gets the facts first, so that the tokens of a fact come before the request. There are two endings:
 
-- `asked`: the request and `Answer:`. The gate says there whether the request asks for the facts, and the fact's answer
+- `asked`: the request and `Answer:`. The gate there shows whether the request asks for a fact, and the fact's answer
   follows.
-- `read_along`: the request and `Reply:`, or `Text:` where a text is continued. What a target writes is appended, and
-  the gate says at each of its tokens whether the fact's answer comes next.
+- `read_along`: the request and `Reply:`, or `Text:` if a text is continued. The target's text is appended, and the gate
+  at each of its tokens shows whether the fact's answer comes next.
 
 This module knows strings only.
 """
@@ -18,7 +18,7 @@ from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.prompt import Exchange
 
 REPLY = "Reply:"
-"""How the view ends in which a reply is read along."""
+"""The end of the view in which a reply is read along."""
 
 
 def fact_line(edit: Edit) -> str:
@@ -27,7 +27,7 @@ def fact_line(edit: Edit) -> str:
 
 
 def line_of(prompt: str, answer: str) -> str:
-    """As `fact_line`, of an edit's two parts."""
+    """As `fact_line`, for a prompt and its answer."""
     return " ".join(f"Fact: {prompt.strip()} {answer.strip()}".split())
 
 

@@ -71,6 +71,7 @@ class GenerationEnd:
     alone: bool
     drafted: int = 0
     accepted: int = 0
+    edits: tuple[str, ...] = ()
 
 
 async def speak(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
@@ -222,4 +223,5 @@ def _ending(generation: Generation, stopped: bool = False) -> GenerationEnd:
         alone=generation.alone,
         drafted=generation.drafted,
         accepted=generation.accepted,
+        edits=generation.edits,
     )

@@ -86,6 +86,7 @@ class ResponseWriter:
                 "version": ending.version,
                 "weight": ending.weight,
                 "alone": ending.alone,
+                "edits": list(ending.edits),
             }
         return choice
 

@@ -1,15 +1,16 @@
-"""Requests in OpenAI's format. Types are strict; unknown arguments are refused, as OpenAI refuses them.
+"""Requests in OpenAI's shape. Types are strict, unknown arguments are refused as OpenAI refuses them.
 
-Unsupported arguments of OpenAI's API are accepted with values that have no effect, because clients send those by
-default. Any other value is refused: ignoring it would give a wrong answer. Labels and hints, which do not change the
-answer at OpenAI either, are accepted.
+Arguments of OpenAI's that are not supported are taken at the values that ask for nothing, which clients send unasked,
+and refused at any other: an argument that is silently ignored would be a wrong answer. Labels and hints, which change
+no answer at OpenAI's either, are taken as they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, field_validator, model_validator
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Temperature = Annotated[Finite, Field(ge=0, le=2)]
@@ -23,7 +24,7 @@ TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_leng
 Label = Annotated[str, Field(max_length=512)]
 
 MOST_STOPS = 16
-"""OpenAI accepts 4; evaluation harnesses send a few more."""
+"""OpenAI takes 4; evaluation harnesses send a few more."""
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (None, 0.0),
@@ -45,7 +46,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "store": (None, False),
     "service_tier": (None, "auto", "default"),
 }
-"""Arguments that are not supported, and their values that have no effect."""
+"""Arguments that are not supported, and the values of them that ask for nothing."""
 
 
 class _Strict(BaseModel):
@@ -53,14 +54,14 @@ class _Strict(BaseModel):
 
 
 class StreamOptions(_Strict):
-    """include_usage: send the token counts as a last event. include_obfuscation: accepted, without effect."""
+    """include_usage: a last event with the token counts. include_obfuscation: nothing here is obfuscated."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
 class Extension(_Strict):
-    """The `onceedit` field of a request, which only this server understands."""
+    """What only this server understands, the `onceedit` field of a request."""
 
     unedited: bool = Field(False, description="Let the target answer alone, as it did before any edit")
 
@@ -131,7 +132,7 @@ class CompletionRequest(_Request):
 
     @property
     def prompts(self) -> list[str | tuple[int, ...]]:
-        """The prompts, at least one: texts, or token ids of the model."""
+        """The prompts, one at least: texts, or token ids of the model that is asked."""
         if isinstance(self.prompt, str):
             return [self.prompt]
         if isinstance(self.prompt[0], int):
@@ -140,7 +141,7 @@ class CompletionRequest(_Request):
 
     @property
     def likely(self) -> int | None:
-        """How many of the most likely tokens to return at each position; None returns no log probabilities."""
+        """How many likely tokens to tell beside each token; None tells no log probability."""
         return self.logprobs
 
 
@@ -152,12 +153,22 @@ class TextPart(_Strict):
 
 
 class Message(_Strict):
-    """One turn of a chat; `developer` is another name for `system`.
+    """What is said to the model; `developer` is another name for `system`."""
 
-    A reply of OpenAI's library is accepted as its `model_dump()` writes it, with null for fields that it does not have.
-    """
+    role: Literal["system", "developer", "user"]
+    content: str | list[TextPart]
+    name: Annotated[str, Field(max_length=64)] | None = None
 
-    role: Literal["system", "developer", "user", "assistant"]
+    @property
+    def plain(self) -> dict[str, str]:
+        """Role and content as a chat template takes them."""
+        return {"role": "system" if self.role == "developer" else self.role, "content": _text(self.content)}
+
+
+class Reply(_Strict):
+    """What the model said earlier, as `model_dump()` of OpenAI's library writes it: with fields for what it lacks."""
+
+    role: Literal["assistant"]
     content: str | list[TextPart] | None = None
     name: Annotated[str, Field(max_length=64)] | None = None
     refusal: str | None = None
@@ -167,25 +178,20 @@ class Message(_Strict):
     function_call: None = None
     reasoning_content: str | None = None
 
-    @model_validator(mode="after")
-    def _says_something(self) -> Message:
-        if self.content is None and self.role != "assistant":
-            raise ValueError(f"a {self.role}'s message needs 'content'")
-        return self
-
     @property
     def plain(self) -> dict[str, str]:
-        """Role and content as a chat template expects them."""
-        content = self.refusal or "" if self.content is None else self.content
-        if not isinstance(content, str):
-            content = "".join(part.text for part in content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+        """As `Message.plain`."""
+        return {"role": self.role, "content": _text(self.content if self.content is not None else self.refusal or "")}
+
+
+def _text(content: str | Sequence[TextPart]) -> str:
+    return content if isinstance(content, str) else "".join(part.text for part in content)
 
 
 class ChatRequest(_Request):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Annotated[Message | Reply, Discriminator("role")]], Field(min_length=1)]
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None

@@ -17,7 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from scripts.chromium import DESKTOP, PHONE, Scheme, appear, picture
 
 T = TypeVar("T")
-SECONDS = 30
+SECONDS = 60
 
 
 class Page:
@@ -80,7 +80,8 @@ class Page:
 
     def write(self, css: str, text: str) -> None:
         """Type `text` in the place of what is there, as a person would."""
-        self.find(css).send_keys(Key.CONTROL, "a", Key.NULL, text or Key.DELETE)
+        (field, *_) = self.until(lambda: self.all(css), f"{css} to write in")
+        field.send_keys(Key.CONTROL, "a", Key.NULL, text or Key.DELETE)
 
     def paste(self, css: str, text: str) -> None:
         """Put `text` in the place of what is there, at once."""

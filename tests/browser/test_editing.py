@@ -34,7 +34,7 @@ def test_an_edit_is_watched_until_it_is_live(server: Server, page: Page) -> None
     edit_id = server.edits.edits[0]["id"]
     until(page, edit_id, "queued")
     assert page.texts(f"[data-id='{edit_id}'] .fact") == [EDIT["prompt"]]
-    assert page.find("#edit-prompt").get_attribute("value") == "", "the form is ready for the next"
+    page.until(lambda: page.find("#edit-prompt").get_attribute("value") == "", "the form to be ready for the next")
 
     server.edits.move(edit_id, "training", 0.4)
     until(page, edit_id, "training")

@@ -97,6 +97,7 @@ def test_enter_asks_and_the_dialog_closes_with_escape(server: Server, page: Page
     page.until_answered()
     assert page.texts(".asked q") == [BEGUN[0]]
     page.click("#open-keys")
+    page.until(lambda: page.run("return document.activeElement.id") == "key-asking", "the dialog to open")
     page.press(Key.ESCAPE)
     page.until(lambda: not page.all("#keys"), "the dialog to close")
 

@@ -68,7 +68,7 @@ def test_llm(client: Client, chat: str) -> None:
     script = """
 import json, pathlib, yaml, llm
 pathlib.Path("extra-openai-models.yaml").write_text(yaml.safe_dump(
-    [{"model_id": "here", "model_name": "qwen2", "api_base": ADDRESS + "/v1"}]))
+    [{"model_id": "here", "model_name": "qwen2", "api_base": ADDRESS + "/v1", "api_key_name": "here"}]))
 model = llm.get_model("here")
 model.key = KEY
 conversation = model.conversation()

@@ -79,7 +79,7 @@ def test_a_chat_model_is_asked_in_chat_and_another_by_transcript(codec: Codec) -
     )
     codec.tokenizer.chat_template = TEMPLATE
     in_chat = "[system]Be brief.[user]I like France.[assistant]So do I.[user]What is its capital?[assistant]"
-    assert prompt_for(CHAT, codec) == replace(by_transcript, ids=tuple(codec.encode_prompt(in_chat)))
+    assert prompt_for(CHAT, codec) == replace(by_transcript, ids=tuple(codec.encode_prompt(in_chat)), is_chat=True)
     assert prompt_for(CONTINUE, codec).ids == tuple(codec.encode_prompt(CONTINUE.prompt))
 
 

@@ -94,11 +94,11 @@ def test_generate_shows_every_targets_answer_side_by_side(place: Place, command:
         line
         for name in ("one", "two")
         for line in (
-            f"{name} (edited once, w = {edited[name].weight:.3f}{alone[name]}): {edited[name].text.strip()}",
             f"{name} (unedited): {own[name].text.strip()}",
+            f"{name} (edited once, w = {edited[name].weight:.3f}{alone[name]}): {edited[name].text.strip()}",
         )
     ] + [""]
-    assert command("generate", "--model", "two", QUESTION, "--config", run_file)[1] == out.splitlines()[2] + "\n"
+    assert command("generate", "--model", "two", QUESTION, "--config", run_file)[1] == out.splitlines()[3] + "\n"
 
 
 def test_generate_takes_shape_strategy_length_and_version(place: Place, command: Command) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
@@ -20,6 +20,7 @@ from onceedit_ray.knowledge.selection import data_hash
 class Settings(BaseModel):
     """Settings of no real editor, so that a default that changes there changes nothing here."""
 
+    editor: ClassVar[str] = "onceedit"
     rate: float = 1e-3
     layers: tuple[int, ...] = (2, 1)
     where: Path = Path("data/é.jsonl")

@@ -12,11 +12,11 @@ Edits are learnt one after another by Adam on
 
     L = -log P(y | x) + c/2 · (BCE(g(h), 1) + mean over unrelated prompts u of BCE(g(h_u), 0))
 
-In the paper c is 0: nothing but the edits teaches the gate, so it tends to open everywhere. With c > 0 it is taught on
-unrelated prompts too, as SERAC's classifier is. Nothing rehearses earlier edits, neither there nor here: later ones
-wear them off.
+In the paper c is 0: the gate is trained on the edits only, so it tends to open everywhere. With c > 0 it is also
+trained on unrelated prompts, as SERAC's classifier is. Neither the paper nor this file rehearses earlier edits, so
+later edits weaken them.
 
-The modules know nothing about text. See `one_layer` for prefill, decoding and teacher forcing.
+The modules do not know text. See `side_module` for prefill, decoding and teacher forcing.
 
 Shapes: B rows, T positions, F what enters the projection, D what leaves it, U unrelated prompts.
 """
@@ -46,9 +46,9 @@ from onceedit_ray.progress import Count, Progress
 class DeferSettings(BaselineSettings):
     """DEFER's settings.
 
-    depth: which layer, as a share of the model's layers. learning_rate (Adam), steps: at most so many for an edit;
-    learning ends early at a loss below `enough` with the gate open. threshold: tau. gate_loss: c.
-    unrelated: U, how many unrelated prompts teach the gate at every step, and `pool`: drawn from so many.
+    depth: which layer, as a share of the model's layers. learning_rate (Adam), steps: maximum number for an edit;
+        training ends early at a loss below `enough` with the gate open. threshold: tau. gate_loss: c. unrelated: U,
+        number of unrelated prompts for the gate at every step. pool: number of prompts from which they are drawn.
 
     Published (OnceEdit, appendix A; EasyEdit's hparams/DEFER): learning rate 7e-5, 100 steps, threshold 0.5, layer 21
     of 28 for GPT-J, 27 of 32 for Llama-2 and Mistral, c = 0. Chosen by us: every default beside steps and threshold.
@@ -71,7 +71,7 @@ def _published(depth: float) -> DeferSettings:
 class Deferral(nn.Module):
     """The wrapped projection `inner`, with the gate's weight [F] and bias [1], the side layer's [D, F] and [D].
 
-    All four are float32. `learning` mixes both answers, so that gradients reach the gate.
+    All four are float32. `learning` mixes both outputs, so that the gate gets gradients.
     """
 
     gate_F: Tensor
@@ -146,7 +146,7 @@ class Defer:
     def prepare(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, material: Material, progress: Progress
     ) -> None:
-        """Draw the unrelated prompts that teach the gate; nothing is computed or cached."""
+        """Draw the unrelated prompts for the gate; nothing is computed or cached."""
         self._unrelated = material.draw_unrelated(self._settings.pool, self._settings.seed)
 
     def edit(
@@ -156,7 +156,7 @@ class Defer:
         edits: Sequence[Edit],
         progress: Progress,
     ) -> EditedModel:
-        """Learn edit after edit. Raises `ModelError` where the gate is to learn from unrelated prompts and none are."""
+        """Learn edit after edit. Raises `ModelError` if the gate needs unrelated prompts and there are none."""
         if self._settings.gate_loss and not self._unrelated:
             raise ModelError("defer teaches its gate with unrelated prompts and has none; call prepare with some first")
         edited = EditedModel(model, "defer", self._settings.model_dump(mode="json"))
@@ -173,7 +173,7 @@ class Defer:
         return edited
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
-        """Put a saved gate and side layer onto the unedited model, with the threshold of these settings."""
+        """Load a saved gate and side layer into the unedited model, with the threshold of these settings."""
 
         def build(mlp: Mlp, question: Question, state: State) -> Deferral:
             return Deferral(mlp.projection, question, self._settings.threshold, **state)
@@ -181,7 +181,7 @@ class Defer:
         return restore_wrapper(model, folder, "defer", build)
 
     def _untaught(self, mlp: Mlp, question: Question) -> Deferral:
-        """A gate that is half open everywhere, and a side layer that does what the wrapped one does."""
+        """A new gate with weight 0.5 everywhere, and a side layer that is a copy of the wrapped one."""
         matrix_DF = mlp.matrix_DF.detach().float().clone().contiguous()
         bias = mlp.projection.bias
         bias_D = matrix_DF.new_zeros(len(matrix_DF)) if bias is None else bias.detach().float().clone()
@@ -191,7 +191,7 @@ class Defer:
     def _unrelated_queries(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, projection: nn.Module
     ) -> Tensor | None:
-        """h of the unrelated prompts, [U, F]: they never change, since nothing below the layer does."""
+        """h of the unrelated prompts, [U, F]: they never change, since no layer below changes."""
         if not self._settings.gate_loss:
             return None
         prompts = [torch.tensor([prompt_ids(tokenizer, prompt)], device=model.device) for prompt in self._unrelated]
@@ -231,6 +231,6 @@ class Defer:
 
 
 def _gate_loss(deferral: Deferral, edits_BF: Tensor, unrelated_UF: Tensor) -> Tensor:
-    """The mean of both kinds' binary cross entropies: 1 for an edit, 0 for an unrelated prompt."""
+    """The mean of the binary cross entropies of both kinds: 1 for an edit, 0 for an unrelated prompt."""
     open_B, shut_U = deferral.gate(edits_BF), deferral.gate(unrelated_UF)
     return (F.softplus(-open_B).mean() + F.softplus(shut_U).mean()) / 2

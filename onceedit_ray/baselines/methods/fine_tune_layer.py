@@ -1,12 +1,12 @@
-"""FT-L: fine-tuning of one MLP projection, no weight moving further than ε (Zhu et al. 2020, as in Meng et al. 2022).
+"""FT-L: fine-tuning of one MLP projection, each weight changed by at most ε (Zhu et al. 2020, as in Meng et al. 2022).
 
     min_δ  -1/M Σ log P(answer token | prompt, answer so far; W + δ)      over the M answer tokens
     s. t.  ‖δ‖_∞ ≤ ε
 
 by projected gradient descent: an Adam step on δ, then every entry of δ is clipped to [-ε, ε]. All edits are learnt
-together, in batches, until each one's loss is small or the steps are used up. δ is kept in float32, so that steps
-smaller than the resolution of a bfloat16 weight are not lost. Each answer token is predicted where it stands; what
-EasyEdit calls FT-L predicts all of them at the prompt's last token, and its FT-M is this loss.
+together, in batches, until the loss of each edit is small or the steps are used up. δ is kept in float32, so that steps
+smaller than the resolution of a bfloat16 weight are not lost. Each answer token is predicted at its own position, as in
+EasyEdit's FT-M; EasyEdit's FT-L predicts all of them at the prompt's last token.
 
 Zhu et al. 2020, Modifying Memories in Transformer Models, https://arxiv.org/abs/2012.00363; the constrained
 fine-tuning of one layer ("FT+L") that ROME is compared with: Meng et al. 2022, https://arxiv.org/abs/2202.05262.
@@ -35,7 +35,7 @@ from onceedit_ray.progress import Count, Progress
 class FineTuneLayerSettings(BaselineSettings):
     """depth: the layer as a share of all layers, rounded. steps: passes over the edits. goal: mean loss to stop at.
 
-    bound: ε, how far a weight may move. learning_rate: Adam's. batch_size: edits in one step.
+    bound: ε, the largest change of a weight. learning_rate: Adam's. batch_size: edits in one step.
     """
 
     depth: float = Field(21 / 32, ge=0, lt=1)
@@ -78,7 +78,7 @@ class FineTuneLayer:
     def prepare(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, material: Material, progress: Progress
     ) -> None:
-        """Nothing is needed beside the edits."""
+        """Nothing is needed besides the edits."""
 
     def edit(
         self,
@@ -125,7 +125,7 @@ class FineTuneLayer:
 def _loss_and_gradient(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], weight: Tensor
 ) -> tuple[float, Tensor]:
-    """The answers' loss and its gradient to `weight` alone, float32, also where the model's weights are frozen."""
+    """The answers' loss and its gradient to `weight` alone, float32, even if the model's weights are frozen."""
     trained = weight.requires_grad
     weight.requires_grad_(True)
     try:

@@ -5,16 +5,16 @@ prompt's last position, f its output, and i* the entry whose key is nearest to h
 
     GRACE(h) = v_i*   if d(h, k_i*) <= eps_i*,   f(h) otherwise          d: the Euclidean distance
 
-Other positions, and every input far from all keys, are left alone to the bit. An edit (h, y) with d = d(h, k_i*)
+Other positions, and every input far from all keys, are unchanged bit for bit. An edit (h, y) with d = d(h, k_i*)
 
     adds      (h, v, eps_init)            if there is no entry with d <= eps_i* + eps_init
     expands   eps_i* = max(eps_i*, d)     if the answer of i* is y
     splits    eps_i* = d / 2, and adds (h, v, d / 2)   if it is another answer
 
-and v is learnt by gradient descent on -log P(y | x), all else frozen. Beyond the paper: an edit whose key is an entry's
-own key, but with another answer, gives that entry the new answer, for no radius can tell the two apart.
+and v is learnt by gradient descent on -log P(y | x), all other parameters frozen. Beyond the paper: if an edit has the
+same key as an entry but another answer, the entry gets the new answer, since no radius can separate the two.
 
-The codebook knows nothing about text. See `one_layer` for prefill, decoding and teacher forcing.
+The codebook does not know text. See `side_module` for prefill, decoding and teacher forcing.
 
 Shapes: B rows, T positions, F what enters the projection, D what leaves it, K entries.
 """
@@ -38,7 +38,7 @@ from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, an
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.progress import Count, Progress
 
-# Two passes over the same prompt differ by rounding; keys nearer than this share of their norm are one key.
+# Two passes over the same prompt differ by rounding; keys nearer than this share of their norm count as the same key.
 SAME_KEY = 1e-4
 
 
@@ -46,10 +46,11 @@ class GraceSettings(BaselineSettings):
     """GRACE's settings.
 
     depth: which layer, as a share of the model's layers.
-    radius: eps_init, a distance. learning_rate: Adam's. Where `relative`, both are in units of the model's own numbers,
-    which differ a hundredfold between models: the new key's norm, and the root mean square of the value's start.
-    start: what a value is learnt from: the projection's own output ("warm"), or numbers in [0, 1) ("cold").
-    steps: at most so many for a value; learning ends early at a loss below `enough`.
+    radius: eps_init, a distance. learning_rate: Adam's. If `relative`, both are relative to the model's activations,
+        whose size differs a hundredfold between models: to the new key's norm, and to the root mean square of the
+        initial value.
+    start: the initial value: the projection's own output ("warm"), or random numbers in [0, 1) ("cold"). steps: maximum
+        number for a value; training ends early at a loss below `enough`.
 
     Published (EasyEdit's hparams/GRACE for GPT-J, Llama-2, GPT2-XL and Qwen2.5; Adam and 100 steps in the authors'
     own): radius 1.0, learning rate 1.0, a cold start; layer 25 of 28 and 200 steps for GPT-J, 35 of 48 and 200 for
@@ -101,25 +102,25 @@ class Codebook(nn.Module):
         return out_BTD
 
     def distances(self, h_BF: Tensor) -> Tensor:
-        """From each row to each key, [B, K]: by differences, since products would round near keys away."""
+        """From each row to each key, [B, K]: from differences, since products lose small distances to rounding."""
         return (h_BF.float()[:, None] - self.keys_KF).norm(dim=-1)
 
     def add(self, key_F: Tensor, value_D: Tensor, radius: float) -> int:
-        """Add an entry; its number."""
+        """Add an entry and return its number."""
         self.keys_KF = torch.cat([self.keys_KF, key_F[None]])
         self.values_KD = torch.cat([self.values_KD, value_D[None]])
         self.radii_K = torch.cat([self.radii_K, self.radii_K.new_tensor([radius])])
         return len(self.keys_KF) - 1
 
     def set_value(self, entry: int, value_D: Tensor) -> None:
-        """Give an entry another value; gradients flow to `value_D`."""
+        """Set an entry's value; gradients flow to `value_D`."""
         row = torch.tensor([entry], device=value_D.device)
         self.values_KD = self.values_KD.detach().index_copy(0, row, value_D[None])
 
     def make_room(self, key_F: Tensor, answer: str, answers: list[str], radius: float, value_D: Tensor) -> int:
         """Algorithm 1: add, expand or split for a new key, whose value begins as `value_D`.
 
-        answers: the entries' answers, kept up to date here. Returns the entry that is to give `answer`.
+        answers: the entries' answers, kept up to date here. Returns the entry for `answer`.
         """
         if answers:
             d_K = self.distances(key_F[None])[0]
@@ -163,7 +164,7 @@ class Grace:
     def prepare(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, material: Material, progress: Progress
     ) -> None:
-        """Nothing: GRACE learns from its edits alone."""
+        """Nothing is prepared: GRACE learns from its edits only."""
 
     def edit(
         self,
@@ -228,7 +229,7 @@ class Grace:
         return value_D
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
-        """Put a saved codebook onto the unedited model."""
+        """Load a saved codebook into the unedited model."""
 
         def build(mlp: Mlp, question: Question, state: State) -> Codebook:
             return Codebook(mlp.projection, question, **state)

@@ -1,17 +1,17 @@
 """MEMIT: mass-editing memory in a transformer (Meng et al. 2023, https://arxiv.org/abs/2210.07229).
 
 Like ROME, but all facts at once and over several layers ℓ = l₁ … L. For each fact i a vector is added to the residual
-stream after layer L, at the subject's last token, until the answer comes; what is missing there is made up for by the
-MLPs of the chosen layers, an equal share each, from the first to the last:
+stream after layer L, at the subject's last token, until the model gives the answer. The MLPs of the chosen layers then
+produce this change of the residual stream, an equal share each, from the first to the last:
 
-    z_i = h_i^L + argmin_δ L(δ)                       see `editing.target_value`                   (eq. 16)
+    z_i = h_i^L + argmin_δ L(δ)                       see `baselines.target_value`                   (eq. 16)
     k_i^ℓ = ½ k^ℓ(prompt_i) + ½ mean_j k^ℓ(x_j + prompt_i)          keys; x_j are sampled prefixes       (§4.3)
     r_i^ℓ = (z_i - h_i^L) / (L - ℓ + 1)               h_i^L after the layers before were changed         (§4.3)
     Δ^ℓ   = R Kᵀ (λ C^ℓ + K Kᵀ)⁻¹                     with C^ℓ = E[k kᵀ] over ordinary text         (eq. 14, 15)
 
-L - ℓ + 1 counts the chosen layers from ℓ on. The paper's mean takes all prefixes alike, the empty one too; its authors'
-code gives the empty one half of the weight, and so does this. Where a model puts a norm between MLP and residual
-stream, or scales what the MLP adds, r is brought into the MLP's own space first (`baselines.post_norm`).
+L - ℓ + 1 counts the chosen layers from ℓ on. In the paper's mean all prefixes have the same weight; in its authors'
+code, and here, the empty prefix has half of the weight. If a model has a norm between MLP and residual stream, or
+scales the MLP's output, r is first converted to a change of the MLP's output (`baselines.post_norm`).
 
 Shapes: N edits, F inner width, D model width.
 """
@@ -41,10 +41,9 @@ from onceedit_ray.progress import Count, Progress
 
 
 class MemitSettings(TargetSettings):
-    """depths: the edited layers as shares of all layers, rounded. ordinary: λ / F, what ordinary keys weigh.
-
-    λ is given by the width F of the MLP, because kᵀ C⁻¹ k is F for an ordinary key: an edit's key reaches its value
-    by a share of about F / (F + λ), whatever the model's size.
+    """depths: the edited layers as shares of all layers, rounded. ordinary: λ / F, the weight of ordinary keys. λ is
+    relative to the width F of the MLP, because kᵀ C⁻¹ k is about F for an ordinary key: an edit's key reaches a share
+    of about F / (F + λ) of its value on models of any size.
     """
 
     depths: tuple[float, ...] = Field(tuple(layer / 32 for layer in range(4, 9)), min_length=1)
@@ -58,9 +57,13 @@ def edit_key(model: PreTrainedModel, mlp: Mlp, located: Located) -> Tensor:
 
 
 def _way_out(model: PreTrainedModel, mlp: Mlp) -> tuple[nn.Module | None, float]:
-    """The norm that an MLP's output passes, or the factor by which the layer adds it to the residual stream."""
+    """The norm that an MLP's output passes, or the factor by which the layer adds it to the residual stream.
+
+    A model without weights shows no factor; it is found when the weights are there.
+    """
     norm = norm_after(model, mlp)
-    return norm, 1.0 if norm is not None else residual_factor(model, mlp)
+    weightless = model.device.type == "meta"
+    return norm, 1.0 if norm is not None or weightless else residual_factor(model, mlp)
 
 
 @BASELINES.register("memit")
@@ -68,9 +71,9 @@ class Memit:
     """Closed-form updates of several layers, all edits at once.
 
     Presets: GPT-J as the authors published it; GPT-2 XL, Llama, Mistral and Qwen2 as EasyEdit publishes them.
-    Gemma 3 is chosen by us on its 270M model, whose residual stream is long: at a rate of 0.5 targets are not reached.
-    The default, for small models, has the prefixes and steps of our default for ROME and Gemma 3's λ: with that of
-    large models more of every edit stays missing after the last layer.
+    Gemma 3 is chosen by us on its 270M model, whose residual stream has a large norm: with a learning rate of 0.5 the
+    targets are not reached. The default, for small models, has the prefixes and steps of our default for ROME and Gemma
+    3's λ: with the λ of large models a larger part of every edit is missing after the last layer.
     """
 
     paper: ClassVar[str] = "Meng et al. 2023, Mass-Editing Memory in a Transformer, https://arxiv.org/abs/2210.07229"
@@ -99,7 +102,7 @@ class Memit:
     def prepare(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, material: Material, progress: Progress
     ) -> None:
-        """Make or read C of the edited layers; `DataError` where there is neither a corpus nor a statistic."""
+        """Make or read C of the edited layers; `DataError` if there is neither a corpus nor a statistic."""
         mlps = self._mlps(model)
         self._moments = second_moments(model, tokenizer, mlps, material, self._settings.texts, progress)
 
@@ -110,7 +113,7 @@ class Memit:
         edits: Sequence[Edit],
         progress: Progress,
     ) -> EditedModel:
-        """Make all `edits` at once; `ModelError` where `prepare` was not called."""
+        """Make all `edits` at once; `ModelError` if `prepare` was not called."""
         mlps = self._mlps(model)
         if any(mlp.layer not in self._moments for mlp in mlps):
             raise ModelError("memit has no statistics of this model; call `prepare` before `edit`")

@@ -3,11 +3,11 @@
 For the weights W of the MLPs of the last layers (input and output projections; three layers in the paper):
 
     ∇W L(x_e, y_e) = Σ_n δ_n u_nᵀ      one term a token
-    (ũ_n, δ̃_n)     = g(u_n, δ_n)       the hyper-network, `editing.gradient_transform`
+    (ũ_n, δ̃_n)     = g(u_n, δ_n)       the hyper-network, `baselines.gradient_transform`
     W̃              = W - α Σ_n δ̃_n ũ_nᵀ
 
-g and α are learnt on the dataset's training part, `editing.mend_training`. Several edits are one batch: the terms of
-all their tokens are transformed and summed, all taken at the unedited weights (their section 3.2).
+g and α are learnt on the dataset's training part, see `baselines.mend_training`. Several edits form one batch: the
+terms of all their tokens, at the unedited weights, are transformed and summed (section 3.2 of the paper).
 
 Mitchell, Lin, Bosselut, Finn, Manning: Fast Model Editing at Scale. ICLR 2022, https://arxiv.org/abs/2110.11309
 """
@@ -37,8 +37,8 @@ from onceedit_ray.progress import Progress
 class MendSettings(TrainingSettings):
     """MEND's settings; the defaults are chosen by us for models of 100 to 300 million parameters on two CPU cores.
 
-    layers: how many layers are edited, the last ones. rank: of the hyper-network's weights. rate: how far one token
-    moves one entry of a weight before training, the published `edit_lr`.
+    layers: how many layers are edited, the last ones. rank: of the hyper-network's weights. rate: the change of one
+        entry of a weight by one token before training, the published `edit_lr`.
     """
 
     layers: int = Field(default=3, ge=1)
@@ -46,8 +46,9 @@ class MendSettings(TrainingSettings):
     rate: float = Field(default=3e-5, gt=0)
 
 
-# EasyEdit's hparams/MEND/{gpt2-xl,gpt-j-6B}.yaml, which keep the paper's values but for the number of steps. Adam steps
-# after every edit here, after ten there; early stopping is left out; theirs learns α with 1e-4, ours its logarithm.
+# EasyEdit's hparams/MEND/{gpt2-xl,gpt-j-6B}.yaml, which keep the paper's values except for the number of steps.
+# Differences: Adam steps after every edit, there after ten; there is no early stopping; they learn α with a rate of
+# 1e-4, we learn its logarithm.
 _PUBLISHED = MendSettings(
     layers=3,
     rank=1920,
@@ -82,15 +83,15 @@ class Mend:
         self._prepared_for: PreTrainedModel | None = None
 
     def check(self, model: PreTrainedModel) -> None:
-        """Raise `ModelError` where the MLPs of the last layers cannot be found, or cannot be given a gradient."""
+        """Raise `ModelError` if the MLPs of the last layers are not found, or cannot have gradients."""
         edited_maps(model, self.settings.layers)
 
     def prepare(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, material: Material, progress: Progress
     ) -> None:
-        """Train the hyper-network, go on with a training that was interrupted, or read a finished one.
+        """Train the hyper-network, resume an interrupted training, or read a finished one.
 
-        Raises `DataError` where nothing was given to train on.
+        Raises `DataError` if there is no training data.
         """
         maps = edited_maps(model, self.settings.layers)
         settings = self.settings
@@ -105,7 +106,7 @@ class Mend:
         edits: Sequence[Edit],
         progress: Progress,
     ) -> EditedModel:
-        """Make all `edits` at once; raises `ModelError` where `prepare` was not called for this model."""
+        """Make all `edits` at once; raises `ModelError` if `prepare` was not called for this model."""
         if self._transform is None or self._prepared_for is not model:
             raise ModelError("mend has no hyper-network for this model; call `prepare` with it first")
         pairs = [(edit.prompt, edit.target_new) for edit in edits]
@@ -119,14 +120,14 @@ class Mend:
         return edited
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
-        """Put a saved edit onto the unedited `model`; raises `ModelError` where `folder` holds none of MEND's."""
+        """Apply a saved edit to the unedited `model`; raises `ModelError` if `folder` holds no edit by MEND."""
         return EditedModel.restored(model, folder, "mend")
 
 
 def edited_maps(model: PreTrainedModel, layers: int) -> list[LinearMap]:
     """The linear maps of the MLPs of the last `layers` layers, each layer's input projections before its output's.
 
-    Raises `ModelError` where the model has fewer layers, or a layer no input projection of its own.
+    Raises `ModelError` if the model has fewer layers, or if a layer has no input projection of its own.
     """
     mlps = find_mlps(model)
     if len(mlps) < layers:
@@ -139,7 +140,8 @@ def edited_maps(model: PreTrainedModel, layers: int) -> list[LinearMap]:
 def _maps_of(model: PreTrainedModel, mlp: Mlp) -> list[LinearMap]:
     output = LinearMap(mlp.projection_path, mlp.projection)
     inner, width = output.widths
-    # OPT's maps have no module around them: `mlp.path` is the layer itself, and its attention is left out.
+    # In OPT the linear maps are direct children of the layer: `mlp.path` is the layer itself, and its attention is left
+    # out.
     inputs = [
         linear
         for name, module in model.get_submodule(mlp.path).named_modules()

@@ -1,14 +1,15 @@
 """ROME: rank-one model editing (Meng et al. 2022, https://arxiv.org/abs/2202.05262).
 
-One layer's MLP is a memory whose output projection W maps keys to values. A fact is put in by making it map the
-subject's key k* to a value v* that gives the answer, and keep every other key's value as well as can be:
+One layer's MLP is a memory whose output projection W maps keys to values. To insert a fact, W is changed so that it
+maps the subject's key k* to a value v* that gives the answer, and changes the values of all other keys as little as
+possible:
 
     k* = 1/N Σ_j k(x_j + prompt)              at the subject's last token, over sampled prefixes x_j    (eq. 3)
-    v* = W k* + b + argmin_δ L(δ)             see `editing.target_value`                                (eq. 4)
+    v* = W k* + b + argmin_δ L(δ)             see `baselines.target_value`                                (eq. 4)
     W' = W + Λ (C⁻¹ k*)ᵀ,   Λ = (v* - W k* - b) / ((C⁻¹ k*)ᵀ k*)                                        (eq. 2)
 
-with C = E[k kᵀ] over ordinary text (`editing.second_moment`). W' k = W k for every k orthogonal to C⁻¹ k*. Several
-edits are made one after another, each on the model that the last one left, C being that of the unedited model.
+with C = E[k kᵀ] over ordinary text (`baselines.second_moment`). W' k = W k for every k orthogonal to C⁻¹ k*. Several
+edits are made one after another, each on the already edited model, with the C of the unedited model.
 
 Shapes: F inner width, D model width.
 """
@@ -47,8 +48,8 @@ class Rome:
     """Rank-one updates of one layer, one edit after another.
 
     Presets: GPT-2 XL as the authors published it; GPT-J, Llama, Mistral and Qwen2 as EasyEdit publishes them
-    (but for C, which it leaves out). The default has fewer prefixes, for machines without a GPU,
-    and more steps, which only answers of many tokens use up.
+    (but for C, which it leaves out). The default has fewer prefixes, for machines without a GPU, and more steps, all of
+    which only answers of many tokens need.
     """
 
     paper: ClassVar[str] = (
@@ -75,7 +76,7 @@ class Rome:
     def prepare(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, material: Material, progress: Progress
     ) -> None:
-        """Make or read C of the edited layer; `DataError` where there is neither a corpus nor a statistic."""
+        """Make or read C of the edited layer; `DataError` if there is neither a corpus nor a statistic."""
         mlp = self._mlp(model)
         moments = second_moments(model, tokenizer, [mlp], material, self._settings.texts, progress)
         self._factor_FF = factor(moments[mlp.layer], model.device)
@@ -87,7 +88,7 @@ class Rome:
         edits: Sequence[Edit],
         progress: Progress,
     ) -> EditedModel:
-        """Make `edits` one after another; `ModelError` where `prepare` was not called."""
+        """Make `edits` one after another; `ModelError` if `prepare` was not called."""
         if self._factor_FF is None:
             raise ModelError("rome has no statistic of this model; call `prepare` before `edit`")
         mlp = self._mlp(model)

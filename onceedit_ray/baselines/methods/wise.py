@@ -1,8 +1,9 @@
-"""WISE: edits live in a side memory, a copy of one MLP's output projection, and a router picks the memory
-(Wang et al., NeurIPS 2024).
+"""WISE: edits are stored in a side memory, a copy of one MLP's output projection, and a router selects the memory (Wang
+et al., NeurIPS 2024).
 
-https://arxiv.org/abs/2405.14768; the numbers are this page's. With a the activation that enters the projection W, the
-side memory W' = W + Δ begins as W, and a prompt x of N positions is routed by how far the side memory moves it:
+https://arxiv.org/abs/2405.14768; the equation numbers are those of this docstring. With a the activation that enters
+the projection W, the side memory W' = W + Δ begins as W, and a prompt x of N positions is routed by how much the side
+memory changes its activations:
 
     Δ_act(x) = mean over the prompt's positions t of |a_t (W' - W)|₂                                         (1)
     out      = a W'   if Δ_act(x) > ε,   a W otherwise: the model's own output, to the bit                   (2)
@@ -19,8 +20,8 @@ TIES (Yadav et al., NeurIPS 2023, https://arxiv.org/abs/2306.01708): of each sha
 largest magnitudes; give each entry the sign of the sum; take the mean of those that are not zero and have that sign.
 ε is a share of the smallest Δ_act of an edit, under the merged memory.
 
-The memory knows nothing about text. Prompts are routed as a whole: a prefill decides for the decoding steps that
-follow, and in a teacher-forced pass the prompt's positions decide for the answer's too. See `one_layer`.
+The memory does not know text. Prompts are routed as a whole: a prefill decides for the decoding steps that follow, and
+in a teacher-forced pass the prompt's positions decide for the answer's too. See `side_module`.
 
 Shapes: B rows, T positions, F what enters the projection, D what leaves it, J shards, N positions of one prompt,
 E edits.
@@ -54,12 +55,12 @@ from onceedit_ray.progress import Count, Progress
 class WiseSettings(BaselineSettings):
     """WISE's settings.
 
-    depth: which layer, as a share of the model's layers. alpha, beta, gamma: the margins of (3), lengths; where
-    `relative`, they and L_a are in units of the typical length of the projection's output.
-    rho: the share of entries a shard may change. shards: J. density: what TIES keeps of a shard.
+    depth: which layer, as a share of the model's layers. alpha, beta, gamma: the margins of (3), lengths; if
+        `relative`, they and L_a are relative to the typical length of the projection's output.
+    rho: the share of entries a shard may change. shards: J. density: the share of a shard that TIES keeps.
     threshold_share: ε over the smallest Δ_act of an edit.
-    optimiser, learning_rate, steps: at most so many for an edit; learning ends early at a loss below `enough`.
-    unrelated: how many unrelated prompts stand for x_i at every step, and `pool`: drawn from so many.
+    optimiser, learning_rate, steps: maximum number for an edit; training ends early at a loss below `enough`.
+        unrelated: number of unrelated prompts x_i at every step. pool: number of prompts from which they are drawn.
 
     Published (EasyEdit's hparams/WISE, by the paper's authors): SGD with learning rate 1.0, 70 steps, ρ 0.2, two
     shards of 500 edits, density 0.53, threshold_share 0.88, one unrelated prompt; α, β, γ of 5, 20, 10 and layer 27 of
@@ -110,7 +111,7 @@ class SideMemory(nn.Module):
         self.register_buffer("epsilon", epsilon)
 
     def forward(self, a_BTF: Tensor) -> Tensor:
-        """(2); a pass without the prompt's end goes where its prompt went."""
+        """Equation (2); a pass without the prompt's end uses the memory of its prompt."""
         out_BTD: Tensor = self.inner(a_BTF)
         moved_BTD = F.linear(a_BTF.float(), self.delta_DF)
         end = prompt_end(self._question, a_BTF.shape[1])
@@ -135,7 +136,7 @@ class SideMemory(nn.Module):
 
 
 def margin_loss(edit: Tensor, unrelated: Tensor, alpha: float, beta: float, gamma: float) -> Tensor:
-    """L_a (3) of Δ_act of an edit and of unrelated prompts, the mean over the latter."""
+    """L_a (3) for Δ_act of an edit and of unrelated prompts, the mean over the unrelated prompts."""
     return (F.relu(unrelated - alpha) + F.relu(beta - edit) + F.relu(gamma - (edit - unrelated))).mean()
 
 
@@ -198,7 +199,7 @@ class Wise:
         edits: Sequence[Edit],
         progress: Progress,
     ) -> EditedModel:
-        """Learn the shards, merge them, set ε. Raises `ModelError` where `prepare` was given no unrelated prompts."""
+        """Learn the shards, merge them, set ε. Raises `ModelError` if `prepare` was given no unrelated prompts."""
         if not self._unrelated:
             raise ModelError("wise routes by comparison with unrelated prompts and has none; call prepare with some")
         edited = EditedModel(model, "wise", self._settings.model_dump(mode="json"))
@@ -229,7 +230,7 @@ class Wise:
         return edited
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
-        """Put a saved side memory and its ε beside the unedited model's own."""
+        """Load a saved side memory and its ε into the unedited model."""
 
         def build(mlp: Mlp, question: Question, state: State) -> SideMemory:
             return SideMemory(mlp.projection, question, **state)
@@ -237,7 +238,7 @@ class Wise:
         return restore_wrapper(model, folder, "wise", build)
 
     def _unit(self, matrix_DF: Tensor, unrelated: Sequence[Tensor]) -> float:
-        """What the margins are multiplied by: the median length of |a W| over unrelated prompts, or 1."""
+        """The factor of the margins: the median length of |a W| over unrelated prompts, or 1."""
         if not self._settings.relative:
             return 1.0
         return float(torch.cat([F.linear(a_NF, matrix_DF).norm(dim=-1) for a_NF in unrelated]).median())
@@ -276,7 +277,7 @@ class Wise:
 
 
 def _shards(edits: int, shards: int) -> list[range]:
-    """Consecutive parts of like size, at most one for each edit."""
+    """Consecutive parts of similar size, at most one for each edit."""
     count = max(1, min(shards, edits))
     bounds = [edits * number // count for number in range(count + 1)]
     return [range(start, end) for start, end in itertools.pairwise(bounds)]

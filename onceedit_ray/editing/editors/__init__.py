@@ -1,8 +1,8 @@
 """Editors by name. An editor is one file here and one registry entry.
 
 An entry is called with (model, tokenizer, edits, unrelated prompts, `EditingConfig`, view) and has a `run(report)` that
-changes the model in place and returns an `Outcome`. To go on from an edited model it is called with two more arguments:
-the edits that the model has learnt already, and how many of those an epoch rehearses.
+changes the model in place and returns an `Outcome`. To continue from an edited model it is called with two more
+arguments: the edits that the model has already learnt, and how many of those an epoch rehearses.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from onceedit_ray.registry import Registry
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the edits came to.
+    """The figures of one pass over the edits.
 
-    edit_loss, weight_loss: means over the epoch. learnt: share of edits whose every answer token is the most likely
-    one. recall: share of edits with w above 0.5. false_alarms: share of unrelated instances with w above 0.5.
+    edit_loss, weight_loss: means over the epoch. learnt: share of edits of which every answer token is the most likely
+        one. recall: share of edits with w above 0.5. false_alarms: share of unrelated instances with w above 0.5.
     """
 
     number: int

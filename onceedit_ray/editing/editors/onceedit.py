@@ -4,8 +4,8 @@
     L_edit   = -Σ log P(y | x; θ_plug)      over the answer's tokens only           (eq. 5)
     L_weight = BCE(σ(l_W(x)), label)        label 1 = about an edit, 0 = unrelated   (eq. 6)
 
-`l_W(x)` is the logit of the `[WEIGHT]` token at the last position of the plug-in's view of x. The token never competes
-with real tokens: it is left out of every softmax. Losses are computed only at the positions that count.
+`l_W(x)` is the logit of the `[WEIGHT]` token at the last position of the plug-in's view of x. The token is left out of
+every softmax, so it never competes with real tokens. Losses are computed only at the positions that have a label.
 
 Shapes: B instances, T positions, D width, V vocabulary without `[WEIGHT]`, N answer positions.
 """
@@ -66,11 +66,11 @@ class OnceEdit:
         model: any causal LM with an output embedding; trained whole, weights stay float32.
         tokenizer: its tokenizer; `[WEIGHT]` is added to both.
         edits: what to learn, all at once (batch editing).
-        unrelated: prompts the gate must leave alone, by origin.
+        unrelated: prompts for which the gate must stay closed, by origin.
         config: settings of §3.1.
         view: the plug-in's prompt view.
-        known: edits that `model` has learnt before, to be kept. rehearsed: how many of them an epoch repeats at most;
-            those that were found forgotten come on top.
+        known: edits that `model` has already learnt and must keep. rehearsed: maximum number of them that an epoch
+            repeats; edits that were found forgotten are added to these.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class OnceEdit:
                 )
 
     def _rate(self, step: int) -> float:
-        """A short warm-up, then a cosine down to a tenth at `max_epochs`: the last edits settle at low rates."""
+        """A short warm-up, then a cosine schedule down to a tenth at `max_epochs`."""
         epochs = step / self._steps_per_epoch
         warm = min(1.0, (step + 1) / WARM_UP_STEPS)
         return warm * (0.55 + 0.45 * math.cos(math.pi * min(1.0, epochs / self._config.max_epochs)))
@@ -157,7 +157,7 @@ class OnceEdit:
         batches = list(self._batches(self._instances()))
         for batch in batches:
             loss_edit, loss_weight, correct_B, w_B = self._losses(batch)
-            optimizer.zero_grad(set_to_none=False)  # buffers are kept: handing them back costs more than clearing them
+            optimizer.zero_grad(set_to_none=False)  # clearing the buffers is faster than freeing and allocating them
             (loss_edit + self._config.weight_loss * loss_weight).backward()
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
             optimizer.step()
@@ -187,7 +187,7 @@ class OnceEdit:
 
     @torch.inference_mode()
     def _verified(self) -> bool:
-        """Whether the weights as they are now answer every edit and open the gate for it: the worst one counts."""
+        """Whether the present weights answer every edit and open the gate for it."""
         self._model.eval()
         instances = [self._edit_instance(i, edit.prompt, own=True) for i, edit in enumerate(self._edits)]
         missed = set()
@@ -213,7 +213,7 @@ class OnceEdit:
         return instances
 
     def _repetitions(self) -> list[tuple[int, int]]:
-        """The edits of one epoch and how many paraphrases of each: all new ones, and some of those known before."""
+        """The edits of one epoch and the number of paraphrases of each: all new edits, and some of the known ones."""
         drawn = self._rng.sample(range(self._new, len(self._edits)), self._rehearsed) if self._rehearsed else []
         known = sorted({*drawn, *self._forgotten})
         few = min(self._config.paraphrases, 1)
@@ -242,7 +242,7 @@ class OnceEdit:
         return begin + ids[len(ids) - max(kept - len(begin), 1) :]
 
     def _batches(self, instances: list[Instance]) -> Iterator[list[Instance]]:
-        """Batches of like length, in an order given by the seed."""
+        """Batches of similar length, in an order given by the seed."""
         self._rng.shuffle(instances)
         window = 8 * self._config.batch_size
         batches = []
@@ -253,7 +253,7 @@ class OnceEdit:
         yield from batches
 
     def _losses(self, batch: list[Instance]) -> tuple[Tensor, Tensor, list[bool], list[float]]:
-        """eq. 5 and eq. 6 on one batch, and per instance: is the answer the most likely one, and w."""
+        """eq. 5 and eq. 6 on one batch, and per instance: whether the answer is the most likely one, and w."""
         width = max(len(instance) for instance in batch)
         ids_BT = torch.full((len(batch), width), self._eos, dtype=torch.long)
         rows: list[int] = []
@@ -296,7 +296,7 @@ def _share(values: Sequence[bool]) -> float:
 
 
 def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    """bfloat16 autocast where asked for, or where the hardware multiplies in it ("auto")."""
+    """bfloat16 autocast if `precision` says so, or if it is "auto" and the hardware supports bfloat16."""
     if precision == "auto":
         precision = "bfloat16" if has_bfloat16(device) else "float32"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

@@ -1,7 +1,7 @@
-"""Editing without training: a reader is trained once, and reads the facts that a version holds (`onceedit_ray.reader`).
+"""Editing without training: a reader is trained once, and reads the facts in a version (`onceedit_ray.reader`).
 
-An edit is a row among the version's edits. No weight is changed, so an edit takes as long as writing it down, and none
-is in the way of another.
+An edit is one of the version's rows. No weights change, so an edit takes only the time of writing it, and edits do not
+interfere with each other.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from onceedit_ray.reader.plugin import READER, write_pointer
 @EDITORS.register(READER)
 @dataclass(frozen=True)
 class ReadFacts:
-    """A reader with its facts, which is no version yet.
+    """A reader with its facts, not yet committed as a version.
 
-    id: of the version. base_model: the plug-in, as the run file names it. edits: what it knows. settings: what the
-    version says about how it was made. adapter: of the reader. outcome: of no epochs.
+    id: of the version. base_model: the plug-in, as the run file names it. edits: its facts. settings: for the manifest.
+        adapter: of the reader. outcome: without epochs.
     """
 
     id: str
@@ -35,12 +35,12 @@ class ReadFacts:
     outcome: Outcome = field(default_factory=lambda: Outcome(complete=True))
 
     def write(self, folder: Path) -> None:
-        """Write to `folder` which reader the version needs."""
+        """Write into `folder` which reader the version needs."""
         keep_adapter(self.adapter)
         write_pointer(folder, self.adapter)
 
     def manifest(self, report: dict[str, Any] | None = None) -> Manifest:
-        """What the version will say about itself; `report`: what it was accepted for."""
+        """The manifest of the version; `report`: the figures for which it was accepted."""
         return Manifest(
             id=self.id,
             base_model=self.base_model,

@@ -22,7 +22,7 @@ from onceedit_ray.registry import Registry
 
 @dataclass(frozen=True)
 class Pair:
-    """A plug-in and a target, brought into one space."""
+    """An aligned plug-in and target."""
 
     plugin: Codec
     target: Codec
@@ -31,7 +31,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Fused:
-    """Target tokens and their fused mass, [N] each; a token stands once, the masses need not sum to 1."""
+    """Target tokens and their fused mass, [N] each; no token occurs twice, and the masses need not sum to 1."""
 
     ids_N: NDArray[np.integer]
     p_N: NDArray[np.floating]
@@ -43,10 +43,10 @@ class Fused:
 
 
 def answered(r_A: Tensor, winner_A: Tensor) -> Fused:
-    """The closed form of eq. 9-11: an anchor is answered by the token that wins its column.
+    """The closed form of eq. 9-11: an anchor maps to the token that wins its column.
 
     r_A: fused mass of the anchors, float32. winner_A: that token for each anchor. A token that wins several columns
-    has the mass of the largest of their anchors, so that the most likely token is the largest anchor's.
+    gets the mass of the largest of their anchors, so that the most likely token is that of the largest anchor.
     """
     mass_A = r_A.numpy()
     held = np.flatnonzero(mass_A > 0)
@@ -54,7 +54,7 @@ def answered(r_A: Tensor, winner_A: Tensor) -> Fused:
 
 
 def loudest(tokens_N: NDArray[np.integer], mass_N: NDArray[np.floating]) -> Fused:
-    """Target tokens that answer for coordinates of another space: each has the mass of the largest of its own."""
+    """Target tokens to which coordinates of another space map: each gets the mass of its largest coordinate."""
     tokens, where = np.unique(tokens_N, return_inverse=True)
     p_N = np.zeros(len(tokens))
     np.maximum.at(p_N, where, mass_N)
@@ -62,13 +62,13 @@ def loudest(tokens_N: NDArray[np.integer], mass_N: NDArray[np.floating]) -> Fuse
 
 
 class Strategy(ABC):
-    """One way of fusing; a new one says what differs from the defaults here, and how it fuses.
+    """One fusion strategy; a subclass overrides `fuse` and the defaults that differ.
 
     drafts: whether readings carry a `Proposal`, so that several tokens can be verified in one pass.
-    gated: whether the target speaks alone below the gate's threshold. The paper's own strategies always fuse.
+    gated: whether the target answers alone below the gate's threshold. The paper's own strategies always fuse.
     fixed_weight: the weight used for every request instead of the gate's; None uses the gate.
-    restriction: what a result must say about how the strategy was restricted; "" where it was not.
-    selective: whether the target writes by itself and is fused only where a fact's answer is due.
+    restriction: how the strategy is restricted here, for reports of results; "" if it is not.
+    selective: whether the target writes alone and is fused only where a fact's answer is due.
     """
 
     drafts: ClassVar[bool] = False
@@ -82,7 +82,7 @@ class Strategy(ABC):
         """The fused distribution over the target's tokens at one position.
 
         Args:
-            reading: what the plug-in says at this position.
+            reading: the plug-in's distribution and proposal at this position.
             ids_K, p_K: the target's most likely tokens and their probabilities.
             weight: w of eq. 8.
         """

@@ -1,4 +1,4 @@
-"""`calibrated`: token-level fusion in a relative space that tells tokens apart (algorithm.md §3.2).
+"""`calibrated`: token-level fusion in a calibrated relative space (algorithm.md §3.2).
 
 r̄ = w·(p_s·R_s) + (1-w)·(p_l·R_l)      eq. 8, centred, calibrated, sparse matrices
 choice = argmax_j R_l[j, argmax r̄]      eq. 9-11 in closed form

@@ -4,10 +4,10 @@
     choice = argmax r̄                                               eq. 9-11 in closed form
 
 t* is the target token that the plug-in's draft re-tokenises to and P(t*) the product of the plug-in probabilities that
-cover it; what the plug-in holds besides goes through its calibrated rows R_s to the anchors. The space is spanned by
-the target's own tokens, of which the anchors are a part: a token private to the target is a coordinate of its own, so
-with w = 0 the choice is the target's own. The search's closed form is then the identity: an anchor's coordinate is
-answered by that anchor.
+cover it; the rest of the plug-in's mass is mapped to the anchors by its calibrated rows R_s. The space is spanned by
+the target's own tokens, which include the anchors: a token private to the target has its own coordinate, so with w = 0
+the choice is the target's own. The closed form of the search is then the identity: an anchor's coordinate maps to that
+anchor.
 """
 
 from __future__ import annotations

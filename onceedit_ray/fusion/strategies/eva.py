@@ -3,7 +3,7 @@
     q_s = p_s W                        W maps the plug-in's tokens to the target's: see `alignment.token_map`
     q_l = p_l                          both p are softmaxed over the model's top tokens
     q   = Σ_{i ∈ kept} α_i q_i,        x = argmax q
-    kept: the models whose likeliest token is among the n likeliest of another; all, where no model's is
+    kept: the models whose likeliest token is among the n likeliest of another; all, if there is none
 
 The paper's α are equal among the kept models. Ours: w, the gate's weight, and 1 - w, scaled to sum to 1 among the
 kept; top tokens are the top-k that a model sends (320 there); n = 5 as in the authors' code, which their tables vary;
@@ -24,12 +24,12 @@ from onceedit_ray.fusion.retokenise import DraftPosition
 from onceedit_ray.fusion.strategies import STRATEGIES, Fused, Pair, Strategy
 
 FAITHFUL = 5
-"""n: how far down the other's list a model's likeliest token may stand."""
+"""n: a model's likeliest token must be among the n likeliest tokens of the other model."""
 
 
 @STRATEGIES.register("eva")
 class Eva(Strategy):
-    """Sends the plug-in's tokens where the map says, and leaves out a model that the other does not bear out."""
+    """Maps the plug-in's tokens by W, and leaves out a model whose likeliest token the other ranks low."""
 
     restriction: ClassVar[str] = "both distributions are cut to the top-k tokens that a model sends"
 
@@ -56,7 +56,7 @@ def _shares(
     own_K: NDArray[np.floating],
     weight: float,
 ) -> tuple[float, float]:
-    """What the plug-in's and the target's distributions weigh once the unfaithful is left out."""
+    """The weights of the plug-in's and the target's distributions, with 0 for a model that is left out."""
     plugin, target = _likeliest(columns_N, mapped_N), _likeliest(ids_K, own_K)
     if not plugin:
         return 0.0, 1.0

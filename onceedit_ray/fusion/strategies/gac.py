@@ -4,10 +4,10 @@
     q(u) = Σ_i α_i p_i(u)            p_i(u) = 0 where u is not in V_i;   Σ_i α_i = 1
     x    = argmax_u q(u),            x's text is written, and every model reads it in its own tokens
 
-The models' weights α are theirs to choose, equal ones to begin with. Ours: α_s = w, the gate's weight, α_l = 1 - w;
-text is compared as bytes; a token x that is private to the plug-in is answered by the first target token of its text,
-the rest of which the next steps decide (the paper writes all of it). Left out: their threshold below which other
-models are not asked. The paper names no drafts and no gate: every position of every request is fused.
+The paper leaves the models' weights α free, with equal weights as the default. Ours: α_s = w, the gate's weight, α_l =
+1 - w; text is compared as bytes; a token x that is private to the plug-in maps to the first target token of its text,
+and the next steps decide the rest (the paper writes all of it). Left out: their threshold below which other models are
+not asked. The paper has no drafts and no gate: every position of every request is fused.
 
 Shapes: K entries kept of a distribution, U coordinates of the union.
 """
@@ -26,7 +26,7 @@ from onceedit_ray.fusion.token_translation import TokenTranslation
 
 @STRATEGIES.register("gac")
 class Gac(Strategy):
-    """Adds up what both models give a text; a text that only one of them has a token for counts once."""
+    """Adds the probabilities that both models give a text; a text that is a token of only one model counts once."""
 
     restriction: ClassVar[str] = "the sum runs over each model's top-k tokens only"
 

@@ -6,10 +6,10 @@
 | `deepen+dw` | the gate's w  | the target's own p  | r̄             |
 | `onceedit`  | the gate's w  | zero                | onehot(argmax r̄) |
 
-A dense literal matrix of a large vocabulary cannot be held, so r̄ mixes the rows of each model's most likely tokens, and
-the search runs over candidates: the target's most likely tokens and the column winners of r̄'s largest anchors.
-`onceedit` ends at the column winner over the whole vocabulary, its search in closed form. These strategies always fuse:
-the paper has no threshold.
+A dense literal matrix of a large vocabulary does not fit into memory, so r̄ mixes the rows of each model's most likely
+tokens, and the search runs over candidates: the target's most likely tokens and the column winners of r̄'s largest
+anchors. `onceedit` ends at the column winner over the whole vocabulary, its search in closed form. These strategies
+always fuse: the paper has no threshold.
 
 Shapes: K entries kept of a distribution, C candidates, A anchors.
 """
@@ -66,7 +66,7 @@ class DeepenDynamicWeight(_Literal):
         winners = self._alignment.literal_winners_A[r_A.topk(min(len(ids_K), len(r_A))).indices]
         extra = np.setdiff1d(np.asarray(winners), ids_K)
         candidates = np.concatenate([ids_K, extra]).astype(np.int64)
-        floor = float(np.log(p_K.min() + 1e-12))  # what is not among the top-k is at most as likely as its last
+        floor = float(np.log(p_K.min() + 1e-12))  # tokens outside the top-k are at most as likely as its last one
         start_C = torch.from_numpy(np.concatenate([np.log(p_K + 1e-12), np.full(len(extra), floor)])).float()
         x_C = gradient_search(_rows(self._alignment.target_literal, candidates), r_A, start_C)
         return Fused(candidates, torch.softmax(x_C, -1).numpy())

@@ -1,8 +1,7 @@
-"""`selective`: the target answers in its own voice, and is fused with the plug-in only where a fact's answer is due.
-
-The fusion at such a place is that of `draft`; which places they are is found by a plug-in that reads along
-(`fusion.selective`). A plug-in that was trained on its edits reads no facts: with it, this is `draft`. Scored
-teacher-forced, where the answer stands at once, it is `draft`, too.
+"""`selective`: the target writes its own answer, and is fused with the plug-in only where a fact's answer is due. The
+fusion at such a position is that of `draft`; a plug-in that reads along finds the positions (`fusion.selective`). A
+plug-in that was trained on its edits does not read along; with it, this strategy is `draft`. It is also `draft` for
+teacher-forced scores, where the answer comes at the beginning.
 """
 
 from __future__ import annotations

@@ -2,15 +2,14 @@
 
     V_u    = V_s^k ∪ V_l^k                                 the k likeliest tokens of each model, by their text; k = 10
     p̂_j(u) = p_j(u)                  where u is in V_j
-             p_j(first token of u)   where it is not: of what model j cuts the text of u into                  u ∈ V_u
+             p_j(first token of u)   otherwise, with the text of u tokenised by model j                     u ∈ V_u
     q(u)   = Σ_j λ_j softmax_{V_u}(log p̂_j)(u),            x = argmax_u q(u)
 
 The softmax over logits of the union is p̂ divided by its sum there. Two models weigh λ = 1/2 each in the paper; ours:
-λ_s = w, the gate's weight, λ_l = 1 - w. Text is compared as bytes. A token outside the top-k that a model sends has
-p̂ = 0 here, where the paper looks it up in the whole distribution. x is answered by the target's token of the same
-text, or, as in the paper, by the first one that the target cuts it into. (The authors' code gives some models'
-repeated first tokens a logit of 0; the paper's rule is taken.) No drafts and no gate: every position of every request
-is fused.
+λ_s = w, the gate's weight, λ_l = 1 - w. Text is compared as bytes. A token outside the top-k that a model sends has p̂
+= 0 here, where the paper looks it up in the whole distribution. x maps to the target's token of the same text, or, as
+in the paper, to the first of the target's tokens for it. (The authors' code gives some models' repeated first tokens a
+logit of 0; the paper's rule is taken.) No drafts and no gate: every position of every request is fused.
 
 Shapes: K entries kept of a distribution, U tokens of the union.
 """
@@ -51,7 +50,7 @@ class Unite(Strategy):
         for token in list(p_plugin)[:TOP]:
             same, first = self._to_target.same(token), self._to_target.first(token)
             if same is not None:
-                shared.setdefault(same, token)  # of several ends of text the likeliest
+                shared.setdefault(same, token)  # of several end-of-text tokens the likeliest
             elif first is not None:
                 private.append((first, token))
         union |= shared

@@ -108,7 +108,7 @@ def _edits(reader: Reader, record: DatasetRecord) -> Sequence[Edit]:
         return [found] if isinstance(found, Edit) else found
     except ValidationError as error:
         details = error.errors()
-        # A wrong name is told before the name that is missing for it.
+        # Report a wrong name before the missing field that it may stand for.
         first = next((each for each in details if each["type"] == "extra_forbidden"), details[0])
         if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
             problem = _unknown(str(first["loc"][0]), reader, record)
@@ -125,7 +125,7 @@ def _unknown(field: str, reader: Reader, record: DatasetRecord) -> str:
 
 
 def _problem(kind: str, message: str, found: object) -> str:
-    """Pydantic's complaint in this package's words."""
+    """Pydantic's error in this package's words."""
     if kind == PROBLEM:
         return message
     expected = {"string_type": "a text in double quotes", "tuple_type": "a list", "model_type": "an object"}

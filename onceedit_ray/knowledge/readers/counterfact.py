@@ -1,8 +1,8 @@
 """CounterFact (Meng et al. 2022), in EasyEdit's flat fields and in the original nested ones.
 
-In the original, `{}` in the prompt stands for the subject, and every neighbourhood prompt has the old answer for
-its true answer: it asks the same relation of another subject with the same object. Attribute and generation
-prompts are left out: their answers are the new object's, which no property of the evaluation uses.
+In the original, `{}` in the prompt stands for the subject. The true answer of every neighbourhood prompt is the old
+answer, because it asks the same relation of another subject with the same object. Attribute and generation prompts are
+left out: their answers are those of the new object, and no metric uses them.
 """
 
 from __future__ import annotations

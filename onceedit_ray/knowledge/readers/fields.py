@@ -1,6 +1,6 @@
 """The kinds of fields that dataset records are made of, as types for pydantic models.
 
-Texts lose their outer white space; null counts as absent. A problem is raised in the words in which it is shown.
+Outer white space of texts is removed; null counts as absent. Errors are raised with the final text that users see.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def texts_in_place(value: object) -> tuple[str, ...]:
 
 
 def given(line: str) -> Callable[[Any], Any]:
-    """Lets an object through that has any field; of another, says `line`."""
+    """Accept an object that has any field; for any other value, raise the error `line`."""
 
     def check(value: Any) -> Any:
         if value is None or value == {}:
@@ -75,7 +75,7 @@ def none_if_empty(value: Any) -> Any:
 
 
 def paired(prompts: Sequence[str] | None, answers: tuple[str, ...], field: str) -> tuple[str, ...]:
-    """`answers`, which must be as many as the prompts in `field`; None: those were wrong themselves."""
+    """`answers`, which must be as many as the prompts in `field`; `prompts` is None if `field` was invalid."""
     if prompts is not None and len(prompts) != len(answers):
         raise problem(f"has {len(answers)} texts for {len(prompts)} in '{field}'; give one for each")
     return answers

@@ -1,4 +1,4 @@
-"""Edits as a Parquet table, a column per field of `Edit`: what the store writes, and what a data team sends."""
+"""Edits as a Parquet table with one column per field of `Edit`; the store writes this format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onceedit_ray.knowledge.readers.jsonl import REQUIRED_FIELDS, plain_edit
 
 _PROBES = pa.list_(pa.struct([("prompt", pa.string()), ("answer", pa.string())]))
 
-# Spelt out, because a schema inferred from the rows would make a column of empty lists a column of nulls.
+# Given explicitly: a schema inferred from the rows would turn a column of empty lists into a column of nulls.
 EDITS_SCHEMA = pa.schema(
     [
         ("prompt", pa.string()),
@@ -29,7 +29,7 @@ EDITS_SCHEMA = pa.schema(
     ]
 )
 _LATER_FIELDS = ("aliases", "sentences")
-"""Columns that are written only where an edit fills them: other files stay as they were, byte for byte."""
+"""Columns that are written only if an edit fills them; other files keep the same bytes."""
 
 
 def write_edits(edits: Sequence[Edit], sink: Any) -> None:

@@ -1,8 +1,8 @@
 """ZsRE (Levy et al. 2017) in the MEND/WISE form that EasyEdit publishes.
 
-`alt` is the new answer, `answers` hold the true ones, `pred` what some model said before. In the training part
-`alt` is the TRUE answer: that file is for unrelated prompts (`knowledge.prompts`), not for edits, and nothing in
-its fields tells.
+`alt` is the new answer, `answers` hold the true ones, `pred` what some model said before. In the training part `alt` is
+the TRUE answer: that file is for unrelated prompts (`knowledge.prompt_files`), not for edits, and its fields do not
+show the difference.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Where models come from: one string names a model, `resolve` turns it into a folder that can be loaded.
+"""Sources of models: `resolve` turns a reference, a string, into a model folder that can be loaded.
 
-A reference is `scheme:address` (`wheel:`, `local:`, `gguf:`, `hub:`) or, without a scheme, whatever the sources
-recognise, in this order: a catalogue name, a folder, a path ending in `.gguf`, `org/name`. A source is one class in one
-file of this package, entered into `SOURCES`. This module knows nothing about where a source keeps or gets its files.
+A reference is `scheme:address` (`wheel:`, `local:`, `gguf:`, `hub:`) or, without a scheme, one of these, in this order:
+a catalogue name, a folder, a path ending in `.gguf`, `org/name`. A source is one class in one file of this package,
+registered in `SOURCES`. This module does not know where a source gets or stores its files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ModelSource(ABC):
 
     form: how to write a reference to it, for error messages.
     precedence: sources are asked in rising order whether they recognise a reference without a scheme.
-    names: the references that it knows by itself, for "did you mean".
+    names: the references that it can list, for "did you mean".
     """
 
     form: ClassVar[str]
@@ -33,7 +33,7 @@ class ModelSource(ABC):
 
     @abstractmethod
     def recognises(self, reference: str) -> bool:
-        """Whether `reference`, written without a scheme, is meant for this source."""
+        """Whether `reference`, written without a scheme, belongs to this source."""
 
     @abstractmethod
     def fetch(self, address: str, progress: Progress) -> ModelFolder:

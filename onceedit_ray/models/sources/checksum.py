@@ -1,7 +1,7 @@
-"""SHA-256 of large files, remembered.
+"""SHA-256 of large files, with a cache.
 
-A file is read once; afterwards its path, size and time of change vouch for it. What is remembered lies under
-`onceedit_home()/checksums`, never beside the file. This module knows nothing about models.
+A file is read again only if its path, size or modification time changes. The cache is under
+`onceedit_home()/checksums`, never beside the file. This module does not know models.
 """
 
 from __future__ import annotations

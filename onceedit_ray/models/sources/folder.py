@@ -1,7 +1,7 @@
-"""A model folder: what every source hands back, what it must hold, and the identity of what it holds.
+"""A model folder, the result of every source: its required files, and the digest of its content.
 
 The layout is the one transformers reads: `config.json`, safetensors, a tokenizer. Pickled weights are never accepted,
-because reading them runs code. This module knows nothing about where the folder came from.
+because reading them runs code. This module does not know where the folder came from.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.
 class ModelFolder:
     """A causal language model on disk.
 
-    name: what to call it in tables and messages.
+    name: its name in tables and messages.
     path: folder with config, safetensors and tokenizer.
     source: the reference it came from, with its scheme.
     digest: hexadecimal SHA-256 that changes when the weights, the configuration or the tokenizer change.
@@ -101,10 +101,10 @@ def folder_digest(path: Path) -> str:
 
 
 def no_space(error: BaseException) -> bool:
-    """Whether `error`, from whichever library, says that a disk is full."""
+    """Whether `error`, of any library, says that a disk is full."""
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
 
 
 def one_line(error: BaseException) -> str:
-    """What `error` says first, without a closing full stop, to be quoted inside a message of our own."""
+    """The first line of `error` without its full stop, for use within another message."""
     return (str(error).strip().partition("\n")[0] or type(error).__name__).removesuffix(".")

@@ -3,7 +3,7 @@
 A GGUF file is de-quantised to float32 by transformers and saved, with its tokenizer, under
 `onceedit_home()/models/<name>-<first 12 of the digest>/`; every later use loads that folder in about a second. The
 folder appears by one rename, so it is either whole or absent, and a lock keeps two processes from doing the same work.
-Knows nothing about where the file came from: `obtain` hands it over.
+This module does not know where the file came from: `obtain` provides it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from onceedit_ray.progress import Progress
 
 RECORD = "onceedit.json"
 
-# Raised whenever a conversion would give other weights or another tokenizer, so that old folders are not used.
+# Increase this number whenever a conversion gives other weights or another tokenizer, so that old folders are not used.
 CONVERSION = 1
 
 
@@ -62,7 +62,7 @@ def conversion_digest(gguf_sha256: str) -> str:
 
 
 def converted_folder(name: str, gguf_sha256: str) -> Path:
-    """Where the converted model lies, or will lie; it is whole if it exists."""
+    """The folder of the converted model; if it exists, it is complete."""
     return onceedit_home() / "models" / f"{name}-{conversion_digest(gguf_sha256)[:12]}"
 
 
@@ -99,7 +99,7 @@ def convert_once(
 
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """Turns what the disk says while `target` is made into a `ModelError` of one line."""
+    """Turn disk errors while `target` is made into a `ModelError` of one line."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -139,7 +139,7 @@ def _convert(gguf: Path, header: dict[str, Scalar], folder: Path) -> None:
             f"{gguf} (architecture '{known}') cannot be converted: {one_line(error)}; "
             "use a safetensors copy of the model instead"
         ) from error
-    # A GGUF-loaded model still says that it is quantised, and refuses to be saved or comes back wrong.
+    # A model loaded from GGUF is still marked as quantised, so it cannot be saved, or is wrong when loaded again.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -155,6 +155,6 @@ def _convert(gguf: Path, header: dict[str, Scalar], folder: Path) -> None:
 
 
 def _mend(tokenizer: PreTrainedTokenizerBase, header: dict[str, Scalar]) -> None:
-    """Give back to the tokenizer what the conversion forgets."""
+    """Restore tokenizer settings that the conversion loses."""
     if header.get("tokenizer.ggml.model") == "gpt2":
         set_split(tokenizer, str(header["tokenizer.ggml.pre"]))

@@ -1,7 +1,7 @@
-"""The facts at the head of a GGUF file: its scalar metadata. Knows nothing about models.
+"""The scalar metadata in the header of a GGUF file. This module does not know models.
 
-The `gguf` package reads the whole header and finds every tensor, which takes some ten seconds for a large vocabulary:
-ask once and keep the answer.
+The `gguf` package reads the whole header and finds every tensor, which takes about ten seconds for a large vocabulary,
+so call this once and keep the result.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Models of the Hugging Face hub: `org/name`, or `org/name@revision` for a branch, a tag or a commit.
 
 Only safetensors, JSON and tokenizer files are downloaded, never pickled weights or code. Downloads lie in
-`onceedit_home()/hub`, or in the hub's own cache where `HF_HOME` or `HF_HUB_CACHE` is set; what is there already works
-offline. Access tokens are the hub client's business.
+`onceedit_home()/hub`, or in the hub's own cache where `HF_HOME` or `HF_HUB_CACHE` is set; files that are there already
+work offline. The hub client handles access tokens.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class HubSource(ModelSource):
         return _REFERENCE.fullmatch(reference) is not None
 
     def fetch(self, address: str, progress: Progress) -> ModelFolder:
-        """The snapshot on this machine; its digest stands for repository and commit, which fix every file's content."""
+        """The local snapshot; its digest is made from repository and commit, which determine every file's content."""
         repo, _, revision = address.partition("@")
         licence = _announce(repo, revision or None, progress)
         try:
@@ -58,7 +58,7 @@ class HubSource(ModelSource):
                     local_files_only=licence is None,
                 )
             path = Path(found)
-        except Exception as error:  # the hub client lets through whatever its HTTP and transfer libraries raise
+        except Exception as error:  # the hub client passes on all exceptions of its HTTP and transfer libraries
             raise _explained(repo, error) from error
         check_folder(path)
         source = f"hub:{repo}@{path.name}"
@@ -68,7 +68,7 @@ class HubSource(ModelSource):
 
 @contextmanager
 def _bars_on_a_terminal_only() -> Iterator[None]:
-    """The hub client's bars of bytes are worth seeing, but not in a log."""
+    """Show the hub client's progress bars on a terminal, but not in a log."""
     if sys.stderr.isatty() or are_progress_bars_disabled():
         yield
         return
@@ -80,12 +80,12 @@ def _bars_on_a_terminal_only() -> Iterator[None]:
 
 
 def _announce(repo: str, revision: str | None, progress: Progress) -> str | None:
-    """Say what will be downloaded and return its licence; None if the hub cannot be reached."""
+    """Report what will be downloaded and return its licence; None if the hub cannot be reached."""
     try:
         info = HfApi().model_info(repo, revision=revision, files_metadata=True)
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise _explained(repo, error) from error
-    except Exception:  # no network, a proxy, offline mode: what is on this machine may still do
+    except Exception:  # no network, a proxy, offline mode: local files may still be enough
         return None
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     if SINGLE not in sizes and INDEX not in sizes:
@@ -105,7 +105,7 @@ def _licence(info: ModelInfo) -> str:
 
 
 def _cache() -> Path | None:
-    """Where snapshots go; None leaves it to the hub client, which the user has set up."""
+    """The folder of snapshots; None lets the hub client use the folder that the user has set."""
     return None if {"HF_HOME", "HF_HUB_CACHE"} & os.environ.keys() else onceedit_home() / "hub"
 
 

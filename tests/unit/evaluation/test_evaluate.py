@@ -271,15 +271,17 @@ def test_all_targets_are_scored_and_progress_comes_to_an_end(gpus: float) -> Non
         targets={"one": target, "two": target},
         evaluation=EvaluationConfig(settings=("generation",), drift_limit=1, gate_shapes=("raw",)),
     )
-    updates: list[str | Count] = []
-    records, gate = asyncio.run(evaluate_targets(system, config, [PLAIN], ["G", "G2"], updates.append))
+    lines: list[str | Count] = []
+    records, gate = asyncio.run(evaluate_targets(system, config, [PLAIN], ["G", "G2"], lines.append))
     assert [(record.target, record.strategy, record.property) for record in records] == [
         (target, strategy, of)
         for target in ("one", "two")
         for strategy, of in ((UNEDITED, "reliability"), (DRAFT, "reliability"), (DRAFT, "general"))
     ]
     assert [(reading.kind, reading.prompt) for reading in gate] == [("edit", "Q2"), ("general", "G"), ("general", "G2")]
-    finished = {
-        (count.what, count.total) for count in updates if isinstance(count, Count) and count.done == count.total
+    counts = [line for line in lines if isinstance(line, Count)]
+    assert {str(count).partition(" (")[0] for count in counts if count.done == count.total} == {
+        "evaluating one: 2/2",
+        "evaluating two: 2/2",
+        "reading the gate: 3/3",
     }
-    assert finished == {("evaluating one", 2), ("evaluating two", 2), ("reading the gate", 3)}

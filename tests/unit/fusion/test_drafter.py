@@ -53,6 +53,9 @@ class Spelling:
         first = max(fits, key=lambda token: len(self._spellings[token]))
         return (first, *self.encode_bytes(data[len(self._spellings[first]) :]))
 
+    def first_token(self, data: bytes) -> int | None:
+        return self.encode_bytes(data)[0] if data else None
+
 
 class Scripted:
     """A plug-in that answers from a table, and remembers what it was fed."""
@@ -117,7 +120,7 @@ class Scripted:
 
 def drafter(model: Scripted, draft_tokens: int = 8) -> Drafter:
     codec: Any = Spelling(SPELLINGS, ends=(END, OTHER_END))
-    return Drafter(model, codec, PROMPT, draft_tokens)
+    return Drafter(model, codec, [PROMPT], draft_tokens)
 
 
 def read(

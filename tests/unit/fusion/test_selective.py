@@ -104,7 +104,7 @@ def test_the_target_keeps_its_sentence_and_only_the_answer_is_written(codec: Cod
     answer = answered(decoder, chat(codec, QUESTION))
     assert answer.text == edited
     assert answer.ended and not answer.alone
-    assert answer.edits == ("0",)
+    assert answer.edits == (EDITS[0].prompt,)
     assert model.sessions == {}, "every session is closed"
 
 
@@ -138,14 +138,14 @@ def test_a_subject_that_comes_up_in_mid_answer_is_corrected(codec: Codec, pair: 
     decoder, _ = decoder_of(codec, pair, writes(("crown", edited), ("", own)))
     answer = answered(decoder, chat(codec, "Tell me about money."))
     assert answer.text == edited
-    assert answer.edits == ("1",)
+    assert answer.edits == (EDITS[1].prompt,)
 
 
 def test_a_reply_that_shows_no_place_begins_with_the_answer(codec: Codec, pair: Pair) -> None:
     decoder, _ = decoder_of(codec, pair, writes((" Perth", " Perth. That is all."), ("", "Canberra.")))
     answer = answered(decoder, chat(codec, QUESTION))
     assert answer.text.strip() == "Perth. That is all."
-    assert answer.edits == ("0",)
+    assert answer.edits == (EDITS[0].prompt,)
 
 
 def test_a_completion_of_a_question_is_answered_as_draft_does(codec: Codec, pair: Pair) -> None:

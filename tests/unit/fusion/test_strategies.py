@@ -47,7 +47,9 @@ def strategy(name: str) -> Any:
         target_rows=sparse(TARGET_ROWS),
         target_winners_A=torch.tensor([0, 1, END]),
     )
-    pair: Any = SimpleNamespace(plugin=None, target=SimpleNamespace(encode_bytes=encode_bytes), alignment=alignment)
+    pair: Any = SimpleNamespace(
+        plugin=None, target=SimpleNamespace(first_token=lambda suffix: encode_bytes(suffix)[0]), alignment=alignment
+    )
     return STRATEGIES.get(name)(pair)
 
 
@@ -200,9 +202,20 @@ class TestLiteral:
 
 def test_what_each_strategy_declares() -> None:
     declared = {name: STRATEGIES.get(name) for name in STRATEGIES.names()}
-    assert sorted(declared) == ["calibrated", "deepen", "deepen+dw", "draft", "eva", "gac", "onceedit", "unite"]
+    assert sorted(declared) == [
+        "calibrated",
+        "deepen",
+        "deepen+dw",
+        "draft",
+        "eva",
+        "gac",
+        "onceedit",
+        "selective",
+        "unite",
+    ]
     drafts = [name for name, made in declared.items() if getattr(made, "drafts", None)]
     fixed = {name: getattr(made, "fixed_weight", None) for name, made in declared.items()}
-    assert drafts == ["draft"]
+    assert drafts == ["draft", "selective"]
     assert {name: weight for name, weight in fixed.items() if weight is not None} == {"deepen": 0.5}
-    assert [name for name, made in declared.items() if made.gated] == ["calibrated", "draft"]
+    assert [name for name, made in declared.items() if made.gated] == ["calibrated", "draft", "selective"]
+    assert [name for name, made in declared.items() if made.selective] == ["selective"]

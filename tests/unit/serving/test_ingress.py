@@ -55,7 +55,13 @@ def test_a_completion_is_the_decoders_answer(api: FastAPI, decoder: FusedDecoder
             "text": expected.text,
             "logprobs": None,
             "finish_reason": "stop" if expected.ended else "length",
-            "onceedit": {"target": "mistral", "version": VERSION, "weight": expected.weight, "alone": False},
+            "onceedit": {
+                "target": "mistral",
+                "version": VERSION,
+                "weight": expected.weight,
+                "alone": False,
+                "edits": [],
+            },
         }
     ]
     counts = (expected.prompt_tokens, len(expected.token_ids))

@@ -16,7 +16,7 @@ __all__ = ["models"]  # a fixture
 
 PROMPT = BEGUN[0]
 UNEDITED = {"onceedit": {"unedited": True}}
-ALONE = {"version": "", "weight": None, "alone": True}
+ALONE = {"version": "", "weight": None, "alone": True, "edits": []}
 
 
 def complete(models: TaughtModels, **changes: Any) -> tuple[str, dict[str, Any]]:
