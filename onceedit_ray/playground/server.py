@@ -18,15 +18,9 @@ from onceedit_ray.serving.keys import KEYS_VARIABLE, is_loopback
 
 TITLE = "OnceEdit playground"
 KEYS_KEPT = 600.0
-<<<<<<< HEAD
-"""Seconds for which the keys of a tab are kept after it was closed."""
-RECONNECT_SECONDS = 20.0
-"""For which a tab may be out of reach before it counts as closed, and its questions are stopped."""
-=======
 """Seconds for which the keys of a browser tab are kept after the tab was closed."""
-RECONNECT_SECONDS = 10.0
+RECONNECT_SECONDS = 20.0
 """A tab that is disconnected for longer than this counts as closed, and its questions are stopped."""
->>>>>>> plainhigh
 GOODBYE_SECONDS = 2
 """How long the process waits for open tabs when it is told to end."""
 
