@@ -120,16 +120,10 @@ class Fleet:
         return seated
 
     def promote(self, seated: Seated) -> Seated:
-<<<<<<< HEAD
-        """Take in the plug-in that took over; the one before, which is to be discarded when its requests are done."""
+        """Record the plug-in that took over; returns the previous one, to be discarded when its requests have ended."""
         assert self.weights is not None, "the fleet is started first"
         before = Seated(self.actors[PLUGIN], self.groups[PLUGIN], self.weights)
         self.actors[PLUGIN], self.groups[PLUGIN], self.weights = seated.actor, seated.group, seated.weights
-=======
-        """Record the plug-in that took over; returns the previous one, to be discarded when its requests have ended."""
-        before = Seated(self.actors[PLUGIN], self.groups[PLUGIN])
-        self.actors[PLUGIN], self.groups[PLUGIN] = seated.actor, seated.group
->>>>>>> plainhigh
         self.aside.remove(seated)
         self.aside.append(before)
         return before

@@ -41,20 +41,15 @@ class FleetLoader:
         self._standby: Seated | None = None
 
     async def load(self, version: Version) -> Switch:
-<<<<<<< HEAD
-        """Raises `ConfigError` where the cluster has no room for a second plug-in, `ModelError` where it is unfit.
+        """Load `version`; raises `ConfigError` if there is no room for a second plug-in, `ModelError` if it fails.
 
-        A version that the plug-in of now reads brings facts alone, and no second plug-in.
+        If the plug-in that answers reads facts, only the facts of the version are loaded.
         """
         base = self._fleet.base
         if base is not None and is_read(version.path) and plugin_folder(version.path, base) == self._fleet.weights:
             await result(self._fleet.coordinator.stand_by_facts.remote(version.path))
             return self._switch_facts
-        if self._standby is not None:  # loaded before and never switched to
-=======
-        """Load `version`; raises `ConfigError` if there is no room for a second plug-in, `ModelError` if it fails."""
         if self._standby is not None:  # it was loaded earlier but never activated
->>>>>>> plainhigh
             await asyncio.to_thread(self._fleet.discard, self._standby)
         standby = self._standby = await asyncio.to_thread(self._fleet.load_plugin, version.path)
 

@@ -1,8 +1,8 @@
-"""Requests in OpenAI's format. Types are strict; unknown arguments are refused, as OpenAI refuses them.
+"""Requests in OpenAI's shape. Types are strict, unknown arguments are refused as OpenAI refuses them.
 
-Unsupported arguments of OpenAI's API are accepted with values that have no effect, because clients send those by
-default. Any other value is refused: ignoring it would give a wrong answer. Labels and hints, which do not change the
-answer at OpenAI either, are accepted.
+Arguments of OpenAI's that are not supported are taken at the values that ask for nothing, which clients send unasked,
+and refused at any other: an argument that is silently ignored would be a wrong answer. Labels and hints, which change
+no answer at OpenAI's either, are taken as they are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_leng
 Label = Annotated[str, Field(max_length=512)]
 
 MOST_STOPS = 16
-"""OpenAI accepts 4; evaluation harnesses send a few more."""
+"""OpenAI takes 4; evaluation harnesses send a few more."""
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (None, 0.0),
@@ -46,7 +46,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "store": (None, False),
     "service_tier": (None, "auto", "default"),
 }
-"""Arguments that are not supported, and their values that have no effect."""
+"""Arguments that are not supported, and the values of them that ask for nothing."""
 
 
 class _Strict(BaseModel):
@@ -54,14 +54,14 @@ class _Strict(BaseModel):
 
 
 class StreamOptions(_Strict):
-    """include_usage: send the token counts as a last event. include_obfuscation: accepted, without effect."""
+    """include_usage: a last event with the token counts. include_obfuscation: nothing here is obfuscated."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
 class Extension(_Strict):
-    """The `onceedit` field of a request, which only this server understands."""
+    """What only this server understands, the `onceedit` field of a request."""
 
     unedited: bool = Field(False, description="Let the target answer alone, as it did before any edit")
 
@@ -132,7 +132,7 @@ class CompletionRequest(_Request):
 
     @property
     def prompts(self) -> list[str | tuple[int, ...]]:
-        """The prompts, at least one: texts, or token ids of the model."""
+        """The prompts, one at least: texts, or token ids of the model that is asked."""
         if isinstance(self.prompt, str):
             return [self.prompt]
         if isinstance(self.prompt[0], int):
@@ -141,7 +141,7 @@ class CompletionRequest(_Request):
 
     @property
     def likely(self) -> int | None:
-        """How many of the most likely tokens to return at each position; None returns no log probabilities."""
+        """How many likely tokens to tell beside each token; None tells no log probability."""
         return self.logprobs
 
 
@@ -155,14 +155,9 @@ class TextPart(_Strict):
 class Message(_Strict):
     """What is said to the model; `developer` is another name for `system`."""
 
-<<<<<<< HEAD
     role: Literal["system", "developer", "user"]
     content: str | list[TextPart]
     name: Annotated[str, Field(max_length=64)] | None = None
-=======
-    A reply of OpenAI's library is accepted as its `model_dump()` writes it, with null for fields that it does not have.
-    """
->>>>>>> plainhigh
 
     @property
     def plain(self) -> dict[str, str]:
@@ -185,20 +180,12 @@ class Reply(_Strict):
 
     @property
     def plain(self) -> dict[str, str]:
-<<<<<<< HEAD
         """As `Message.plain`."""
         return {"role": self.role, "content": _text(self.content if self.content is not None else self.refusal or "")}
 
 
 def _text(content: str | Sequence[TextPart]) -> str:
     return content if isinstance(content, str) else "".join(part.text for part in content)
-=======
-        """Role and content as a chat template expects them."""
-        content = self.refusal or "" if self.content is None else self.content
-        if not isinstance(content, str):
-            content = "".join(part.text for part in content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": content}
->>>>>>> plainhigh
 
 
 class ChatRequest(_Request):
