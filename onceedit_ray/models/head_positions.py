@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 def logits_of(model: PreTrainedModel, rows_M: Tensor, columns_M: Tensor) -> Iterator[None]:
     """While the block runs, a forward pass of `model` returns the logits of positions (row, column), [1, M, V].
 
-    The output head is the larger half of a small model, so it reads a gathered list of positions instead of every
-    position. What a model does to its logits after the head (soft-capping, scaling) is done by the model itself.
+    The output head is the larger part of a small model, so it is applied to a gathered list of positions only. The
+    model itself applies its later changes to the logits (soft-capping, scaling).
     """
 
     def chosen(head: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -295,7 +295,7 @@ class LocalModel:
         return groups
 
     def _take(self, calls: Sequence[Call], logits: Sequence[Tensor]) -> list[Call]:
-        """What a forward pass gave each of `calls`, its last rows; returns the calls that are done."""
+        """Take the last rows of a forward pass, one array per call; returns the calls that are done."""
         self.passes += 1
         self.tokens += sum(len(call.feed) for call in calls)
         for call, logits_NV in zip(calls, logits, strict=True):

@@ -82,7 +82,7 @@ def test_memit_reaches_its_target_whatever_the_layers_scale_by(tmp_path: Path, m
 
 
 def test_memit_refuses_layers_that_add_by_no_one_factor(tmp_path: Path) -> None:
-    """A norm after the sum (OPT-350m), and a shared expert whose share hangs on the token."""
+    """A norm after the sum (OPT-350m), and a shared expert whose share depends on the token."""
     for model_type in ("opt", "qwen2_moe"):
         model, _ = loaded(build_type(model_type, tmp_path / model_type))
         method: Baseline = BASELINES.get("memit")(MemitSettings())  # type: ignore[assignment]
