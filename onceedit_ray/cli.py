@@ -23,7 +23,7 @@ from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError, OnceEditError
 from onceedit_ray.playground.beside import DEFAULT_PORT, check_extra, page_process
 from onceedit_ray.progress import ProgressDisplay
-from onceedit_ray.reader.command import add_reader_command
+from onceedit_ray.reader.command import add_reader_actions
 from onceedit_ray.threads import let_threads_sleep
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     _with_config(edit)
     edit.set_defaults(run=_edit)
 
-    add_reader_command(commands)
+    add_reader_actions(commands.add_parser("reader", help="plug-ins that read facts"))
 
     prepare = commands.add_parser("prepare", help="compute what a baseline editor needs: statistics, a trained network")
     prepare.add_argument("method", metavar="METHOD", help="a baseline: rome, memit, mend ...")

@@ -15,12 +15,10 @@ if TYPE_CHECKING:
     from onceedit_ray.reader.training_run import StepReport
 
 
-def add_reader_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `reader` to the command's parsers."""
-    reader = commands.add_parser("reader", help="plug-ins that read facts").add_subparsers(
-        required=True, metavar="ACTION"
-    )
-    train = reader.add_parser("train", help="train a reader for a plug-in, once; resumes if interrupted")
+def add_reader_actions(reader: argparse.ArgumentParser) -> None:
+    """Add the actions of `onceedit reader` to its parser."""
+    actions = reader.add_subparsers(required=True, metavar="ACTION")
+    train = actions.add_parser("train", help="train a reader for a plug-in, once; resumes if interrupted")
     train.add_argument("--plugin", default="smollm2-135m", metavar="MODEL", help="any reference of `models list`")
     train.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the adapter goes")
     train.add_argument("--data", type=Path, default=Path("data"), metavar="FOLDER", help="the repository's data/")
