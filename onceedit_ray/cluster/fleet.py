@@ -28,6 +28,9 @@ from onceedit_ray.progress import Progress, silent
 from onceedit_ray.reader.plugin import plugin_folder
 
 PLUGIN = "plug-in"
+COORDINATOR = "(coordinator)"
+"""Whose reservation it is; no target can be called so."""
+COORDINATOR_CPUS = 0.1
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,16 @@ class Fleet:
         """
         base = resolve(config.plugin.model, progress)
         models = {PLUGIN: config.plugin, **config.targets}
+        seat = ModelConfig(model=config.plugin.model, num_cpus=COORDINATOR_CPUS)
         folders = {name: resolve(target.model, progress) for name, target in config.targets.items()}
         fleet = cls(config.fusion.top_k, config.plugin)
         try:
-            fleet._reserve(models)
+            fleet._reserve({**models, COORDINATOR: seat})
             fleet.base = base
             fleet.weights = plugin_folder(edited, base)
             plugin = fleet._load(PLUGIN, fleet.weights, config.plugin)
-            fleet.coordinator = coordinator.options(num_cpus=0.1).remote(
+            options = actor_options(fleet.groups[COORDINATOR], seat) | {"max_restarts": 0}
+            fleet.coordinator = coordinator.options(**options).remote(
                 plugin, base, edited, config.plugin.view, config.fusion, config.alignment
             )
             fleet._join(folders, config.targets, progress)
