@@ -76,7 +76,7 @@ def test_requests_end_where_they_began_and_the_old_actor_goes(
             await asyncio.sleep(0.05)
 
     asyncio.run(check())
-    assert len(fleet.groups) == 2, "one reservation for the plug-in, one for the target"
+    assert len(fleet.groups) == 3, "one reservation for the plug-in, one for the target, one for the coordinator"
 
 
 def test_a_plug_in_that_cannot_be_loaded_leaves_the_fleet_as_it_was(
