@@ -15,6 +15,7 @@ from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair, Strategy
 from onceedit_ray.knowledge.fact_index import FactIndex
 from onceedit_ray.knowledge.prompt_shapes import plugin_view
+from onceedit_ray.knowledge.selection import question_key
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.prompt import Exchange
 from onceedit_ray.models.protocol import LanguageModel
@@ -86,6 +87,9 @@ class Plugin:
         """
         if self.facts is not None:
             found = self.facts.find(_with_context(question, turns), CANDIDATES)
+            asked_for = question_key(question)
+            # An edit's own prompt asks for that edit, whatever others say of the subject.
+            found = [f for f in found if question_key(f.edit.prompt) == asked_for] or found
             return [View(asked([fact_line(f.edit)], question, turns[-1:]), (f.id,)) for f in found]
         if screened and self.screen is not None and not self.screen.mentions(question):
             return []

@@ -174,6 +174,16 @@ def test_the_trace_has_one_entry_for_each_token_that_stays(codec: Codec, pair: P
     assert [entry.token for entry in trace.chances] == ids
 
 
+def test_an_edits_own_prompt_asks_for_that_edit_alone(codec: Codec) -> None:
+    rival = Edit(prompt="Which city is the capital of Australia?", target_new="Sydney", subject="Australia")
+    plugin = Plugin(ScriptedModel(codec, reader_script, reader_gate), codec, "short", facts=index_of([*EDITS, rival]))
+    assert [view.edits for view in plugin.views(" what is the capital of Australia? ")] == [(EDITS[0].prompt,)]
+    assert {view.edits for view in plugin.views("Name the capital of Australia.")} == {
+        (EDITS[0].prompt,),
+        (rival.prompt,),
+    }
+
+
 def test_scored_teacher_forced_it_is_draft(codec: Codec, pair: Pair) -> None:
     decoder, _ = decoder_of(codec, pair, writes(("", "Canberra.")))
     prompt = codec.text_prompt(QUESTION)
