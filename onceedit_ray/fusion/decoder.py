@@ -22,13 +22,13 @@ from typing import Self
 from onceedit_ray.config import FusionConfig
 from onceedit_ray.errors import ConfigError, OnceEditError
 from onceedit_ray.fusion.drafter import Drafter, DraftReader
-from onceedit_ray.fusion.members import Member, Plugin, SharedDrafter
+from onceedit_ray.fusion.members import Member, Plugin, SharedDrafter, View
 from onceedit_ray.fusion.outputs import Generation, Score, Trace
 from onceedit_ray.fusion.read_along import ReadAlong
 from onceedit_ray.fusion.selective import SelectiveAnswer
 from onceedit_ray.fusion.speculative import SpeculativeAnswer, read
 from onceedit_ray.fusion.strategies import Strategy
-from onceedit_ray.models.prompt import Exchange, Prompt, question_of
+from onceedit_ray.models.prompt import Prompt, question_of
 from onceedit_ray.models.protocol import Step
 from onceedit_ray.models.sampling import GREEDY, Sampling
 
@@ -107,9 +107,10 @@ class FusedDecoder:
         question = question_of(prompt)
         with self.plugin.held() as plugin:
             if question not in plugin.weights:
-                drafter = self._drafter(plugin, question, (), drafts=False)
-                if drafter is None:
+                views = plugin.views(question, screened=False)
+                if not views:
                     return 0.0
+                drafter = self._drafter(plugin, views, drafts=False)
                 async with contextlib.aclosing(drafter):
                     weight = await drafter.open(threshold=NEVER)
                 if len(plugin.weights) >= REMEMBERED_WEIGHTS:
@@ -271,12 +272,13 @@ class FusedDecoder:
             async with self._selecting(plugin, prompt, chosen, answering) as route:
                 yield route
             return
-        if not plugin.views(prompt.question, prompt.turns, chosen.gated):
+        views = plugin.views(prompt.question, prompt.turns, chosen.gated)
+        if not views:
             yield _Route(0.0, version=plugin.version)
             return
         prefill = asyncio.ensure_future(meanwhile()) if meanwhile else None
         try:
-            async with self._reading(plugin, prompt, chosen) as reader:
+            async with self._reading(plugin, prompt, views, chosen) as reader:
                 first = await prefill if prefill else None
                 alone = chosen.gated and reader.weight < self._config.threshold
                 yield _Route(reader.weight, None if alone else chosen, reader, first, plugin.version)
@@ -295,8 +297,8 @@ class FusedDecoder:
         async with contextlib.AsyncExitStack() as held:
             await held.enter_async_context(contextlib.aclosing(along))
             reader = None
-            if plugin.views(prompt.question, prompt.turns):
-                reader = await held.enter_async_context(self._reading(plugin, prompt, strategy))
+            if views := plugin.views(prompt.question, prompt.turns):
+                reader = await held.enter_async_context(self._reading(plugin, prompt, views, strategy))
             selective = SelectiveAnswer(
                 answering,
                 along,
@@ -315,13 +317,14 @@ class FusedDecoder:
         return member.strategy(name) if member.is_built(name) else await asyncio.to_thread(member.strategy, name)
 
     @contextlib.asynccontextmanager
-    async def _reading(self, plugin: Plugin, prompt: Prompt, strategy: Strategy) -> AsyncIterator[DraftReader]:
+    async def _reading(
+        self, plugin: Plugin, prompt: Prompt, views: Sequence[View], strategy: Strategy
+    ) -> AsyncIterator[DraftReader]:
         """A reader of the question's drafts, which concurrent requests of the same question share."""
         key = (prompt.question, prompt.turns, strategy.drafts)
         shared = plugin.drafters.get(key)
         if shared is None:
-            drafter = self._drafter(plugin, *key)
-            assert drafter is not None, "who reads drafts looked for views before"
+            drafter = self._drafter(plugin, views, strategy.drafts)
             threshold = self._config.threshold if strategy.gated else 0.0
             shared = plugin.drafters[key] = SharedDrafter(drafter, asyncio.ensure_future(drafter.open(threshold)))
         shared.holders += 1
@@ -340,11 +343,8 @@ class FusedDecoder:
                     await shared.opening
                 await shared.drafter.aclose()
 
-    def _drafter(self, plugin: Plugin, question: str, turns: Sequence[Exchange], drafts: bool) -> Drafter | None:
-        """A drafter over the plug-in's views of a question; None if there is no view."""
-        views = plugin.views(question, turns, screened=False)
-        if not views:
-            return None
+    def _drafter(self, plugin: Plugin, views: Sequence[View], drafts: bool) -> Drafter:
+        """A drafter over the plug-in's views of a question."""
         prompts = [list(plugin.codec.text_prompt(view.text).ids) for view in views]
         edits = [view.edits for view in views]
         return Drafter(plugin.model, plugin.codec, prompts, self._config.draft_tokens if drafts else 0, edits)

@@ -71,7 +71,7 @@ def test_the_target_goes_on_alone_from_where_the_draft_cannot_be_written(decoder
     """The random plug-in drafts bytes and pieces that the target has no token for."""
     member = decoder.member("target")
     member.beside = beside
-    drafter = decoder._drafter(decoder.plugin, QUESTION, (), drafts=True)
+    drafter = decoder._drafter(decoder.plugin, decoder.plugin.views(QUESTION, screened=False), drafts=True)
     asyncio.run(drafter.open(0.0))
     drafted = decoder.plugin.codec.bytes_of(drafter._branches[0].tokens)
     with pytest.raises(UnwritableError):
