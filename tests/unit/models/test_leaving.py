@@ -80,11 +80,15 @@ class TestLeaving:
             fork = asyncio.ensure_future(w.model.fork(step.session))
             await asyncio.sleep(0)
             stalled.going.set()
-            check_decoded(w, [9, 10, 11], await first, 1, 3)
-            assert_top((await second).top, w.expected([9, 10, 20, 21], 2))
-            assert_top((await w.model.extend(await fork, 4, [30])).top, w.expected([9, 10, 20, 21, 30], 1))
+            decoded, read = await first, await second
+            copied = await fork
+            further = await w.model.extend(copied, 4, [30])
+            # Only now, when the model's own thread is idle: two threads in one network would mix up its rows.
+            check_decoded(w, [9, 10, 11], decoded, 1, 3)
+            assert_top(read.top, w.expected([9, 10, 20, 21], 2))
+            assert_top(further.top, w.expected([9, 10, 20, 21, 30], 1))
             await w.model.close(step.session)
-            await w.model.close(await fork)
+            await w.model.close(copied)
 
         asyncio.run(play())
 
