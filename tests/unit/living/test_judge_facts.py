@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,9 +50,9 @@ def own(fact: str, question: str) -> bool:
     return question in fact
 
 
-def test_a_fact_that_is_read_and_disturbs_nothing_is_accepted(codec: Codec) -> None:
+async def test_a_fact_that_is_read_and_disturbs_nothing_is_accepted(codec: Codec) -> None:
     plugin = plugin_of(codec, [CAPITAL, CURRENCY], own)
-    judged = asyncio.run(judge_facts(plugin, [CAPITAL], LivingConfig(), 0.5))
+    judged = await judge_facts(plugin, [CAPITAL], LivingConfig(), 0.5)
     assert judged.reason is None
     assert judged.figures["learnt"] == 1.0
     assert judged.figures["kept"] == 1.0 and judged.figures["old_edits"] == 1, "the other fact about Australia"
@@ -62,31 +61,31 @@ def test_a_fact_that_is_read_and_disturbs_nothing_is_accepted(codec: Codec) -> N
     assert plugin.model.sessions == {}  # type: ignore[attr-defined]
 
 
-def test_a_fact_that_is_not_read_is_refused_and_named(codec: Codec) -> None:
+async def test_a_fact_that_is_not_read_is_refused_and_named(codec: Codec) -> None:
     plugin = plugin_of(
         codec, [CAPITAL, CURRENCY], lambda fact, question: "currency" in question and own(fact, question)
     )
-    judged = asyncio.run(judge_facts(plugin, [CAPITAL], LivingConfig(), 0.5))
+    judged = await judge_facts(plugin, [CAPITAL], LivingConfig(), 0.5)
     assert judged.reason == (
         "the plug-in does not answer 'What is the capital of Australia?' with the edit; put the question another way"
     )
 
 
-def test_a_fact_that_drowns_its_neighbour_is_refused(codec: Codec) -> None:
+async def test_a_fact_that_drowns_its_neighbour_is_refused(codec: Codec) -> None:
     plugin = plugin_of(codec, [CAPITAL, CURRENCY], lambda fact, question: "capital" in fact and "capital" in question)
-    judged = asyncio.run(judge_facts(plugin, [CAPITAL], LivingConfig(), 0.5))
+    judged = await judge_facts(plugin, [CAPITAL], LivingConfig(), 0.5)
     assert judged.reason == "edits about the same subject are answered less often, 0.00"
 
 
-def test_a_gate_that_opens_for_anything_about_the_subject_is_refused(codec: Codec) -> None:
+async def test_a_gate_that_opens_for_anything_about_the_subject_is_refused(codec: Codec) -> None:
     plugin = plugin_of(codec, [CAPITAL], lambda fact, question: True)
-    judged = asyncio.run(judge_facts(plugin, [CAPITAL], LivingConfig(), 0.5))
+    judged = await judge_facts(plugin, [CAPITAL], LivingConfig(), 0.5)
     assert judged.reason is not None
     assert judged.reason.startswith("the gate opens for 1.00 of other requests about the subject, above 0.25")
 
 
-def test_an_edit_without_subject_has_no_near_misses(codec: Codec, tmp_path: Path) -> None:
+async def test_an_edit_without_subject_has_no_near_misses(codec: Codec, tmp_path: Path) -> None:
     edit = Edit(prompt="What is the capital of Australia?", target_new="Perth")
-    judged = asyncio.run(judge_facts(plugin_of(codec, [edit], own), [edit], LivingConfig(), 0.5))
+    judged = await judge_facts(plugin_of(codec, [edit], own), [edit], LivingConfig(), 0.5)
     assert judged.reason is None
     assert judged.figures["near_misses"] == 0 and judged.figures["near_misses_open"] is None
