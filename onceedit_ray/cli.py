@@ -21,6 +21,7 @@ from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.comparison.grid_config import is_grid, load_grid
 from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.knowledge.prompt_shapes import wrap
 from onceedit_ray.playground.beside import DEFAULT_PORT, check_extra, page_process
 from onceedit_ray.progress import ProgressDisplay
 from onceedit_ray.reader.command import add_reader_actions
@@ -29,6 +30,7 @@ from onceedit_ray.threads import let_threads_sleep
 if TYPE_CHECKING:
     from onceedit_ray.fusion.decoder import FusedDecoder
     from onceedit_ray.fusion.outputs import Generation
+    from onceedit_ray.serving.generation import GenerationEnd
 
 DEFAULT_CONFIG = Path("configs/quickstart.yaml")
 _say = ProgressDisplay()
@@ -50,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _models_list(options: argparse.Namespace) -> None:
+    from onceedit_ray.models.engines import ENGINES
     from onceedit_ray.models.sources import SOURCES
     from onceedit_ray.models.sources.wheel import CATALOGUE
 
@@ -59,6 +62,9 @@ def _models_list(options: argparse.Namespace) -> None:
     print("or any transformers causal LM:")
     for name in SOURCES.names():
         print(f"  {name + ':':18} {SOURCES.get(name).form}")
+    print("engines that run a target's model:")
+    for name in ENGINES.names():
+        print(f"  {name + ':':18} {ENGINES.get(name).about}")
 
 
 def _models_fetch(options: argparse.Namespace) -> None:
@@ -71,6 +77,7 @@ def _models_fetch(options: argparse.Namespace) -> None:
 
 def _validate(options: argparse.Namespace) -> None:
     from onceedit_ray.editing.editors import EDITORS
+    from onceedit_ray.fusion.engine_check import check_engines
     from onceedit_ray.fusion.strategies import STRATEGIES
     from onceedit_ray.knowledge.prompt_shapes import plugin_view
     from onceedit_ray.knowledge.run_data import general_prompts, selected_edits, unrelated_prompts
@@ -86,11 +93,12 @@ def _validate(options: argparse.Namespace) -> None:
     for strategy in (config.fusion.strategy, *config.evaluation.strategies):
         STRATEGIES.get(strategy)
     EDITORS.get(editor_name(config.editing.editor))
+    check_engines(config)
     plugin_view("", config.plugin.view)
     edits = selected_edits(config.knowledge)
     unrelated = unrelated_prompts(config.editing.unrelated)
     general = general_prompts(config.evaluation.general, config.evaluation.general_limit)
-    models = {config.plugin.model, *(target.model for target in config.targets.values())}
+    models = {config.plugin.model, *(target.model for target in config.loaded_targets.values())}
     print(f"{len(edits)} edits, {sum(map(len, unrelated))} unrelated and {len(general)} general prompts")
     print(f"{options.config} is valid; `onceedit models fetch {' '.join(sorted(models))}` gets the models")
 
@@ -139,6 +147,9 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 async def _ask(decoder: FusedDecoder, target: str, question: str, options: argparse.Namespace) -> None:
+    if target in decoder.servers:
+        await _ask_server(decoder, target, question, options)
+        return
     codec = decoder.member(target).codec
     prompt = (
         codec.chat_prompt([{"role": "user", "content": question}])
@@ -151,7 +162,21 @@ async def _ask(decoder: FusedDecoder, target: str, question: str, options: argpa
         print(f"{target} ({_how(answer)}): {answer.text.strip()}")
 
 
-def _how(answer: Generation) -> str:
+async def _ask_server(decoder: FusedDecoder, target: str, question: str, options: argparse.Namespace) -> None:
+    """Ask a target that a server has, in its chat or with the text as it is."""
+    from onceedit_ray.models.sampling import GREEDY
+    from onceedit_ray.serving.any_target import answer
+    from onceedit_ray.serving.generation import GenerationRequest
+
+    messages = ({"role": "user", "content": question},) if options.shape == "chat" else ()
+    prompt = "" if messages else wrap(question, options.shape)
+    for unedited in (True, False) if options.unedited else (False,):
+        asked = GenerationRequest(target, options.max_new_tokens or 48, GREEDY, prompt, messages, unedited=unedited)
+        piece, end = await answer(decoder, asked)
+        print(f"{target} ({_how(end)}): {piece.text.strip()}")
+
+
+def _how(answer: Generation | GenerationEnd) -> str:
     if answer.weight is None:
         return "unedited"
     return f"edited once, w = {answer.weight:.3f}{', the target alone' if answer.alone else ''}"
@@ -195,9 +220,13 @@ def _compare(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> None:
     prepare_environment()  # before the import of ray, which reads the environment
     from onceedit_ray.cluster.serve import ServeArgs, serve_here
+    from onceedit_ray.editing.served_run import servers_of
 
+    servers = servers_of(options.target)
+    config = options.config or (None if servers else DEFAULT_CONFIG)
     args = ServeArgs(
-        config=options.config.resolve(),
+        config=config and config.resolve(),
+        servers=servers,
         version=options.version,
         keys_file=options.keys,
         edit_keys_file=options.edit_keys,
@@ -305,7 +334,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PORT",
         help=f"serve the playground too, in a process of its own at 127.0.0.1 (default port: {DEFAULT_PORT})",
     )
-    _with_config(serving)
+    serving.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="NAME=URL",
+        help="a target that a server of OpenAI's API has, such as llama=http://127.0.0.1:8000/v1 (docs/engines.md); "
+        "may be repeated; without --config these are the only targets",
+    )
+    serving.add_argument(
+        "--config", type=Path, help=f"run file (default without --target: {DEFAULT_CONFIG.as_posix()})"
+    )
     serving.set_defaults(run=_serve)
 
     playground = commands.add_parser("playground", help="a web page to try a server's API")

@@ -49,6 +49,12 @@ class TargetConfig(ModelConfig):
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     memory_gib: float = Field(0.0, ge=0.0)
 
+    @model_validator(mode="after")
+    def _loaded_here(self) -> TargetConfig:
+        if not self.is_loaded:
+            raise ValueError("methods are compared on models that are loaded here; leave url and engine out")
+        return self
+
 
 class DatasetConfig(KnowledgeConfig):
     """Edits of one data set, and other data that methods may learn from.
