@@ -73,14 +73,14 @@ class KnowledgeConfig(_Strict):
     format: a reader's name, or "auto".
     limit: how many edits; None takes all.
     seed: None takes the first `limit`, a number a deterministic sample.
-    on_conflict: what to do when one prompt is given two answers.
+    on_conflict: what to do when one prompt is given two answers; "first_per_subject" keeps one edit of each subject.
     """
 
     path: Path
     format: str = "auto"
     limit: int | None = Field(None, ge=1)
     seed: int | None = None
-    on_conflict: Literal["error", "first", "last"] = "error"
+    on_conflict: Literal["error", "first", "last", "first_per_subject"] = "error"
 
 
 class EditingConfig(_Strict):
