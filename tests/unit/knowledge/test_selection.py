@@ -114,7 +114,7 @@ def test_seeds_differ() -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         select(MANY, limit=0)
-    with pytest.raises(ConfigError, match="'error', 'first' or 'last'"):
+    with pytest.raises(ConfigError, match="'error', 'first', 'last', 'first_per_subject'"):
         select(MANY, on_conflict="newest")  # type: ignore[arg-type]
 
 
