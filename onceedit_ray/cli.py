@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -24,13 +25,13 @@ from onceedit_ray.errors import ConfigError, OnceEditError
 from onceedit_ray.playground.beside import DEFAULT_PORT, check_extra, page_process
 from onceedit_ray.progress import ProgressDisplay
 from onceedit_ray.reader.command import add_reader_actions
+from onceedit_ray.starter import PLACES, default_run_file, write_starter
 from onceedit_ray.threads import let_threads_sleep
 
 if TYPE_CHECKING:
     from onceedit_ray.fusion.decoder import FusedDecoder
     from onceedit_ray.fusion.outputs import Generation
 
-DEFAULT_CONFIG = Path("configs/quickstart.yaml")
 _say = ProgressDisplay()
 
 
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
+        if getattr(options, "config", "") is None:
+            options.config = default_run_file()
         return options.run(options) or 0
     except OnceEditError as error:
         _say.close()
@@ -47,6 +50,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say.close()
         print("interrupted; nothing was half-written", file=sys.stderr)
         return 130
+
+
+def _init(options: argparse.Namespace) -> None:
+    written = write_starter(options.folder)
+    for path in written:
+        print(f"wrote {path}")
+    if not written:
+        print(f"{options.folder} has all files already; nothing was changed")
+    print("next: `onceedit demo`, or write your facts into edits.jsonl and `onceedit evaluate`")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    let_threads_sleep()
+    from onceedit_ray.demo import run_demo
+    from onceedit_ray.models.sources import resolve
+
+    config = load_config(options.config)
+    for model in dict.fromkeys([config.plugin.model, *(target.model for target in config.targets.values())]):
+        resolve(model, _say)
+    missed = run_demo(config, _say)
+    _say.close()
+    for question in missed:
+        print(f"not as it should be: {question}")
+    print('\nnext:\n  onceedit generate --model all --shape chat "What is the capital of Australia?"')
+    print("  onceedit evaluate     scores every target\n  onceedit serve        answers at http://127.0.0.1:8000/v1")
+    return 0
 
 
 def _models_list(options: argparse.Namespace) -> None:
@@ -193,6 +222,8 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("fastapi") is None:
+        raise ConfigError("serving needs ray[serve]; install its extra: pip install 'onceedit-ray[serve]'")
     prepare_environment()  # before the import of ray, which reads the environment
     from onceedit_ray.cluster.serve import ServeArgs, serve_here
 
@@ -222,6 +253,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"onceedit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    init = commands.add_parser("init", help="write a run file and example edits into a folder, to begin with")
+    init.add_argument("folder", nargs="?", type=Path, default=Path("."), metavar="FOLDER", help="default: here")
+    init.set_defaults(run=_init)
+
+    demo = commands.add_parser("demo", help="edit once, and show what each target says in chat before and after")
+    _with_config(demo)
+    demo.set_defaults(run=_demo)
 
     models = commands.add_parser("models", help="list and fetch models").add_subparsers(required=True, metavar="ACTION")
     listing = models.add_parser("list", help="the ways to name a model in a run file")
@@ -319,9 +358,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _with_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=Path, default=DEFAULT_CONFIG, help=f"run file (default: {DEFAULT_CONFIG.as_posix()})"
-    )
+    places = " or ".join(place.as_posix() for place in PLACES)
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"run file (default: {places})")
 
 
 if __name__ == "__main__":

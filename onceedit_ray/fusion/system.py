@@ -45,16 +45,20 @@ def open_decoder(
 ) -> FusedDecoder:
     """Load the plug-in version in folder `edited` and the targets (all, or those named) into this process."""
     base = resolve(config.plugin.model, progress)
-    weights = plugin_folder(edited, base)
-    codec = open_codec(weights)
-    model = open_model(weights, config.plugin, codec, config.fusion.top_k, "the plug-in")
-    plugin = open_plugin(model, codec, config.plugin.view, edited, config.fusion)
-    decoder = FusedDecoder(plugin, config.fusion)
+    decoder = FusedDecoder(load_plugin(config, edited, progress), config.fusion)
     for name, target in config.targets.items():
         if targets is None or name in targets:
             progress(f"loading {name}")
             decoder.members[name] = _member(name, target, base, config, progress)
     return decoder
+
+
+def load_plugin(config: RunConfig, edited: Path, progress: Progress = silent) -> Plugin:
+    """Load the plug-in version in folder `edited` into this process."""
+    weights = plugin_folder(edited, resolve(config.plugin.model, progress))
+    codec = open_codec(weights)
+    model = open_model(weights, config.plugin, codec, config.fusion.top_k, "the plug-in")
+    return open_plugin(model, codec, config.plugin.view, edited, config.fusion)
 
 
 def pair_up(
