@@ -157,9 +157,9 @@ class OnceEdit:
             live = self._decoder.plugin
             shared = live.facts is not None and is_read(version.path)  # a reader's weights do not depend on its edits
             self._decoder.plugin = (
-                open_plugin(live.model, live.codec, live.view, version.path, self.config.fusion)
+                open_plugin(live.model, live.codec, live.view, version, self.config.fusion)
                 if shared
-                else load_plugin(self.config, version.path, self._progress)
+                else load_plugin(self.config, version, self._progress)
             )
         self.edits, self._version = tuple(edits), version
         return version
@@ -168,7 +168,7 @@ class OnceEdit:
     def decoder(self) -> FusedDecoder:
         """The decoder with the models; they are loaded at the first use."""
         if self._decoder is None:
-            self._decoder = open_decoder(self.config, self.version.path, self._progress)
+            self._decoder = open_decoder(self.config, self.version, self._progress)
         return self._decoder
 
 

@@ -155,7 +155,7 @@ def _generate(options: argparse.Namespace) -> None:
         raise ConfigError(f"unknown target '{options.model}': {options.config} has {known}; or ask for 'all'")
     version = version_for(config, options.version, _say)
     targets = list(config.targets) if options.model == "all" else [options.model]
-    decoder = open_decoder(config, version.path, _say, targets)
+    decoder = open_decoder(config, version, _say, targets)
 
     async def answer() -> None:
         for target in targets:
@@ -199,7 +199,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         options.results,
         f"onceedit evaluate --config {options.config}",
         lambda: edit_plugin(config, open_store(), _say),
-        lambda version: contextlib.nullcontext(open_decoder(config, version.path, _say)),
+        lambda version: contextlib.nullcontext(open_decoder(config, version, _say)),
         _say,
     )
     print(f"{results.table}\n\nresults: {results.folder}")

@@ -58,7 +58,7 @@ def edit_plugin(
     """
     edits = selected_edits(config.knowledge) if edits is None else edits
     recipe = recipe_of(config, edits, progress=progress)
-    made = recipe.made_before(store.versions())
+    made = recipe.made_before(store.versions(revisions=0))
     if made is not None:
         progress(f"version {made.id} was made before from the same edits and settings; using it")
         return store.activate(made.id)
