@@ -13,9 +13,7 @@ import pytest
 from transformers import PreTrainedModel
 
 from onceedit_ray.editing.editors.onceedit import OnceEdit
-from tests.command_line import EDITING, EDITS, QUESTION, Command, Place, command, edited_home, models_folder, place
-
-__all__ = ["command", "edited_home", "models_folder", "place"]  # fixtures
+from tests.command_line import EDITING, EDITS, QUESTION, Command, Place
 
 
 def refused(place: Place, command: Command, *arguments: str) -> str:
