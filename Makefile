@@ -17,7 +17,7 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed, found '$(PYTHON)'; say which: make $(or $(MAKECMDGOALS),venv) PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --retries 5 --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[dev,playground]'
+	$(BIN)/python -m pip install --retries 5 --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[serve,plots,playground,dev]'
 	@touch $@
 
 demo: venv ## edit once, ask every model: real weights, a local Ray, before and after

@@ -10,29 +10,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from onceedit_ray import __version__
 from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.comparison.grid_config import is_grid, load_grid
 from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError, OnceEditError
-from onceedit_ray.knowledge.prompt_shapes import wrap
 from onceedit_ray.playground.beside import DEFAULT_PORT, check_extra, page_process
 from onceedit_ray.progress import ProgressDisplay
 from onceedit_ray.reader.command import add_reader_actions
+from onceedit_ray.starter import PLACES, default_run_file, write_starter
 from onceedit_ray.threads import let_threads_sleep
 
-if TYPE_CHECKING:
-    from onceedit_ray.fusion.decoder import FusedDecoder
-    from onceedit_ray.fusion.outputs import Generation
-    from onceedit_ray.serving.generation import GenerationEnd
-
-DEFAULT_CONFIG = Path("configs/quickstart.yaml")
 _say = ProgressDisplay()
 
 
@@ -40,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
+        if getattr(options, "config", "") is None and not getattr(options, "target", ()):
+            options.config = default_run_file()
         return options.run(options) or 0
     except OnceEditError as error:
         _say.close()
@@ -49,6 +45,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say.close()
         print("interrupted; nothing was half-written", file=sys.stderr)
         return 130
+
+
+def _init(options: argparse.Namespace) -> None:
+    written = write_starter(options.folder)
+    for path in written:
+        print(f"wrote {path}")
+    if not written:
+        print(f"{options.folder} has all files already; nothing was changed")
+    print("next: `onceedit demo`, or write your facts into edits.jsonl and `onceedit evaluate`")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    let_threads_sleep()
+    from onceedit_ray.demo import run_demo
+    from onceedit_ray.models.sources import resolve
+
+    config = load_config(options.config)
+    for model in dict.fromkeys([config.plugin.model, *(target.model for target in config.targets.values())]):
+        resolve(model, _say)
+    missed = run_demo(config, _say)
+    _say.close()
+    for question in missed:
+        print(f"not as it should be: {question}")
+    print('\nnext:\n  onceedit generate --model all --shape chat "What is the capital of Australia?"')
+    print("  onceedit evaluate     scores every target\n  onceedit serve        answers at http://127.0.0.1:8000/v1")
+    return 0
 
 
 def _models_list(options: argparse.Namespace) -> None:
@@ -127,6 +149,7 @@ def _prepare(options: argparse.Namespace) -> None:
 def _generate(options: argparse.Namespace) -> None:
     from onceedit_ray.editing.run import version_for
     from onceedit_ray.fusion.system import open_decoder
+    from onceedit_ray.serving.ask import ask
 
     config = load_config(options.config)
     if options.model != "all" and options.model not in config.targets:
@@ -134,52 +157,16 @@ def _generate(options: argparse.Namespace) -> None:
         raise ConfigError(f"unknown target '{options.model}': {options.config} has {known}; or ask for 'all'")
     version = version_for(config, options.version, _say)
     targets = list(config.targets) if options.model == "all" else [options.model]
-    decoder = open_decoder(config, version.path, _say, targets)
+    decoder = open_decoder(config, version, _say, targets)
 
     async def answer() -> None:
         for target in targets:
             for question in options.prompts:
                 if len(options.prompts) > 1:
                     print(f"\n> {question}")
-                await _ask(decoder, target, question, options)
+                await ask(decoder, target, question, options)
 
     asyncio.run(answer())
-
-
-async def _ask(decoder: FusedDecoder, target: str, question: str, options: argparse.Namespace) -> None:
-    if target in decoder.servers:
-        await _ask_server(decoder, target, question, options)
-        return
-    codec = decoder.member(target).codec
-    prompt = (
-        codec.chat_prompt([{"role": "user", "content": question}])
-        if options.shape == "chat"
-        else codec.prompt(codec.render(question, options.shape))
-    )
-    strategies = ["unedited", options.strategy] if options.unedited else [options.strategy]
-    for strategy in strategies:
-        answer = await decoder.generate(target, prompt, strategy, options.max_new_tokens)
-        print(f"{target} ({_how(answer)}): {answer.text.strip()}")
-
-
-async def _ask_server(decoder: FusedDecoder, target: str, question: str, options: argparse.Namespace) -> None:
-    """Ask a target that a server has, in its chat or with the text as it is."""
-    from onceedit_ray.models.sampling import GREEDY
-    from onceedit_ray.serving.any_target import answer
-    from onceedit_ray.serving.generation import GenerationRequest
-
-    messages = ({"role": "user", "content": question},) if options.shape == "chat" else ()
-    prompt = "" if messages else wrap(question, options.shape)
-    for unedited in (True, False) if options.unedited else (False,):
-        asked = GenerationRequest(target, options.max_new_tokens or 48, GREEDY, prompt, messages, unedited=unedited)
-        piece, end = await answer(decoder, asked)
-        print(f"{target} ({_how(end)}): {piece.text.strip()}")
-
-
-def _how(answer: Generation | GenerationEnd) -> str:
-    if answer.weight is None:
-        return "unedited"
-    return f"edited once, w = {answer.weight:.3f}{', the target alone' if answer.alone else ''}"
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -195,7 +182,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         options.results,
         f"onceedit evaluate --config {options.config}",
         lambda: edit_plugin(config, open_store(), _say),
-        lambda version: contextlib.nullcontext(open_decoder(config, version.path, _say)),
+        lambda version: contextlib.nullcontext(open_decoder(config, version, _say)),
         _say,
     )
     print(f"{results.table}\n\nresults: {results.folder}")
@@ -218,14 +205,15 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("fastapi") is None:
+        raise ConfigError("serving needs ray[serve]; install its extra: pip install 'onceedit-ray[serve]'")
     prepare_environment()  # before the import of ray, which reads the environment
     from onceedit_ray.cluster.serve import ServeArgs, serve_here
     from onceedit_ray.editing.served_run import servers_of
 
     servers = servers_of(options.target)
-    config = options.config or (None if servers else DEFAULT_CONFIG)
     args = ServeArgs(
-        config=config and config.resolve(),
+        config=options.config and options.config.resolve(),
         servers=servers,
         version=options.version,
         keys_file=options.keys,
@@ -251,6 +239,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"onceedit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    init = commands.add_parser("init", help="write a run file and example edits into a folder, to begin with")
+    init.add_argument("folder", nargs="?", type=Path, default=Path("."), metavar="FOLDER", help="default: here")
+    init.set_defaults(run=_init)
+
+    demo = commands.add_parser("demo", help="edit once, and show what each target says in chat before and after")
+    _with_config(demo)
+    demo.set_defaults(run=_demo)
 
     models = commands.add_parser("models", help="list and fetch models").add_subparsers(required=True, metavar="ACTION")
     listing = models.add_parser("list", help="the ways to name a model in a run file")
@@ -342,9 +338,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a target that a server of OpenAI's API has, such as llama=http://127.0.0.1:8000/v1 (docs/engines.md); "
         "may be repeated; without --config these are the only targets",
     )
-    serving.add_argument(
-        "--config", type=Path, help=f"run file (default without --target: {DEFAULT_CONFIG.as_posix()})"
-    )
+    _with_config(serving)
     serving.set_defaults(run=_serve)
 
     playground = commands.add_parser("playground", help="a web page to try a server's API")
@@ -358,9 +352,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _with_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=Path, default=DEFAULT_CONFIG, help=f"run file (default: {DEFAULT_CONFIG.as_posix()})"
-    )
+    places = " or ".join(place.as_posix() for place in PLACES)
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"run file (default: {places})")
 
 
 if __name__ == "__main__":

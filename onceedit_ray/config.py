@@ -107,18 +107,18 @@ class PluginConfig(ModelConfig):
 class KnowledgeConfig(_Strict):
     """Which edits are made.
 
-    path: JSON, JSONL or Parquet; relative to the working directory.
+    path: JSON, JSONL or Parquet; a relative path is looked for beside the run file, then in the working directory.
     format: a reader's name, or "auto".
     limit: how many edits; None takes all.
     seed: None takes the first `limit`, a number a deterministic sample.
-    on_conflict: what to do when one prompt is given two answers.
+    on_conflict: what to do when one prompt is given two answers; "first_per_subject" keeps one edit of each subject.
     """
 
     path: Path
     format: str = "auto"
     limit: int | None = Field(None, ge=1)
     seed: int | None = None
-    on_conflict: Literal["error", "first", "last"] = "error"
+    on_conflict: Literal["error", "first", "last", "first_per_subject"] = "error"
 
 
 class EditingConfig(_Strict):
@@ -282,8 +282,32 @@ class RunConfig(_Strict):
 
 
 def load_config(path: str | Path) -> RunConfig:
-    """Read and check a run file; raises `ConfigError`, one line that says where the fault is and what to do."""
-    return parse_config(read_yaml(path), str(path))
+    """Read and check a run file; raises `ConfigError`, one line that says where the fault is and what to do.
+
+    A relative path in it is looked for beside the run file first, then in the working directory.
+    """
+    return beside(parse_config(read_yaml(path), str(path)), Path(path).parent)
+
+
+def beside(settings: Config, folder: Path) -> Config:
+    """`settings` with each relative path that exists in `folder` as a path there; model folders begin with "./"."""
+    found = {name: _beside(getattr(settings, name), folder) for name in type(settings).model_fields}
+    changed = {name: value for name, value in found.items() if value != getattr(settings, name)}
+    return settings.model_copy(update=changed) if changed else settings
+
+
+def _beside(value: Any, folder: Path) -> Any:
+    if isinstance(value, BaseModel):
+        return beside(value, folder)
+    if isinstance(value, dict):
+        return {name: _beside(each, folder) for name, each in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_beside(each, folder) for each in value)
+    is_path = isinstance(value, Path) or (isinstance(value, str) and value.startswith(("./", "../")))
+    if is_path and not Path(value).is_absolute() and (folder / value).exists():
+        found = folder / value
+        return str(found.absolute()) if isinstance(value, str) else found
+    return value
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -95,6 +95,10 @@ class NotPossibleError(OnceEditError):
     """The request is not possible in the present state."""
 
 
+class RefusedError(OnceEditError):
+    """An edit may not go live: the judgement says why."""
+
+
 class AlignmentError(OnceEditError):
     """Two vocabularies cannot be aligned."""
 

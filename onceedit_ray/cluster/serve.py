@@ -29,7 +29,7 @@ from ray.serve.exceptions import RayServeException
 from onceedit_ray.cluster.calls import awaited, fetch, received, result
 from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
-from onceedit_ray.cluster.hot_swap import open_living, remote_knowledge
+from onceedit_ray.cluster.hot_swap import open_living, remote_knowledge, served_version
 from onceedit_ray.cluster.own_processes import first_dead, ray_processes
 from onceedit_ray.cluster.telemetry import Metrics, VersionGauge
 from onceedit_ray.config import RunConfig
@@ -194,16 +194,16 @@ class RemoteBackend:
 
 
 class Models:
-    """Starts the fleet, checks its health, and runs the edit queue.
+    """Starts the fleet, checks its health, and edits its plug-in.
 
     Args:
         config: the run file with plug-in and targets. version: of the plug-in; None takes the active one.
     """
 
     async def __init__(self, config: RunConfig, version: str | None) -> None:  # type: ignore[misc]  # Serve awaits it
-        served = version_for(config, version)
         self._servers = set(config.served_targets)
-        self.fleet = await asyncio.to_thread(Fleet.start, config, served.path, print, SpeakingCoordinator)
+        served = await asyncio.to_thread(served_version, config, version_for(config, version))
+        self.fleet = await asyncio.to_thread(Fleet.start, config, served, print, SpeakingCoordinator)
         await asyncio.to_thread(self._warm_up, config, served)
         self._living = open_living(config, self.fleet, served)
         self._editing = asyncio.ensure_future(self._living.run())
@@ -216,7 +216,7 @@ class Models:
         fetch([self.fleet.coordinator.answer.remote(each) for each in asked])
 
     async def knowledge(self, method: str, *args: Any, **named: Any) -> Any:
-        """Call `method`, one of `backend.Knowledge`, of the `edit_queue.EditQueue`."""
+        """Call `method`, one of `backend.Knowledge`."""
         return await getattr(self._living, method)(*args, **named)
 
     async def coordinator(self) -> ActorHandle:
@@ -289,7 +289,7 @@ def serve_here(
     check_engines(config)
     try_servers(config.served_targets, progress)
     if args.config is None:
-        begin_without_edits(config, open_store())
+        begin_without_edits(config, open_store(), progress)
     served = version_for(config, args.version)
     app = application(args)
     told_to_end = threading.Event()

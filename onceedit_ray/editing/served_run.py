@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onceedit_ray.config import RunConfig, parse_config, read_yaml
-from onceedit_ray.editing.run import recipe_of
-from onceedit_ray.editing.training import train
+from onceedit_ray.config import RunConfig, load_config, parse_config
+from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.knowledge.store import KnowledgeStore
+from onceedit_ray.progress import Progress
 
 KEYS = ("model", "key_env", "tokenizer")
 """What may follow a server's address."""
@@ -49,18 +49,14 @@ def run_of(file: Path | None, servers: Mapping[str, Mapping[str, str]]) -> RunCo
 
     Raises `ConfigError` if the file is wrong, or has a target of the same name.
     """
-    values = dict(DEFAULTS) if file is None else read_yaml(file)
+    values = dict(DEFAULTS) if file is None else load_config(file).model_dump()
     own = values.get("targets") or {}
     if twice := [name for name in servers if name in own]:
         raise ConfigError(f"{file} has a target '{twice[0]}' already; choose another name")
-    if servers:
-        values["targets"] = {**own, **servers}
-    return parse_config(values, str(file or "the targets"))
+    return parse_config({**values, "targets": {**own, **servers}}, str(file or "the targets"))
 
 
-def begin_without_edits(config: RunConfig, store: KnowledgeStore) -> None:
+def begin_without_edits(config: RunConfig, store: KnowledgeStore, progress: Progress) -> None:
     """Make a version without edits the active one if the store has none; raises `ModelError` if there is no reader."""
     if store.active() is None:
-        recipe = recipe_of(config, ())
-        trained = train(recipe, lambda epoch: None)
-        store.activate(store.commit(trained.manifest(), (), trained.write).id)
+        edit_plugin(config, store, progress, ())

@@ -106,6 +106,8 @@ class FusedDecoder:
         try:
             return self.members[name]
         except KeyError:
+            if name in self.servers:
+                raise ConfigError(f"target '{name}' is a server's model, whose tokens are not known here") from None
             raise ConfigError(f"unknown target '{name}': known are {', '.join(sorted(self.members))}") from None
 
     async def gate(self, prompt: str | Prompt) -> float:

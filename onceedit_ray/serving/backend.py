@@ -20,10 +20,13 @@ PROBE_SECONDS = 3.5
 
 
 class Knowledge(Protocol):
-    """The methods for editing; `edit_queue.EditQueue` documents them and their errors."""
+    """The methods for editing; `edit_queue.EditQueue` documents them and their errors.
+
+    Its edits wait until a version is trained; those of `live_facts.LiveFacts` are live when the method returns.
+    """
 
     async def submit(self, edits: Sequence[Edit]) -> BatchView:
-        """Queue edits."""
+        """Make edits."""
 
     async def edits(self, after: str | None = None, limit: int = 100, status: Status | None = None) -> EditList:
         """A page of the edits, the newest first."""
@@ -34,8 +37,8 @@ class Knowledge(Protocol):
     async def remove(self, id: str) -> EditView | BatchView:
         """Delete an edit or a batch."""
 
-    async def versions(self) -> list[VersionView]:
-        """Every version, the newest first."""
+    async def versions(self, limit: int = 100) -> list[VersionView]:
+        """The newest `limit` versions, the newest first."""
 
     async def activate(self, id: str) -> VersionView:
         """Make a version the active one."""

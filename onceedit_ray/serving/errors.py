@@ -16,6 +16,7 @@ from onceedit_ray.errors import (
     OnceEditError,
     PromptError,
     QueueFullError,
+    RefusedError,
     UnknownIdError,
 )
 
@@ -80,6 +81,8 @@ def api_error_of(error: BaseException) -> ApiError:
         return ApiError(404, str(error), "id", "not_found")
     if isinstance(error, NotPossibleError):
         return ApiError(409, str(error), "id", "conflict")
+    if isinstance(error, RefusedError):
+        return ApiError(422, str(error), "edits", "edit_refused")
     if isinstance(error, QueueFullError):
         return ApiError(429, str(error), code="queue_full", retry_after=QUEUE_SECONDS)
     if isinstance(error, TimeoutError):

@@ -1,4 +1,4 @@
-"""llama.cpp's server on a port of this machine, from an environment of its own (`make test-engines`), on real weights."""
+"""llama.cpp's server on a port of this machine, on real weights; its environment is made by `make test-engines`."""
 
 from __future__ import annotations
 

@@ -77,13 +77,12 @@ def test_what_it_can_do(llamacpp: str, config: RunConfig) -> None:
 
 @pytest.mark.parametrize("question", ASKED)
 def test_the_same_question_gets_the_same_new_answer(api: FastAPI, question: str) -> None:
-    answers = [
-        asked(api, CHAT, model=name, messages=chat(question)).json()["choices"][0] for name in (HERE, THERE)
-    ]
+    answers = [asked(api, CHAT, model=name, messages=chat(question)).json()["choices"][0] for name in (HERE, THERE)]
     here, there = (answer["message"]["content"] for answer in answers)
     assert ASKED[question] in here and ASKED[question] in there
     assert there == here
-    assert [answer["onceedit"]["edits"] for answer in answers][0] == answers[1]["onceedit"]["edits"] != []
+    edits = [answer["onceedit"]["edits"] for answer in answers]
+    assert edits[0] == edits[1] != []
 
 
 def test_a_completion_states_the_fact_and_goes_on(api: FastAPI) -> None:
