@@ -23,6 +23,9 @@ from onceedit_ray.cluster.proxy import actor_proxy
 from onceedit_ray.config import ModelConfig, PluginConfig, RunConfig
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.fusion.engine_check import check_engines
+from onceedit_ray.fusion.system import folder_of
+from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.sources import ModelFolder, resolve
 from onceedit_ray.progress import Progress, silent
 from onceedit_ray.reader.plugin import plugin_folder
@@ -59,30 +62,37 @@ class Fleet:
     def start(
         cls,
         config: RunConfig,
-        edited: Path,
+        edited: Version | Path,
         progress: Progress = silent,
         coordinator: Any = Coordinator,
     ) -> Fleet:
-        """Start every actor that `config` names, with the plug-in version in folder `edited`.
+        """Start every actor that `config` names, with a version of the plug-in, or that in a folder.
 
+        A version's edits are sent to the coordinator if they lie in a fact store, which its node may be unable to open.
         coordinator: the actor class that decodes: `Coordinator`, or a class that extends it.
-        Raises `ConfigError` if the cluster has no room, `ModelError` if a model is not available.
+        Raises `ConfigError` if the cluster has no room, or if an engine cannot do what the run asks of it; `ModelError`
+        if a model is not available.
         """
+        check_engines(config)
+        loaded = config.loaded_targets
         base = resolve(config.plugin.model, progress)
-        models = {PLUGIN: config.plugin, **config.targets}
+        models = {PLUGIN: config.plugin, **loaded}
         seat = ModelConfig(model=config.plugin.model, num_cpus=COORDINATOR_CPUS)
-        folders = {name: resolve(target.model, progress) for name, target in config.targets.items()}
+        folders = {name: resolve(target.model, progress) for name, target in loaded.items()}
         fleet = cls(config.fusion.top_k, config.plugin)
         try:
             fleet._reserve({**models, COORDINATOR: seat})
             fleet.base = base
-            fleet.weights = plugin_folder(edited, base)
+            fleet.weights = plugin_folder(folder_of(edited), base)
             plugin = fleet._load(PLUGIN, fleet.weights, config.plugin)
             options = actor_options(fleet.groups[COORDINATOR], seat) | {"max_restarts": 0}
             fleet.coordinator = coordinator.options(**options).remote(
-                plugin, base, edited, config.plugin.view, config.fusion, config.alignment
+                plugin, base, _with_edits(edited), config.plugin.view, config.fusion, config.alignment
             )
-            fleet._join(folders, config.targets, progress)
+            fleet._join(folders, loaded, progress)
+            for name, target in config.served_targets.items():
+                fetch(fleet.coordinator.add_server.remote(name, target))
+                progress(f"{name} is the model of the server at {target.url}")
         except BaseException:
             fleet.stop()
             raise
@@ -104,21 +114,21 @@ class Fleet:
             self._remove(name)
             raise
 
-    def load_plugin(self, edited: Path) -> Seated:
+    def load_plugin(self, edited: Version | Path) -> Seated:
         """Load another version of the plug-in beside the active one, and prepare the coordinator for it.
 
         Raises `ConfigError` if the cluster has no room for it, `ModelError` if it cannot be loaded; the fleet is then
         unchanged.
         """
         assert self.base is not None, "the fleet is started first"
-        weights = plugin_folder(edited, self.base)
+        weights = plugin_folder(folder_of(edited), self.base)
         group = reserve(PLUGIN, self.plugin)
         options = actor_options(group, self.plugin)
         seated = Seated(ModelActor.options(**options).remote(PLUGIN, weights, self.plugin, self.top_k), group, weights)
         self.aside.append(seated)
         try:
             fetch(seated.actor.seat.remote())
-            fetch(self.coordinator.stand_by.remote(seated.actor, edited))
+            fetch(self.coordinator.stand_by.remote(seated.actor, _with_edits(edited)))
         except BaseException:
             self.discard(seated)
             raise
@@ -189,3 +199,7 @@ class Fleet:
             self.discard(seated)
         for name in list(self.groups):
             self._remove(name)
+
+
+def _with_edits(edited: Version | Path) -> Version | Path:
+    return edited.load() if isinstance(edited, Version) else edited

@@ -14,8 +14,8 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 
 from onceedit_ray.cluster.calls import result
-from onceedit_ray.cluster.fact_builder import FactBuilder
 from onceedit_ray.cluster.fleet import Fleet, Seated
+from onceedit_ray.cluster.fleet_reader import FleetReader
 from onceedit_ray.cluster.proxy import proxy
 from onceedit_ray.cluster.trainer import RemoteBuilder
 from onceedit_ray.config import RunConfig
@@ -24,8 +24,10 @@ from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.living.edit_book import EditBook
-from onceedit_ray.living.edit_queue import EditQueue, Switch, VersionBuilder
+from onceedit_ray.living.edit_queue import EditQueue, Switch
+from onceedit_ray.living.live_facts import LiveFacts
 from onceedit_ray.reader.plugin import READER, editor_name, is_read, plugin_folder
+from onceedit_ray.serving.backend import Knowledge
 
 LOG = logging.getLogger(__name__)
 BOOK = "edits.json"
@@ -47,11 +49,11 @@ class FleetLoader:
         """
         base = self._fleet.base
         if base is not None and is_read(version.path) and plugin_folder(version.path, base) == self._fleet.weights:
-            await result(self._fleet.coordinator.stand_by_facts.remote(version.path))
+            await result(self._fleet.coordinator.stand_by_facts.remote(version.load()))
             return self._switch_facts
         if self._standby is not None:  # it was loaded earlier but never activated
             await asyncio.to_thread(self._fleet.discard, self._standby)
-        standby = self._standby = await asyncio.to_thread(self._fleet.load_plugin, version.path)
+        standby = self._standby = await asyncio.to_thread(self._fleet.load_plugin, version)
 
         async def switch() -> None:
             number = await result(self._fleet.coordinator.take_over.remote())
@@ -77,20 +79,29 @@ class FleetLoader:
         await asyncio.to_thread(self._fleet.discard, old)
 
 
-def open_living(config: RunConfig, fleet: Fleet, active: Version) -> EditQueue:
-    """The edit queue of a fleet whose active version is `active`; its `run` builds the versions.
+def served_version(config: RunConfig, version: Version) -> Version:
+    """The version that a fleet serves: one that is read is taken up by the fact store, where its edits have ids."""
+    if not _reads(config, version):
+        return version
+    store = open_store()
+    with store.facts() as facts:
+        return store.take_up(version, facts).load()
 
-    Raises `StoreError` if the book of edits cannot be read.
+
+def open_living(config: RunConfig, fleet: Fleet, active: Version) -> EditQueue | LiveFacts:
+    """The editing of a fleet whose active version is `active`; its `run` must be running.
+
+    Raises `StoreError` if the book of edits, or the fact store, cannot be read.
     """
-    book, store = EditBook(onceedit_home() / BOOK), open_store()
-    builder: VersionBuilder = RemoteBuilder(config)
-    if editor_name(config.editing.editor) == READER and is_read(active.path):
-        builder = FactBuilder(config, fleet, store)
-    return EditQueue(book, store, active, config.living, builder, FleetLoader(fleet))
+    store = open_store()
+    if _reads(config, active):
+        return LiveFacts(store, store.facts(), active, config.living, FleetReader(fleet))
+    book = EditBook(onceedit_home() / BOOK)
+    return EditQueue(book, store, active, config.living, RemoteBuilder(config), FleetLoader(fleet))
 
 
-def remote_knowledge(models: Any) -> EditQueue:
-    """The queue of edits of a `Models` deployment."""
+def remote_knowledge(models: Any) -> Knowledge:
+    """The editing of a `Models` deployment."""
 
     async def call(method: str, *args: object, **named: object) -> Any:
         try:
@@ -99,4 +110,8 @@ def remote_knowledge(models: Any) -> EditQueue:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"the actor that keeps the edits has died ({reason}) and is being restarted") from None
 
-    return proxy(EditQueue, call)
+    return proxy(Knowledge, call)  # type: ignore[type-abstract]  # it is never made
+
+
+def _reads(config: RunConfig, version: Version) -> bool:
+    return editor_name(config.editing.editor) == READER and is_read(version.path)

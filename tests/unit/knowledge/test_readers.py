@@ -238,7 +238,7 @@ def test_real_files_are_read_whole(name: str, records: int, probed: bool) -> Non
 
 
 def test_the_examples_are_ready_to_be_scored() -> None:
-    edits = read_edits(ROOT / "examples" / "edits.jsonl")
+    edits = read_edits(ROOT / "onceedit_ray" / "starter" / "edits.jsonl")
     assert len({edit.prompt for edit in edits}) == len(edits) >= 12
     questions = [edit for edit in edits if edit.prompt.endswith("?")]
     assert 0.3 < len(questions) / len(edits) < 0.7
