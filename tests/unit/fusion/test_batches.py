@@ -55,7 +55,7 @@ def test_a_batch_of_any_requests_is_each_alone(models: TaughtModels, requests: l
 
 
 def is_tie(models: TaughtModels, one: Generation, other: Generation) -> bool:
-    """Whether two answers part where the target's two likeliest tokens are as likely as each other."""
+    """Whether two answers first differ where the target's two most likely tokens have the same probability."""
     at = next(i for i, (a, b) in enumerate(zip(one.token_ids, other.token_ids, strict=False)) if a != b)
     network = load_model(models.folders[one.target], device="cpu")
     p_V = torch.softmax(full_logits(network, [*one.token_ids[:at]] or [1])[-1], -1)
