@@ -33,8 +33,8 @@ from onceedit_ray.cluster.hot_swap import open_living, remote_knowledge, served_
 from onceedit_ray.cluster.own_processes import first_dead, ray_processes
 from onceedit_ray.cluster.telemetry import Metrics, VersionGauge
 from onceedit_ray.config import RunConfig
-from onceedit_ray.editing.run import version_for
-from onceedit_ray.editing.served_run import begin_without_edits, run_of
+from onceedit_ray.editing.run import own_version, version_for
+from onceedit_ray.editing.served_run import run_of
 from onceedit_ray.errors import ModelError
 from onceedit_ray.fusion.engine_answer import Event
 from onceedit_ray.fusion.engine_check import check_engines
@@ -68,7 +68,7 @@ class ServeArgs(BaseModel):
     """The arguments of the application.
 
     config: the run file whose plug-in and targets are served; None serves `servers` alone. servers: more targets, which
-    servers have: by name, the settings of a run file's entry. version: of the plug-in; None takes the active one.
+    servers have: by name, the settings of a run file's entry. version: of the plug-in; None takes the run file's own.
     keys_file: API keys, one in each line, in addition to those in the environment of the replicas. edit_keys_file:
     keys for editing, likewise. replicas: of the ingress. request_log: whether each request is written as a line of JSON
     to the replicas' output.
@@ -90,7 +90,8 @@ def application(args: ServeArgs) -> Application:
     """The application; raises `ConfigError` if the run file is wrong. Nothing is loaded yet."""
     config = run_of(args.config, args.servers)
     most = args.limits.in_flight + SPARE_REQUESTS
-    models = ModelsDeployment.bind(config, args.version)
+    own = args.version or own_version(config, open_store()).id  # read here, where the files of the run file are
+    models = ModelsDeployment.bind(config, args.version, own)
     return GatewayDeployment.options(num_replicas=args.replicas, max_ongoing_requests=most).bind(models, args)
 
 
@@ -193,16 +194,25 @@ class RemoteBackend:
         return ModelError(f"the coordinator is gone ({' '.join(str(error).split())[:200]}); it is started again")
 
 
+def first_served(version: str | None, own: str) -> Version:
+    """The version with which a replica begins: the one named, or the last active one of the line that `own` began."""
+    store = open_store()
+    return store.get(version) if version else store.latest(store.get(own))
+
+
 class Models:
     """Starts the fleet, checks its health, and edits its plug-in.
 
     Args:
-        config: the run file with plug-in and targets. version: of the plug-in; None takes the active one.
+        config: the run file with plug-in and targets. version: of the plug-in; None takes the run file's own, `own`, as
+            it has been edited since.
     """
 
-    async def __init__(self, config: RunConfig, version: str | None) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, config: RunConfig, version: str | None, own: str
+    ) -> None:
         self._servers = set(config.served_targets)
-        served = await asyncio.to_thread(served_version, config, version_for(config, version))
+        served = await asyncio.to_thread(lambda: served_version(config, first_served(version, own)))
         self.fleet = await asyncio.to_thread(Fleet.start, config, served, print, SpeakingCoordinator)
         await asyncio.to_thread(self._warm_up, config, served)
         self._living = open_living(config, self.fleet, served)
@@ -288,8 +298,6 @@ def serve_here(
     config = run_of(args.config, args.servers)
     check_engines(config)
     try_servers(config.served_targets, progress)
-    if args.config is None:
-        begin_without_edits(config, open_store(), progress)
     served = version_for(config, args.version)
     app = application(args)
     told_to_end = threading.Event()
