@@ -23,7 +23,7 @@ from onceedit_ray.reader.view import asked, fact_line
 
 MOST_JUDGED = 40
 """New facts of one call that are judged; of more, a sample drawn at random is."""
-NEAR_MISSES = 6
+NEAR_MISSES = 4
 """Draws of a request about an edit's subject that does not ask for it, for each new edit; equal ones are asked once."""
 NEIGHBOURS = 4
 """Live edits found for a new edit's prompt that are asked for again."""

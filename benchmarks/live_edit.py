@@ -1,0 +1,256 @@
+"""An edit over HTTP, among few and among many: `python -m benchmarks.live_edit [--quick]`, with the run file's models.
+
+For 10, 1,000 and 10,000 edits that are live already, a server is started over an empty knowledge store, and edits are
+made over HTTP one after another: the seconds from the call to its response, and to the first right answer of every
+target, which are all asked as soon as the response is there. Then each edit is deleted, and the version before it is
+activated again. At 10 edits, 1,000 are made in one call as well. The edits come from the edit parts of CounterFact and
+ZsRE, filled up from ZsRE's training part; those that are made are of ZsRE's edit part.
+
+Nobody else should use the machine; where that cannot be had, read the least times. Writes `live_edit.parquet` and
+`live_edit.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from benchmarks.options import parse, parser_for
+from onceedit_ray.cluster.own_ray import prepare_environment
+from onceedit_ray.config import RunConfig, load_config
+from onceedit_ray.editing.run import edit_plugin
+from onceedit_ray.evaluation.machine import describe_machine
+from onceedit_ray.evaluation.tables import markdown_table
+from onceedit_ray.files import replacing
+from onceedit_ray.home import onceedit_home
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.readers import read_edits
+from onceedit_ray.knowledge.readers.parquet import write_edits
+from onceedit_ray.knowledge.selection import select
+from onceedit_ray.knowledge.store import open_store
+
+LIVE = (10, 1000, 10_000)
+MADE = 7
+"""Edits made at each number of live edits."""
+AT_ONCE = 1000
+TOKENS = 12
+FILES = ("data/counterfact_edit.parquet", "data/zsre_edit.parquet", "data/zsre_train.parquet")
+NAME = "live_edit"
+GOAL_SECONDS = 1.0
+
+
+def edits_of(files: Sequence[str], made: int) -> tuple[list[Edit], list[Edit]]:
+    """Edits that are live at the beginning, in a drawn order, and edits to be made, about other subjects."""
+    found = [edit for file in files for edit in read_edits(Path(file))]
+    plain = [
+        Edit(prompt=e.prompt, target_new=e.target_new, subject=e.subject) for e in select(found, on_conflict="first")
+    ]
+    of_zsre = {edit.prompt for edit in read_edits(Path(files[1]))}
+    random.Random(0).shuffle(plain)
+    subjects: set[str] = set()
+    fresh = []
+    for edit in plain:
+        if len(fresh) < made and edit.prompt in of_zsre and edit.subject not in subjects:
+            fresh.append(edit)
+            subjects.add(edit.subject)
+    return [edit for edit in plain if edit.subject not in subjects], fresh
+
+
+@contextlib.contextmanager
+def empty_home() -> Iterator[Path]:
+    """A home with the present one's models and caches, and without its versions; `ONCEEDIT_HOME` names it meanwhile."""
+    present = onceedit_home()
+    with tempfile.TemporaryDirectory(prefix="live-edit-") as folder:
+        for entry in present.iterdir():
+            if entry.name not in ("knowledge", "edits.json"):
+                (Path(folder) / entry.name).symlink_to(entry)
+        os.environ["ONCEEDIT_HOME"] = folder
+        try:
+            yield Path(folder)
+        finally:
+            os.environ["ONCEEDIT_HOME"] = str(present)
+
+
+@contextlib.asynccontextmanager
+async def server(config: RunConfig, folder: Path) -> AsyncIterator[tuple[Any, float]]:
+    """A client of the application over the active version, and the seconds that its start took."""
+    import httpx2
+    from ray import serve
+
+    from onceedit_ray.cluster.serve import APP_NAME, ServeArgs, application
+
+    run = folder / "run.yaml"
+    run.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    try:
+        started = time.perf_counter()
+        await asyncio.to_thread(serve.run, application(ServeArgs(config=run, request_log=False)), name=APP_NAME)
+        took = time.perf_counter() - started
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=600) as client:
+            yield client, took
+    finally:
+        await asyncio.to_thread(serve.shutdown)
+
+
+async def answer(client: Any, target: str, prompt: str) -> str:
+    """A target's answer to a question."""
+    body = {"model": target, "prompt": prompt, "max_tokens": TOKENS, "temperature": 0}
+    response = await client.post("/v1/completions", json=body)
+    response.raise_for_status()
+    return str(response.json()["choices"][0]["text"])
+
+
+def is_right(text: str, edit: Edit) -> bool:
+    """Whether an answer begins with the edit's."""
+    return " ".join(text.split()).casefold().startswith(" ".join(edit.target_new.split()).casefold())
+
+
+async def made(client: Any, edit: Edit, targets: Sequence[str]) -> dict[str, float]:
+    """Seconds of one edit's life over HTTP; raises `RuntimeError` if it is not live, or not gone, when it should be."""
+    before = [await answer(client, target, edit.prompt) for target in targets]
+    newest = (await client.get("/v1/versions", params={"limit": 1})).json()["data"][0]["id"]
+    started = time.perf_counter()
+    response = await client.post("/v1/edits", json=edit.model_dump())
+    posted = time.perf_counter() - started
+    if response.status_code != 201:
+        raise RuntimeError(f"'{edit.prompt}' was answered with {response.status_code}: {response.text}")
+    firsts = await asyncio.gather(*(_first_right(client, target, edit, started) for target in targets))
+    id = response.json()["data"][0]["id"]
+
+    started = time.perf_counter()
+    (await client.delete(f"/v1/edits/{id}")).raise_for_status()
+    deleted = time.perf_counter() - started
+    after = [await answer(client, target, edit.prompt) for target in targets]
+    if after != before:
+        raise RuntimeError(f"'{edit.prompt}' was deleted, and is answered {after} instead of {before}")
+
+    edited = response.json()["version"]
+    back = []
+    for version in (edited, newest):
+        started = time.perf_counter()
+        (await client.post(f"/v1/versions/{version}/activate")).raise_for_status()
+        back.append(time.perf_counter() - started)
+    if [await answer(client, target, edit.prompt) for target in targets] != before:
+        raise RuntimeError(f"'{edit.prompt}' is answered although the version before it was activated")
+    return {"posted": posted, "right": max(firsts), "deleted": deleted, "activated": max(back)}
+
+
+async def _first_right(client: Any, target: str, edit: Edit, started: float) -> float:
+    while not is_right(text := await answer(client, target, edit.prompt), edit):
+        if time.perf_counter() - started > 30:
+            raise RuntimeError(f"{target} answers '{edit.prompt}' with '{text}', not '{edit.target_new}'")
+    return time.perf_counter() - started
+
+
+async def measure(
+    config: RunConfig, folder: Path, live: int, fresh: Sequence[Edit], many: Sequence[Edit]
+) -> dict[str, Any]:
+    """One line of the table: the edits `fresh`, one after another, and `many` in one call."""
+    async with server(config, folder) as (client, start):
+        targets = list(config.targets)
+        await made(client, fresh[0], targets)  # the first request of each kind is slower
+        rounds = [await made(client, edit, targets) for edit in fresh[1:]]
+        line: dict[str, Any] = {"live": live, "edits": len(rounds), "server_start": start}
+        for name in rounds[0]:
+            values = [each[name] for each in rounds]
+            line |= {f"{name}_median": statistics.median(values), f"{name}_least": min(values)}
+        if many:
+            started = time.perf_counter()
+            response = await client.post("/v1/edits", json={"edits": [edit.model_dump() for edit in many]})
+            line["many"] = len(many)
+            line["many_seconds"] = time.perf_counter() - started
+            if response.status_code != 201:
+                raise RuntimeError(
+                    f"{len(many)} edits were answered with {response.status_code}: {response.text[:300]}"
+                )
+        return line
+
+
+def prepared(config: RunConfig, folder: Path, live: Sequence[Edit]) -> RunConfig:
+    """The run file with exactly these edits, which are made the active version."""
+    path = folder / "live.parquet"
+    write_edits(live, path)
+    own = config.knowledge.model_copy(update={"path": path, "format": "auto", "limit": None, "seed": None})
+    config = config.model_copy(update={"knowledge": own, "name": NAME.replace("_", "-")})
+    edit_plugin(config, open_store(), lambda line: None)
+    return config
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """The lines as Markdown."""
+    names = {
+        "response": "posted", "first right answer of every target": "right", "deleted": "deleted",
+        "version activated": "activated",
+    }  # fmt: skip
+    rows = [
+        [f"{each['live']:,}", str(each["edits"])]
+        + [f"{each[f'{name}_median']:.3f} / {each[f'{name}_least']:.3f}" for name in names.values()]
+        + [f"{each['many_seconds']:.1f}" if "many" in each else "", f"{each['server_start']:.0f}"]
+        for each in lines
+    ]
+    heads = ["live edits", "edits made", *names, f"{AT_ONCE:,} edits in one call", "server's start"]
+    return markdown_table(heads, rows)
+
+
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line's options."""
+    parser = parser_for(NAME, __doc__, "10 and 100 live edits, two edits each")
+    parser.add_argument("--targets", nargs="+", metavar="NAME", help="of the run file (default: its last two)")
+    return parse(parser, arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Start a Ray, measure at each number of live edits, write the table."""
+    options = options_of(arguments)
+    prepare_environment()
+    import ray  # after the environment that it reads is set
+
+    config = load_config(options.config)
+    names = options.targets or list(config.targets)[-2:]
+    config = config.model_copy(update={"targets": {name: config.targets[name] for name in names}})
+    sizes, count = ((10, 100), 3) if options.quick else (LIVE, MADE + 1)
+    filler, fresh = edits_of(FILES, count)
+    lines = []
+    for live in sizes:
+        with empty_home() as home:
+            run = prepared(config, home, filler[:live])
+            many = filler[-AT_ONCE:] if live == sizes[0] and not options.quick else []
+            ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
+            try:
+                lines.append(asyncio.run(measure(run, home, live, fresh, many)))
+            finally:
+                ray.shutdown()
+        print(table(lines), flush=True)
+    load = os.getloadavg()[0]
+    said = (
+        f"Seconds, median / least, targets {', '.join(names)}; the goal is {GOAL_SECONDS:g} s to the right answers.\n\n"
+        f"Machine: {describe_machine()}; {load:.0f} processes ran on it at the end."
+    )
+    options.results.mkdir(parents=True, exist_ok=True)
+    with replacing(options.results / f"{NAME}.parquet") as path:
+        pq.write_table(pa.Table.from_pylist([{**line, "machine": describe_machine()} for line in lines]), path)
+    with replacing(options.results / f"{NAME}.md") as path:
+        path.write_text(
+            f"# An edit over HTTP, among few and among many\n\n{table(lines)}\n\n{said}\n", encoding="utf-8"
+        )
+
+
+if __name__ == "__main__":
+    main()
