@@ -1,14 +1,14 @@
 """An edit over HTTP, among few and among many: `python -m benchmarks.live_edit [--quick]`, with the run file's models.
 
-For 10, 1,000 and 10,000 edits that are live already, a server is started over an empty knowledge store, and edits are
-made over HTTP one after another: the seconds from the call to its response, and to the first right answer of every
-target, which are all asked as soon as the response is there. Then each edit is deleted, and the version before it is
-activated again. At 10 edits, 1,000 are made in one call as well. The edits come from the edit parts of CounterFact and
-ZsRE, filled up from ZsRE's training part; those that are made are of ZsRE's edit part.
+A server is started over 10 edits. Edits are made over HTTP one after another: the seconds from the call to its
+response, and to the first right answer of every target, which are all asked as soon as the response is there. Then each
+edit is deleted, and the version before it is activated again; the answers must be those before the edit. After that,
+1,000 edits are made in one call, and single ones are measured again; then another process writes edits into the store
+until there are 10,000, and single ones are measured once more. The edits come from the edit parts of CounterFact and
+ZsRE, filled up from ZsRE's training part; those that are made one by one are of ZsRE's edit part.
 
 Nobody else should use the machine. Where that cannot be had, read the processor time, of all processes together: with
-the machine to itself, an edit takes at most that. Writes `live_edit.parquet` and
-`live_edit.md`.
+the machine to itself, an edit takes at most that. Writes `live_edit.parquet` and `live_edit.md`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import socket
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,9 @@ from onceedit_ray.knowledge.readers.parquet import write_edits
 from onceedit_ray.knowledge.selection import select
 from onceedit_ray.knowledge.store import open_store
 
-LIVE = (10, 1000, 10_000)
-MADE = 7
-"""Edits made at each number of live edits."""
+FEW, MANY = 10, 10_000
+MADE = 5
+"""Edits made at each number of live edits, after one that warms up."""
 AT_ONCE = 1000
 TOKENS = 12
 SHORT = 20
@@ -55,6 +55,8 @@ SHORT = 20
 FILES = ("data/counterfact_edit.parquet", "data/zsre_edit.parquet", "data/zsre_train.parquet")
 NAME = "live_edit"
 GOAL_SECONDS = 1.0
+
+Show = Callable[[Sequence[dict[str, Any]]], None]
 
 
 def edits_of(files: Sequence[str], made: int) -> tuple[list[Edit], list[Edit]]:
@@ -130,7 +132,7 @@ def is_right(text: str, edit: Edit) -> bool:
 async def made(client: Any, edit: Edit, targets: Sequence[str]) -> dict[str, float]:
     """Seconds of one edit's life over HTTP; raises `RuntimeError` if it is not live, or not gone, when it should be."""
     before = [await answer(client, target, edit.prompt) for target in targets]
-    newest = (await client.get("/v1/versions", params={"limit": 1})).json()["data"][0]["id"]
+    active = (await newest(client))["id"]
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
     used, started = processor_seconds(processes), time.perf_counter()
     response = await client.post("/v1/edits", json=edit.model_dump())
@@ -151,7 +153,7 @@ async def made(client: Any, edit: Edit, targets: Sequence[str]) -> dict[str, flo
 
     edited = response.json()["version"]
     back = []
-    for version in (edited, newest):
+    for version in (edited, active):
         started = time.perf_counter()
         (await client.post(f"/v1/versions/{version}/activate")).raise_for_status()
         back.append(time.perf_counter() - started)
@@ -185,27 +187,48 @@ async def _first_right(client: Any, target: str, edit: Edit, started: float) -> 
 
 
 async def measure(
-    config: RunConfig, folder: Path, live: int, fresh: Sequence[Edit], many: Sequence[Edit]
-) -> dict[str, Any]:
-    """One line of the table: the edits `fresh`, one after another, and `many` in one call."""
+    config: RunConfig, folder: Path, fresh: Sequence[Edit], filler: Sequence[Edit], many: int, show: Show
+) -> list[dict[str, Any]]:
+    """The table's lines; `show` is called with all lines so far after each. filler: edits that are not live yet."""
+    lines: list[dict[str, Any]] = []
     async with server(config, folder) as (client, start):
         targets = list(config.targets)
-        await made(client, fresh[0], targets)  # the first request of each kind is slower
-        rounds = [await made(client, edit, targets) for edit in fresh[1:]]
-        line: dict[str, Any] = {"live": live, "edits": len(rounds), "server_start": start}
-        for name in rounds[0]:
-            values = [each[name] for each in rounds]
-            line |= {f"{name}_median": statistics.median(values), f"{name}_least": min(values)}
-        if many:
-            started = time.perf_counter()
-            response = await client.post("/v1/edits", json={"edits": [edit.model_dump() for edit in many]})
-            line["many"] = len(many)
-            line["many_seconds"] = time.perf_counter() - started
-            if response.status_code != 201:
-                raise RuntimeError(
-                    f"{len(many)} edits were answered with {response.status_code}: {response.text[:300]}"
-                )
-        return line
+        lines.append(await measured(client, fresh, targets) | {"server_start": start})
+        show(lines)
+        at_once, rest = filler[:AT_ONCE], filler[AT_ONCE:]
+        started = time.perf_counter()
+        response = await client.post("/v1/edits", json={"edits": [edit.model_dump() for edit in at_once]})
+        took = time.perf_counter() - started
+        if response.status_code != 201:
+            raise RuntimeError(f"{len(at_once)} edits were answered with {response.status_code}: {response.text[:300]}")
+        lines.append(await measured(client, fresh, targets) | {"at_once": len(at_once), "at_once_seconds": took})
+        show(lines)
+        live = int((await newest(client))["edits"])
+        if live < many:
+            with open_store().facts() as facts:
+                await asyncio.to_thread(facts.add, rest[: many - live])
+            while (await newest(client))["edits"] < many:
+                await asyncio.sleep(0.5)
+            lines.append(await measured(client, fresh, targets))
+            show(lines)
+    return lines
+
+
+async def newest(client: Any) -> dict[str, Any]:
+    """The active version."""
+    found: dict[str, Any] = (await client.get("/v1/versions", params={"limit": 1})).json()["data"][0]
+    return found
+
+
+async def measured(client: Any, fresh: Sequence[Edit], targets: Sequence[str]) -> dict[str, Any]:
+    """Medians and least values of the edits `fresh`, one after another; the first one only warms up."""
+    live = (await newest(client))["edits"]
+    rounds = [await made(client, edit, targets) for edit in fresh][1:]
+    line: dict[str, Any] = {"live": live, "edits": len(rounds)}
+    for name in rounds[0]:
+        values = [each[name] for each in rounds]
+        line |= {f"{name}_median": statistics.median(values), f"{name}_least": min(values)}
+    return line
 
 
 def prepared(config: RunConfig, folder: Path, live: Sequence[Edit]) -> RunConfig:
@@ -227,16 +250,16 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     rows = [
         [f"{each['live']:,}", str(each["edits"])]
         + [f"{each[f'{name}_median']:.3f} / {each[f'{name}_least']:.3f}" for name in names.values()]
-        + [f"{each['many_seconds']:.1f}" if "many" in each else "", f"{each['server_start']:.0f}"]
+        + [f"{each['at_once_seconds']:.1f}" if "at_once" in each else ""]
         for each in lines
     ]
-    heads = ["live edits", "edits made", *names, f"{AT_ONCE:,} edits in one call", "server's start"]
+    heads = ["live edits", "edits made", *names, f"{AT_ONCE:,} edits in one call, just before"]
     return markdown_table(heads, rows)
 
 
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line's options."""
-    parser = parser_for(NAME, __doc__, "10 and 100 live edits, two edits each")
+    parser = parser_for(NAME, __doc__, "50 edits in one call, no more, two edits each")
     parser.add_argument("--targets", nargs="+", metavar="NAME", help="of the run file (default: its last two)")
     return parse(parser, arguments)
 
@@ -250,28 +273,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = load_config(options.config)
     names = options.targets or list(config.targets)[-2:]
     config = config.model_copy(update={"targets": {name: config.targets[name] for name in names}})
-    sizes, count = ((10, 100), 3) if options.quick else (LIVE, MADE + 1)
+    count, many = (3, 0) if options.quick else (MADE + 1, MANY)
     filler, fresh = edits_of(FILES, count)
-    lines = []
-    for live in sizes:
-        with empty_home() as home:
-            run = prepared(config, home, filler[:live])
-            many = filler[-AT_ONCE:] if live == sizes[0] and not options.quick else []
-            ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
-            try:
-                lines.append(asyncio.run(measure(run, home, live, fresh, many)))
-            finally:
-                ray.shutdown()
+
+    def show(lines: Sequence[dict[str, Any]]) -> None:
         print(table(lines), flush=True)
-    load = os.getloadavg()[0]
+        write(lines, names, options.results)
+
+    with empty_home() as home:
+        run = prepared(config, home, filler[:FEW])
+        ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
+        try:
+            rest = filler[FEW : FEW + 50] if options.quick else filler[FEW:]
+            asyncio.run(measure(run, home, fresh, rest, many, show))
+        finally:
+            ray.shutdown()
+
+
+def write(lines: Sequence[dict[str, Any]], targets: Sequence[str], folder: Path) -> None:
+    """Write the table so far."""
     said = (
-        f"Seconds, median / least, targets {', '.join(names)}; the goal is {GOAL_SECONDS:g} s to the right answers.\n\n"
-        f"Machine: {describe_machine()}; {load:.0f} processes ran on it at the end."
+        f"Seconds, median / least, targets {', '.join(targets)}; the goal is {GOAL_SECONDS:g} s to the right "
+        "answers.\n\n"
+        f"Machine: {describe_machine()}; its load was {os.getloadavg()[0]:.0f}."
     )
-    options.results.mkdir(parents=True, exist_ok=True)
-    with replacing(options.results / f"{NAME}.parquet") as path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / f"{NAME}.parquet") as path:
         pq.write_table(pa.Table.from_pylist([{**line, "machine": describe_machine()} for line in lines]), path)
-    with replacing(options.results / f"{NAME}.md") as path:
+    with replacing(folder / f"{NAME}.md") as path:
         path.write_text(
             f"# An edit over HTTP, among few and among many\n\n{table(lines)}\n\n{said}\n", encoding="utf-8"
         )

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.live_edit import FILES, LIVE, edits_of
+from benchmarks.live_edit import FILES, edits_of
 from benchmarks.options import parse, parser_for
 from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.evaluation.machine import describe_machine
@@ -41,11 +41,12 @@ from onceedit_ray.models.sources import resolve
 from onceedit_ray.reader.adapter import adapter_for
 from onceedit_ray.reader.plugin import write_pointer
 
+LIVE = (10, 1000, 10_000)
 ASKED = 10
-ROUNDS = 5
+ROUNDS = 3
 GENERAL = Path("data/mixed_prompts.parquet")
 GENERAL_PROMPTS = 200
-WRITTEN = 100
+WRITTEN = 50
 """General prompts for which an answer is written."""
 TOKENS = 16
 NAME = "many_facts"
