@@ -16,7 +16,7 @@ import ray
 from ray.actor import ActorHandle
 
 from onceedit_ray.cluster.remote_model import RemoteModel
-from onceedit_ray.config import AlignmentConfig, FusionConfig, LivingConfig
+from onceedit_ray.config import AlignmentConfig, FusionConfig, LivingConfig, ModelConfig
 from onceedit_ray.errors import ModelError
 from onceedit_ray.evaluation.acceptance import Judgement
 from onceedit_ray.fusion.decoder import FusedDecoder
@@ -28,6 +28,7 @@ from onceedit_ray.knowledge.revision import Change
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.living.judge_facts import judge_facts
 from onceedit_ray.models.assembly import open_codec, use_threads
+from onceedit_ray.models.engines.openai import OpenAIEngine
 from onceedit_ray.models.sources import ModelFolder
 from onceedit_ray.reader.plugin import plugin_folder
 
@@ -122,6 +123,10 @@ class HostedDecoder(FusedDecoder):
             return pair_up(self._base, self._base_codec, folder, codec, self._alignment, print)
 
         self.members[name] = Member(name, RemoteModel(actor, name), codec, pair, beside)
+
+    async def add_server(self, name: str, config: ModelConfig) -> None:
+        """Add a target that a server has; raises `ConfigError` if this process lacks the server's key."""
+        self.servers[name] = OpenAIEngine(name, config)
 
     async def resident_bytes(self) -> int:
         """Memory of this actor: the alignments, the tokenizers, Python and torch."""

@@ -23,6 +23,7 @@ from onceedit_ray.cluster.proxy import actor_proxy
 from onceedit_ray.config import ModelConfig, PluginConfig, RunConfig
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.fusion.engine_check import check_engines
 from onceedit_ray.fusion.system import folder_of
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.sources import ModelFolder, resolve
@@ -69,12 +70,15 @@ class Fleet:
 
         A version's edits are sent to the coordinator if they lie in a fact store, which its node may be unable to open.
         coordinator: the actor class that decodes: `Coordinator`, or a class that extends it.
-        Raises `ConfigError` if the cluster has no room, `ModelError` if a model is not available.
+        Raises `ConfigError` if the cluster has no room, or if an engine cannot do what the run asks of it; `ModelError`
+        if a model is not available.
         """
+        check_engines(config)
+        loaded = config.loaded_targets
         base = resolve(config.plugin.model, progress)
-        models = {PLUGIN: config.plugin, **config.targets}
+        models = {PLUGIN: config.plugin, **loaded}
         seat = ModelConfig(model=config.plugin.model, num_cpus=COORDINATOR_CPUS)
-        folders = {name: resolve(target.model, progress) for name, target in config.targets.items()}
+        folders = {name: resolve(target.model, progress) for name, target in loaded.items()}
         fleet = cls(config.fusion.top_k, config.plugin)
         try:
             fleet._reserve({**models, COORDINATOR: seat})
@@ -85,7 +89,10 @@ class Fleet:
             fleet.coordinator = coordinator.options(**options).remote(
                 plugin, base, _with_edits(edited), config.plugin.view, config.fusion, config.alignment
             )
-            fleet._join(folders, config.targets, progress)
+            fleet._join(folders, loaded, progress)
+            for name, target in config.served_targets.items():
+                fetch(fleet.coordinator.add_server.remote(name, target))
+                progress(f"{name} is the model of the server at {target.url}")
         except BaseException:
             fleet.stop()
             raise

@@ -8,6 +8,7 @@ from pathlib import Path
 from onceedit_ray.alignment import Side, build_alignment
 from onceedit_ray.config import AlignmentConfig, FusionConfig, ModelConfig, RunConfig
 from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.fusion.engine_check import check_engines
 from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair
@@ -18,6 +19,7 @@ from onceedit_ray.knowledge.revision import StoredEdit
 from onceedit_ray.knowledge.version import EDITS, Version, edits_in, stored_in
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.engines.openai import OpenAIEngine
 from onceedit_ray.models.loading import input_embeddings
 from onceedit_ray.models.protocol import LanguageModel
 from onceedit_ray.models.sources import ModelFolder, resolve
@@ -28,9 +30,10 @@ from onceedit_ray.reader.plugin import is_read, plugin_folder
 def check_run(config: RunConfig, progress: Progress = silent) -> None:
     """Check, before anything is edited, everything that would stop a run later.
 
-    Raises `ConfigError` for an unknown strategy or view, `ModelError` for a model that is not available,
+    Raises `ConfigError` for an unknown strategy, view or engine, `ModelError` for a model that is not available,
     `AlignmentError` for a target that shares no token with the plug-in.
     """
+    check_engines(config, evaluated=True)
     for strategy in (config.fusion.strategy, *config.evaluation.strategies):
         STRATEGIES.get(strategy)
     plugin_view("", config.plugin.view)
@@ -45,17 +48,25 @@ def open_decoder(
     config: RunConfig, edited: Version | Path, progress: Progress = silent, targets: Collection[str] | None = None
 ) -> FusedDecoder:
     """Load a version of the plug-in, or that in a folder, and the targets (all, or those named) into this process."""
+    check_engines(config)
     base = resolve(config.plugin.model, progress)
-    weights = plugin_folder(folder_of(edited), base)
-    codec = open_codec(weights)
-    model = open_model(weights, config.plugin, codec, config.fusion.top_k, "the plug-in")
-    plugin = open_plugin(model, codec, config.plugin.view, edited, config.fusion)
-    decoder = FusedDecoder(plugin, config.fusion)
-    for name, target in config.targets.items():
+    decoder = FusedDecoder(load_plugin(config, edited, progress), config.fusion)
+    for name, target in config.served_targets.items():
+        if targets is None or name in targets:
+            decoder.servers[name] = OpenAIEngine(name, target)
+    for name, target in config.loaded_targets.items():
         if targets is None or name in targets:
             progress(f"loading {name}")
             decoder.members[name] = _member(name, target, base, config, progress)
     return decoder
+
+
+def load_plugin(config: RunConfig, edited: Version | Path, progress: Progress = silent) -> Plugin:
+    """Load a version of the plug-in, or that in a folder, into this process."""
+    weights = plugin_folder(folder_of(edited), resolve(config.plugin.model, progress))
+    codec = open_codec(weights)
+    model = open_model(weights, config.plugin, codec, config.fusion.top_k, "the plug-in")
+    return open_plugin(model, codec, config.plugin.view, edited, config.fusion)
 
 
 def pair_up(
