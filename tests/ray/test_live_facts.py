@@ -17,7 +17,7 @@ from onceedit_ray.models.sources import resolve
 from onceedit_ray.reader.training_run import ReaderSettings, train_reader
 from tests.ray.served import served
 from tests.ray.small_fleet import PLUGIN, build_models, model, run_config
-from tests.unit.reader.test_training import material
+from tests.reader_source import material
 
 TARGETS = ["mistral", "qwen2"]
 BOUNDS = {"learnt": 0.0, "kept": 0.0}
