@@ -130,7 +130,8 @@ class KnowledgeStore:
         with self._explained(f"reading version '{id}'"):
             known = self._ids()
             if id not in known:
-                if (revision := self._find_revision(id)) is not None:
+                revision = self._find_revision(id)
+                if revision is not None and revision.root != id:
                     return self._revision(revision, self.get(revision.root, verify))
                 near = difflib.get_close_matches(id, known, n=1)
                 hint = f"did you mean '{near[0]}'? " if near else ""
