@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ray.actor import ActorHandle
 
 from onceedit_ray.cluster.remote_model import RemoteModel
 from onceedit_ray.config import AlignmentConfig, FusionConfig, LivingConfig
-from onceedit_ray.errors import ModelError
+from onceedit_ray.errors import ProcessLostError
 from onceedit_ray.evaluation.acceptance import Judgement
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.members import Member, Plugin
@@ -51,7 +52,7 @@ class HostedDecoder(FusedDecoder):
         self._view = view
         self._standby: Plugin | None = None
         self._leaving: dict[int, Plugin] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(time.time_ns())  # differ from those of a coordinator that died
         self._base = base
         super().__init__(self._opened(plugin, edited, fusion), fusion)
         self._base_codec = open_codec(base.path)
@@ -86,16 +87,20 @@ class HostedDecoder(FusedDecoder):
 
     async def take_over(self) -> int:
         """Let new requests use the prepared version; returns the number of the previous one, for `left`."""
-        if self._standby is None:
-            raise ModelError("no other version of the plug-in is loaded; load one first")
+        if self._standby is None:  # perhaps this coordinator replaces one that had it
+            raise ProcessLostError("no other version of the plug-in is loaded; load one first")
         number = next(self._numbers)
         self._leaving[number], self.plugin, self._standby = self.plugin, self._standby, None
         return number
 
     async def left(self, number: int) -> None:
-        """Wait until all requests have ended that began on the version with this number."""
-        await self._leaving[number].idle()
-        del self._leaving[number]
+        """Wait until all requests have ended that began on the version with this number.
+
+        A number of a coordinator that has died is unknown: its requests ended with it.
+        """
+        if number in self._leaving:
+            await self._leaving[number].idle()
+            del self._leaving[number]
 
     async def add_target(self, name: str, actor: ActorHandle, folder: ModelFolder, beside: bool) -> None:
         """Add a target: it answers with every edit made so far, and nothing is edited again.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from onceedit_ray.cluster.calls import result
 from onceedit_ray.cluster.fleet import Fleet
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import recipe_of
@@ -31,12 +30,13 @@ class FactBuilder:
     async def make(
         self, edits: Sequence[Edit], parent: Version | None, new: Sequence[Edit], report: Report
     ) -> BuiltVersion:
-        """As `build_version.build_version`; `parent` plays no part, since nothing is gone on with."""
+        """As `build_version.build_version`; `parent` plays no part, since nothing is gone on with.
+
+        Raises `ProcessLostError` if the coordinator dies meanwhile.
+        """
         recipe = await asyncio.to_thread(recipe_of, self._config, edits)
         report("evaluating", 0.0)
-        judged: Judgement = await result(
-            self._fleet.coordinator.judge.remote(list(edits), list(new), self._config.living)
-        )
+        judged: Judgement = await self._fleet.ask("judge", list(edits), list(new), self._config.living)
         if judged.reason is None:
             await asyncio.to_thread(self._commit, recipe, judged)
         return BuiltVersion(recipe.id, judged.figures, judged.reason)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import os
 import signal
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,18 @@ import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
 from ray.serve import Application
-from ray.serve.exceptions import RayServeException
 
-from onceedit_ray.cluster.calls import awaited, fetch, received, result
+from onceedit_ray.cluster.calls import fetch
 from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
-from onceedit_ray.cluster.hot_swap import open_living, remote_knowledge
+from onceedit_ray.cluster.hot_swap import open_living
 from onceedit_ray.cluster.own_processes import first_dead, ray_processes
+from onceedit_ray.cluster.remote_backend import RemoteBackend
 from onceedit_ray.cluster.telemetry import Metrics, VersionGauge
 from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.editing.run import version_for
-from onceedit_ray.errors import ModelError
+from onceedit_ray.errors import ModelError, ProcessLostError
 from onceedit_ray.fusion.members import Plugin
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.sampling import GREEDY
@@ -48,6 +48,7 @@ from onceedit_ray.serving.logprobs import Piece
 from onceedit_ray.serving.observing import Observer
 from onceedit_ray.serving.request_log import RequestLog
 
+LOG = logging.getLogger(__name__)
 APP_NAME = "onceedit"
 SMALL = {"num_cpus": 0.1}
 """The CPUs that a replica reserves: no replica does much work."""
@@ -123,47 +124,6 @@ class SpeakingDecoder(HostedDecoder):
 SpeakingCoordinator = ray.remote(max_restarts=0)(SpeakingDecoder)
 
 
-class RemoteBackend:
-    """Implements `serving.backend.Backend` with the coordinator of a `Models` deployment; survives its restart."""
-
-    def __init__(self, models: Any) -> None:
-        self._models = models
-        self._coordinator: ActorHandle | None = None
-        self.knowledge = remote_knowledge(models)
-
-    async def targets(self) -> Sequence[str]:
-        return await self._ask("targets")
-
-    async def answer(self, asked: GenerationRequest) -> tuple[Piece, GenerationEnd]:
-        return await self._ask("answer", asked)
-
-    async def speak(self, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
-        try:
-            async with contextlib.aclosing(received((await self._found()).speak, asked)) as pieces:
-                async for piece in pieces:
-                    yield piece
-        except (RayActorError, RayServeException) as error:
-            raise self._lost(error) from None
-
-    async def probe(self) -> dict[str, str]:
-        return await self._ask("probe", PROBE_SECONDS)
-
-    async def _ask(self, method: str, *args: object) -> Any:
-        try:
-            return await awaited(getattr(await self._found(), method), *args)
-        except (RayActorError, RayServeException) as error:
-            raise self._lost(error) from None
-
-    async def _found(self) -> ActorHandle:
-        if self._coordinator is None:
-            self._coordinator = await result(self._models.coordinator.remote())
-        return self._coordinator
-
-    def _lost(self, error: Exception) -> ModelError:
-        self._coordinator = None
-        return ModelError(f"the coordinator is gone ({' '.join(str(error).split())[:200]}); it is started again")
-
-
 class Models:
     """Starts the fleet, checks its health, and runs the edit queue.
 
@@ -177,6 +137,7 @@ class Models:
         await asyncio.to_thread(self._warm_up, config, served)
         self._living = open_living(config, self.fleet, served)
         self._editing = asyncio.ensure_future(self._living.run())
+        self._watching = asyncio.ensure_future(self._watch())
 
     def _warm_up(self, config: RunConfig, served: Version) -> None:
         """Do what the first request would otherwise wait for: load the alignments and run each model once."""
@@ -189,15 +150,29 @@ class Models:
         """Call `method`, one of `backend.Knowledge`, of the `edit_queue.EditQueue`."""
         return await getattr(self._living, method)(*args, **named)
 
-    async def coordinator(self) -> ActorHandle:
-        """The coordinator actor, which answers the requests."""
+    async def coordinator(self, lost: ActorHandle | None = None) -> ActorHandle:
+        """The coordinator actor, which answers the requests; another one than `lost` if that has died."""
+        if lost is not None and lost == self.fleet.coordinator:
+            await asyncio.to_thread(self.fleet.revive, self.fleet.coordinator)
         return self.fleet.coordinator
+
+    async def _watch(self) -> None:
+        """Replace a coordinator that dies while nobody asks."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                await asyncio.to_thread(self.fleet.revive, self.fleet.coordinator)
+            except Exception:  # tried again, and the next call of the coordinator tells the same
+                LOG.exception("no coordinator could be started")
 
     async def check_health(self) -> None:
         """Raises the error of a model that does not come back; a model that is loading or busy counts as healthy."""
         if self._editing.done():
             raise ModelError("edits are not taken up any more; the log says why")
-        states = await self.fleet.coordinator.probe.remote(PROBE_SECONDS)
+        try:
+            states = await self.fleet.ask("probe", PROBE_SECONDS)
+        except ProcessLostError:
+            return  # another coordinator has been started, and the models stay loaded
         broken = [f"{name}: {state}" for name, state in states.items() if state not in ("", BUSY)]
         if broken:
             raise ModelError("; ".join(broken))
