@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -244,7 +245,7 @@ def tables(found: Findings, clients: int, seed: int) -> str:
 
 def small_run(folder: Path) -> tuple[RunConfig, list[Edit]]:
     """Random models, a run file that knows two edits, and further edits to make."""
-    from tests.small_fleet import build_models, model, run_config
+    from tests.ray.small_fleet import build_models, model, run_config
 
     build_models(folder, list(TARGETS))
     targets = {family: model(folder, family) for family in TARGETS}
@@ -254,8 +255,8 @@ def small_run(folder: Path) -> tuple[RunConfig, list[Edit]]:
     names = ("Ann", "Bob", "Cleo", "Dan", "Eve", "Finn", "Gil", "Hana", "Ivo", "Jo")
     made = [
         Edit(prompt=f"The {what} of {name} is", target_new=answer, subject=name)
-        for what, answer in (("city", "Lyon"), ("language", "Italian"), ("author", "Marie Curie"))
-        for name in names
+        for what in ("city", "river", "language", "author", "colour", "friend", "food", "book", "song", "lake")
+        for name, answer in zip(names, itertools.cycle(("Lyon", "Italian", "Marie Curie")), strict=False)
     ]
     return config, [*made, third]
 

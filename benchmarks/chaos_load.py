@@ -35,6 +35,8 @@ SECONDS = 60.0
 GRACE_SECONDS = 15.0
 TOKENS = (8, 24, 48)
 POLL_SECONDS = 0.3
+MOST_LIVE = 6
+"""Edits of the run that are live at once: more would only make each version take longer."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ class Editor:
         async with httpx2.AsyncClient(base_url=self.address, trust_env=False, timeout=30) as http:
             while not self.ending:
                 live = [id for id, state in self.accepted.items() if state == "live"]
-                deletes = len(live) > 1 and (not waiting or draw.random() < 0.4)
+                deletes = len(live) > 1 and (not waiting or len(live) > MOST_LIVE or draw.random() < 0.4)
                 if not deletes and not waiting:
                     return
                 self.busy = True

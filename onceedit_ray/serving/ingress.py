@@ -23,6 +23,7 @@ from onceedit_ray.serving.backend import Backend
 from onceedit_ray.serving.cancellation import merged, together, undisturbed, while_there
 from onceedit_ray.serving.editing_routes import add_editing_routes
 from onceedit_ray.serving.errors import ApiError, api_error_of, invalid, unknown_model
+from onceedit_ray.serving.events import DONE, event
 from onceedit_ray.serving.every_target import Failed, answered, spoken
 from onceedit_ray.serving.generation import BUSY, GenerationEnd, GenerationRequest
 from onceedit_ray.serving.keys import Keys
@@ -31,7 +32,7 @@ from onceedit_ray.serving.logprobs import Piece
 from onceedit_ray.serving.observing import CLIENT_GONE, Account, Observed, Observer, account_of
 from onceedit_ray.serving.proxy_guard import unhealthy
 from onceedit_ray.serving.requests import EVERY, questions
-from onceedit_ray.serving.responses import DONE, ResponseWriter, event, model_card
+from onceedit_ray.serving.responses import ResponseWriter, model_card
 from onceedit_ray.serving.schema import ChatRequest, CompletionRequest
 
 HEALTH_SECONDS = 4.4
