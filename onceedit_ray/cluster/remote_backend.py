@@ -1,7 +1,8 @@
 """The served models as the ingress sees them. A request outlives the coordinator: it is asked again and goes on.
 
-If the coordinator dies, its successor is looked up and decodes the answer again; the client gets the text that it does
-not have yet. Decoding is deterministic, so the whole answer is the one that the dead coordinator would have given.
+If the coordinator dies, its successor is looked up and decides the answer again; the client gets the text that it does
+not have yet. Decoding is deterministic, so the whole answer is the one that the dead coordinator would have given. The
+text so far goes along, so that the target checks it in a few passes where it would otherwise decode it again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ray.actor import ActorHandle
@@ -55,7 +57,8 @@ class RemoteBackend:
             coordinator = await self._waited_for()
             given.again()
             try:
-                async with contextlib.aclosing(received(coordinator.speak, asked)) as pieces:
+                again = replace(asked, known=given.text)
+                async with contextlib.aclosing(received(coordinator.speak, again)) as pieces:
                     async for piece in pieces:
                         if isinstance(piece, GenerationEnd):
                             given.check_ended()
