@@ -59,8 +59,8 @@ TRAINER_SECONDS = 60.0
 
 @dataclass
 class Fault:
-    """One SIGKILL. recovery: seconds to the first right answer afterwards, of a trainer to the end of its edit;
-    infinite if there was none. editing: whether an edit was under way."""
+    """One SIGKILL. recovery: seconds until every target has answered a new question right, of a trainer until
+    its edit has ended; infinite if they did not. editing: whether an edit was under way."""
 
     kind: str
     recovery: float
@@ -129,7 +129,7 @@ class Chaos:
                 editing, settled, begun = self.editor.busy, self.editor.settled, time.perf_counter()
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(draw.choice(found).pid, signal.SIGKILL)
-                answered = self._settled(settled) if kind == "trainer" else self._right_answer(http, number)
+                answered = self._settled(settled) if kind == "trainer" else self._right_answers(http, number)
                 recovery = time.perf_counter() - begun if await answered else float("inf")
                 faults.append(Fault(kind, recovery, editing))
                 print(f"{len(faults)}: {kind}, {recovery:.1f} s", flush=True)
@@ -150,11 +150,17 @@ class Chaos:
             found = victims(kind) or found
         return found
 
-    async def _right_answer(self, http: httpx2.AsyncClient, number: int) -> bool:
-        """Ask, as often as needed, a question that did not run before; it is checked with all other answers."""
+    async def _right_answers(self, http: httpx2.AsyncClient, number: int) -> bool:
+        """Ask every target a new question about an edited subject, which needs the plug-in, until each has answered.
+
+        The answers are checked with all others.
+        """
+        prompt = f"{self.clients.prompts[0]} {number}"
+        asked = [self._until_answered(http, Question(name, prompt, 8, None, False)) for name in self.clients.targets]
+        return all(await asyncio.gather(*asked))
+
+    async def _until_answered(self, http: httpx2.AsyncClient, question: Question) -> bool:
         deadline = time.monotonic() + PATIENCE
-        target = self.clients.targets[number % len(self.clients.targets)]
-        question = Question(target, f"{self.clients.prompts[0]} {number}", 8, None, False)
         while time.monotonic() < deadline:
             outcome = await self.clients.ask(http, question)
             if outcome.end == "answered":

@@ -20,10 +20,12 @@ from onceedit_ray.cluster.fleet import MOST_TRIES, Fleet, Seated
 from onceedit_ray.cluster.proxy import proxy
 from onceedit_ray.cluster.trainer import RemoteBuilder
 from onceedit_ray.config import RunConfig
-from onceedit_ray.errors import ModelError, OnceEditError, ProcessLostError
+from onceedit_ray.errors import ModelError, OnceEditError, ProcessLostError, StoreError
+from onceedit_ray.files import remove_leftovers
 from onceedit_ray.home import onceedit_home
-from onceedit_ray.knowledge.store import open_store
+from onceedit_ray.knowledge.store import KnowledgeStore, open_store
 from onceedit_ray.knowledge.version import Version
+from onceedit_ray.living.build_version import DRAFTS
 from onceedit_ray.living.edit_book import EditBook
 from onceedit_ray.living.edit_queue import EditQueue, Switch, VersionBuilder
 from onceedit_ray.reader.plugin import READER, editor_name, is_read, plugin_folder
@@ -103,11 +105,21 @@ def open_living(config: RunConfig, fleet: Fleet, active: Version) -> EditQueue:
 
     Raises `StoreError` if the book of edits cannot be read.
     """
-    book, store = EditBook(onceedit_home() / BOOK), open_store()
+    store = open_store()
+    _clear_leftovers(store)
+    book = EditBook(onceedit_home() / BOOK)
     builder: VersionBuilder = RemoteBuilder(config)
     if editor_name(config.editing.editor) == READER and is_read(active.path):
         builder = FactBuilder(config, fleet, store)
     return EditQueue(book, store, active, config.living, builder, FleetLoader(fleet))
+
+
+def _clear_leftovers(store: KnowledgeStore) -> None:
+    """Remove what killed processes left half written; nothing that runs is using it."""
+    with contextlib.suppress(StoreError):  # a folder that cannot be written fails with a reason at the first edit
+        store.sweep()
+    for folder in (onceedit_home(), onceedit_home() / DRAFTS):
+        remove_leftovers(folder)
 
 
 def remote_knowledge(models: Any) -> EditQueue:
