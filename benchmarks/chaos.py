@@ -41,11 +41,11 @@ from onceedit_ray.knowledge.store import KnowledgeStore, open_store
 
 TARGETS = ("mistral", "qwen2")
 KINDS = {  # the process's title, and how many of twenty faults hit it
-    "coordinator": ("ray::SpeakingDecoder", 5),
-    "target or plug-in": ("ray::HostedModel", 6),
+    "coordinator": ("ray::SpeakingDecoder", 6),
+    "target or plug-in": ("ray::HostedModel", 7),
     "gateway": ("ray::ServeReplica:onceedit:Gateway", 2),
-    "models and edit queue": ("ray::ServeReplica:onceedit:Models", 2),
-    "trainer": ("ray::Trainer", 3),
+    "models and edit queue": ("ray::ServeReplica:onceedit:Models", 1),
+    "trainer": ("ray::Trainer", 2),
     "HTTP proxy": ("ray::ProxyActor", 1),
     "Serve controller": ("ray::ServeController", 1),
 }
@@ -116,14 +116,17 @@ class Chaos:
     editor: Editor
     seed: int
 
-    async def run(self, kinds: Sequence[str]) -> list[Fault]:
-        """Kill one process of each of `kinds`; a kind that does not run is left out."""
+    async def run(self, kinds: Sequence[str], seconds: float) -> list[Fault]:
+        """Kill one process of each of `kinds`, for so many seconds at most; a kind that does not run is left out."""
+        last = time.monotonic() + seconds
         draw = random.Random(f"{self.seed} moments")
         faults = []
         async with httpx2.AsyncClient(base_url=self.clients.address, trust_env=False, timeout=None) as http:
             for number, kind in enumerate(kinds):
                 await self._some_pieces(draw.randrange(MOST_PIECES))
                 found = await self._running(kind, draw)
+                if time.monotonic() > last:
+                    break
                 if not found:
                     continue
                 editing, settled, begun = self.editor.busy, self.editor.settled, time.perf_counter()
@@ -178,12 +181,13 @@ class Chaos:
 
 async def run(
     address: str, config: RunConfig, pool: Sequence[Edit], kinds: Sequence[str], clients: int, seed: int,
-    leaving: float = 0.2, seconds: float = 0.0,
+    leaving: float = 0.2, least: float = 0.0, most: float = float("inf"),
 ) -> Findings:  # fmt: skip
     """Load the application at `address`, inject faults, and check everything.
 
     Args:
-        pool: edits to make meanwhile. kinds: of the faults. seconds: how long the load lasts at least.
+        pool: edits to make meanwhile. kinds: of the faults. leaving: the share of streams that are left. least: seconds
+            that the load lasts at least. most: seconds after which no more faults are injected.
     """
     store, begun = open_store(), time.perf_counter()
     start = store.active()
@@ -192,8 +196,8 @@ async def run(
     prompts = [edit.prompt for edit in [*before, *pool]] + ["The river Nile flows through", "Why is the sky blue?"]
     load, editor = Clients(address, TARGETS, prompts, leaving), Editor(address, pool, seed)
     running = [asyncio.ensure_future(load.run(clients, seed)), asyncio.ensure_future(editor.run())]
-    faults = await Chaos(load, editor, seed).run(kinds)
-    await asyncio.sleep(max(0.0, begun + seconds - time.perf_counter()))
+    faults = await Chaos(load, editor, seed).run(kinds, most)
+    await asyncio.sleep(max(0.0, begun + least - time.perf_counter()))
     load.ending = editor.ending = True
     await asyncio.gather(*running)
     found = Findings(load.outcomes, faults=faults, reasons=editor.reasons, stuck=editor.stuck)
@@ -298,12 +302,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clients", type=int, help="clients that ask: default 6, or 48 with --load")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--load", action="store_true", help="kill nothing; 40 %% of the streams are left")
-    parser.add_argument("--seconds", type=float, help="how long at least: default 300 with --load, or else 0")
+    parser.add_argument("--seconds", type=float, help="of --load: default 300; of faults: the most, default no limit")
     options = parse(parser, arguments)
     count = options.faults if options.faults is not None else 20 if options.quick else 100
     kinds = [] if options.load else schedule(count, options.seed)
     clients = options.clients or (48 if options.load else 6)
-    seconds = options.seconds if options.seconds is not None else 300.0 if options.load else 0.0
+    least, most = (options.seconds or 300.0, 0.0) if options.load else (0.0, options.seconds or float("inf"))
     with tempfile.TemporaryDirectory(prefix="onceedit-chaos-") as name:
         folder = Path(name)
         os.environ["ONCEEDIT_HOME"] = str(folder / "home")
@@ -313,7 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with served(config, folder, in_flight=max(64, clients + 8)) as address:
             pool = [] if options.load else pool
             leaving = 0.4 if options.load else 0.2
-            found = asyncio.run(run(address, config, pool, kinds, clients, options.seed, leaving, seconds))
+            found = asyncio.run(run(address, config, pool, kinds, clients, options.seed, leaving, least, most))
     said = tables(found, clients, options.seed)
     print(said)
     for outcome in found.wrong:

@@ -1,4 +1,4 @@
-"""A commit and an activation are killed before every line that the store runs: whole or absent, and the next succeeds."""
+"""A commit and an activation are killed at the lines that the store runs: whole or absent, and the next succeeds."""
 
 from __future__ import annotations
 
