@@ -15,6 +15,7 @@ import math
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ APP_NAME = "onceedit"
 SMALL = {"num_cpus": 0.1}
 """The CPUs that a replica reserves: no replica does much work."""
 WATCH_SECONDS = 2.0
+HEALTH_SECONDS = 10.0
+SILENT_SECONDS = 300.0
 SPARE_REQUESTS = 64
 """Requests that a replica accepts beyond its limit, so that it can refuse them itself with 429."""
 
@@ -137,6 +140,7 @@ class Models:
         await asyncio.to_thread(self._warm_up, config, served)
         self._living = open_living(config, self.fleet, served)
         self._editing = asyncio.ensure_future(self._living.run())
+        self._heard = time.monotonic()
         self._watching = asyncio.ensure_future(self._watch())
 
     def _warm_up(self, config: RunConfig, served: Version) -> None:
@@ -166,13 +170,19 @@ class Models:
                 LOG.exception("no coordinator could be started")
 
     async def check_health(self) -> None:
-        """Raises the error of a model that does not come back; a model that is loading or busy counts as healthy."""
+        """Raises the error of a model that does not come back; a model that is loading or busy counts as healthy.
+
+        Serve would load every model again, so a coordinator that is being replaced has `SILENT_SECONDS` for it.
+        """
         if self._editing.done():
             raise ModelError("edits are not taken up any more; the log says why")
-        try:
-            states = await self.fleet.ask("probe", PROBE_SECONDS)
-        except ProcessLostError:
-            return  # another coordinator has been started, and the models stay loaded
+        states: dict[str, str] = {}
+        with contextlib.suppress(ProcessLostError, TimeoutError):
+            async with asyncio.timeout(HEALTH_SECONDS):
+                states = await self.fleet.ask("probe", PROBE_SECONDS)
+            self._heard = time.monotonic()
+        if (silent := time.monotonic() - self._heard) > SILENT_SECONDS:
+            raise ModelError(f"no coordinator has answered for {silent:.0f} s")
         broken = [f"{name}: {state}" for name, state in states.items() if state not in ("", BUSY)]
         if broken:
             raise ModelError("; ".join(broken))
