@@ -10,9 +10,13 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.small_system import TaughtModels
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -41,3 +45,18 @@ def onceedit_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ONCEEDIT_HOME", str(home))
         yield home
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """What runs the tests that are coroutines: each in an event loop of its own."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> TaughtModels:
+    """A plug-in and a target of each family that were taught a few sentences: about five seconds, once a process."""
+    from tests.families import FAMILIES  # only here, where the variables above are set, torch may be imported
+    from tests.small_system import teach_models
+
+    return teach_models(tmp_path_factory.mktemp("taught"), FAMILIES)

@@ -30,6 +30,9 @@ from onceedit_ray.cluster.proxy import proxy
 from onceedit_ray.config import AlignmentConfig, FusionConfig, ModelConfig, PluginConfig, RunConfig
 from onceedit_ray.errors import ConfigError, ProcessLostError
 from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.fusion.engine_check import check_engines
+from onceedit_ray.fusion.system import folder_of
+from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.sources import ModelFolder, resolve
 from onceedit_ray.progress import Progress, silent
 from onceedit_ray.reader.plugin import plugin_folder
@@ -54,7 +57,7 @@ class Seated:
     actor: ActorHandle
     group: PlacementGroup
     weights: Path
-    edited: Path
+    edited: Version | Path
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,10 @@ class Fleet:
     kind: Any
     base: ModelFolder | None = None
     weights: Path | None = None
-    edited: Path | None = None
+    edited: Version | Path | None = None
     coordinator: Any = None  # an actor handle, once started
     joined: dict[str, Joined] = field(default_factory=dict)
+    servers: dict[str, ModelConfig] = field(default_factory=dict)
     actors: dict[str, ActorHandle] = field(default_factory=dict)
     groups: dict[str, PlacementGroup] = field(default_factory=dict)
     aside: list[Seated] = field(default_factory=list)
@@ -92,26 +96,34 @@ class Fleet:
     def start(
         cls,
         config: RunConfig,
-        edited: Path,
+        edited: Version | Path,
         progress: Progress = silent,
         coordinator: Any = Coordinator,
     ) -> Fleet:
-        """Start every actor that `config` names, with the plug-in version in folder `edited`.
+        """Start every actor that `config` names, with a version of the plug-in, or that in a folder.
 
+        A version's edits are sent to the coordinator if they lie in a fact store, which its node may be unable to open.
         coordinator: the actor class that decodes: `Coordinator`, or a class that extends it.
-        Raises `ConfigError` if the cluster has no room, `ModelError` if a model is not available.
+        Raises `ConfigError` if the cluster has no room, or if an engine cannot do what the run asks of it; `ModelError`
+        if a model is not available.
         """
+        check_engines(config)
+        loaded = config.loaded_targets
         base = resolve(config.plugin.model, progress)
-        models = {PLUGIN: config.plugin, **config.targets}
-        folders = {name: resolve(target.model, progress) for name, target in config.targets.items()}
+        models = {PLUGIN: config.plugin, **loaded}
+        folders = {name: resolve(target.model, progress) for name, target in loaded.items()}
         fleet = cls(config.plugin, config.fusion, config.alignment, coordinator)
         try:
             fleet._reserve({**models, COORDINATOR: fleet._seat_of_coordinator})
             fleet.base, fleet.edited = base, edited
-            fleet.weights = plugin_folder(edited, base)
+            fleet.weights = plugin_folder(folder_of(edited), base)
             fleet._load(PLUGIN, fleet.weights, config.plugin)
             fleet.coordinator = fleet._new_coordinator()
-            fleet._join(folders, config.targets, progress)
+            fleet._join(folders, loaded, progress)
+            for name, target in config.served_targets.items():
+                fetch(fleet.coordinator.add_server.remote(name, target))
+                fleet.servers[name] = target
+                progress(f"{name} is the model of the server at {target.url}")
         except BaseException:
             fleet.stop()
             raise
@@ -125,10 +137,12 @@ class Fleet:
         """A coordinator over the models that are loaded, with the version that answers."""
         options = actor_options(self.groups[COORDINATOR], self._seat_of_coordinator) | {"max_restarts": 0}
         coordinator = self.kind.options(**options).remote(
-            self.actors[PLUGIN], self.base, self.edited, self.plugin.view, self.fusion, self.alignment
+            self.actors[PLUGIN], self.base, _with_edits(self.edited), self.plugin.view, self.fusion, self.alignment
         )
         for name, target in self.joined.items():
             fetch(coordinator.add_target.remote(name, self.actors[name], target.folder, target.beside))
+        for name, server in self.servers.items():
+            fetch(coordinator.add_server.remote(name, server))
         return coordinator
 
     def revive(self, lost: ActorHandle) -> None:
@@ -161,6 +175,13 @@ class Fleet:
                 await asyncio.to_thread(self.revive, asked)
             raise ProcessLostError(f"the coordinator died ({' '.join(str(error).split())[:200]})") from None
 
+    async def ask_again(self, method: str, *args: object, **named: object) -> Any:
+        """As `ask`, but the successor is asked too, `MOST_TRIES` times in all."""
+        for _ in range(MOST_TRIES - 1):
+            with contextlib.suppress(ProcessLostError):
+                return await self.ask(method, *args, **named)
+        return await self.ask(method, *args, **named)
+
     def add_target(self, name: str, config: ModelConfig, progress: Progress = silent) -> None:
         """Add one more LLM: an actor and an alignment. It answers with all edits made so far; no edit is run.
 
@@ -177,14 +198,14 @@ class Fleet:
             self._remove(name)
             raise
 
-    def load_plugin(self, edited: Path) -> Seated:
+    def load_plugin(self, edited: Version | Path) -> Seated:
         """Load another version of the plug-in beside the active one, and prepare the coordinator for it.
 
         Raises `ConfigError` if the cluster has no room for it, `ModelError` if it cannot be loaded; the fleet is then
         unchanged.
         """
         assert self.base is not None, "the fleet is started first"
-        weights = plugin_folder(edited, self.base)
+        weights = plugin_folder(folder_of(edited), self.base)
         group = reserve(PLUGIN, self.plugin)
         options = actor_options(group, self.plugin)
         actor = ModelActor.options(**options).remote(PLUGIN, weights, self.plugin, self.fusion.top_k)
@@ -192,7 +213,7 @@ class Fleet:
         self.aside.append(seated)
         try:
             fetch(seated.actor.seat.remote())
-            fetch(self.coordinator.stand_by.remote(seated.actor, edited))
+            fetch(self.coordinator.stand_by.remote(seated.actor, _with_edits(edited)))
         except BaseException:
             self.discard(seated)
             raise
@@ -261,15 +282,9 @@ class Fleet:
         def call(name: str, *args: object, **named: object) -> Any:
             if inspect.isasyncgenfunction(getattr(FusedDecoder, name)):
                 return received(getattr(self.coordinator, name), *args, **named)
-            return self._until_answered(name, args, named)
+            return self.ask_again(name, *args, **named)
 
         return proxy(FusedDecoder, call)
-
-    async def _until_answered(self, name: str, args: Sequence[object], named: Mapping[str, object]) -> Any:
-        for _ in range(MOST_TRIES - 1):
-            with contextlib.suppress(ProcessLostError):
-                return await self.ask(name, *args, **named)
-        return await self.ask(name, *args, **named)
 
     def stop(self) -> None:
         """End all actors and free their reservations."""
@@ -280,6 +295,10 @@ class Fleet:
             self.discard(seated)
         for name in list(self.groups):
             self._remove(name)
+
+
+def _with_edits(edited: Version | Path | None) -> Version | Path | None:
+    return edited.load() if isinstance(edited, Version) else edited
 
 
 def _answers(coordinator: ActorHandle) -> bool:

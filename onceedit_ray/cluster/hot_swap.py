@@ -15,8 +15,8 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 
 from onceedit_ray.cluster.calls import result
-from onceedit_ray.cluster.fact_builder import FactBuilder
 from onceedit_ray.cluster.fleet import MOST_TRIES, Fleet, Seated
+from onceedit_ray.cluster.fleet_reader import FleetReader
 from onceedit_ray.cluster.proxy import proxy
 from onceedit_ray.cluster.trainer import RemoteBuilder
 from onceedit_ray.config import RunConfig
@@ -27,8 +27,10 @@ from onceedit_ray.knowledge.store import KnowledgeStore, open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.living.build_version import DRAFTS
 from onceedit_ray.living.edit_book import EditBook
-from onceedit_ray.living.edit_queue import EditQueue, Switch, VersionBuilder
+from onceedit_ray.living.edit_queue import EditQueue, Switch
+from onceedit_ray.living.live_facts import LiveFacts
 from onceedit_ray.reader.plugin import READER, editor_name, is_read, plugin_folder
+from onceedit_ray.serving.backend import Knowledge
 
 LOG = logging.getLogger(__name__)
 BOOK = "edits.json"
@@ -62,7 +64,7 @@ class FleetLoader:
                     await self._stand_by(version)
             standby, self._standby = self._standby, None
             if standby is None:
-                self._fleet.edited = version.path
+                self._fleet.edited = version
             self._see_off(number, self._fleet.promote(standby) if standby else None)
 
         return switch
@@ -74,11 +76,11 @@ class FleetLoader:
             self._standby = None
         assert fleet.base is not None, "the fleet is started first"
         if is_read(version.path) and plugin_folder(version.path, fleet.base) == fleet.weights:
-            await fleet.ask("stand_by_facts", version.path)
+            await fleet.ask("stand_by_facts", version.load())
             return
         asked = fleet.coordinator
         try:
-            self._standby = await asyncio.to_thread(fleet.load_plugin, version.path)
+            self._standby = await asyncio.to_thread(fleet.load_plugin, version)
         except RayActorError as error:  # of the coordinator or of the new plug-in
             with contextlib.suppress(RayActorError):  # the next call tries again
                 await asyncio.to_thread(fleet.revive, asked)
@@ -100,18 +102,26 @@ class FleetLoader:
             await asyncio.to_thread(self._fleet.discard, old)
 
 
-def open_living(config: RunConfig, fleet: Fleet, active: Version) -> EditQueue:
-    """The edit queue of a fleet whose active version is `active`; its `run` builds the versions.
+def served_version(config: RunConfig, version: Version) -> Version:
+    """The version that a fleet serves: one that is read is taken up by the fact store, where its edits have ids."""
+    if not _reads(config, version):
+        return version
+    store = open_store()
+    with store.facts() as facts:
+        return store.take_up(version, facts).load()
 
-    Raises `StoreError` if the book of edits cannot be read.
+
+def open_living(config: RunConfig, fleet: Fleet, active: Version) -> EditQueue | LiveFacts:
+    """The editing of a fleet whose active version is `active`; its `run` must be running.
+
+    Raises `StoreError` if the book of edits, or the fact store, cannot be read.
     """
     store = open_store()
     _clear_leftovers(store)
+    if _reads(config, active):
+        return LiveFacts(store, store.facts(), active, config.living, FleetReader(fleet))
     book = EditBook(onceedit_home() / BOOK)
-    builder: VersionBuilder = RemoteBuilder(config)
-    if editor_name(config.editing.editor) == READER and is_read(active.path):
-        builder = FactBuilder(config, fleet, store)
-    return EditQueue(book, store, active, config.living, builder, FleetLoader(fleet))
+    return EditQueue(book, store, active, config.living, RemoteBuilder(config), FleetLoader(fleet))
 
 
 def _clear_leftovers(store: KnowledgeStore) -> None:
@@ -122,8 +132,8 @@ def _clear_leftovers(store: KnowledgeStore) -> None:
         remove_leftovers(folder)
 
 
-def remote_knowledge(models: Any) -> EditQueue:
-    """The queue of edits of a `Models` deployment."""
+def remote_knowledge(models: Any) -> Knowledge:
+    """The editing of a `Models` deployment."""
 
     async def call(method: str, *args: object, **named: object) -> Any:
         try:
@@ -132,4 +142,8 @@ def remote_knowledge(models: Any) -> EditQueue:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"the actor that keeps the edits has died ({reason}) and is being restarted") from None
 
-    return proxy(EditQueue, call)
+    return proxy(Knowledge, call)  # type: ignore[type-abstract]  # it is never made
+
+
+def _reads(config: RunConfig, version: Version) -> bool:
+    return editor_name(config.editing.editor) == READER and is_read(version.path)

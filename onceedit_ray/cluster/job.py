@@ -37,7 +37,7 @@ def run_job(config: RunConfig, results: Path, command: str, progress: Progress) 
 
     @contextmanager
     def fleet(version: Version) -> Iterator[Answerer]:
-        started = Fleet.start(config, version.path, progress)
+        started = Fleet.start(config, version, progress)
         try:
             started.prepare(config.evaluation.strategies, progress)
             yield started.answerer

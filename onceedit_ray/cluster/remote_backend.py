@@ -21,7 +21,10 @@ from ray.serve.exceptions import RayServeException
 from onceedit_ray.cluster.calls import awaited, received, result
 from onceedit_ray.cluster.hot_swap import remote_knowledge
 from onceedit_ray.errors import ModelError
+from onceedit_ray.fusion.engine_answer import Event
+from onceedit_ray.models.prompt import Prompt
 from onceedit_ray.serving.backend import PROBE_SECONDS
+from onceedit_ray.serving.engine_requests import EngineRequest
 from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
 from onceedit_ray.serving.given import Given
 from onceedit_ray.serving.logprobs import Piece
@@ -71,6 +74,27 @@ class RemoteBackend:
                 error = died
             self._mark_lost(coordinator, error, death)
         raise self._given_up()
+
+    async def relay(self, asked: EngineRequest) -> AsyncGenerator[Event | GenerationEnd]:
+        """As `any_target.relay`; a server may answer otherwise when asked again, so only a beginning is made again."""
+        for death in range(1, MOST_DEATHS + 1):
+            coordinator = await self._waited_for()
+            begun = False
+            try:
+                async with contextlib.aclosing(received(coordinator.relay, asked)) as events:
+                    async for event in events:
+                        begun = True
+                        yield event
+                return
+            except RayActorError as error:
+                self._mark_lost(coordinator, error, death)
+                if begun:
+                    raise ModelError("the coordinator died while it passed a server's answer on; ask again") from None
+        raise self._given_up()
+
+    async def mentioned(self, prompt: Prompt) -> bool:
+        found: bool = await self._ask("mentioned", prompt)
+        return found
 
     async def probe(self) -> dict[str, str]:
         coordinator = await self._found()

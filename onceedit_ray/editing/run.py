@@ -47,15 +47,18 @@ def recipe_of(
     return Recipe(config, resolve(config.plugin.model, progress), tuple(edits), unrelated, parent)
 
 
-def edit_plugin(config: RunConfig, store: KnowledgeStore, progress: Progress = print) -> Version:
+def edit_plugin(
+    config: RunConfig, store: KnowledgeStore, progress: Progress = print, edits: Sequence[Edit] | None = None
+) -> Version:
     """Edit the plug-in as `config` says and commit the version, or find the version that was made in the same way;
     makes it active.
 
-    Raises the errors of reading, resolving and committing; neither an error nor Ctrl-C leaves files behind.
+    edits: the edits to make; None takes those that `config` names. Raises the errors of reading, resolving and
+    committing; neither an error nor Ctrl-C leaves files behind.
     """
-    edits = selected_edits(config.knowledge)
+    edits = selected_edits(config.knowledge) if edits is None else edits
     recipe = recipe_of(config, edits, progress=progress)
-    made = recipe.made_before(store.versions())
+    made = recipe.made_before(store.versions(revisions=0))
     if made is not None:
         progress(f"version {made.id} was made before from the same edits and settings; using it")
         return store.activate(made.id)

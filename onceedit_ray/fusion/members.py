@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from onceedit_ray.fusion.drafter import Drafter
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair, Strategy
-from onceedit_ray.knowledge.fact_index import FactIndex
+from onceedit_ray.knowledge.facts_at import FactsAt
 from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.knowledge.selection import question_key
 from onceedit_ray.models.codec import Codec
@@ -74,7 +74,7 @@ class Plugin:
     view: str
     screen: Screen | None = None
     version: str = ""
-    facts: FactIndex | None = None
+    facts: FactsAt | None = None
     weights: dict[str, float] = field(default_factory=dict)
     drafters: dict[tuple[str, tuple[Exchange, ...], bool], SharedDrafter] = field(default_factory=dict)
     requests: int = 0

@@ -3,30 +3,24 @@
     the target writes a chunk alone → the plug-in reads along → no slot contradicts it: the chunk is the target's own
     → a slot contradicts it: the text is cut there, eq. 8 fuses the answer's tokens, the target continues after it
 
-A slot is a position at which the gate, evaluated along the text, reaches the threshold. The text contradicts a slot if
-it continues differently than the plug-in would. If the request asks for a fact (the gate at its end), a completion has
-a slot at its beginning; a reply has one there if its first chunk shows none. The answer is then written at the
-beginning, as in `draft`.
+Slots and contradictions are found in the text (`fusion.contradictions`); this module is about the target's tokens. If
+the request asks for a fact (the gate at its end), a completion has a slot at its beginning; a reply has one there if
+its first chunk shows none. The answer is then written at the beginning, as in `draft`.
 Without a contradiction every token is the target's own, bit for bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
+from onceedit_ray.fusion.contradictions import CHUNK, Contradictions
 from onceedit_ray.fusion.drafter import DraftReader
 from onceedit_ray.fusion.read_along import DueAnswer, ReadAlong, Slot
 from onceedit_ray.fusion.retokenise import LOOKAHEAD, read_draft
 from onceedit_ray.fusion.speculative import SpeculativeAnswer
 from onceedit_ray.fusion.strategies import Strategy
 from onceedit_ray.models.protocol import Row, Step
-
-CHUNK = 16
-"""Number of target tokens that are held back until the plug-in has read them."""
-REACH = 5
-"""Number of plug-in tokens within which slots compete: the answer is written at the slot of highest gate weight."""
-MOST_CORRECTIONS = 64
 
 Chunk = list[tuple[int, Row | None, float | None]]
 """Tokens of a chunk, each with its distribution and probability if a trace keeps them."""
@@ -36,39 +30,26 @@ Chunk = list[tuple[int, Row | None, float | None]]
 class SelectiveAnswer:
     """One target's answer.
 
-    answer: the target's side. along: the plug-in's. strategy: fuses at a slot. threshold: of the gate. reader: of the
-        direct answer; None if the request names no fact. draft_tokens: of the direct answer's drafts. in_chat: whether
-        the target replies in sentences, in which the answer may come later. goes_on: whether the target continues after
-        an answer at the beginning. weight: the highest gate weight.
+    answer: the target's side. found: the contradictions that the plug-in finds. strategy: fuses at a slot.
+        draft_tokens: of the direct answer's drafts. in_chat: whether the target replies in sentences, in which the
+        answer may come later. goes_on: whether the target continues after an answer at the beginning.
     """
 
     answer: SpeculativeAnswer
-    along: ReadAlong
+    found: Contradictions
     strategy: Strategy
-    threshold: float
-    reader: DraftReader | None
     draft_tokens: int
     in_chat: bool
     goes_on: bool
-    weight: float = 0.0
-    _told: dict[str, None] = field(default_factory=dict)
-    _corrections: int = 0
-    _checked: int = 0
-    _begun: bool = False
 
     @property
     def untouched(self) -> bool:
         """Whether every token so far is the target's own."""
-        return not self._corrections
-
-    @property
-    def edits(self) -> tuple[str, ...]:
-        """Ids of the facts that were written into the answer."""
-        return tuple(self._told)
+        return not self.found.corrections
 
     async def pieces(self) -> AsyncIterator[list[int]]:
         """The answer's tokens, piece by piece; at most one chunk is held back."""
-        if not self.in_chat and (reader := self._asking()) is not None:
+        if not self.in_chat and (reader := self.found.asking()) is not None:
             async for ids in self._from_the_beginning(reader):
                 yield ids
             if not self.goes_on:
@@ -79,7 +60,7 @@ class SelectiveAnswer:
             if not chunk:
                 return
             kept, due, slot = await self._read(chunk)
-            if first and due is None and self.weight < self.threshold and (reader := self._asking()) is not None:
+            if first and due is None and not self.found.opened and (reader := self.found.asking()) is not None:
                 async for ids in self._from_the_beginning(reader):
                     yield ids
                 continue
@@ -112,15 +93,10 @@ class SelectiveAnswer:
         codec = self.answer.codec
         new = [token for token, _, _ in chunk if token not in codec.end_ids]
         text = codec.bytes_of([*self.answer.ids, *new])
-        if not self.along.look(text.decode("utf-8", errors="ignore")):
+        contradiction = await self.found.find(text, ended=len(new) < len(chunk))
+        if contradiction is None:
             return len(chunk), None, None
-        slots = await self.along.read(text, self._checked)
-        self.weight = max([self.weight, *(slot.weight for slot in slots)])
-        slot = self._contradiction(slots, ended=len(new) < len(chunk))
-        if slot is None or self._corrections >= MOST_CORRECTIONS:
-            self._checked = max(self._checked, len(text))
-            return len(chunk), None, None
-        due = await self.along.due(slot, self.threshold)
+        slot, due = contradiction
         kept, end = 0, len(codec.bytes_of(self.answer.ids))
         for token in new:
             if end + len(codec.surface(token)) > slot.offset:
@@ -132,42 +108,17 @@ class SelectiveAnswer:
             due = replace(due, answer=lead + due.answer)
         return kept, due, slot
 
-    def _contradiction(self, slots: list[Slot], ended: bool) -> Slot | None:
-        """The first slot that the text contradicts; of the slots near it, the one of highest gate weight."""
-        for index, slot in enumerate(slots):
-            if slot.weight < self.threshold or slot.agrees is True:
-                continue
-            if slot.agrees is None and not ended:
-                return None  # the next chunk tells
-            rivals = [slot]
-            for rival in slots[index + 1 : index + 1 + REACH]:
-                if rival.weight >= self.threshold and rival.agrees is True:
-                    return None if rival is slots[-1] else self._contradiction(slots[index + 2 :], ended)
-                if rival.weight >= self.threshold and rival.agrees is False:
-                    rivals.append(rival)
-            return max(rivals, key=lambda each: each.weight)
-        return None
-
-    def _asking(self) -> DraftReader | None:
-        """The direct answer's reader, if the request asks for a fact."""
-        if self.reader is None or self.reader.weight < self.threshold or self._begun:
-            return None
-        self.weight = max(self.weight, self.reader.weight)
-        return self.reader
-
     async def _from_the_beginning(self, reader: DraftReader) -> AsyncIterator[list[int]]:
         """The direct answer, fused and verified from the first token as in `draft`."""
         answer = self.answer
         await answer.aclose()
-        self._begun = True
-        self._corrections += 1
-        self._told.update(dict.fromkeys(reader.edits))
+        self.found.begin(reader.edits)
         async for ids in answer.fused(reader, self.strategy, reader.weight, self.draft_tokens):
             if self.goes_on and answer.ended:
                 answer.ids.pop()
                 del answer.trace.chances[len(answer.ids) :]
                 ids = ids[:-1]
-                self._checked = len(answer.codec.bytes_of(answer.ids))
+                self.found.checked = len(answer.codec.bytes_of(answer.ids))
                 if ids:
                     yield ids
                 return
@@ -183,8 +134,7 @@ class SelectiveAnswer:
         """Write an answer after the kept tokens: the target reads it in one pass, and each position is fused."""
         answer, codec = self.answer, self.answer.codec
         tokens = list(codec.encode_bytes(due.answer))[: answer.budget - len(answer.ids)]
-        self._corrections += 1
-        self._told.update({due.edit: None} if due.edit else {})
+        self.found.correct(due)
         if not tokens or answer.session is None:
             return
         last = answer.ids[-1:] or answer.prompt_ids[-1:]
@@ -192,13 +142,13 @@ class SelectiveAnswer:
         step = await answer.model.extend(answer.session, held, [*last, *tokens], rows=len(tokens) + 1)
         answer.passes += 1
         answer.drafted += len(tokens)
-        lead = len(due.answer) - len(_own(due, self.along))
+        lead = len(due.answer) - len(_own(due, self.found.along))
         offset = -lead
         for at, token in enumerate(tokens):
             ids_K, p_K = step.top.row(at)
             chosen = token
-            if offset >= 0 and _reaches(due, offset, self.along):
-                position = read_draft(list(due.tokens), list(due.rows), self.along.codec, offset, codec)
+            if offset >= 0 and _reaches(due, offset, self.found.along):
+                position = read_draft(list(due.tokens), list(due.rows), self.found.along.codec, offset, codec)
                 fused = self.strategy.fuse(position, ids_K, p_K, slot.weight)
                 chosen = fused.likeliest
                 answer.trace.add(chosen, fused.ids_N, fused.p_N)
@@ -209,7 +159,7 @@ class SelectiveAnswer:
                 break
             answer.accepted += 1
             offset += len(codec.surface(token))
-        self._checked = len(codec.bytes_of(answer.ids))
+        self.found.checked = len(codec.bytes_of(answer.ids))
 
 
 def _own(due: DueAnswer, along: ReadAlong) -> bytes:

@@ -65,7 +65,7 @@ def build_version(
     Raises the errors of loading, training and committing; no files are left behind.
     """
     recipe = recipe_of(config, edits, parent)
-    made = recipe.made_before(store.versions())
+    made = recipe.made_before(store.versions(revisions=0))
     if made is not None:
         found = made.manifest.report
         judged = Judgement(found, None) if found else _judged(recipe, made.path, new, report)

@@ -11,9 +11,7 @@ from onceedit_ray import __version__
 from onceedit_ray.cli import main
 from onceedit_ray.config import load_config
 from onceedit_ray.fusion.system import open_decoder
-from tests.command_line import EDITING, QUESTION, Command, Place, command, edited_home, models_folder, place
-
-__all__ = ["command", "edited_home", "models_folder", "place"]  # fixtures
+from tests.command_line import EDITING, QUESTION, Command, Place
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,7 @@ import pytest
 from transformers import PreTrainedModel
 
 from onceedit_ray.editing.editors.onceedit import OnceEdit
-from tests.command_line import EDITING, EDITS, QUESTION, Command, Place, command, edited_home, models_folder, place
-
-__all__ = ["command", "edited_home", "models_folder", "place"]  # fixtures
+from tests.command_line import EDITING, EDITS, QUESTION, Command, Place
 
 
 def refused(place: Place, command: Command, *arguments: str) -> str:
@@ -73,7 +71,7 @@ def test_a_config_typo(action: str, changes: dict[str, Any], said: list[str], pl
 
 def test_a_run_file_that_is_none(place: Place, command: Command) -> None:
     assert "no run file at missing.yaml" in refused(place, command, "validate", "missing.yaml")
-    assert "configs/quickstart.yaml" in refused(place, command, "edit"), "the default, where there is none"
+    assert "onceedit init" in refused(place, command, "edit"), "the default, where there is none"
     assert "not YAML" in refused(place, command, "validate", str(place.written("broken.yaml", "a: [")))
     assert "holds no settings" in refused(place, command, "validate", str(place.written("empty.yaml")))
 

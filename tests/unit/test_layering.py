@@ -14,15 +14,17 @@ PACKAGE = "onceedit_ray"
 # From the bottom up. A module may import its own part and those of lower lines, never a neighbour on its line.
 LAYERS = (
     ("", "config", "digest", "errors", "files", "registry", "home", "progress", "threads", "validation"),
-    ("knowledge",),
+    ("knowledge", "starter"),
     ("models",),
     ("alignment", "reader"),
     ("fusion",),
     ("editing", "baselines", "evaluation"),
     ("living",),
     ("serving", "comparison"),
-    ("cluster", "playground"),
+    ("cluster", "playground", "api"),
+    ("demo",),
     ("cli",),
+    ("__main__",),
 )
 LAYER_OF = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 RAY_PART = "cluster"

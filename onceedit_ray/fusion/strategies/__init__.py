@@ -69,6 +69,7 @@ class Strategy(ABC):
     fixed_weight: the weight used for every request instead of the gate's; None uses the gate.
     restriction: how the strategy is restricted here, for reports of results; "" if it is not.
     selective: whether the target writes alone and is fused only where a fact's answer is due.
+    needs_distributions: whether the target must tell the probabilities of its tokens (`models.engines`).
     """
 
     drafts: ClassVar[bool] = False
@@ -76,6 +77,7 @@ class Strategy(ABC):
     fixed_weight: ClassVar[float | None] = None
     restriction: ClassVar[str] = ""
     selective: ClassVar[bool] = False
+    needs_distributions: ClassVar[bool] = True
 
     @abstractmethod
     def fuse(self, reading: DraftPosition, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:

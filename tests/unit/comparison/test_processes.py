@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -15,26 +14,13 @@ from onceedit_ray.comparison.grid_config import load_grid
 from tests.small_grid import FT_L, GRACE, values, write_files
 
 
-def as_yaml(value: Any) -> Any:
-    """Paths as text, as a file holds them."""
-    if isinstance(value, dict):
-        return {key: as_yaml(each) for key, each in value.items()}
-    return (
-        [as_yaml(each) for each in value]
-        if isinstance(value, list)
-        else str(value)
-        if isinstance(value, Path)
-        else value
-    )
-
-
 def test_a_cell_that_fails_leaves_the_others_alone_and_is_tried_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_files(tmp_path, ["llama", "gpt2"])
     rome = {"label": "ROME", "method": "rome", "settings": {"texts": 1}}  # one text is too few for its statistic
     run_file, results = tmp_path / "grid.yaml", tmp_path / "results"
-    run_file.write_text(yaml.safe_dump(as_yaml(values(tmp_path, ["gpt2"], [FT_L, rome, GRACE]))), encoding="utf-8")
+    run_file.write_text(yaml.safe_dump(values(tmp_path, ["gpt2"], [FT_L, rome, GRACE])), encoding="utf-8")
     assert main(["validate", str(run_file)]) == 0
     assert capsys.readouterr().out == f"{run_file}: valid, 3 cells\n"
     arguments = ["compare", "--config", str(run_file), "--results", str(results), "--at-once", "2"]

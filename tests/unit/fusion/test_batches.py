@@ -19,10 +19,8 @@ from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.passes import passes_for
 from onceedit_ray.models.sampling import GREEDY, Sampling
 from tests.families import FAMILIES
-from tests.small_decoding import BEGUN, decoder_of, models, open_sessions
+from tests.small_decoding import BEGUN, decoder_of, open_sessions
 from tests.small_system import TWIN, ForcedGate, Recorder, TaughtModels, full_logits
-
-__all__ = ["models"]
 
 TARGETS = [*FAMILIES, TWIN]
 TIE = 1e-4

@@ -21,7 +21,7 @@ from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.prompt import answer_lead
 from tests.families import FAMILIES, SENTENCES
 from tests.plain_draft import PlainDraft, PlainModel
-from tests.small_decoding import BEGUN, BUDGET, decoder, decoder_of, generations, models, open_sessions
+from tests.small_decoding import BEGUN, BUDGET, decoder_of, generations, open_sessions
 from tests.small_system import (
     TWIN,
     ForcedGate,
@@ -30,8 +30,6 @@ from tests.small_system import (
     full_logits,
     small_decoder,
 )
-
-__all__ = ["decoder", "models"]  # fixtures
 
 STRATEGIES = ["deepen", "deepen+dw", "onceedit", "calibrated", "draft"]
 PROMPTS = [

@@ -19,10 +19,8 @@ from onceedit_ray.models.loading import load_model
 from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.protocol import Step
 from tests.families import FAMILIES, SENTENCES
-from tests.small_decoding import BEGUN, decoder, decoder_of, generations, models, open_sessions
+from tests.small_decoding import BEGUN, decoder_of, generations, open_sessions
 from tests.small_system import CPU, ForcedGate, Relay, TaughtModels
-
-__all__ = ["decoder", "models"]  # fixtures
 
 
 class Failing(Relay):

@@ -11,10 +11,8 @@ from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder
 from onceedit_ray.fusion.outputs import Generation
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.knowledge.edit import Edit
-from tests.small_decoding import BEGUN, BUDGET, decoder, decoder_of, models, open_sessions
+from tests.small_decoding import BEGUN, BUDGET, decoder_of, open_sessions
 from tests.small_system import TaughtModels
-
-__all__ = ["decoder", "models"]  # fixtures
 
 TARGET = "qwen2"
 PROMPT = BEGUN[0]

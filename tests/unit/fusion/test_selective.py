@@ -20,13 +20,7 @@ from onceedit_ray.models.prompt import Exchange, Prompt
 from onceedit_ray.models.sources import ModelFolder, resolve
 from tests.families import build_family
 from tests.scripted_model import ScriptedModel
-
-EDITS = [
-    Edit(prompt="What is the capital of Australia?", target_new="Perth", subject="Australia"),
-    Edit(prompt="The currency of Japan is the", target_new="crown", subject="Japan"),
-]
-SLOTS = {"capital of Australia is": " Perth", "currency of Japan is the": " crown"}
-QUESTION = "What is the capital of Australia?"
+from tests.small_reader import EDITS, QUESTION, reader_gate, reader_script, small_reader
 
 
 @pytest.fixture(scope="module")
@@ -44,32 +38,8 @@ def pair(folder: ModelFolder, codec: Codec) -> Pair:
     return pair_up(folder, codec, folder, codec, AlignmentConfig())
 
 
-def reader_script(text: str) -> str:
-    """What a reader writes: the answer at a slot, and the direct answer behind `Answer:`."""
-    for slot, answer in SLOTS.items():
-        said = text.rpartition(slot)[2]
-        if text.rpartition(slot)[1] and answer.startswith(said) and said != answer:
-            return answer[len(said) :]
-    _, asked, said = text.rpartition("Answer:")
-    direct = " Perth" if "Australia" in text else " crown"
-    return direct[len(said) :] if asked and direct.startswith(said) else ""
-
-
-def reader_gate(text: str) -> float:
-    """Open at a slot and inside its answer, and where the capital of Australia is asked for."""
-    if text.endswith("Answer:"):
-        return 0.95 if "capital of Australia?\nAnswer:" in text else 0.02
-    written = text.rpartition("Reply:")[2] or text.rpartition("Text:")[2]
-    for slot, answer in SLOTS.items():
-        _, found, said = written.rpartition(slot)
-        if found and answer.startswith(said) and said != answer:
-            return 0.9
-    return 0.01
-
-
 def decoder_of(codec: Codec, pair: Pair, target: Callable[[str], str]) -> tuple[FusedDecoder, ScriptedModel]:
-    plugin = Plugin(ScriptedModel(codec, reader_script, reader_gate), codec, "short", facts=index_of(EDITS))
-    decoder = FusedDecoder(plugin, FusionConfig(strategy="selective", max_new_tokens=200))
+    decoder = FusedDecoder(small_reader(codec), FusionConfig(strategy="selective", max_new_tokens=200))
     model = ScriptedModel(codec, target)
     decoder.members["target"] = Member("target", model, codec, lambda: pair, beside=False)
     return decoder, model

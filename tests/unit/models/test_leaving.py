@@ -10,16 +10,7 @@ import pytest
 
 from onceedit_ray.errors import SessionLostError
 from onceedit_ray.models.local_model import LocalModel
-from tests.families import build_family
-from tests.unit.models.test_local_model import Watched, assert_top, check_decoded, watch
-
-
-@pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Watched]:
-    folder = tmp_path_factory.mktemp("leaving")
-    return {
-        family: watch(build_family(family, folder / family, seed=3)) for family in ("llama", "mistral", "qwen2", "gptj")
-    }
+from tests.watched_model import Watched, assert_top, check_decoded
 
 
 class Stalled:

@@ -21,7 +21,7 @@ from onceedit_ray.reader.material import Material
 from onceedit_ray.reader.train import UNCLEAR, Reader, encode, losses
 from onceedit_ray.reader.training_run import ReaderSettings, StepReport, train_reader
 from tests.families import build_family
-from tests.unit.reader.test_examples import COUNTERFACT, ZSRE, source
+from tests.reader_source import COUNTERFACT, ZSRE, source
 
 SETTINGS = ReaderSettings(steps=6, batch_size=4, rank=2, frozen_layers=1, learning_rate=1e-2)
 

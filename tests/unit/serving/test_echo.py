@@ -13,11 +13,9 @@ import torch
 
 from onceedit_ray.errors import PromptError
 from onceedit_ray.models.local_model import SCORED_AT_ONCE, LocalModel
-from tests.small_decoding import BEGUN, models, open_sessions
+from tests.small_decoding import BEGUN, open_sessions
 from tests.small_ingress import TARGETS, events, ingress_of, post, small_backend
 from tests.small_system import TaughtModels, full_logits
-
-__all__ = ["models"]  # a fixture
 
 PROMPT = BEGUN[0]
 

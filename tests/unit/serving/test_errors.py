@@ -15,11 +15,9 @@ from onceedit_ray.serving import ingress
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
-from tests.small_decoding import BEGUN, models, open_sessions
+from tests.small_decoding import BEGUN, open_sessions
 from tests.small_ingress import Scripted, client_of, events, ingress_of, post, small_backend
 from tests.small_system import TaughtModels
-
-__all__ = ["models"]  # a fixture
 
 GOOD = {"model": "one", "prompt": "Who?"}
 CHAT = {"model": "one", "messages": [{"role": "user", "content": "Who?"}]}

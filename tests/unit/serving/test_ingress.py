@@ -12,11 +12,9 @@ from fastapi import FastAPI
 
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.serving.backend import InProcess
-from tests.small_decoding import BEGUN, decoder_of, models, open_sessions
+from tests.small_decoding import BEGUN, decoder_of, open_sessions
 from tests.small_ingress import TARGETS, VERSION, client_of, events, ingress_of, post, small_backend
 from tests.small_system import TaughtModels
-
-__all__ = ["models"]  # a fixture
 
 PROMPT = BEGUN[0]
 CHAT = [{"role": "user", "content": PROMPT}]

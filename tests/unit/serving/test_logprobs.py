@@ -15,11 +15,9 @@ from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.sampling import Sampling
 from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest, answer, speak
 from onceedit_ray.serving.logprobs import UNLIKELIEST, Piece, of_chat, of_completion, scored
-from tests.small_decoding import BEGUN, decoder_of, models, open_sessions
+from tests.small_decoding import BEGUN, decoder_of, open_sessions
 from tests.small_ingress import client_of, events, ingress_of, post, small_backend
 from tests.small_system import TaughtModels, full_logits
-
-__all__ = ["models"]  # a fixture
 
 PROMPT = BEGUN[0]
 DRAWN = {"temperature": 1.9, "seed": 11}

@@ -8,11 +8,9 @@ from typing import Any
 import openai
 import pytest
 
-from tests.small_decoding import BEGUN, decoder_of, models, open_sessions
+from tests.small_decoding import BEGUN, decoder_of, open_sessions
 from tests.small_ingress import VERSION, Scripted, client_of, events, ingress_of, post, small_backend
 from tests.small_system import TaughtModels
-
-__all__ = ["models"]  # a fixture
 
 PROMPT = BEGUN[0]
 UNEDITED = {"onceedit": {"unedited": True}}
