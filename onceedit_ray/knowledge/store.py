@@ -328,7 +328,11 @@ class KnowledgeStore:
         except OSError:
             self._refuse_taken(id)  # another process may have committed it meanwhile
             raise
-        self._sync(self._versions)
+        try:
+            self._sync(self._versions)
+        except OSError:
+            self._discard(f"{self._versions}/{id}")  # the caller is told that it failed
+            raise
 
     def _sync(self, path: str) -> None:
         if self._is_local:
