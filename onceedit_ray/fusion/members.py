@@ -9,7 +9,9 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from onceedit_ray.errors import ConfigError
 from onceedit_ray.fusion.drafter import Drafter
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair, Strategy
@@ -66,7 +68,7 @@ class Plugin:
 
     view: the prompt view of a plug-in that was trained on its edits. screen: which questions may be about an edit; None
     lets every question through. facts: the edits of a plug-in that reads them; None for a trained plug-in. version: its
-    id.
+    id. index: builds an index of a trained plug-in's edits; None if they are not known.
     """
 
     model: LanguageModel
@@ -75,10 +77,27 @@ class Plugin:
     screen: Screen | None = None
     version: str = ""
     facts: FactIndex | None = None
+    index: Callable[[], FactIndex] | None = None
     weights: dict[str, float] = field(default_factory=dict)
     drafters: dict[tuple[str, tuple[Exchange, ...], bool], SharedDrafter] = field(default_factory=dict)
     requests: int = 0
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @cached_property
+    def live_edits(self) -> FactIndex:
+        """An index of the edits, for strategies that put them into a target's prompt.
+
+        Raises:
+            ConfigError: the edits of a trained plug-in are not known.
+        """
+        if self.facts is not None:
+            return self.facts
+        if self.index is None:
+            raise ConfigError(
+                f"version '{self.version}' does not say which edits it has, so none can be put into a prompt; "
+                "edit again, or choose a strategy that uses the plug-in"
+            )
+        return self.index()
 
     def views(self, question: str, turns: Sequence[Exchange] = (), screened: bool = True) -> list[View]:
         """The prompts that the plug-in gets; none if the question is about no edit.
@@ -86,7 +105,7 @@ class Plugin:
         screened: whether a trained plug-in is called only for edited subjects.
         """
         if self.facts is not None:
-            found = self.facts.find(_with_context(question, turns), CANDIDATES)
+            found = self.facts.find(with_context(question, turns), CANDIDATES)
             asked_for = question_key(question)
             # An edit's own prompt asks for that edit, whatever others say of the subject.
             found = [f for f in found if question_key(f.edit.prompt) == asked_for] or found
@@ -122,6 +141,6 @@ class SharedDrafter:
     holders: int = 0
 
 
-def _with_context(question: str, turns: Sequence[Exchange]) -> str:
+def with_context(question: str, turns: Sequence[Exchange]) -> str:
     """The question, together with the earlier requests if it may refer to them."""
     return "\n".join([turn.request for turn in turns[-2:]] + [question])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 from onceedit_ray.alignment import Side, build_alignment
@@ -85,7 +86,8 @@ def open_plugin(model: LanguageModel, codec: Codec, view: str, edited: Path, con
     """The version in folder `edited` over its loaded plug-in: with its facts if it reads them, else with its screen."""
     if is_read(edited):
         return Plugin(model, codec, view, version=edited.name, facts=index_of(edits_in(edited)))
-    return Plugin(model, codec, view, open_screen(edited, config), edited.name)
+    index = partial(_index_in, edited) if (edited / EDITS).is_file() else None
+    return Plugin(model, codec, view, open_screen(edited, config), edited.name, index=index)
 
 
 def open_screen(edited: Path, config: FusionConfig) -> Screen | None:
@@ -119,6 +121,10 @@ def _side(folder: ModelFolder, codec: Codec) -> Side:
         embeddings=lambda: input_embeddings(folder.path),
         digest=folder.digest,
     )
+
+
+def _index_in(edited: Path) -> FactIndex:
+    return index_of(edits_in(edited))
 
 
 def index_of(edits: Sequence[Edit]) -> FactIndex:

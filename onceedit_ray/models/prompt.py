@@ -7,7 +7,7 @@ prompts; this module knows no tokenizer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from onceedit_ray.knowledge.prompt_shapes import unwrap
 
@@ -38,7 +38,9 @@ class Prompt:
     question: the question for the plug-in. ids: the target's tokens. lead: the bytes with which an answer starts for
     the plug-in only (`answer_lead`). turns: the exchanges of a chat before the question, the oldest first. system: the
     chat's system messages. continued: the text that the answer continues, "" if a question is answered.
-    is_chat: whether it was made of a chat's messages.
+    is_chat: whether it was made of a chat's messages. source: the messages or the text that it was made of, None for
+    tokens; `Codec.with_note` needs it, and two prompts with the same tokens are equal without it. has_markup: whether
+    the markup of that text became control tokens.
     """
 
     question: str
@@ -48,6 +50,23 @@ class Prompt:
     system: str = ""
     continued: str = ""
     is_chat: bool = False
+    source: tuple[Message, ...] | str | None = field(default=None, compare=False, repr=False)
+    has_markup: bool = field(default=False, compare=False, repr=False)
+
+
+def messages_with_note(messages: Sequence[Message], note: str) -> list[Message]:
+    """A chat in which the user writes `note` before his last request; it is his first message if he has none."""
+    at = last_request(messages)
+    if at is None:
+        return [*messages, {"role": "user", "content": note}]
+    noted = {**messages[at], "content": f"{note}\n\n{messages[at]['content']}"}
+    return [*messages[:at], noted, *messages[at + 1 :]]
+
+
+def text_with_note(text: str, question: str, note: str) -> str:
+    """A text in any shape with `note` before the question in it; before all of it if there is no question."""
+    at = max(text.rfind(question), 0) if question else 0
+    return f"{text[:at]}{note}\n\n{text[at:]}"
 
 
 def text_to_continue(text: str) -> str:
