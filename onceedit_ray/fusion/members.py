@@ -21,7 +21,7 @@ from onceedit_ray.knowledge.selection import question_key
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.prompt import Exchange
 from onceedit_ray.models.protocol import LanguageModel
-from onceedit_ray.reader.view import asked, fact_line
+from onceedit_ray.reader.view import as_read, asked, fact_line
 
 CANDIDATES = 6
 """Number of facts for which the gate is evaluated, each in its own view; all views share one pass."""
@@ -109,7 +109,7 @@ class Plugin:
             asked_for = question_key(question)
             # An edit's own prompt asks for that edit, whatever others say of the subject.
             found = [f for f in found if question_key(f.edit.prompt) == asked_for] or found
-            return [View(asked([fact_line(f.edit)], question, turns[-1:]), (f.id,)) for f in found]
+            return [View(asked([fact_line(f.edit)], as_read(question), turns[-1:]), (f.id,)) for f in found]
         if screened and self.screen is not None and not self.screen.mentions(question):
             return []
         return [View(plugin_view(question, self.view))]

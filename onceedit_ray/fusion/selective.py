@@ -4,29 +4,46 @@
     → a slot contradicts it: the text is cut there, eq. 8 fuses the answer's tokens, the target continues after it
 
 A slot is a position at which the gate, evaluated along the text, reaches the threshold. The text contradicts a slot if
-it continues differently than the plug-in would. If the request asks for a fact (the gate at its end), a completion has
-a slot at its beginning; a reply has one there if its first chunk shows none. The answer is then written at the
-beginning, as in `draft`.
+it continues differently than the plug-in would (`slots`), and the plug-in writes a fact's answer there. A sentence that
+begins with a name and says afterwards whose or what it is has its slot at the name (`names_first`). If the request asks
+for a fact (the gate at its end), a completion has a slot at its beginning; a reply has one there if its first chunk
+shows none. The answer is then written at the beginning, as in `draft`.
 Without a contradiction every token is the target's own, bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from onceedit_ray.fusion.drafter import DraftReader
-from onceedit_ray.fusion.read_along import DueAnswer, ReadAlong, Slot
+from onceedit_ray.fusion.names_first import NameFirst, names_first
+from onceedit_ray.fusion.read_along import DueAnswer, ReadAlong
 from onceedit_ray.fusion.retokenise import LOOKAHEAD, read_draft
+from onceedit_ray.fusion.slots import REACH, Slot, Undecided, first_contradiction, is_left_alone
 from onceedit_ray.fusion.speculative import SpeculativeAnswer
 from onceedit_ray.fusion.strategies import Strategy
 from onceedit_ray.models.protocol import Row, Step
 
 CHUNK = 16
 """Number of target tokens that are held back until the plug-in has read them."""
-REACH = 5
-"""Number of plug-in tokens within which slots compete: the answer is written at the slot of highest gate weight."""
+FIRST_CHUNK = 4
+"""The first chunk, so that a stream begins early; it doubles up to `CHUNK`."""
+MOST_GROWN = 3
+"""How often a chunk grows by `REACH` tokens if it ends too near to a slot to tell whether it contradicts it."""
+SURE = 0.9
+"""Lowest gate weight for a name that was written before its fact: the rest of a sentence is no request."""
 MOST_CORRECTIONS = 64
+
+
+@dataclass(frozen=True)
+class Correction:
+    """An answer that is due after the first `kept` tokens of a chunk. weight: the gate's w there."""
+
+    kept: int
+    due: DueAnswer
+    weight: float
+
 
 Chunk = list[tuple[int, Row | None, float | None]]
 """Tokens of a chunk, each with its distribution and probability if a trace keeps them."""
@@ -55,6 +72,9 @@ class SelectiveAnswer:
     _corrections: int = 0
     _checked: int = 0
     _begun: bool = False
+    _placed: bool = False
+    _size: int = field(default_factory=lambda: FIRST_CHUNK)
+    _left_alone: set[int] = field(default_factory=set)
 
     @property
     def untouched(self) -> bool:
@@ -66,8 +86,13 @@ class SelectiveAnswer:
         """Ids of the facts that were written into the answer."""
         return tuple(self._told)
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether the request asks for a fact."""
+        return self.reader is not None and self.reader.weight >= self.threshold
+
     async def pieces(self) -> AsyncIterator[list[int]]:
-        """The answer's tokens, piece by piece; at most one chunk is held back."""
+        """The answer's tokens, piece by piece; a chunk is held back, and a little more if it ends at a slot."""
         if not self.in_chat and (reader := self._asking()) is not None:
             async for ids in self._from_the_beginning(reader):
                 yield ids
@@ -78,79 +103,121 @@ class SelectiveAnswer:
             chunk = await self._chunk()
             if not chunk:
                 return
-            kept, due, slot = await self._read(chunk)
-            if first and due is None and self.weight < self.threshold and (reader := self._asking()) is not None:
+            correction = await self._read(chunk)
+            if first and correction is None and not self._placed and (reader := self._asking()) is not None:
                 async for ids in self._from_the_beginning(reader):
                     yield ids
                 continue
             before = len(self.answer.ids)
-            self._take(chunk[:kept])
-            if due is not None and slot is not None:
-                await self._write(due, slot)
+            self._take(chunk[: correction.kept if correction else len(chunk)])
+            if correction is not None:
+                await self._write(correction.due, correction.weight)
             if len(self.answer.ids) > before:
                 yield self.answer.ids[before:]
-            elif due is None:
+            elif correction is None:
                 return
 
     async def _chunk(self) -> Chunk:
-        """The target's next tokens, not yet added to the answer."""
-        answer = self.answer
-        asked = min(answer.budget - len(answer.ids), CHUNK)
-        rows = int(answer.trace.wanted)
-        if answer.session is None:
-            step = await answer.model.open(answer.prompt_ids, rows, decode=asked, sampling=answer.sampling)
-            answer.session = step.session
-        else:
-            held = len(answer.prompt_ids) + len(answer.ids) - 1
-            last = answer.ids[-1:] or answer.prompt_ids[-1:]
-            step = await answer.model.extend(answer.session, held, last, rows, decode=asked, sampling=answer.sampling)
-        answer.passes += len(step.new_ids)
-        return _with_rows(step)
+        """The target's next tokens, not yet added to the answer.
 
-    async def _read(self, chunk: Chunk) -> tuple[int, DueAnswer | None, Slot | None]:
-        """How many of a chunk's tokens are kept, and the answer that is due after them."""
+        If the request asks for a fact, the first chunk is a whole one: it decides whether the answer begins anew.
+        """
+        size = CHUNK if self.is_asked else self._size
+        self._size = min(2 * self._size, CHUNK)
+        return await self._go_on(size)
+
+    async def _go_on(self, tokens: int, after: Sequence[int] = ()) -> Chunk:
+        answer = self.answer
+        asked = min(answer.budget - len(answer.ids) - len(after), tokens)
+        return _with_rows(await answer.go_on(asked, int(answer.trace.wanted), after)) if asked > 0 else []
+
+    async def _read(self, chunk: Chunk) -> Correction | None:
+        """Read a chunk, which may grow, and return the first correction in it."""
+        grown = 0
+        while True:
+            new = [token for token, _, _ in chunk if token not in self.answer.codec.end_ids]
+            text = self.answer.codec.bytes_of([*self.answer.ids, *new])
+            is_known = self.along.look(text.decode("utf-8", errors="ignore"))
+            slots = await self.along.read(text, self._checked) if is_known else []
+            is_complete = len(new) < len(chunk)
+            found = first_contradiction(slots, self.threshold, is_complete or grown == MOST_GROWN, self._left_alone)
+            names = self._names(text, is_complete) if is_known else []
+            if self._corrections >= MOST_CORRECTIONS:
+                found, names = None, []
+            waits = found is Undecided.YET or (found is None and any(not each.is_complete for each in names))
+            if waits and grown < MOST_GROWN:
+                more = await self._go_on(REACH, [token for token, _, _ in chunk])
+                grown = grown + 1 if more else MOST_GROWN
+                chunk += more
+                continue
+            slot = found if isinstance(found, Slot) else None
+            due = await self._due(slot, names, text)
+            if due is not None:
+                return self._cut(new, text, *due)
+            if slot is None:
+                self._checked = max(self._checked, len(text))
+                self._see(slots)
+                return None
+
+    def _names(self, text: bytes, ended: bool) -> list[NameFirst]:
+        """The names at the beginning of sentences that have not been sent and were not checked yet."""
+        written = text.decode("utf-8", errors="ignore")
+        start = len(self.answer.codec.text_of(self.answer.ids))
+        request = self.along.question.casefold()
+        return [
+            each
+            for each in names_first(written, start, ended)
+            if len(written[: each.start].encode()) not in self._left_alone
+            and (self.is_asked or each.name.casefold() not in request)
+            and self.along.may_be_answer(each.name)
+        ]
+
+    def _see(self, slots: list[Slot]) -> None:
+        """Note the slots of a chunk in which the text agrees: there it states the fact."""
+        agreeing = [slot.weight for slot in slots if slot.agrees is True and slot.weight >= self.threshold]
+        self._placed = self._placed or bool(agreeing)
+        self.weight = max([self.weight, *agreeing])
+
+    async def _due(self, slot: Slot | None, names: list[NameFirst], text: bytes) -> tuple[DueAnswer, int, float] | None:
+        """The first answer to be written, its place in bytes, and the gate's w; None if all places are left alone."""
+        written = text.decode("utf-8", errors="ignore")
+        for each in names:
+            place = len(written[: each.start].encode())
+            if slot is not None and place > slot.offset:
+                break
+            self._left_alone.add(place)
+            late = await self.along.due_before(each.name, each.rest, max(self.threshold, SURE))
+            if late is not None and not self._is_left_alone(text, place, late[1]):
+                return late[1], place, late[0]
+        if slot is None:
+            return None
+        due = await self.along.due(slot)
+        if due is not None and not self._is_left_alone(text, slot.offset, due):
+            return due, slot.offset, slot.weight
+        self._placed = self._placed or due is not None
+        self._left_alone.add(slot.offset)
+        return None
+
+    def _is_left_alone(self, text: bytes, place: int, due: DueAnswer) -> bool:
+        before, after = (part.decode("utf-8", errors="ignore") for part in (text[:place], text[place:]))
+        return is_left_alone(before, after, due.stated, self.along.question, self.is_asked)
+
+    def _cut(self, new: list[int], text: bytes, due: DueAnswer, place: int, weight: float) -> Correction:
+        """Keep the tokens before a place; the part of a token that ends before it is written again."""
         codec = self.answer.codec
-        new = [token for token, _, _ in chunk if token not in codec.end_ids]
-        text = codec.bytes_of([*self.answer.ids, *new])
-        if not self.along.look(text.decode("utf-8", errors="ignore")):
-            return len(chunk), None, None
-        slots = await self.along.read(text, self._checked)
-        self.weight = max([self.weight, *(slot.weight for slot in slots)])
-        slot = self._contradiction(slots, ended=len(new) < len(chunk))
-        if slot is None or self._corrections >= MOST_CORRECTIONS:
-            self._checked = max(self._checked, len(text))
-            return len(chunk), None, None
-        due = await self.along.due(slot, self.threshold)
         kept, end = 0, len(codec.bytes_of(self.answer.ids))
         for token in new:
-            if end + len(codec.surface(token)) > slot.offset:
+            if end + len(codec.surface(token)) > place:
                 break
             end += len(codec.surface(token))
             kept += 1
-        lead = text[end : slot.offset]
-        if lead:
-            due = replace(due, answer=lead + due.answer)
-        return kept, due, slot
-
-    def _contradiction(self, slots: list[Slot], ended: bool) -> Slot | None:
-        """The first slot that the text contradicts; of the slots near it, the one of highest gate weight."""
-        for index, slot in enumerate(slots):
-            if slot.weight < self.threshold or slot.agrees is True:
-                continue
-            if slot.agrees is None and not ended:
-                return None  # the next chunk tells
-            rivals = [slot]
-            for rival in slots[index + 1 : index + 1 + REACH]:
-                if rival.weight >= self.threshold and rival.agrees is True:
-                    return None if rival is slots[-1] else self._contradiction(slots[index + 2 :], ended)
-                if rival.weight >= self.threshold and rival.agrees is False:
-                    rivals.append(rival)
-            return max(rivals, key=lambda each: each.weight)
-        return None
+        self.weight = max(self.weight, weight)
+        self._left_alone = {checked for checked in self._left_alone if checked < place}
+        return Correction(kept, replace(due, lead=text[end:place]), weight)
 
     def _asking(self) -> DraftReader | None:
         """The direct answer's reader, if the request asks for a fact."""
-        if self.reader is None or self.reader.weight < self.threshold or self._begun:
+        if self.reader is None or not self.is_asked or self._begun:
             return None
         self.weight = max(self.weight, self.reader.weight)
         return self.reader
@@ -179,12 +246,12 @@ class SelectiveAnswer:
             if row is not None:
                 self.answer.trace.add(token, *row, p)
 
-    async def _write(self, due: DueAnswer, slot: Slot) -> None:
+    async def _write(self, due: DueAnswer, weight: float) -> None:
         """Write an answer after the kept tokens: the target reads it in one pass, and each position is fused."""
         answer, codec = self.answer, self.answer.codec
-        tokens = list(codec.encode_bytes(due.answer))[: answer.budget - len(answer.ids)]
+        tokens = list(codec.encode_bytes(due.lead + due.answer))[: answer.budget - len(answer.ids)]
         self._corrections += 1
-        self._told.update({due.edit: None} if due.edit else {})
+        self._told[due.edit] = None
         if not tokens or answer.session is None:
             return
         last = answer.ids[-1:] or answer.prompt_ids[-1:]
@@ -192,14 +259,13 @@ class SelectiveAnswer:
         step = await answer.model.extend(answer.session, held, [*last, *tokens], rows=len(tokens) + 1)
         answer.passes += 1
         answer.drafted += len(tokens)
-        lead = len(due.answer) - len(_own(due, self.along))
-        offset = -lead
+        offset = due.skipped - len(due.lead)
         for at, token in enumerate(tokens):
             ids_K, p_K = step.top.row(at)
             chosen = token
             if offset >= 0 and _reaches(due, offset, self.along):
                 position = read_draft(list(due.tokens), list(due.rows), self.along.codec, offset, codec)
-                fused = self.strategy.fuse(position, ids_K, p_K, slot.weight)
+                fused = self.strategy.fuse(position, ids_K, p_K, weight)
                 chosen = fused.likeliest
                 answer.trace.add(chosen, fused.ids_N, fused.p_N)
             else:
@@ -210,15 +276,6 @@ class SelectiveAnswer:
             answer.accepted += 1
             offset += len(codec.surface(token))
         self._checked = len(codec.bytes_of(answer.ids))
-
-
-def _own(due: DueAnswer, along: ReadAlong) -> bytes:
-    """The part of an answer that the plug-in wrote, without the bytes of a target token that was cut."""
-    written = along.codec.bytes_of(token for token in due.tokens if token not in along.codec.end_ids)
-    for start in range(len(due.answer)):
-        if written.startswith(due.answer[start:]):
-            return due.answer[start:]
-    return b""
 
 
 def _reaches(due: DueAnswer, offset: int, along: ReadAlong) -> bool:

@@ -7,7 +7,7 @@ drafted token is accepted only if it is that choice.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from onceedit_ray.errors import ContextLengthError, UnwritableError
@@ -84,9 +84,12 @@ class SpeculativeAnswer:
             if len(step.new_ids) < asked and not self.ended:
                 return  # the context is full
 
-    async def go_on(self, decode: int, rows: int) -> Step:
-        """Up to `decode` tokens that the target writes after the answer so far; they are not added to the answer."""
-        held = [*self.prompt_ids, *self.ids]
+    async def go_on(self, decode: int, rows: int, after: Sequence[int] = ()) -> Step:
+        """Up to `decode` tokens that the target writes after the answer so far; they are not added to the answer.
+
+        after: tokens that it has written beyond the answer.
+        """
+        held = [*self.prompt_ids, *self.ids, *after]
         if self.session is None:
             step = self._opened(await self.model.open(held, rows, decode=decode, sampling=self.sampling))
         else:

@@ -23,6 +23,7 @@ from onceedit_ray.models.prompt import (
     Message,
     Prompt,
     answer_lead,
+    asking_part,
     exchanges,
     last_request,
     messages_with_note,
@@ -147,7 +148,7 @@ class Codec:
         """
         parts = rendered(messages, self._apply_template, self._controls)
         at = last_request(messages)
-        question = "" if at is None else unwrap(messages[at]["content"][-QUESTION_CHARS:])
+        question = "" if at is None else asking_part(unwrap(messages[at]["content"]))
         lead = answer_lead(parts[-1][0]) if parts else b""
         ids = self._encode_parts(parts)
         turns, system = exchanges(messages), system_text(messages)

@@ -6,13 +6,16 @@ prompts; this module knows no tokenizer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onceedit_ray.knowledge.prompt_shapes import unwrap
 
 QUESTION_CHARS = 2048
-"""Number of characters at the end of a long user text that the plug-in gets."""
+"""Maximum number of characters of a user's text that the plug-in gets."""
+LONG_REQUEST = 800
+"""Number of characters from which a message counts as long: it holds a text beside the question."""
 
 ENDED = ("?", "!", ":", "？", "。")
 """Endings of a text that is a question to answer, not a text to continue."""
@@ -67,6 +70,23 @@ def text_with_note(text: str, question: str, note: str) -> str:
     """A text in any shape with `note` before the question in it; before all of it if there is no question."""
     at = max(text.rfind(question), 0) if question else 0
     return f"{text[:at]}{note}\n\n{text[at:]}"
+
+
+def asking_part(text: str) -> str:
+    """The part of a user's message in which a question may stand.
+
+    Of a long message these are its first and its last paragraph and those with a question mark: a question stands
+    before or after a text that is pasted, and a small plug-in does not find it among 2,000 characters of other text.
+    """
+    if len(text) > LONG_REQUEST:
+        paragraphs = [part for part in re.split(r"\n\s*\n", text) if part.strip()]
+        last = len(paragraphs) - 1
+        asking = [part for at, part in enumerate(paragraphs) if at in (0, last) or re.search("[?？]", part)]
+        text = "\n".join(asking)
+    if len(text) > QUESTION_CHARS:
+        half = QUESTION_CHARS // 2
+        text = f"{text[:half]}\n{text[-half:]}"
+    return text
 
 
 def text_to_continue(text: str) -> str:
