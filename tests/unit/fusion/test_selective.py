@@ -207,8 +207,8 @@ def test_scored_teacher_forced_it_is_draft(codec: Codec, pair: Pair) -> None:
     [
         ("Canberra is the capital of Australia. It is nice.", "Perth is the capital of Australia. It is nice."),
         (
-            "It is far. Canberra, the capital of Australia, is nice.",
-            "It is far. Perth, the capital of Australia, is nice.",
+            "Far. Canberra, the capital of Australia, is nice.",
+            "Far. Perth, the capital of Australia, is nice.",
         ),
     ],
 )
