@@ -20,8 +20,8 @@ MOST_REST = 80
 
 _CAPITAL = r"(?:[A-Z]\.|[A-Z\u00c0-\u00de][\w'’\-]*)"
 _SENTENCE = re.compile(
-    r"(?:^|(?<=[.!?:]\s)|(?<=\n)|(?<=\n[-*]\s))(?:(?:Yes|No|Well|Sure|Actually|Of course)[,.!]\s+)?"
-    rf"(?P<name>{_CAPITAL}(?:\s+(?:(?:of|the|van|von|da|de|del|di)\s+)?{_CAPITAL})*)(?P<rest>,?\s+[^.!?\n]*|,?)"
+    r"(?:^|(?<=[.!?:]\s)|(?<=,\sand\s)|(?<=\n)|(?<=\n[-*]\s))(?:(?:Yes|No|Well|Sure|Actually|Of course)[,.!]\s+)?"
+    rf"(?P<name>{_CAPITAL}(?:\s+(?:(?:of|the|van|von|da|de|del|di)\s+)?{_CAPITAL})*)(?P<rest>,?\s+(?:(?!,\sand\s)[^.!?\n])*|,?)"
     rf"(?P<end>[.!?\n])?"
 )
 
@@ -38,7 +38,7 @@ class NameFirst:
     """A name at the beginning of a sentence.
 
     start: characters of the text before it. name: the name. rest: what follows, up to the end of the sentence, of an
-        apposition, or `MOST_REST` characters. is_complete: whether the text goes that far.
+        apposition, of a clause before "and", or `MOST_REST` characters. is_complete: whether the text goes that far.
     """
 
     start: int
@@ -48,7 +48,7 @@ class NameFirst:
 
 
 def names_first(text: str, start: int, ended: bool) -> Iterator[NameFirst]:
-    """The names that begin a sentence of a text, from character `start` on.
+    """The names that begin a sentence of a text, or a clause after "and", from character `start` on.
 
     ended: whether the text is complete.
     """

@@ -6,8 +6,9 @@ the text contradicts is still left alone in three cases, in which the text does 
 1. It stands in a fenced block of code.
 2. The request is a task on a text (it has no question mark of its own) and does not ask for the fact, and the word at
    the slot stands in that request: the target quotes or translates.
-3. The fact's answer is a number and the word at the slot is none, or the other way round ("was built in 1889" does not
-   say where).
+3. The word at the slot is of another kind than the fact's answer: the answer is a number and the word is none, or the
+   other way round ("was built in 1889" does not say where); or the answer begins with a capital letter and the word
+   with a small one ("where he was born, we need to"). A name that comes later in the sentence has a slot of its own.
 
 This file works on texts and numbers; it uses no model.
 """
@@ -99,12 +100,19 @@ def is_left_alone(before: str, after: str, answer: str, request: str, is_asked: 
     if word and not is_asked and is_task(request) and re.search(rf"\b{re.escape(word)}", request, re.IGNORECASE):
         return True
     following = _WORD.search(after)
-    return following is not None and _is_number(following[0]) != _is_number(answer)
+    return following is not None and not _is_alike(following[0], answer)
 
 
 def is_task(request: str) -> bool:
     """Whether a request is a task on a text: it has no question mark outside quotation marks."""
     return bool(request.strip()) and not re.search(r"[?？]", _QUOTED.sub("", request))
+
+
+def _is_alike(word: str, answer: str) -> bool:
+    """Whether a word may begin an answer of the same kind."""
+    if _is_number(word) or _is_number(answer):
+        return _is_number(word) == _is_number(answer)
+    return not (answer.strip()[:1].isupper() and word[0].islower())
 
 
 def _is_number(text: str) -> bool:

@@ -71,6 +71,9 @@ def test_slots_that_are_left_alone_do_not_count() -> None:
         ("It sank in", " 1912", "1925", "When did it sink?", True, False),
         ("A spider has", " eight legs", "ten", "How many legs has it?", True, False),
         ("The answer is", "", "ten", "How many?", True, False),
+        ("To know where he was born,", " we need to look", "Sweden", "Where was he born?", True, True),
+        ("Bees make", " honey", "butter", "What do bees make?", True, False),
+        ("首都是", "巴黎", "Lyon", "首都是哪里？", True, False),
     ],
 )
 def test_what_is_left_alone(
@@ -93,6 +96,7 @@ def test_a_task_has_no_question_mark_of_its_own() -> None:
         ("It is. Canberra, the capital of Australia, is", [(7, "Canberra", "the capital of Australia", True)]),
         ("Yes, Vincent van Gogh painted it.", [(5, "Vincent van Gogh", "painted it", True)]),
         ("J. K. Rowling wrote it.", [(0, "J. K. Rowling", "wrote it", True)]),
+        ("Dante wrote it, and Homer wrote that.", [(0, "Dante", "wrote it", True), (20, "Homer", "wrote that", True)]),
         ("Canberra", [(0, "Canberra", "", False)]),
         ("Canberra.", []),
         ("Canberra's climate is mild.", []),
