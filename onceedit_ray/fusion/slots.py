@@ -1,7 +1,7 @@
 """Where a text is corrected: the slots, which of them the text contradicts, and which are left alone.
 
 A slot is a position at which the gate, evaluated along the text, says that the answer of a fact comes next. A slot that
-the text contradicts is still left alone in three cases, in which the text does not state the fact:
+the text contradicts is still left alone in four cases, in which the text does not state the fact:
 
 1. It stands in a fenced block of code.
 2. The request is a task on a text (it has no question mark of its own) and does not ask for the fact, and the word at
@@ -9,6 +9,7 @@ the text contradicts is still left alone in three cases, in which the text does 
 3. The word at the slot is of another kind than the fact's answer: the answer is a number and the word is none, or the
    other way round ("was built in 1889" does not say where); or the answer begins with a capital letter and the word
    with a small one ("where he was born, we need to"). A name that comes later in the sentence has a slot of its own.
+4. The text ends there with a whole sentence.
 
 This file works on texts and numbers; it uses no model.
 """
@@ -62,8 +63,8 @@ def first_contradiction(
     """The first slot that the text contradicts; None if there is none.
 
     Of the slots within `REACH` tokens the one is taken at which the plug-in would begin a fact's answer, and among
-    these the one of highest gate weight. If the text agrees at one of them it states the fact, and the search
-    continues after that one.
+    these the one of highest gate weight. If the text agrees where an answer begins, it states the fact, and the search
+    continues after that slot.
 
     Args:
         slots: consecutive positions. threshold: of the gate. ended: whether the text is complete; if it is not, a slot
@@ -79,7 +80,7 @@ def first_contradiction(
         if not ended and (slot.agrees is None or len(near) < REACH):
             return Undecided.YET
         open_near = [each for each in near if each.weight >= threshold and each.offset not in left_alone]
-        agreeing = next((each for each in open_near if each.agrees is True), None)
+        agreeing = next((each for each in open_near if each.agrees is True and each.begins), None)
         if agreeing is None:
             rivals = [slot, *(each for each in open_near if each.agrees is False)]
             return max(rivals, key=lambda each: (each.begins, each.weight))
@@ -98,6 +99,8 @@ def is_left_alone(before: str, after: str, answer: str, request: str, is_asked: 
         return True
     word = next((word for word in _WORD.findall(after)[:3] if word.casefold() not in STOP_WORDS), "")
     if word and not is_asked and is_task(request) and re.search(rf"\b{re.escape(word)}", request, re.IGNORECASE):
+        return True
+    if not after.strip() and before.rstrip().endswith((".", "!", "?", "。")):
         return True
     following = _WORD.search(after)
     return following is not None and not _is_alike(following[0], answer)

@@ -29,9 +29,10 @@ FAR = ["."] * REACH
         (("-", ".", "-", *FAR), False, 2),
         (("-b", ".", "-", *FAR), False, 0),
         (("-", *FAR, "-", *FAR), False, 0),
-        (("-", ".", "+", *FAR), False, None),
-        (("-", ".", "+", "-", *FAR), False, 3),
-        (("-", "-", "+", ".", ".", "-", *FAR), False, 5),
+        (("-", ".", "+b", *FAR), False, None),
+        (("-", ".", "+", *FAR), False, 0),
+        (("-", ".", "+b", "-", *FAR), False, 3),
+        (("-", "-", "+b", ".", ".", "-", *FAR), False, 5),
         (("?",), False, Undecided.YET),
         (("?",), True, 0),
         (("-", "."), False, Undecided.YET),
@@ -47,7 +48,8 @@ def test_the_first_contradiction(marks: tuple[str, ...], ended: bool, expected: 
 
 def test_a_slot_that_agrees_hides_no_slot_behind_it() -> None:
     """The search goes on behind the slot that agrees, not behind the first one, and not at the end of the text."""
-    assert first_contradiction(slots_of("-", "+", "-"), 0.5, True) == slots_of("-", "+", "-")[2]
+    slots = slots_of("-", "+b", "-")
+    assert first_contradiction(slots, 0.5, True) == slots[2]
 
 
 def test_slots_that_are_left_alone_do_not_count() -> None:
@@ -72,6 +74,7 @@ def test_slots_that_are_left_alone_do_not_count() -> None:
         ("A spider has", " eight legs", "ten", "How many legs has it?", True, False),
         ("The answer is", "", "ten", "How many?", True, False),
         ("To know where he was born,", " we need to look", "Sweden", "Where was he born?", True, True),
+        ("A spider has ten legs.", "", "ten", "How many?", True, True),
         ("Bees make", " honey", "butter", "What do bees make?", True, False),
         ("首都是", "巴黎", "Lyon", "首都是哪里？", True, False),
     ],
