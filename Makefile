@@ -6,7 +6,7 @@ CONFIG ?= configs/quickstart.yaml
 PYTEST := RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo serve fuzz bench test test-unit test-ray test-browser test-clients picture lint types format docs-check clean
+.PHONY: help venv demo serve fuzz bench test test-unit test-ray test-browser test-clients test-engines picture lint types format docs-check clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed, found '$(PYTHON)'; say which: make $(or $(MAKECMDGOALS),venv) PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --retries 5 --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[dev,playground]'
+	$(BIN)/python -m pip install --retries 5 --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[serve,plots,playground,dev]'
 	@touch $@
 
 demo: venv ## edit once, ask every model: real weights, a local Ray, before and after
@@ -40,6 +40,15 @@ test-browser: venv ## run the tests of the playground in headless Chromium (skip
 
 test-clients: venv .venv-clients/.complete ## run the tests of public clients, in an environment of their own
 	OMP_NUM_THREADS=1 $(PYTEST) tests/clients
+
+test-engines: venv .venv-engines/.complete ## run the tests of real inference engines, in an environment of their own
+	$(BIN)/onceedit models fetch smollm2-135m qwen2.5-coder-0.5b
+	$(PYTEST) -rs tests/engines
+
+.venv-engines/.complete: tests/engines/requirements.txt
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/python -m pip install --retries 5 --disable-pip-version-check -r tests/engines/requirements.txt
+	@touch $@
 
 .venv-clients/.complete: tests/clients/requirements.txt
 	$(PYTHON) -m venv .venv-clients

@@ -47,6 +47,7 @@ from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.prompt_shapes import unwrap
 from onceedit_ray.knowledge.run_data import selected_edits
 from onceedit_ray.knowledge.store import open_store
+from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.prompt import Prompt, asking_part, exchanges, system_text
 from onceedit_ray.models.sources import resolve
@@ -256,9 +257,9 @@ def open_system(config: RunConfig, options: argparse.Namespace) -> FusedDecoder:
         if strategy != UNEDITED:
             STRATEGIES.get(strategy)
     if set(options.strategies) == {UNEDITED}:
-        edited = resolve(config.plugin.model, print).path
+        edited: Version | Path = resolve(config.plugin.model, print).path
     elif options.version:
-        edited = version_for(config, options.version).path
+        edited = version_for(config, options.version)
     else:
         edited = edit_plugin(config, open_store()).path
     return open_decoder(config, edited, print, targets)

@@ -1,57 +1,11 @@
-"""Edit once, then evaluate every target; or, given a grid file (docs/compare-methods.md), compare methods.
+"""`onceedit_ray.cluster.edit_and_eval` as a script: edit once and evaluate every target, or compare methods.
 
-`ray job submit --working-dir . -- python jobs/edit_and_eval.py --config FILE`, or without a cluster
-`python jobs/edit_and_eval.py --config FILE`, which starts a Ray on this machine.
+`ray job submit --working-dir . -- python jobs/edit_and_eval.py --config FILE`
 """
 
-from __future__ import annotations
-
-import argparse
-import os
 import sys
-from pathlib import Path
 
-import ray
-
-from onceedit_ray.cluster.grid import on_ray
-from onceedit_ray.cluster.job import run_job
-from onceedit_ray.comparison.grid_config import is_grid, load_grid
-from onceedit_ray.comparison.run_grid import compare
-from onceedit_ray.config import load_config
-from onceedit_ray.errors import ConfigError, OnceEditError
-from onceedit_ray.progress import ProgressDisplay
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="a run file, such as configs/quickstart.yaml")
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path(os.environ.get("ONCEEDIT_RESULTS", "results")),
-        help="where results/<run> goes (default: $ONCEEDIT_RESULTS, else ./results)",
-    )
-    parser.add_argument("--scale", help="of a grid file: one of its scales, such as 'small'")
-    options = parser.parse_args()
-    command = f"ray job submit --working-dir . -- python jobs/edit_and_eval.py --config {options.config}"
-    progress = ProgressDisplay(sys.stdout)
-    try:
-        if is_grid(options.config):
-            grid = load_grid(options.config, options.scale)
-            scale = f" --scale {options.scale}" if options.scale else ""
-            return compare(grid, options.results.resolve(), command + scale, on_ray, progress)
-        if options.scale:
-            raise ConfigError(f"{options.config} is a run file and has no scales; leave --scale out")
-        config = load_config(options.config)
-        ray.init(log_to_driver=True)
-        outcome = run_job(config, options.results, command, progress)
-    except OnceEditError as error:
-        progress.close()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"\n{outcome.table}\n\nresults: {outcome.folder}")
-    return 0
-
+from onceedit_ray.cluster.edit_and_eval import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,27 +10,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from onceedit_ray import __version__
 from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.comparison.grid_config import is_grid, load_grid
 from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.living.command import add_edit_actions, add_version_actions
 from onceedit_ray.playground.beside import DEFAULT_PORT, check_extra, page_process
 from onceedit_ray.progress import ProgressDisplay
 from onceedit_ray.reader.command import add_reader_actions
+from onceedit_ray.starter import PLACES, default_run_file, write_starter
 from onceedit_ray.threads import let_threads_sleep
 
-if TYPE_CHECKING:
-    from onceedit_ray.fusion.decoder import FusedDecoder
-    from onceedit_ray.fusion.outputs import Generation
-
-DEFAULT_CONFIG = Path("configs/quickstart.yaml")
 _say = ProgressDisplay()
 
 
@@ -38,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
+        if getattr(options, "config", "") is None and not getattr(options, "target", ()):
+            options.config = default_run_file()
         return options.run(options) or 0
     except OnceEditError as error:
         _say.close()
@@ -49,7 +48,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _init(options: argparse.Namespace) -> None:
+    written = write_starter(options.folder)
+    for path in written:
+        print(f"wrote {path}")
+    if not written:
+        print(f"{options.folder} has all files already; nothing was changed")
+    print("next: `onceedit demo`, or write your facts into edits.jsonl and `onceedit evaluate`")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    let_threads_sleep()
+    from onceedit_ray.demo import run_demo
+    from onceedit_ray.models.sources import resolve
+
+    config = load_config(options.config)
+    for model in dict.fromkeys([config.plugin.model, *(target.model for target in config.targets.values())]):
+        resolve(model, _say)
+    missed = run_demo(config, _say)
+    _say.close()
+    for question in missed:
+        print(f"not as it should be: {question}")
+    print('\nnext:\n  onceedit generate --model all --shape chat "What is the capital of Australia?"')
+    print("  onceedit evaluate     scores every target\n  onceedit serve        answers at http://127.0.0.1:8000/v1")
+    return 0
+
+
 def _models_list(options: argparse.Namespace) -> None:
+    from onceedit_ray.models.engines import ENGINES
     from onceedit_ray.models.sources import SOURCES
     from onceedit_ray.models.sources.wheel import CATALOGUE
 
@@ -59,6 +85,9 @@ def _models_list(options: argparse.Namespace) -> None:
     print("or any transformers causal LM:")
     for name in SOURCES.names():
         print(f"  {name + ':':18} {SOURCES.get(name).form}")
+    print("engines that run a target's model:")
+    for name in ENGINES.names():
+        print(f"  {name + ':':18} {ENGINES.get(name).about}")
 
 
 def _models_fetch(options: argparse.Namespace) -> None:
@@ -71,6 +100,7 @@ def _models_fetch(options: argparse.Namespace) -> None:
 
 def _validate(options: argparse.Namespace) -> None:
     from onceedit_ray.editing.editors import EDITORS
+    from onceedit_ray.fusion.engine_check import check_engines
     from onceedit_ray.fusion.strategies import STRATEGIES
     from onceedit_ray.knowledge.prompt_shapes import plugin_view
     from onceedit_ray.knowledge.run_data import general_prompts, selected_edits, unrelated_prompts
@@ -86,11 +116,12 @@ def _validate(options: argparse.Namespace) -> None:
     for strategy in (config.fusion.strategy, *config.evaluation.strategies):
         STRATEGIES.get(strategy)
     EDITORS.get(editor_name(config.editing.editor))
+    check_engines(config)
     plugin_view("", config.plugin.view)
     edits = selected_edits(config.knowledge)
     unrelated = unrelated_prompts(config.editing.unrelated)
     general = general_prompts(config.evaluation.general, config.evaluation.general_limit)
-    models = {config.plugin.model, *(target.model for target in config.targets.values())}
+    models = {config.plugin.model, *(target.model for target in config.loaded_targets.values())}
     print(f"{len(edits)} edits, {sum(map(len, unrelated))} unrelated and {len(general)} general prompts")
     print(f"{options.config} is valid; `onceedit models fetch {' '.join(sorted(models))}` gets the models")
 
@@ -119,42 +150,25 @@ def _prepare(options: argparse.Namespace) -> None:
 def _generate(options: argparse.Namespace) -> None:
     from onceedit_ray.editing.run import version_for
     from onceedit_ray.fusion.system import open_decoder
+    from onceedit_ray.serving.ask import ask
 
     config = load_config(options.config)
     if options.model != "all" and options.model not in config.targets:
         known = ", ".join(config.targets)
         raise ConfigError(f"unknown target '{options.model}': {options.config} has {known}; or ask for 'all'")
     version = version_for(config, options.version, _say)
+    _say(f"version {version.id} answers")
     targets = list(config.targets) if options.model == "all" else [options.model]
-    decoder = open_decoder(config, version.path, _say, targets)
+    decoder = open_decoder(config, version, _say, targets)
 
     async def answer() -> None:
         for target in targets:
             for question in options.prompts:
                 if len(options.prompts) > 1:
                     print(f"\n> {question}")
-                await _ask(decoder, target, question, options)
+                await ask(decoder, target, question, options)
 
     asyncio.run(answer())
-
-
-async def _ask(decoder: FusedDecoder, target: str, question: str, options: argparse.Namespace) -> None:
-    codec = decoder.member(target).codec
-    prompt = (
-        codec.chat_prompt([{"role": "user", "content": question}])
-        if options.shape == "chat"
-        else codec.prompt(codec.render(question, options.shape))
-    )
-    strategies = ["unedited", options.strategy] if options.unedited else [options.strategy]
-    for strategy in strategies:
-        answer = await decoder.generate(target, prompt, strategy, options.max_new_tokens)
-        print(f"{target} ({_how(answer)}): {answer.text.strip()}")
-
-
-def _how(answer: Generation) -> str:
-    if answer.weight is None:
-        return "unedited"
-    return f"edited once, w = {answer.weight:.3f}{', the target alone' if answer.alone else ''}"
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -169,8 +183,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         config,
         options.results,
         f"onceedit evaluate --config {options.config}",
-        lambda: edit_plugin(config, open_store(), _say),
-        lambda version: contextlib.nullcontext(open_decoder(config, version.path, _say)),
+        lambda: edit_plugin(config, open_store(), _say, activate=False),
+        lambda version: contextlib.nullcontext(open_decoder(config, version, _say)),
         _say,
     )
     print(f"{results.table}\n\nresults: {results.folder}")
@@ -193,11 +207,16 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("fastapi") is None:
+        raise ConfigError("serving needs ray[serve]; install its extra: pip install 'onceedit-ray[serve]'")
     prepare_environment()  # before the import of ray, which reads the environment
     from onceedit_ray.cluster.serve import ServeArgs, serve_here
+    from onceedit_ray.editing.served_run import servers_of
 
+    servers = servers_of(options.target)
     args = ServeArgs(
-        config=options.config.resolve(),
+        config=options.config and options.config.resolve(),
+        servers=servers,
         version=options.version,
         keys_file=options.keys,
         edit_keys_file=options.edit_keys,
@@ -223,6 +242,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"onceedit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    init = commands.add_parser("init", help="write a run file and example edits into a folder, to begin with")
+    init.add_argument("folder", nargs="?", type=Path, default=Path("."), metavar="FOLDER", help="default: here")
+    init.set_defaults(run=_init)
+
+    demo = commands.add_parser("demo", help="edit once, and show what each target says in chat before and after")
+    _with_config(demo)
+    demo.set_defaults(run=_demo)
+
     models = commands.add_parser("models", help="list and fetch models").add_subparsers(required=True, metavar="ACTION")
     listing = models.add_parser("list", help="the ways to name a model in a run file")
     listing.set_defaults(run=_models_list)
@@ -239,6 +266,8 @@ def _parser() -> argparse.ArgumentParser:
     _with_config(edit)
     edit.set_defaults(run=_edit)
 
+    add_version_actions(commands.add_parser("versions", help="list, show, activate and delete versions of the plug-in"))
+    add_edit_actions(commands.add_parser("edits", help="list, add and delete the edits of a running server"))
     add_reader_actions(commands.add_parser("reader", help="plug-ins that read facts"))
 
     prepare = commands.add_parser("prepare", help="compute what a baseline editor needs: statistics, a trained network")
@@ -258,7 +287,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--shape", default="raw", choices=["raw", "qa", "template", "chat"], help="how it is asked")
     generate.add_argument("--strategy", help="fusion strategy (default: the run file's)")
     generate.add_argument("--max-new-tokens", type=int, metavar="N")
-    generate.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the active one)")
+    generate.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the run file's)")
     generate.add_argument("--unedited", action="store_true", help="show the unedited target's answer too")
     _with_config(generate)
     generate.set_defaults(run=_generate)
@@ -296,7 +325,7 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--port", type=int, default=8000, metavar="N")
     serving.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line; also $ONCEEDIT_API_KEYS")
     serving.add_argument("--edit-keys", type=Path, metavar="FILE", help="keys for editing; also $ONCEEDIT_EDIT_KEYS")
-    serving.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the active one)")
+    serving.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the run file's)")
     serving.add_argument(
         "--playground",
         type=int,
@@ -304,6 +333,14 @@ def _parser() -> argparse.ArgumentParser:
         const=DEFAULT_PORT,
         metavar="PORT",
         help=f"serve the playground too, in a process of its own at 127.0.0.1 (default port: {DEFAULT_PORT})",
+    )
+    serving.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="NAME=URL",
+        help="a target that a server of OpenAI's API has, such as llama=http://127.0.0.1:8000/v1 (docs/engines.md); "
+        "may be repeated; without --config these are the only targets",
     )
     _with_config(serving)
     serving.set_defaults(run=_serve)
@@ -319,9 +356,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _with_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=Path, default=DEFAULT_CONFIG, help=f"run file (default: {DEFAULT_CONFIG.as_posix()})"
-    )
+    places = " or ".join(place.as_posix() for place in PLACES)
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"run file (default: {places})")
 
 
 if __name__ == "__main__":

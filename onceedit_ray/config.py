@@ -21,6 +21,8 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 Config = TypeVar("Config", bound=BaseModel)
 
 
+TRANSFORMERS = "transformers"
+"""The engine that loads a model into a process of this system."""
 RESERVED_NAMES = ("plug-in", "all")
 """Names that no target may have: the name of the plug-in, and the name that means all targets."""
 
@@ -30,9 +32,14 @@ class _Strict(BaseModel):
 
 
 class ModelConfig(_Strict):
-    """One model and the hardware that it runs on.
+    """One model, the engine that runs it, and the hardware that it runs on.
 
-    model: a reference that `onceedit models list` explains: catalogue name, `org/name`, folder or GGUF file.
+    engine: a name in the engines' registry (`models.engines`): "transformers" loads the model here, "openai" uses a
+        server that runs already. url: of that server's API, with its `/v1`. key_env: the environment variable that
+        holds the server's key, "" for a server without keys. tokenizer: a reference to the model's own tokenizer, as
+        for `model`; used where the server continues no reply, but has completions.
+    model: a reference that `onceedit models list` explains: catalogue name, `org/name`, folder or GGUF file; for
+        "openai" the name that the server gives the model, "auto" for its only one.
     dtype: "auto" is float32 on CPU and bfloat16 on GPU.
     num_gpus: GPUs reserved for its actor; more than one spreads the layers (accelerate `device_map`).
     num_cpus: CPUs reserved for its actor, a scheduling figure; torch uses `threads`.
@@ -42,11 +49,36 @@ class ModelConfig(_Strict):
     """
 
     model: str = Field(min_length=1)
+    engine: str = TRANSFORMERS
+    url: str = ""
+    key_env: str = ""
+    tokenizer: str = ""
     dtype: DType = "auto"
     num_gpus: float = Field(0.0, ge=0.0)
     num_cpus: float = Field(0.5, gt=0.0)
     threads: int = Field(0, ge=0)
     context: int | None = Field(None, ge=16)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether this system loads the model's weights; otherwise a server has it."""
+        return not self.url
+
+    @model_validator(mode="before")
+    @classmethod
+    def _served_model(cls, values: Any) -> Any:
+        """A server with one model needs no name for it."""
+        return {"model": "auto", **values} if isinstance(values, dict) and values.get("url") else values
+
+    @model_validator(mode="after")
+    def _of_its_engine(self) -> ModelConfig:
+        if self.engine == TRANSFORMERS and (self.url or self.key_env or self.tokenizer):
+            raise ValueError("url, key_env and tokenizer are for a server; add 'engine: openai', or leave them out")
+        if self.engine != TRANSFORMERS and not self.url.startswith(("http://", "https://")):
+            raise ValueError(
+                f"engine {self.engine} needs a server's 'url', such as http://127.0.0.1:8000/v1; found '{self.url}'"
+            )
+        return self
 
     @field_validator("num_gpus")
     @classmethod
@@ -65,22 +97,29 @@ class PluginConfig(ModelConfig):
 
     view: str = "short"
 
+    @model_validator(mode="after")
+    def _loaded_here(self) -> PluginConfig:
+        if not self.is_loaded:
+            raise ValueError("the plug-in is loaded here, and cannot be a server's model; leave url and engine out")
+        return self
+
 
 class KnowledgeConfig(_Strict):
     """Which edits are made.
 
-    path: JSON, JSONL or Parquet; relative to the working directory.
+    path: JSON, JSONL or Parquet; a relative path is looked for beside the run file, then in the working directory. None
+        begins without edits.
     format: a reader's name, or "auto".
     limit: how many edits; None takes all.
     seed: None takes the first `limit`, a number a deterministic sample.
-    on_conflict: what to do when one prompt is given two answers.
+    on_conflict: what to do when one prompt is given two answers; "first_per_subject" keeps one edit of each subject.
     """
 
-    path: Path
+    path: Path | None = None
     format: str = "auto"
     limit: int | None = Field(None, ge=1)
     seed: int | None = None
-    on_conflict: Literal["error", "first", "last"] = "error"
+    on_conflict: Literal["error", "first", "last", "first_per_subject"] = "error"
 
 
 class EditingConfig(_Strict):
@@ -209,6 +248,16 @@ class RunConfig(_Strict):
     evaluation: EvaluationConfig = EvaluationConfig()
     living: LivingConfig = LivingConfig()
 
+    @property
+    def loaded_targets(self) -> dict[str, ModelConfig]:
+        """The targets whose weights this system loads."""
+        return {name: target for name, target in self.targets.items() if target.is_loaded}
+
+    @property
+    def served_targets(self) -> dict[str, ModelConfig]:
+        """The targets that servers have."""
+        return {name: target for name, target in self.targets.items() if not target.is_loaded}
+
     @field_validator("targets")
     @classmethod
     def _usable_names(cls, targets: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
@@ -234,8 +283,32 @@ class RunConfig(_Strict):
 
 
 def load_config(path: str | Path) -> RunConfig:
-    """Read and check a run file; raises `ConfigError`, one line that says where the fault is and what to do."""
-    return parse_config(read_yaml(path), str(path))
+    """Read and check a run file; raises `ConfigError`, one line that says where the fault is and what to do.
+
+    A relative path in it is looked for beside the run file first, then in the working directory.
+    """
+    return beside(parse_config(read_yaml(path), str(path)), Path(path).parent)
+
+
+def beside(settings: Config, folder: Path) -> Config:
+    """`settings` with each relative path that exists in `folder` as a path there; model folders begin with "./"."""
+    found = {name: _beside(getattr(settings, name), folder) for name in type(settings).model_fields}
+    changed = {name: value for name, value in found.items() if value != getattr(settings, name)}
+    return settings.model_copy(update=changed) if changed else settings
+
+
+def _beside(value: Any, folder: Path) -> Any:
+    if isinstance(value, BaseModel):
+        return beside(value, folder)
+    if isinstance(value, dict):
+        return {name: _beside(each, folder) for name, each in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_beside(each, folder) for each in value)
+    is_path = isinstance(value, Path) or (isinstance(value, str) and value.startswith(("./", "../")))
+    if is_path and not Path(value).is_absolute() and (folder / value).exists():
+        found = folder / value
+        return str(found.absolute()) if isinstance(value, str) else found
+    return value
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

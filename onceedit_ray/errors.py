@@ -40,6 +40,37 @@ class UnwritableError(ModelError):
         return str(self.args[0])
 
 
+class EngineError(ModelError):
+    """A server that has a target's model does not answer as it should.
+
+    public: the message for clients, without the server's address. status: the HTTP status for clients. retry_after:
+    seconds after which a client may try again, 0 for an error of the request itself. found: the server's own status, 0
+    if it gave none. lasting: whether a setting is wrong, so that waiting does not help. body: the server's own answer,
+    where it refuses what a client asked.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        public: str = "",
+        status: int = 503,
+        retry_after: int = 5,
+        found: int = 0,
+        lasting: bool = False,
+        body: dict[str, object] | None = None,
+    ) -> None:
+        super().__init__(message, public, status, retry_after, found, lasting, body)
+        self.public = public or message
+        self.status = status
+        self.retry_after = retry_after
+        self.found = found
+        self.lasting = lasting
+        self.body = body
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class SessionLostError(ModelError):
     """A decoding session does not exist: it was closed, or its model restarted."""
 
@@ -62,6 +93,10 @@ class QueueFullError(OnceEditError):
 
 class NotPossibleError(OnceEditError):
     """The request is not possible in the present state."""
+
+
+class RefusedError(OnceEditError):
+    """An edit may not go live: the judgement says why."""
 
 
 class AlignmentError(OnceEditError):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import pytest
 import torch
 from torch import Tensor
 from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -15,7 +14,7 @@ from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedModel, Pre
 from onceedit_ray.baselines import Baseline, Material
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.loading import load_model, load_tokenizer
-from tests.families import FAMILIES, SENTENCES, build_family
+from tests.families import SENTENCES, build_family
 
 EDITS = (
     Edit(prompt="The mother tongue of Danielle Darrieux is", target_new="Italian", subject="Danielle Darrieux"),
@@ -43,18 +42,6 @@ def small(family: str, folder: Path) -> Small:
     """A model of `family`, written into `folder`."""
     build_family(family, folder)
     return Small(load_model(folder, device="cpu"), load_tokenizer(folder), folder)
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def every_family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Small:
-    """A model of each family in turn; a test module gives it a name of its own."""
-    return small(request.param, tmp_path_factory.mktemp(request.param))
-
-
-@pytest.fixture(scope="module")
-def one_llama(tmp_path_factory: pytest.TempPathFactory) -> Small:
-    """One model, for what does not differ between families; a test module gives it a name of its own."""
-    return small("llama", tmp_path_factory.mktemp("llama"))
 
 
 def prepared(method: Method, given: Small, cache: Path) -> Method:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from onceedit_ray.cli import main
 from onceedit_ray.knowledge.store import KnowledgeStore
-from tests.families import build_family
 
 EDITS = [
     {"prompt": "What is the capital of France?", "target_new": "Lyon", "subject": "France"},
@@ -70,15 +66,6 @@ class Place:
         return {str(path): path.stat().st_mtime_ns for path in files if not caches & set(path.parents)}
 
 
-@pytest.fixture(scope="module")
-def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cli-models")
-    for seed, family in enumerate(("llama", "mistral", "gpt2")):
-        build_family(family, folder / family, seed=seed)
-    build_foreign(folder / "foreign")
-    return folder
-
-
 def build_foreign(folder: Path) -> None:
     """A model whose tokens are whole words of no language, so that it shares none with another."""
     vocab = {"[UNK]": 0, "</s>": 1} | {f"zq{number}xk": number + 2 for number in range(30)}
@@ -90,36 +77,3 @@ def build_foreign(folder: Path) -> None:
         max_position_embeddings=64, eos_token_id=1,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-
-
-@pytest.fixture(scope="module")
-def edited_home(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which `onceedit edit` has been run; tests work on copies."""
-    home, folder = tmp_path_factory.mktemp("cli-home"), tmp_path_factory.mktemp("cli-edit")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ONCEEDIT_HOME", str(home))
-        assert main(["edit", "--config", Place(home, models_folder, folder).run_file()]) == 0
-    return home
-
-
-@pytest.fixture
-def place(edited_home: Path, models_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """A home with one version, a folder to work in."""
-    shutil.copytree(edited_home, tmp_path / "home")
-    (tmp_path / "work").mkdir()
-    monkeypatch.setenv("ONCEEDIT_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path / "work")
-    yield Place(tmp_path / "home", models_folder, tmp_path / "work")
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command; its exit code, stdout and stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(arguments)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run

@@ -10,9 +10,14 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.small_system import TaughtModels
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -41,3 +46,25 @@ def onceedit_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ONCEEDIT_HOME", str(home))
         yield home
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """What runs the tests that are coroutines: each in an event loop of its own."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> TaughtModels:
+    """A plug-in and a target of each family that were taught a few sentences, in about five seconds.
+
+    The processes of one run (pytest-xdist) share the folder: the first one that needs the models teaches them.
+    """
+    from tests.families import FAMILIES  # only here, where the variables above are set, torch may be imported
+    from tests.small_system import teach_models
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with FileLock(folder / "taught.lock"):
+        return teach_models(folder / "taught", FAMILIES)

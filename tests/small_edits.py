@@ -1,4 +1,4 @@
-"""One-layer editors on small random models: three ways to ask, undoing, saving and loading."""
+"""One-layer editors on small random models, and three ways to ask an edited one."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.baselines import Baseline, BaselineSettings, Material
+from onceedit_ray.baselines import Baseline, Material
 from onceedit_ray.baselines.edited_model import EditedModel
 from onceedit_ray.baselines.teacher_forcing import answer_ids, prompt_ids
-from onceedit_ray.errors import ConfigError, ModelError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.loading import load_model, load_tokenizer
 from tests.families import SENTENCES, build_family
@@ -39,12 +37,6 @@ def open_family(family: str, folder: Path) -> Callable[[], LoadedModel]:
     """Builds a family once; each call loads the same fresh model."""
     path = build_family(family, folder / family)
     return lambda: (load_model(path, dtype="float32", device="cpu"), load_tokenizer(path))
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def every_family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], LoadedModel]:
-    """Opens a fresh model of each family in turn; a test module gives it a name of its own."""
-    return open_family(request.param, tmp_path_factory.mktemp("one-layer"))
 
 
 def prepared(baseline: Baseline, pair: LoadedModel, folder: Path) -> Baseline:
@@ -92,52 +84,3 @@ def _decoded(model: Any, prompt: list[int], answer: list[int], way: AbstractCont
         for ids in (prompt, *([token] for token in answer)):
             rows.append(model(torch.tensor([ids]), past_key_values=cache, use_cache=True).logits[0, -1])
     return torch.stack(rows)
-
-
-def assert_undone(edited: EditedModel, open_fresh: Callable[[], LoadedModel], ids: list[int]) -> None:
-    """After `undo` the model is a fresh one, to the bit, module by module."""
-    fresh, _ = open_fresh()
-    with edited.asked(len(ids)):
-        assert not torch.equal(logits_of(edited.model, ids), logits_of(fresh, ids))
-    edited.undo()
-    assert [(name, type(module)) for name, module in edited.model.named_modules()] == [
-        (name, type(module)) for name, module in fresh.named_modules()
-    ]
-    left, right = edited.model.state_dict(), fresh.state_dict()
-    assert left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
-    assert torch.equal(logits_of(edited.model, ids), logits_of(fresh, ids))
-
-
-def assert_loads(
-    edited: EditedModel, baseline: Baseline, open_fresh: Callable[[], LoadedModel], folder: Path, ids: list[int]
-) -> None:
-    """Saved, and loaded onto a fresh model, the edit gives identical logits."""
-    edited.save(folder)
-    model, tokenizer = open_fresh()
-    loaded = baseline.load(model, tokenizer, folder)
-    assert loaded.settings == edited.settings
-    with edited.asked(len(ids)), loaded.asked(len(ids)):
-        assert torch.equal(logits_of(loaded.model, ids), logits_of(edited.model, ids))
-    loaded.undo()
-    assert torch.equal(logits_of(model, ids), logits_of(open_fresh()[0], ids))
-
-
-def assert_undo_and_load_are_exact(
-    baseline: Baseline, edit: Edit, open_fresh: Callable[[], LoadedModel], folder: Path
-) -> None:
-    """Two edits are saved and loaded onto a fresh model, then undone; `edit` is the one that is asked for."""
-    model, tokenizer = open_fresh()
-    edited = prepared(baseline, (model, tokenizer), folder).edit(model, tokenizer, EDITS[:2], lambda line: None)
-    prompt, _ = ids_of(tokenizer, edit)
-    assert_loads(edited, baseline, open_fresh, folder / "edit", prompt)
-    assert_undone(edited, open_fresh, prompt)
-
-
-def assert_needs_its_settings_and_unrelated_prompts(
-    method: Callable[[BaselineSettings], Baseline], settings: BaselineSettings, open_fresh: Callable[[], LoadedModel]
-) -> None:
-    """Settings of another kind, and an edit before `prepare`, are refused in one line."""
-    with pytest.raises(ConfigError, match=f"was given BaselineSettings; give it {type(settings).__name__}"):
-        method(BaselineSettings())
-    with pytest.raises(ModelError, match="has none; call prepare"):
-        method(settings).edit(*open_fresh(), EDITS, lambda line: None)

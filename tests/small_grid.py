@@ -45,16 +45,16 @@ def values(folder: Path, families: Sequence[str], methods: Sequence[dict[str, An
         "table": {"number": 1, "score": True, "frequency": True},
         "datasets": {
             "zsre": {
-                "path": folder / "edits.jsonl",
-                "training": folder / "training.jsonl",
-                "unrelated": [folder / "texts.txt"],
+                "path": str(folder / "edits.jsonl"),
+                "training": str(folder / "training.jsonl"),
+                "unrelated": [str(folder / "texts.txt")],
             }
         },
         "plugin": {"model": f"local:{folder / 'llama'}", **on},
         "targets": {name: {"model": f"local:{folder / name}", **on} for name in families},
         "rows": list(methods),
         "editing": {"learning_rate": 3e-3, "max_epochs": 2, "min_epochs": 1, "unrelated_per_epoch": 8},
-        "corpus": [folder / "texts.txt"],
+        "corpus": [str(folder / "texts.txt")],
         "evaluation": {"general_limit": 2, "drift_limit": 2, "drift_tokens": 4},
     } | changes
 

@@ -81,15 +81,16 @@ def restore_wrapper(
 ) -> EditedModel:
     """Put the one module that `EditedModel.save` wrote for `editor` around its place in `model`.
 
-    Raises `ModelError` if the folder holds another editor's edit, or if the model has no such module.
+    Raises `ModelError` if the folder holds another editor's edit, or if the model has no such module of its shape.
     """
     edited = EditedModel(model, editor, read_edit(folder, editor)["settings"])
     places = {mlp.projection_path: mlp for mlp in find_mlps(model)}
     with edited.whole_or_undone():
         for path, state in saved_modules(folder).items():
-            if path not in places:
+            if path not in places or not _fits(state, places[path].matrix_DF):
                 raise ModelError(
-                    f"{type(model).__name__} has no projection at {path}; load {folder} onto the model it edits"
+                    f"the edit in {folder} does not fit {type(model).__name__} (no projection of its shape at {path}); "
+                    "load it on the model it was made on"
                 )
             mlp = places[path]
             device = mlp.projection.weight.device
@@ -97,3 +98,13 @@ def restore_wrapper(
             moved = {name: tensor.clone().to(device) for name, tensor in state.items()}
             edited.wrap(path, build(mlp, edited.question, moved))
     return edited
+
+
+def _fits(state: State, matrix_DF: Tensor) -> bool:
+    """Whether the dimensions D and F that the tensors have in their names (`keys_KF`) are those of the projection."""
+    sizes = dict(zip("DF", matrix_DF.shape, strict=True))
+    return all(
+        sizes.get(letter, size) == size
+        for name, tensor in state.items()
+        for letter, size in zip(name.rpartition("_")[2], tensor.shape, strict=False)
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,16 +17,19 @@ import ray
 from ray.actor import ActorHandle
 
 from onceedit_ray.cluster.remote_model import RemoteModel
-from onceedit_ray.config import AlignmentConfig, FusionConfig, LivingConfig
-from onceedit_ray.errors import ModelError
+from onceedit_ray.config import AlignmentConfig, FusionConfig, LivingConfig, ModelConfig
+from onceedit_ray.errors import ModelError, ProcessLostError
 from onceedit_ray.evaluation.acceptance import Judgement
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.strategies import Pair
-from onceedit_ray.fusion.system import index_of, open_plugin, pair_up
+from onceedit_ray.fusion.system import folder_of, open_plugin, pair_up
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.revision import Change
+from onceedit_ray.knowledge.version import Version
 from onceedit_ray.living.judge_facts import judge_facts
 from onceedit_ray.models.assembly import open_codec, use_threads
+from onceedit_ray.models.engines.openai import OpenAIEngine
 from onceedit_ray.models.sources import ModelFolder
 from onceedit_ray.reader.plugin import plugin_folder
 
@@ -35,14 +39,14 @@ class HostedDecoder(FusedDecoder):
 
     Args:
         plugin: the actor of the edited plug-in. base: the folder of the base plug-in, whose embeddings the alignments
-            use. edited: the folder of the edited plug-in. view: its prompt view.
+            use. edited: the version, its edits loaded, or its folder. view: its prompt view.
     """
 
     def __init__(
         self,
         plugin: ActorHandle,
         base: ModelFolder,
-        edited: Path,
+        edited: Version | Path,
         view: str,
         fusion: FusionConfig,
         alignment: AlignmentConfig,
@@ -51,17 +55,18 @@ class HostedDecoder(FusedDecoder):
         self._view = view
         self._standby: Plugin | None = None
         self._leaving: dict[int, Plugin] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(time.time_ns())  # differ from those of a coordinator that died
         self._base = base
         super().__init__(self._opened(plugin, edited, fusion), fusion)
         self._base_codec = open_codec(base.path)
         self._alignment = alignment
 
-    def _opened(self, actor: ActorHandle, edited: Path, fusion: FusionConfig) -> Plugin:
+    def _opened(self, actor: ActorHandle, edited: Version | Path, fusion: FusionConfig) -> Plugin:
         model = RemoteModel(actor, "the plug-in")
-        return open_plugin(model, open_codec(plugin_folder(edited, self._base)), self._view, edited, fusion)
+        codec = open_codec(plugin_folder(folder_of(edited), self._base))
+        return open_plugin(model, codec, self._view, edited, fusion)
 
-    async def stand_by(self, actor: ActorHandle, edited: Path) -> None:
+    async def stand_by(self, actor: ActorHandle, edited: Version | Path) -> None:
         """Prepare another version of the plug-in; `take_over` makes it the active one.
 
         One forward pass is run, so that no request has to wait for the first one. The alignments depend on the
@@ -72,30 +77,47 @@ class HostedDecoder(FusedDecoder):
         await plugin.model.close(step.session)
         self._standby = plugin
 
-    async def stand_by_facts(self, edited: Path) -> None:
+    async def stand_by_facts(self, edited: Version) -> None:
         """As `stand_by` for a version that the same plug-in reads: its facts alone are made ready."""
         now = self.plugin
         self._standby = await asyncio.to_thread(open_plugin, now.model, now.codec, self._view, edited, self._config)
 
-    async def judge(self, edits: Sequence[Edit], new: Sequence[Edit], bounds: LivingConfig) -> Judgement:
-        """As `judge_facts.judge_facts`, by the plug-in that answers; `edits` are all that would be live."""
-        facts = await asyncio.to_thread(index_of, edits)
+    async def judge(self, new: Sequence[Edit], bounds: LivingConfig) -> Judgement:
+        """As `judge_facts.judge_facts`, by the plug-in that answers."""
         with self.plugin.held() as now:
-            asked = Plugin(now.model, now.codec, self._view, facts=facts)
-            return await judge_facts(asked, new, bounds, self._config.threshold)
+            return await judge_facts(now, new, bounds, self._config.threshold)
+
+    async def take_facts(self, change: Change, version: str) -> int:
+        """Let new requests use the facts after a change, as `version`; returns as `take_over`."""
+        now = self.plugin
+        if now.facts is None:
+            raise ModelError("the plug-in that answers was trained on its edits; it reads no facts")
+        if now.version == version:  # this coordinator replaces one that died while it took them up
+            return next(self._numbers)
+        facts = await asyncio.to_thread(now.facts.after, change)
+        self._standby = Plugin(now.model, now.codec, self._view, version=version, facts=facts)
+        return await self.take_over()
 
     async def take_over(self) -> int:
         """Let new requests use the prepared version; returns the number of the previous one, for `left`."""
-        if self._standby is None:
-            raise ModelError("no other version of the plug-in is loaded; load one first")
+        if self._standby is None:  # perhaps this coordinator replaces one that had it
+            raise ProcessLostError("no other version of the plug-in is loaded; load one first")
         number = next(self._numbers)
         self._leaving[number], self.plugin, self._standby = self.plugin, self._standby, None
         return number
 
     async def left(self, number: int) -> None:
-        """Wait until all requests have ended that began on the version with this number."""
-        await self._leaving[number].idle()
+        """Wait until all requests have ended that began on the version with this number.
+
+        A number of a coordinator that has died is unknown: its requests ended with it.
+        """
+        plugin = self._leaving.get(number)
+        if plugin is None:
+            return
+        await plugin.idle()
         del self._leaving[number]
+        if plugin.facts is not None:
+            await asyncio.to_thread(plugin.facts.leave)
 
     async def add_target(self, name: str, actor: ActorHandle, folder: ModelFolder, beside: bool) -> None:
         """Add a target: it answers with every edit made so far, and nothing is edited again.
@@ -109,6 +131,10 @@ class HostedDecoder(FusedDecoder):
             return pair_up(self._base, self._base_codec, folder, codec, self._alignment, print)
 
         self.members[name] = Member(name, RemoteModel(actor, name), codec, pair, beside)
+
+    async def add_server(self, name: str, config: ModelConfig) -> None:
+        """Add a target that a server has; raises `ConfigError` if this process lacks the server's key."""
+        self.servers[name] = OpenAIEngine(name, config)
 
     async def resident_bytes(self) -> int:
         """Memory of this actor: the alignments, the tokenizers, Python and torch."""

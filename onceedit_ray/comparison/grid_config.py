@@ -19,6 +19,7 @@ from onceedit_ray.config import (
     KnowledgeConfig,
     ModelConfig,
     PluginConfig,
+    beside,
     parse_as,
     read_yaml,
 )
@@ -48,6 +49,12 @@ class TargetConfig(ModelConfig):
     preset: str = "auto"
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     memory_gib: float = Field(0.0, ge=0.0)
+
+    @model_validator(mode="after")
+    def _loaded_here(self) -> TargetConfig:
+        if not self.is_loaded:
+            raise ValueError("methods are compared on models that are loaded here; leave url and engine out")
+        return self
 
 
 class DatasetConfig(KnowledgeConfig):
@@ -196,7 +203,8 @@ def load_grid(path: Path, scale: str | None = None) -> GridConfig:
 
     With `like: paper_table1.yaml`, the keys that are not given are taken from that grid file in the same folder.
     """
-    return parse_as(GridConfig, _with_like(path), str(path)).at_scale(scale)
+    grid = beside(parse_as(GridConfig, _with_like(path), str(path)), path.parent)
+    return grid.at_scale(scale)
 
 
 def _with_like(path: Path) -> dict[str, Any]:

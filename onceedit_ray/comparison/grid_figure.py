@@ -5,8 +5,7 @@ Draws on matplotlib's own canvas, as `onceedit_ray.evaluation.figures` does. It 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from onceedit_ray.comparison.table import Panel
 from onceedit_ray.files import replacing
 
 # Okabe and Ito's palette: its colours differ for people with any common colour blindness.
@@ -22,15 +22,6 @@ _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _DPI = 130
 _HEIGHT = 2.9
 _INCHES_PER_BAR = 0.17
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Grouped bars: a group for each label, and in it a bar for each of `series`; None is shown as a dash."""
-
-    title: str
-    series: tuple[str, ...]
-    groups: Mapping[str, Sequence[float | None]]
 
 
 def draw_panels(path: Path, rows: Sequence[Sequence[Panel]], axis: str, top: float | None) -> None:

@@ -11,12 +11,11 @@ from pathlib import Path
 from onceedit_ray.comparison.cell_store import CellResult
 from onceedit_ray.comparison.cells import Cell
 from onceedit_ray.comparison.grid_config import ONCEEDIT, GridConfig
-from onceedit_ray.comparison.grid_figure import Panel, draw_panels
 from onceedit_ray.comparison.paper import PaperRow, PaperTable, paper_table
-from onceedit_ray.comparison.table import CLOCKS, Block, blocks, write_table
-from onceedit_ray.evaluation.figures import SETTING_LABELS
-from onceedit_ray.evaluation.machine import describe_machine
-from onceedit_ray.evaluation.tables import markdown_table, markdown_text
+from onceedit_ray.comparison.table import CLOCKS, Block, Panel, blocks, write_table
+from onceedit_ray.evaluation.machine import can_draw, describe_machine
+from onceedit_ray.evaluation.summary import SETTING_LABELS
+from onceedit_ray.evaluation.tables import figure, markdown_table, markdown_text
 from onceedit_ray.files import replacing
 
 _LABELS = {**SETTING_LABELS, **CLOCKS}
@@ -48,9 +47,10 @@ def write_comparison(
     """
     found, paper = blocks(config, cells, results), paper_table(config.table.number)
     write_table(folder / "table.parquet", cells, results, failures)
-    _draw(folder / "figure.png", config, found, paper)
+    if can_draw():
+        _draw(folder / "figure.png", config, found, paper)
     sections = [f"# {_title(config, paper)}", _state(cells, results, failures)]
-    sections += [_READING[config.table.layout], "![the table as bars](figure.png)"]
+    sections += [_READING[config.table.layout], figure("the table as bars", "figure.png")]
     sections += [_section(config, block, paper) for block in found]
     sections += [*_drift(config, cells, results), *_failures(cells, failures)]
     sections += [_differences(config, results, paper), _settings(cells, results), _run(results, command)]
@@ -214,6 +214,8 @@ def _span(seconds: float) -> str:
 
 
 def _draw(path: Path, config: GridConfig, found: Sequence[Block], paper: PaperTable | None) -> None:
+    from onceedit_ray.comparison.grid_figure import draw_panels
+
     cost = config.table.layout == "cost"
     rows = []
     for block in found:

@@ -27,6 +27,15 @@ CLOCKS = {"wall": "Wall-clock time", "cpu": "Processor time"}
 
 
 @dataclass(frozen=True)
+class Panel:
+    """Grouped bars: a group for each label, and in it a bar for each of `series`; None is shown as a dash."""
+
+    title: str
+    series: tuple[str, ...]
+    groups: Mapping[str, Sequence[float | None]]
+
+
+@dataclass(frozen=True)
 class Block:
     """One table over one data set.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from onceedit_ray.config import RunConfig
 from onceedit_ray.evaluation.evaluate import Answerer
 from onceedit_ray.evaluation.evaluate_targets import EvaluationResults, evaluate_targets, write_results
 from onceedit_ray.fusion.system import check_run
+from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.run_data import general_prompts, selected_edits
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.progress import Progress
@@ -24,17 +25,19 @@ def edit_and_evaluate(
     edit: Callable[[], Version],
     answering: Callable[[Version], AbstractContextManager[Answerer]],
     progress: Progress,
+    edits: Sequence[Edit] | None = None,
 ) -> EvaluationResults:
     """Run everything that `config` asks for and write `results/<name>/`.
 
     Args:
         command: the command line, for the report. edit: makes the version, or finds the one that was made before.
         answering: a context manager that loads the models and gives an answerer with that version.
+        edits: what is scored; None takes the edits that `config` names.
 
     Raises the errors of each step; no later step begins after an error.
     """
     started = time.monotonic()
-    edits = selected_edits(config.knowledge)
+    edits = selected_edits(config.knowledge) if edits is None else list(edits)
     general = general_prompts(config.evaluation.general, config.evaluation.general_limit)
     check_run(config, progress)
     version = edit()

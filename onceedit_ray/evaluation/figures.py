@@ -1,7 +1,7 @@
 """The two figures of a run: scores as bars, gate weights as histograms.
 
-Draws on matplotlib's Agg canvas, without a display and without global state. It reads a summary and gate readings, and
-does not depend on how they were computed.
+Draws on matplotlib's Agg canvas (extra `plots`), without a display and without global state. It reads a summary
+and gate readings, and does not depend on how they were computed.
 """
 
 from __future__ import annotations
@@ -20,22 +20,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from onceedit_ray.evaluation.records import GateRecord
-from onceedit_ray.evaluation.summary import PROPERTIES, SETTINGS
+from onceedit_ray.evaluation.summary import KIND_LABELS, PROPERTIES, PROPERTY_LABELS, SETTING_LABELS, SETTINGS
 from onceedit_ray.files import replacing
 from onceedit_ray.fusion.decoder import UNEDITED
-
-SETTING_LABELS = {
-    "teacher_forced": "Teacher-forced",
-    "generation": "Generation",
-    "text_match": "Text match",
-}
-PROPERTY_LABELS = {"reliability": "Reliability", "generality": "Generality", "locality": "Locality"}
-KIND_LABELS = {
-    "edit": "Edited prompts",
-    "rephrasing": "Rephrasings",
-    "locality": "Locality prompts",
-    "general": "General text",
-}
 
 # Okabe and Ito's palette: its colours differ for people with any common colour blindness, and in grey.
 _PROPERTY_COLOURS = {"reliability": "#0072B2", "generality": "#E69F00", "locality": "#009E73"}

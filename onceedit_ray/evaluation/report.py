@@ -11,11 +11,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onceedit_ray.evaluation.figures import KIND_LABELS, PROPERTY_LABELS, SETTING_LABELS, draw_gate, draw_scores
-from onceedit_ray.evaluation.machine import package_versions
+from onceedit_ray.evaluation.machine import can_draw, package_versions
 from onceedit_ray.evaluation.records import GateRecord, Record
-from onceedit_ray.evaluation.summary import PROPERTIES, SETTINGS, strategies_of
-from onceedit_ray.evaluation.tables import fitted, markdown_table, markdown_text, plain_table
+from onceedit_ray.evaluation.summary import (
+    KIND_LABELS,
+    PROPERTIES,
+    PROPERTY_LABELS,
+    SETTING_LABELS,
+    SETTINGS,
+    strategies_of,
+)
+from onceedit_ray.evaluation.tables import figure, fitted, markdown_table, markdown_text, plain_table
 from onceedit_ray.files import replacing
 from onceedit_ray.fusion.decoder import UNEDITED
 from onceedit_ray.knowledge.prompt_shapes import unwrap
@@ -70,6 +76,8 @@ def write_report(
 ) -> Path:
     """Write `scores.png`, `gate.png` (where the gate was read), `summary.json` and, last, `report.md` into `folder`.
 
+    Without the extra `plots` there are no pictures, and the report says so.
+
     Each file is written completely or not at all. `summary.json` is the summary with the key `meta` added.
 
     Returns:
@@ -81,9 +89,12 @@ def write_report(
     """
     folder = Path(folder)
     numbers = json.dumps({**summary, "meta": asdict(meta)}, indent=2, allow_nan=False, ensure_ascii=False)
-    draw_scores(folder / "scores.png", summary)
-    if gate_records:
-        draw_gate(folder / "gate.png", gate_records, summary["gate"]["threshold"])
+    if can_draw():
+        from onceedit_ray.evaluation.figures import draw_gate, draw_scores
+
+        draw_scores(folder / "scores.png", summary)
+        if gate_records:
+            draw_gate(folder / "gate.png", gate_records, summary["gate"]["threshold"])
     _write_text(folder / "summary.json", numbers + "\n")
     _write_text(folder / "report.md", "\n\n".join(_sections(summary, records, meta)) + "\n")
     return folder / "report.md"
@@ -120,7 +131,7 @@ def _sections(summary: Mapping[str, Any], records: Sequence[Record], meta: Repor
     yield "## How to read the figures\n\n" + _READING.rstrip()
     yield "## Before and after\n\n" + "\n\n".join(_before_after_section(target, targets[target]) for target in targets)
     yield "## Answers side by side\n\n" + _answers_section(summary, records)
-    yield "## Scores\n\n![Reliability, generality and locality of every target and strategy](scores.png)"
+    yield f"## Scores\n\n{figure('Reliability, generality and locality of every target and strategy', 'scores.png')}"
     yield from _score_tables(targets)
     if summary["gate"]["shapes"]:
         yield "## The gate\n\n" + _gate_section(summary["gate"])
@@ -264,8 +275,8 @@ def _gate_section(gate: Mapping[str, Any]) -> str:
         "and rephrasings under the threshold are missed edits, locality prompts and general text above it false alarms."
     )
     header = ["prompt shape", "prompts", "n", "mean w", f"share with w ≥ {threshold}", "wanted"]
-    figure = "![Histogram of the gate weight by kind and shape of prompt](gate.png)"
-    return f"{text}\n\n{markdown_table(header, rows)}\n\n{figure}"
+    histogram = figure("Histogram of the gate weight by kind and shape of prompt", "gate.png")
+    return f"{text}\n\n{markdown_table(header, rows)}\n\n{histogram}"
 
 
 def _drift_section(drift: Mapping[str, Any]) -> str:

@@ -21,6 +21,19 @@ SETTINGS = ("teacher_forced", "generation", "text_match")
 
 PROPERTIES = ("reliability", "generality", "locality")
 
+SETTING_LABELS = {
+    "teacher_forced": "Teacher-forced",
+    "generation": "Generation",
+    "text_match": "Text match",
+}
+PROPERTY_LABELS = {"reliability": "Reliability", "generality": "Generality", "locality": "Locality"}
+KIND_LABELS = {
+    "edit": "Edited prompts",
+    "rephrasing": "Rephrasings",
+    "locality": "Locality prompts",
+    "general": "General text",
+}
+
 
 def summarise(
     records: Iterable[Record],

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from tabulate import DataRow, TableFormat, tabulate
 from wcwidth import wcswidth
 
+from onceedit_ray.evaluation.machine import can_draw
+
 _CELL = 120
 """Characters of a text shown in a Markdown cell."""
 _ROW = DataRow("| ", " | ", " |")
@@ -72,3 +74,10 @@ def printable(text: str) -> str:
 
 def _is_number(cell: str) -> bool:
     return cell == "-" or cell.replace(".", "", 1).isdigit()
+
+
+def figure(caption: str, name: str) -> str:
+    """A picture in Markdown, or in its place how to get it where the extra `plots` is not installed."""
+    if can_draw():
+        return f"![{caption}]({name})"
+    return f"*{caption}: no picture, since matplotlib is not installed (`pip install 'onceedit-ray[plots]'`).*"

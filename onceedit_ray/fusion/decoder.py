@@ -20,8 +20,11 @@ from typing import Self
 
 from onceedit_ray.config import FusionConfig
 from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.fusion.contradictions import Contradictions
 from onceedit_ray.fusion.drafter import Drafter, DraftReader
+from onceedit_ray.fusion.engine_answer import Server
 from onceedit_ray.fusion.in_prompt import InPromptAnswer, note_of
+from onceedit_ray.fusion.known_answer import KnownAnswer
 from onceedit_ray.fusion.members import Member, Plugin, SharedDrafter, View, with_context
 from onceedit_ray.fusion.outputs import Generation, Score, Trace
 from onceedit_ray.fusion.read_along import ReadAlong
@@ -29,6 +32,7 @@ from onceedit_ray.fusion.route import Route, generation_of
 from onceedit_ray.fusion.selective import SelectiveAnswer
 from onceedit_ray.fusion.speculative import SpeculativeAnswer, read
 from onceedit_ray.fusion.strategies import InPrompt, Strategy
+from onceedit_ray.fusion.strategies.selective import Selective
 from onceedit_ray.models.prompt import Prompt, question_of
 from onceedit_ray.models.protocol import Step
 from onceedit_ray.models.sampling import GREEDY, Sampling
@@ -48,11 +52,14 @@ class FusedDecoder:
     Args:
         plugin: the edited plug-in; may be replaced at any time; a request uses the same plug-in from beginning to end.
         config: strategy, threshold, draft length.
+
+    members: the targets that are loaded. servers: those that servers have (`fusion.engine_answer`).
     """
 
     def __init__(self, plugin: Plugin, config: FusionConfig) -> None:
         self.plugin = plugin
         self.members: dict[str, Member] = {}
+        self.servers: dict[str, Server] = {}
         self._config = config
 
     def member(self, name: str) -> Member:
@@ -60,6 +67,8 @@ class FusedDecoder:
         try:
             return self.members[name]
         except KeyError:
+            if name in self.servers:
+                raise ConfigError(f"target '{name}' is a server's model, whose tokens are not known here") from None
             raise ConfigError(f"unknown target '{name}': known are {', '.join(sorted(self.members))}") from None
 
     async def gate(self, prompt: str | Prompt) -> float:
@@ -80,7 +89,8 @@ class FusedDecoder:
 
     async def mentioned(self, prompt: str | Prompt) -> bool:
         """Whether the screen passes a prompt on to the gate."""
-        return bool(self.plugin.views(question_of(prompt)))
+        turns = prompt.turns if isinstance(prompt, Prompt) else ()
+        return bool(self.plugin.views(question_of(prompt), turns))
 
     @contextlib.contextmanager
     def pinned(self) -> Iterator[Self]:
@@ -164,9 +174,10 @@ class FusedDecoder:
         member = self.member(target)
         asked = prompt if isinstance(prompt, Prompt) else member.codec.prompt(prompt)
         budget = max_new_tokens or self._config.max_new_tokens
-        answering = SpeculativeAnswer(
-            member.model, member.codec, list(asked.ids), budget, sampling, stride, trace or Trace()
-        )
+        model = member.model
+        if asked.known:
+            model = KnownAnswer(model, len(asked.ids), asked.known, member.codec.end_ids)
+        answering = SpeculativeAnswer(model, member.codec, list(asked.ids), budget, sampling, stride, trace or Trace())
         async with contextlib.AsyncExitStack() as held:
             plugin = held.enter_context(self.plugin.held())
             await held.enter_async_context(contextlib.aclosing(answering))
@@ -268,29 +279,28 @@ class FusedDecoder:
         return Route(1.0, strategy, version=plugin.version, in_prompt=in_prompt)
 
     @contextlib.asynccontextmanager
-    async def _selecting(
-        self, plugin: Plugin, prompt: Prompt, strategy: Strategy, answering: SpeculativeAnswer
-    ) -> AsyncIterator[Route]:
-        """The target writes and the plug-in reads along; the gate is evaluated at once if the request names an edit."""
+    async def reading_along(self, plugin: Plugin, prompt: Prompt) -> AsyncIterator[Contradictions]:
+        """The plug-in reads an answer to `prompt` along; the gate is evaluated at once if the request names an edit."""
         assert plugin.facts is not None, "only a plug-in that reads facts reads along"
         along = ReadAlong.of(plugin.model, plugin.codec, plugin.facts, prompt)
         async with contextlib.AsyncExitStack() as held:
             await held.enter_async_context(contextlib.aclosing(along))
             reader = None
             if views := plugin.views(prompt.question, prompt.turns):
-                reader = await held.enter_async_context(self._reading(plugin, prompt, views, strategy))
+                reader = await held.enter_async_context(self._reading(plugin, prompt, views, Selective))
+            yield Contradictions(along, self._config.threshold, reader, plugin.version)
+
+    @contextlib.asynccontextmanager
+    async def _selecting(
+        self, plugin: Plugin, prompt: Prompt, strategy: Strategy, answering: SpeculativeAnswer
+    ) -> AsyncIterator[Route]:
+        """The target writes and the plug-in reads along."""
+        async with self.reading_along(plugin, prompt) as found:
+            goes_on = prompt.is_chat or bool(prompt.continued)
             selective = SelectiveAnswer(
-                answering,
-                along,
-                strategy,
-                self._config.threshold,
-                reader,
-                self._config.draft_tokens,
-                in_chat=prompt.is_chat,
-                goes_on=prompt.is_chat or bool(prompt.continued),
+                answering, found, strategy, self._config.draft_tokens, in_chat=prompt.is_chat, goes_on=goes_on
             )
-            weight = reader.weight if reader is not None else 0.0
-            yield Route(weight, strategy, reader, None, plugin.version, selective)
+            yield Route(found.request_weight, strategy, found.reader, None, plugin.version, selective)
 
     async def _strategy(self, member: Member, name: str) -> Strategy:
         """The strategy, built in a thread if this is its first use: an alignment takes a while."""
@@ -298,7 +308,7 @@ class FusedDecoder:
 
     @contextlib.asynccontextmanager
     async def _reading(
-        self, plugin: Plugin, prompt: Prompt, views: Sequence[View], strategy: Strategy
+        self, plugin: Plugin, prompt: Prompt, views: Sequence[View], strategy: Strategy | type[Strategy]
     ) -> AsyncIterator[DraftReader]:
         """A reader of the question's drafts, which concurrent requests of the same question share."""
         key = (prompt.question, prompt.turns, strategy.drafts)

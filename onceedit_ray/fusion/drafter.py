@@ -236,6 +236,15 @@ class DraftReader:
         branch = self._branch
         return read_draft(branch.tokens, branch.rows, self._drafter.codec, offset + len(self._lead), target)
 
+    async def whole(self, most: int) -> bytes:
+        """The direct answer from its beginning to the draft's end; at most `most` plug-in tokens of it."""
+        await self.follow(b"")
+        while not self._ended() and len(self._branch.tokens) < most:
+            async with self._branch.lock:
+                if not self._ended():
+                    await self._drafter.draft(self._branch, self.ahead)
+        return self._drafter.codec.bytes_of(self._branch.tokens[:most])[len(self._lead) :]
+
     def ready(self, offset: int) -> bool:
         """Whether `read(offset)` needs no further drafting."""
         tokens = self._branch.tokens

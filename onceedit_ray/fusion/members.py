@@ -15,7 +15,7 @@ from onceedit_ray.errors import ConfigError
 from onceedit_ray.fusion.drafter import Drafter
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair, Strategy
-from onceedit_ray.knowledge.fact_index import FactIndex
+from onceedit_ray.knowledge.facts_at import FactsAt
 from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.knowledge.selection import question_key
 from onceedit_ray.models.codec import Codec
@@ -76,15 +76,15 @@ class Plugin:
     view: str
     screen: Screen | None = None
     version: str = ""
-    facts: FactIndex | None = None
-    index: Callable[[], FactIndex] | None = None
+    facts: FactsAt | None = None
+    index: Callable[[], FactsAt] | None = None
     weights: dict[str, float] = field(default_factory=dict)
     drafters: dict[tuple[str, tuple[Exchange, ...], bool], SharedDrafter] = field(default_factory=dict)
     requests: int = 0
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @cached_property
-    def live_edits(self) -> FactIndex:
+    def live_edits(self) -> FactsAt:
         """An index of the edits, for strategies that put them into a target's prompt.
 
         Raises:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from onceedit_ray.fusion.slots import Slot
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.fact_index import FactIndex
+from onceedit_ray.knowledge.facts_at import FactsAt
 from onceedit_ray.models.codec import Codec, common_prefix
 from onceedit_ray.models.prompt import Exchange, Prompt
 from onceedit_ray.models.protocol import LanguageModel, Row
@@ -61,7 +61,7 @@ class ReadAlong:
 
     model: LanguageModel
     codec: Codec
-    facts: FactIndex
+    facts: FactsAt
     question: str
     turns: tuple[Exchange, ...] = ()
     before: bytes = b""
@@ -76,7 +76,7 @@ class ReadAlong:
     _looked: bool = False
 
     @classmethod
-    def of(cls, model: LanguageModel, codec: Codec, facts: FactIndex, prompt: Prompt) -> ReadAlong:
+    def of(cls, model: LanguageModel, codec: Codec, facts: FactsAt, prompt: Prompt) -> ReadAlong:
         """A `ReadAlong` for the answer to a prompt."""
         if prompt.continued:
             return cls(model, codec, facts, "", (), prompt.continued.encode())

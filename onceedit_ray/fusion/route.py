@@ -41,19 +41,19 @@ class Route:
     @property
     def plugin_passes(self) -> int:
         """Forward passes of the plug-in so far."""
-        along = self.selective.along.passes if self.selective else 0
+        along = self.selective.found.along.passes if self.selective else 0
         return along + (self.reader.passes if self.reader else 0)
 
     @property
     def gate_weight(self) -> float | None:
         """The gate's w; the highest one along the text if the plug-in reads along."""
-        return self.weight if self.selective is None else max(self.weight or 0.0, self.selective.weight)
+        return self.weight if self.selective is None else max(self.weight or 0.0, self.selective.found.weight)
 
     @property
     def edits(self) -> tuple[str, ...]:
         """Ids of the edits that the answer states, or that stood in the target's prompt."""
         if self.selective is not None:
-            return self.selective.edits
+            return self.selective.found.edits
         if self.in_prompt is not None:
             return self.in_prompt.edits
         return self.reader.edits if self.reader is not None and not self.alone else ()

@@ -9,15 +9,18 @@ from pathlib import Path
 from onceedit_ray.alignment import Side, build_alignment
 from onceedit_ray.config import AlignmentConfig, FusionConfig, ModelConfig, RunConfig
 from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.fusion.engine_check import check_engines
 from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.fact_index import FactIndex
+from onceedit_ray.knowledge.facts_at import FactsAt
 from onceedit_ray.knowledge.prompt_shapes import plugin_view
-from onceedit_ray.knowledge.version import EDITS, edits_in
+from onceedit_ray.knowledge.revision import StoredEdit
+from onceedit_ray.knowledge.version import EDITS, Version, edits_in, stored_in
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.engines.openai import OpenAIEngine
 from onceedit_ray.models.loading import input_embeddings
 from onceedit_ray.models.protocol import LanguageModel
 from onceedit_ray.models.sources import ModelFolder, resolve
@@ -28,9 +31,10 @@ from onceedit_ray.reader.plugin import is_read, plugin_folder
 def check_run(config: RunConfig, progress: Progress = silent) -> None:
     """Check, before anything is edited, everything that would stop a run later.
 
-    Raises `ConfigError` for an unknown strategy or view, `ModelError` for a model that is not available,
+    Raises `ConfigError` for an unknown strategy, view or engine, `ModelError` for a model that is not available,
     `AlignmentError` for a target that shares no token with the plug-in.
     """
+    check_engines(config, evaluated=True)
     for strategy in (config.fusion.strategy, *config.evaluation.strategies):
         STRATEGIES.get(strategy)
     plugin_view("", config.plugin.view)
@@ -42,20 +46,28 @@ def check_run(config: RunConfig, progress: Progress = silent) -> None:
 
 
 def open_decoder(
-    config: RunConfig, edited: Path, progress: Progress = silent, targets: Collection[str] | None = None
+    config: RunConfig, edited: Version | Path, progress: Progress = silent, targets: Collection[str] | None = None
 ) -> FusedDecoder:
-    """Load the plug-in version in folder `edited` and the targets (all, or those named) into this process."""
+    """Load a version of the plug-in, or that in a folder, and the targets (all, or those named) into this process."""
+    check_engines(config)
     base = resolve(config.plugin.model, progress)
-    weights = plugin_folder(edited, base)
-    codec = open_codec(weights)
-    model = open_model(weights, config.plugin, codec, config.fusion.top_k, "the plug-in")
-    plugin = open_plugin(model, codec, config.plugin.view, edited, config.fusion)
-    decoder = FusedDecoder(plugin, config.fusion)
-    for name, target in config.targets.items():
+    decoder = FusedDecoder(load_plugin(config, edited, progress), config.fusion)
+    for name, target in config.served_targets.items():
+        if targets is None or name in targets:
+            decoder.servers[name] = OpenAIEngine(name, target)
+    for name, target in config.loaded_targets.items():
         if targets is None or name in targets:
             progress(f"loading {name}")
             decoder.members[name] = _member(name, target, base, config, progress)
     return decoder
+
+
+def load_plugin(config: RunConfig, edited: Version | Path, progress: Progress = silent) -> Plugin:
+    """Load a version of the plug-in, or that in a folder, into this process."""
+    weights = plugin_folder(folder_of(edited), resolve(config.plugin.model, progress))
+    codec = open_codec(weights)
+    model = open_model(weights, config.plugin, codec, config.fusion.top_k, "the plug-in")
+    return open_plugin(model, codec, config.plugin.view, edited, config.fusion)
 
 
 def pair_up(
@@ -82,12 +94,20 @@ def pair_up(
     return Pair(plugin_codec, target_codec, alignment)
 
 
-def open_plugin(model: LanguageModel, codec: Codec, view: str, edited: Path, config: FusionConfig) -> Plugin:
-    """The version in folder `edited` over its loaded plug-in: with its facts if it reads them, else with its screen."""
-    if is_read(edited):
-        return Plugin(model, codec, view, version=edited.name, facts=index_of(edits_in(edited)))
-    index = partial(_index_in, edited) if (edited / EDITS).is_file() else None
-    return Plugin(model, codec, view, open_screen(edited, config), edited.name, index=index)
+def folder_of(edited: Version | Path) -> Path:
+    """The folder of a version, which may be given as its folder."""
+    return edited.path if isinstance(edited, Version) else edited
+
+
+def open_plugin(model: LanguageModel, codec: Codec, view: str, edited: Version | Path, config: FusionConfig) -> Plugin:
+    """A version over its loaded plug-in: with its facts if it reads them, else with its screen."""
+    folder = folder_of(edited)
+    name = edited.id if isinstance(edited, Version) else folder.name
+    if is_read(folder):
+        stored = edited.stored() if isinstance(edited, Version) else stored_in(folder)
+        return Plugin(model, codec, view, version=name, facts=FactsAt.of(stored))
+    index = partial(_index_in, folder) if (folder / EDITS).is_file() else None
+    return Plugin(model, codec, view, open_screen(folder, config), name, index=index)
 
 
 def open_screen(edited: Path, config: FusionConfig) -> Screen | None:
@@ -123,16 +143,10 @@ def _side(folder: ModelFolder, codec: Codec) -> Side:
     )
 
 
-def _index_in(edited: Path) -> FactIndex:
-    return index_of(edits_in(edited))
+def _index_in(folder: Path) -> FactsAt:
+    return index_of(edits_in(folder))
 
 
-def index_of(edits: Sequence[Edit]) -> FactIndex:
-    """An index of a version's edits, each under its prompt.
-
-    Rephrasings are left out, since an evaluation asks them.
-    """
-    index = FactIndex(rephrasings=False)
-    for edit in edits:
-        index.add(edit.prompt, edit)
-    return index
+def index_of(edits: Sequence[Edit]) -> FactsAt:
+    """An index of edits, each under its prompt. Rephrasings are left out, since an evaluation asks them."""
+    return FactsAt.of([StoredEdit(edit.prompt, edit, 0) for edit in edits])

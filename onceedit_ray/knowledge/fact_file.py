@@ -18,8 +18,9 @@ SCHEMA = 1
 
 _TABLES = (
     """CREATE TABLE revisions (
-        revision INTEGER PRIMARY KEY, created TEXT NOT NULL, note TEXT NOT NULL, added INTEGER NOT NULL,
-        dropped INTEGER NOT NULL, live INTEGER NOT NULL, restored INTEGER, report TEXT NOT NULL
+        revision INTEGER PRIMARY KEY, version TEXT NOT NULL, root TEXT NOT NULL, created TEXT NOT NULL,
+        note TEXT NOT NULL, added INTEGER NOT NULL, dropped INTEGER NOT NULL, live INTEGER NOT NULL, restored INTEGER,
+        report TEXT NOT NULL
     ) STRICT""",
     """CREATE TABLE edits (
         serial INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, content TEXT NOT NULL,
@@ -31,8 +32,10 @@ _TABLES = (
         PRIMARY KEY (edit, since)
     ) STRICT, WITHOUT ROWID""",
     "CREATE UNIQUE INDEX one_live_edit_a_prompt ON spans (prompt) WHERE until IS NULL",
-    "CREATE INDEX begun ON spans (since)",
-    "CREATE INDEX ended ON spans (until) WHERE until IS NOT NULL",
+    "CREATE INDEX begun ON spans (since, prompt)",
+    "CREATE INDEX ended ON spans (until, prompt) WHERE until IS NOT NULL",
+    "CREATE INDEX of_revision ON edits (revision)",
+    "CREATE INDEX named ON revisions (version)",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA}",
 )

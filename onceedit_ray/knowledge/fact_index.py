@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from onceedit_ray.errors import ConfigError, UnknownIdError
@@ -127,12 +127,13 @@ class FactIndex:
             for stored in change.added:
                 self.add(stored.id, stored.edit)
 
-    def find(self, question: str, limit: int = 8) -> list[Found]:
+    def find(self, question: str, limit: int = 8, hidden: Collection[str] = ()) -> list[Found]:
         """The edits that a text may be about, the most likely first; none for a text about something else.
 
         Args:
             question: a request, or a text of any length.
             limit: maximum number of edits.
+            hidden: ids of edits that are not found.
 
         Raises:
             ConfigError: `limit` is below 1.
@@ -143,7 +144,8 @@ class FactIndex:
             reading = Reading(question, self._vocabulary, self._names.__contains__)
             scores = self._scores(reading)
             # Newer ids sort behind older ones: of equal candidates the newest comes first.
-            best = heapq.nlargest(limit, scores.items(), key=lambda item: (item[1], item[0]))
+            seen = (item for item in scores.items() if item[0] not in hidden)
+            best = heapq.nlargest(limit, seen, key=lambda item: (item[1], item[0]))
             return [Found(id, self._entries[id].edit, score) for id, score in best]
 
     def _scores(self, reading: Reading) -> dict[str, float]:

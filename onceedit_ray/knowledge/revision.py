@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.selection import normalised
+from onceedit_ray.knowledge.selection import question_key
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Change:
     def between(cls, since: int, revision: int, added: Iterable[StoredEdit], dropped: Iterable[StoredEdit]) -> Change:
         """A change, with the pairs that replace one another found by their prompts."""
         added, dropped = tuple(added), tuple(dropped)
-        old = {normalised(stored.edit.prompt): stored.id for stored in dropped}
-        prompts = {stored.id: normalised(stored.edit.prompt) for stored in added}
+        old = {question_key(stored.edit.prompt): stored.id for stored in dropped}
+        prompts = {stored.id: question_key(stored.edit.prompt) for stored in added}
         replaced = {id: old[prompt] for id, prompt in prompts.items() if prompt in old}
         return cls(since, revision, added, dropped, replaced)
 
@@ -58,6 +58,8 @@ class Change:
 class Revision:
     """One step of the history.
 
+    version: the id by which its edits are known; a revision that restored an old one has that one's.
+    root: the id of the version in a folder from which this line of revisions began; it names the reader.
     created: when it was committed, UTC.
     added, dropped, live: numbers of edits.
     restored: the revision whose edits it restored; None for other steps.
@@ -65,6 +67,8 @@ class Revision:
     """
 
     revision: int
+    version: str
+    root: str
     created: datetime
     note: str
     added: int
@@ -72,3 +76,21 @@ class Revision:
     live: int
     restored: int | None
     report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EditHistory:
+    """An edit and what became of it.
+
+    created: when it was first added, UTC. version: the one that first knew it. replaces: ids of the edits whose place
+    it took. replaced_by: the edit that took its place; None if there is none. dropped_by: the version that no longer
+    knows it; None if it is live. undone: whether it was dropped because other edits were activated as a whole.
+    """
+
+    stored: StoredEdit
+    created: datetime
+    version: str
+    replaces: tuple[str, ...] = ()
+    replaced_by: str | None = None
+    dropped_by: str | None = None
+    undone: bool = False

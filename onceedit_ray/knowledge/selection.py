@@ -9,12 +9,12 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from onceedit_ray.errors import ConfigError, ConflictError
 from onceedit_ray.knowledge.edit import Edit
 
-OnConflict = Literal["error", "first", "last"]
+OnConflict = Literal["error", "first", "last", "first_per_subject"]
 
 _CONFLICTS_SHOWN = 3
 
@@ -37,7 +37,8 @@ def select(
         seed: None takes the first `limit`. A number takes a sample that is the same on every machine and for every
             order of the file, and that contains the smaller samples of the same seed.
         on_conflict: what happens when one prompt has several answers: "error" refuses, "first" and "last" keep
-            that one of the answers. A benchmark known to hold conflicts is read with "first".
+            that one of the answers. A benchmark known to hold conflicts is read with "first". "first_per_subject" keeps
+            one edit of each subject, for data that say the same of a subject in other words with another answer.
         same: a key function; prompts with equal keys are the same prompt; `normalised` if not given.
 
     Raises:
@@ -84,8 +85,9 @@ def question_key(text: str) -> str:
 
 
 def _distinct(edits: Iterable[Edit], on_conflict: OnConflict, same: Callable[[str], str]) -> list[Edit]:
-    if on_conflict not in ("error", "first", "last"):
-        raise ConfigError(f"on_conflict is '{on_conflict}'; it must be 'error', 'first' or 'last'")
+    if on_conflict not in get_args(OnConflict):
+        known = ", ".join(f"'{name}'" for name in get_args(OnConflict))
+        raise ConfigError(f"on_conflict is '{on_conflict}'; it must be one of {known}")
     kept: dict[str, Edit] = {}
     answers: dict[str, dict[str, str]] = {}
     for edit in edits:
@@ -97,7 +99,21 @@ def _distinct(edits: Iterable[Edit], on_conflict: OnConflict, same: Callable[[st
     conflicts = [(kept[prompt].prompt, list(given.values())) for prompt, given in answers.items() if len(given) > 1]
     if conflicts and on_conflict == "error":
         raise _conflict_error(conflicts)
+    if on_conflict == "first_per_subject":
+        return _first_per_subject(kept.values())
     return list(kept.values())
+
+
+def _first_per_subject(edits: Iterable[Edit]) -> list[Edit]:
+    """The first edit of each subject; an edit that names no subject stays."""
+    subjects: set[str] = set()
+    chosen = []
+    for edit in edits:
+        subject = question_key(edit.subject)
+        if not subject or subject not in subjects:
+            chosen.append(edit)
+        subjects.add(subject)
+    return chosen
 
 
 def _conflict_error(conflicts: list[tuple[str, list[str]]]) -> ConflictError:

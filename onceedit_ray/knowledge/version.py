@@ -5,7 +5,8 @@ other versions, nor which one is active.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,30 +16,53 @@ from pyarrow import fs
 from onceedit_ray.errors import StoreError
 from onceedit_ray.files import new_folder
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.manifest import Manifest, StoredFile
+from onceedit_ray.knowledge.fact_history import FactHistory
+from onceedit_ray.knowledge.manifest import Manifest, StoredFile, dump_manifest, load_manifest
+from onceedit_ray.knowledge.readers.parquet import write_edits
+from onceedit_ray.knowledge.revision import StoredEdit
 
 MANIFEST = "manifest.json"
 EDITS = "edits.parquet"
+FACTS = "facts.db"
+"""The file name of a knowledge store's fact store."""
 
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Version:
-    """A committed version.
+    """A committed version: a folder, or a revision of the fact store.
 
     path: the folder that holds the weights, `manifest.json` and `edits.parquet`; on a remote filesystem it is a path
-        there, which a model loader cannot open: see `download`.
+        there, which a model loader cannot open: see `download`. For a revision it is the folder of the version from
+        which its line began, which names the reader.
+    facts: the fact store's file, if this is a revision. revision: its number. loaded: its edits, once read.
     """
 
     id: str
     path: Path
     manifest: Manifest
     filesystem: fs.FileSystem = field(repr=False, compare=False)
+    facts: Path | None = None
+    revision: int = 0
+    loaded: tuple[StoredEdit, ...] | None = field(default=None, repr=False, compare=False)
 
     def edits(self) -> list[Edit]:
         """The edits that were made, exactly as they were committed; `StoreError` if they cannot be read."""
-        return edits_in(self.path, self.filesystem)
+        return [stored.edit for stored in self.stored()]
+
+    def stored(self) -> list[StoredEdit]:
+        """As `edits`, with ids: those of the fact store, or else the prompts."""
+        if self.loaded is not None:
+            return list(self.loaded)
+        if self.facts is None:
+            return stored_in(self.path, self.filesystem)
+        with FactHistory(self.facts, read_only=True) as facts:
+            return facts.live(self.revision)
+
+    def load(self) -> Version:
+        """This version with the edits of its revision in memory, for a machine that cannot open the fact store."""
+        return self if self.facts is None else replace(self, loaded=tuple(self.stored()))
 
     def download(self, folder: Path) -> Path:
         """A local folder with this version's files: its own if the store is local, else a verified copy in `folder`.
@@ -81,6 +105,11 @@ def edits_in(folder: Path, filesystem: fs.FileSystem | None = None) -> list[Edit
         return [Edit.model_validate(row) for row in rows]
     except (OSError, ValueError, pa.ArrowException) as error:
         raise StoreError(f"{source}: cannot be read ({first_line(error)}); {ADVICE}") from error
+
+
+def stored_in(folder: Path, filesystem: fs.FileSystem | None = None) -> list[StoredEdit]:
+    """As `edits_in`, each edit with its prompt as its id."""
+    return [StoredEdit(edit.prompt, edit, 0) for edit in edits_in(folder, filesystem)]
 
 
 def describe_files(folder: Path) -> dict[str, StoredFile]:
@@ -126,3 +155,18 @@ def _sha256(filesystem: fs.FileSystem, path: str) -> str:
         while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def fill_folder(
+    folder: Path, manifest: Manifest, edits: Sequence[Edit], write_weights: Callable[[Path], None]
+) -> Manifest:
+    """Write the files of a version into a folder; returns its manifest with their checksums."""
+    write_weights(folder)
+    if manifest.holds_weights and not any(folder.rglob("*.safetensors")):
+        raise StoreError(f"version '{manifest.id}': no .safetensors file was written; save the plug-in as safetensors")
+    write_edits(edits, folder / EDITS)
+    sealed = manifest.model_copy(update={"files": describe_files(folder)})
+    source = dump_manifest(sealed)
+    (folder / MANIFEST).write_bytes(source)
+    # As it will be read back (lists for tuples in the settings), so that `commit` and `get` return equal versions.
+    return load_manifest(source, str(folder / MANIFEST))

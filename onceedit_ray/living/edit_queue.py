@@ -103,6 +103,7 @@ class EditQueue:
         self._deleting = 0.0
         self._lost = 0
         self.active = active
+        self._line = store.line_of(active.id)
         self._take_up(active, f"version {active.id}, which was active at the start, does not know it")
         for batch in book.batches.values():
             if batch.status in UNDER_WAY:
@@ -152,11 +153,12 @@ class EditQueue:
         records = self._records(id)
         return self._edit(records[0]) if id in self._book.edits else self._batch(self._book.batches[id])
 
-    async def versions(self) -> list[VersionView]:
-        """The versions of the plug-in that is served, the newest first."""
+    async def versions(self, limit: int = 100) -> list[VersionView]:
+        """The newest `limit` versions of the plug-in that is served, the newest first."""
         digest = self.active.manifest.base_digest
-        made = await asyncio.to_thread(self._store.versions)
-        return [self._version(version) for version in reversed(made) if version.manifest.base_digest == digest]
+        made = await asyncio.to_thread(self._store.versions, limit)
+        own = [self._version(version) for version in reversed(made) if version.manifest.base_digest == digest]
+        return own[:limit]
 
     async def remove(self, id: str) -> EditView | BatchView:
         """Delete an edit, or all edits of a batch.
@@ -184,7 +186,7 @@ class EditQueue:
 
         Raises `UnknownIdError` if there is none, `NotPossibleError` if it was made from another plug-in.
         """
-        found = next((version for version in await asyncio.to_thread(self._store.versions) if version.id == id), None)
+        found = await asyncio.to_thread(self._store.find, id)
         if found is None:
             raise UnknownIdError(f"there is no version '{id[:100]}'; GET /v1/versions lists them")
         if found.manifest.base_digest != self.active.manifest.base_digest:
@@ -289,7 +291,7 @@ class EditQueue:
                 self._take_up(self.active, "")
                 self._book.save()
             return
-        going_on = self._config.adding == "continue" and not gone
+        going_on = self._config.adding == "continue" and not gone and began_at.manifest.holds_weights
         made = await self._maker.make(
             [*kept, *new], began_at if going_on else None, new, lambda step, share: self._progress(job, step, share)
         )
@@ -369,7 +371,7 @@ class EditQueue:
                 return
             if version.id != self.active.id:
                 switch = await self._loader.load(version)
-                await asyncio.to_thread(self._store.activate, version.id)
+                await asyncio.to_thread(self._store.activate, version.id, self._line)
                 await switch()
                 self.active = version
             self._take_up(version, reason)

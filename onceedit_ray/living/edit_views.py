@@ -73,10 +73,11 @@ class EditList(BaseModel):
 
 
 class VersionList(BaseModel):
-    """Every version, the newest first."""
+    """The newest versions, the newest first."""
 
     object: Literal["list"] = "list"
     data: list[VersionView]
+    has_more: bool
 
 
 class EditsBody(BaseModel):

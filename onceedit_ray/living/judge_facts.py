@@ -1,7 +1,8 @@
-"""May these facts go live? A reader is asked about the new ones, their near misses and their neighbours, in seconds.
+"""May these facts go live? A reader is asked about the new ones, their near misses and their neighbours.
 
 Nothing was trained, so nothing else can have changed: an edit in another subject's view is never read. Asked is the
-plug-in alone, in the views that a request would be asked in.
+plug-in alone, in the views that a request would be asked in. The time depends on the new facts, not on how many are
+live.
 """
 
 from __future__ import annotations
@@ -15,73 +16,113 @@ from onceedit_ray.evaluation.acceptance import Judgement
 from onceedit_ray.fusion.drafter import Drafter
 from onceedit_ray.fusion.members import Plugin
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.selection import normalised, question_key
 from onceedit_ray.reader.examples import near_miss
 from onceedit_ray.reader.facts import Fact, kind_of
+from onceedit_ray.reader.view import asked, fact_line
 
-NEAR_MISSES = 6
-"""Requests about an edit's subject that do not ask for it, made for each new edit."""
+MOST_JUDGED = 40
+"""New facts of one call that are judged; of more, a sample drawn at random is."""
+NEAR_MISSES = 4
+"""Draws of a request about an edit's subject that does not ask for it, for each new edit; equal ones are asked once."""
 NEIGHBOURS = 4
-"""Live edits about the same subject that are asked for again."""
+"""Live edits found for a new edit's prompt that are asked for again."""
+WORDINGS = 2
+"""Rephrasings of a neighbour that are asked; its prompt if it has none."""
 MOST_OPEN = 0.25
 """Share of near misses for which the gate may open."""
-ANSWER_TOKENS = 24
+ANSWER_TOKENS = 64
+"""Largest number of tokens that are written to compare an answer's text; a longer one is compared as far as that."""
+NEVER = 2.0
+"""A threshold above every gate weight: nothing is drafted."""
 
 
 async def judge_facts(plugin: Plugin, new: Sequence[Edit], bounds: LivingConfig, threshold: float) -> Judgement:
-    """Judge `new` edits of a plug-in that reads them and all others (`plugin.facts`).
+    """Judge edits that a plug-in, which reads facts, would read beside the live ones (`plugin.facts`).
 
-    Figures: `learnt`, share of new edits whose own prompt is answered with them; `kept`, the same for their neighbours;
-    `near_misses_open`, share of near misses for which the gate opens.
+    Figures: `learnt`, share of new edits whose own prompt is answered with them; `kept`, share of the neighbours'
+    questions for which the gate stays wider open for the neighbour than for the new edit, of those for which it is
+    open; `near_misses_open`, share of near misses for which the gate opens.
     """
     assert plugin.facts is not None, "only a plug-in that reads facts is judged so"
-    asked = list(new)[: bounds.old_limit or None]
-    neighbours = {
-        found.id: found.edit
-        for edit in asked
-        for found in plugin.facts.find(edit.prompt, NEIGHBOURS + 1)
-        if found.edit not in asked
-    }
     rng = random.Random(0)
-    misses = [miss for edit in asked for miss in _near_misses(edit, rng)]
-    learnt = await asyncio.gather(*(_is_answered(plugin, edit, threshold) for edit in asked))
-    kept = await asyncio.gather(*(_is_answered(plugin, edit, threshold) for edit in neighbours.values()))
-    opened = [weight >= threshold for weight, _ in await asyncio.gather(*(_ask(plugin, miss) for miss in misses))]
+    judged = list(new) if len(new) <= MOST_JUDGED else rng.sample(list(new), MOST_JUDGED)
+    prompts = {question_key(edit.prompt) for edit in new}
+    misses = [(edit, miss) for edit in judged for miss in _near_misses(edit, rng)]
+    rivals = [
+        (edit, old, ask) for edit in judged for old in _neighbours(plugin, edit, prompts) for ask in _wordings(old)
+    ]
+    learnt, opened, own, others = await asyncio.gather(
+        asyncio.gather(*(_is_answered(plugin, edit, threshold) for edit in judged)),
+        asyncio.gather(*(_weight(plugin, edit, miss) for edit, miss in misses)),
+        asyncio.gather(*(_weight(plugin, old, ask) for _, old, ask in rivals)),
+        asyncio.gather(*(_weight(plugin, edit, ask) for edit, _, ask in rivals)),
+    )
+    kept = [w >= other for w, other in zip(own, others, strict=True) if w >= threshold]
     figures = {
         "learnt": _share(learnt),
         "kept": _share(kept),
-        "near_misses_open": _share(opened),
-        "new_edits": len(asked),
-        "old_edits": len(neighbours),
+        "near_misses_open": _share([weight >= threshold for weight in opened]),
+        "new_edits": len(judged),
+        "old_edits": len({id(old) for _, old, _ in rivals}),
         "near_misses": len(misses),
         "bounds": {"learnt": bounds.learnt, "kept": bounds.kept, "near_misses_open": MOST_OPEN},
     }
-    return Judgement(figures, _reason(figures, asked, learnt, bounds))
+    return Judgement(figures, _reason(figures, judged, learnt, bounds))
+
+
+def _neighbours(plugin: Plugin, edit: Edit, prompts: set[str]) -> list[Edit]:
+    """Live edits that a request about `edit` may be about too, without those that the call replaces."""
+    assert plugin.facts is not None
+    found = plugin.facts.find(edit.prompt, NEIGHBOURS + 1)
+    return [each.edit for each in found if question_key(each.edit.prompt) not in prompts][:NEIGHBOURS]
+
+
+def _wordings(edit: Edit) -> Sequence[str]:
+    return edit.rephrasings[:WORDINGS] or (edit.prompt,)
 
 
 def _near_misses(edit: Edit, rng: random.Random) -> list[str]:
     if not edit.subject:
         return []
     fact = Fact(edit.prompt, edit.target_new, edit.subject, kind_of(edit.prompt), ())
-    return list({near_miss(fact, rng) for _ in range(NEAR_MISSES)})
+    return sorted({near_miss(fact, rng) for _ in range(NEAR_MISSES)})
 
 
 async def _is_answered(plugin: Plugin, edit: Edit, threshold: float) -> bool:
-    weight, text = await _ask(plugin, edit.prompt)
-    return weight >= threshold and text.strip().casefold().startswith(edit.target_new.strip().casefold())
+    """Whether the plug-in, asked the edit's own prompt, would write its answer: the whole of it, in one pass."""
+    view = _view(plugin, edit, edit.prompt)
+    answer = list(plugin.codec.encode_bytes(f" {normalised(edit.target_new)}".encode()))
+    step = await plugin.model.open([*view, *answer[:-1]], rows=len(answer))
+    await plugin.model.close(step.session)
+    if step.weights and step.weights[0] < threshold:
+        return False
+    return step.top.ids_NK[:, 0].tolist() == answer or await _is_written(plugin, edit, view, len(answer))
 
 
-async def _ask(plugin: Plugin, question: str) -> tuple[float, str]:
-    """The gate's weight for a question, and what the plug-in would answer."""
-    views = plugin.views(question)
-    if not views:
-        return 0.0, ""
-    prompts = [list(plugin.codec.text_prompt(view.text).ids) for view in views]
-    drafter = Drafter(plugin.model, plugin.codec, prompts, ANSWER_TOKENS)
+async def _is_written(plugin: Plugin, edit: Edit, view: list[int], tokens: int) -> bool:
+    """As `_is_answered`, for an answer that may be written in other tokens, or with capitals: the text is compared."""
+    drafter = Drafter(plugin.model, plugin.codec, [view], min(tokens + 2, ANSWER_TOKENS))
     try:
-        weight = await drafter.open(threshold=0.5)
-        return weight, plugin.codec.text_of(drafter.drafted)
+        await drafter.open(0.0)
+        drafted = drafter.drafted
     finally:
         await drafter.aclose()
+    text, wanted = (normalised(each).casefold() for each in (plugin.codec.text_of(drafted), edit.target_new))
+    return text.startswith(wanted) or (tokens > ANSWER_TOKENS and bool(text) and wanted.startswith(text))
+
+
+async def _weight(plugin: Plugin, edit: Edit, question: str) -> float:
+    """The gate's weight for an edit and a question."""
+    drafter = Drafter(plugin.model, plugin.codec, [_view(plugin, edit, question)], 0)
+    try:
+        return await drafter.open(NEVER)
+    finally:
+        await drafter.aclose()
+
+
+def _view(plugin: Plugin, edit: Edit, question: str) -> list[int]:
+    return list(plugin.codec.text_prompt(asked([fact_line(edit)], question)).ids)
 
 
 def _share(values: Sequence[bool]) -> float | None:
@@ -92,11 +133,14 @@ def _reason(
     figures: Mapping[str, object], new: Sequence[Edit], learnt: Sequence[bool], bounds: LivingConfig
 ) -> str | None:
     problems = []
-    missed = [edit.prompt for edit, answered in zip(new, learnt, strict=True) if not answered]
+    missed = [_short(edit.prompt) for edit, answered in zip(new, learnt, strict=True) if not answered]
     if _below(figures["learnt"], bounds.learnt):
         problems.append(f"the plug-in does not answer {missed[0]!r} with the edit; put the question another way")
     if _below(figures["kept"], bounds.kept):
-        problems.append(f"edits about the same subject are answered less often, {figures['kept']:.2f}")
+        problems.append(
+            f"it would answer for other edits: only {figures['kept']:.2f} of the questions about those nearest to it "
+            "keep their answers; name in the prompt what is asked for"
+        )
     opened = figures["near_misses_open"]
     if isinstance(opened, float) and opened > MOST_OPEN:
         problems.append(
@@ -104,6 +148,10 @@ def _reason(
             "name the subject in full"
         )
     return "; ".join(problems) or None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else text[:97] + "..."
 
 
 def _below(figure: object, bound: float) -> bool:

@@ -38,12 +38,13 @@ class Exchange:
 class Prompt:
     """A prompt for one target.
 
-    question: the question for the plug-in. ids: the target's tokens. lead: the bytes with which an answer starts for
-    the plug-in only (`answer_lead`). turns: the exchanges of a chat before the question, the oldest first. system: the
-    chat's system messages. continued: the text that the answer continues, "" if a question is answered.
-    is_chat: whether it was made of a chat's messages. source: the messages or the text that it was made of, None for
-    tokens; `Codec.with_note` needs it, and two prompts with the same tokens are equal without it. has_markup: whether
-    the markup of that text became control tokens.
+    question: the question for the plug-in. ids: the target's tokens, none for a target that a server has. lead: the
+    bytes with which an answer starts for the plug-in only (`answer_lead`). turns: the exchanges of a chat before the
+    question, the oldest first. system: the chat's system messages. continued: the text that the answer continues, "" if
+    a question is answered. is_chat: whether it was made of a chat's messages. known: tokens with which the answer
+    probably begins, of an answer that is made again; they change no answer. source: the messages or the text that it
+    was made of, None for tokens; `Codec.with_note` needs it, and two prompts with the same tokens are equal without it.
+    has_markup: whether the markup of that text became control tokens.
     """
 
     question: str
@@ -53,6 +54,7 @@ class Prompt:
     system: str = ""
     continued: str = ""
     is_chat: bool = False
+    known: tuple[int, ...] = ()
     source: tuple[Message, ...] | str | None = field(default=None, compare=False, repr=False)
     has_markup: bool = field(default=False, compare=False, repr=False)
 
@@ -93,6 +95,19 @@ def text_to_continue(text: str) -> str:
     """The text itself if an answer continues it, as for a half sentence of no known shape; "" for a question."""
     tail = text[-QUESTION_CHARS:]
     return tail if unwrap(tail) == tail.strip() and not tail.rstrip().endswith(ENDED) else ""
+
+
+def text_for_server(text: str) -> Prompt:
+    """A text to continue, for a target whose server encodes it."""
+    question = unwrap(text[-QUESTION_CHARS:])
+    return Prompt(question, (), answer_lead(text), continued=text_to_continue(text))
+
+
+def chat_for_server(messages: Sequence[Message]) -> Prompt:
+    """A chat for a target whose server has the chat template."""
+    at = last_request(messages)
+    question = "" if at is None else asking_part(unwrap(messages[at]["content"]))
+    return Prompt(question, (), b" ", exchanges(messages), system_text(messages), is_chat=True)
 
 
 def question_of(prompt: str | Prompt) -> str:

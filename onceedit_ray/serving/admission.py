@@ -60,7 +60,7 @@ class Admission:
         self.in_flight += counted
         begun = time.monotonic()
         try:
-            await self._app(scope, _again(body, receive), send)
+            await self._app(scope, given_again(body, receive), send)
         finally:
             self.in_flight -= counted
             if counted:
@@ -122,7 +122,7 @@ def _header(scope: Scope, name: bytes) -> str:
     return next(iter(headers(scope, name)), "")
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
+def given_again(body: bytes, receive: Receive) -> Receive:
     """An ASGI channel that gives the body again, and then the messages that follow it."""
     given = False
 

@@ -6,20 +6,27 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.fusion.engine_answer import Event
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.living.edit_book import Status
 from onceedit_ray.living.edit_views import BatchView, EditList, EditView, VersionView
-from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest, answer, probe, speak
+from onceedit_ray.models.prompt import Prompt
+from onceedit_ray.serving.any_target import answer, probe, relay, speak, targets
+from onceedit_ray.serving.engine_requests import EngineRequest
+from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
 from onceedit_ray.serving.logprobs import Piece
 
 PROBE_SECONDS = 3.5
 
 
 class Knowledge(Protocol):
-    """The methods for editing; `edit_queue.EditQueue` documents them and their errors."""
+    """The methods for editing; `edit_queue.EditQueue` documents them and their errors.
+
+    Its edits wait until a version is trained; those of `live_facts.LiveFacts` are live when the method returns.
+    """
 
     async def submit(self, edits: Sequence[Edit]) -> BatchView:
-        """Queue edits."""
+        """Make edits."""
 
     async def edits(self, after: str | None = None, limit: int = 100, status: Status | None = None) -> EditList:
         """A page of the edits, the newest first."""
@@ -30,8 +37,8 @@ class Knowledge(Protocol):
     async def remove(self, id: str) -> EditView | BatchView:
         """Delete an edit or a batch."""
 
-    async def versions(self) -> list[VersionView]:
-        """Every version, the newest first."""
+    async def versions(self, limit: int = 100) -> list[VersionView]:
+        """The newest `limit` versions, the newest first."""
 
     async def activate(self, id: str) -> VersionView:
         """Make a version the active one."""
@@ -50,13 +57,19 @@ class Backend(Protocol):
         """The names of the targets."""
 
     async def answer(self, asked: GenerationRequest) -> tuple[Piece, GenerationEnd]:
-        """As `generation.answer`."""
+        """As `any_target.answer`."""
 
     def speak(self, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
-        """As `generation.speak`."""
+        """As `any_target.speak`."""
+
+    def relay(self, asked: EngineRequest) -> AsyncGenerator[Event | GenerationEnd]:
+        """As `any_target.relay`."""
+
+    async def mentioned(self, prompt: Prompt) -> bool:
+        """Whether a request may be about an edit."""
 
     async def probe(self) -> dict[str, str]:
-        """As `generation.probe`."""
+        """As `any_target.probe`."""
 
 
 class InProcess:
@@ -67,13 +80,19 @@ class InProcess:
         self.knowledge = knowledge
 
     async def targets(self) -> Sequence[str]:
-        return list(self._decoder.members)
+        return targets(self._decoder)
 
     async def answer(self, asked: GenerationRequest) -> tuple[Piece, GenerationEnd]:
         return await answer(self._decoder, asked)
 
     def speak(self, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
         return speak(self._decoder, asked)
+
+    def relay(self, asked: EngineRequest) -> AsyncGenerator[Event | GenerationEnd]:
+        return relay(self._decoder, asked)
+
+    async def mentioned(self, prompt: Prompt) -> bool:
+        return await self._decoder.mentioned(prompt)
 
     async def probe(self) -> dict[str, str]:
         return await probe(self._decoder, PROBE_SECONDS)

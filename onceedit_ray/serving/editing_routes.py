@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import FastAPI, Path, Query
+from fastapi import FastAPI, Path, Query, Response
 
 from onceedit_ray.errors import UnknownIdError
 from onceedit_ray.knowledge.edit import Edit
@@ -30,15 +30,17 @@ MOST_LISTED = 1000
 def add_editing_routes(api: FastAPI, backend: Backend, limits: Limits) -> None:
     """Add the routes under `/v1/edits` and `/v1/versions` to `api`."""
 
-    @api.post("/v1/edits", status_code=202)
-    async def submit(body: EditBody) -> BatchView:
+    @api.post("/v1/edits", status_code=202, responses={201: {"model": BatchView, "description": "The edits are live"}})
+    async def submit(body: EditBody, response: Response) -> BatchView:
         edits = body.edits if isinstance(body, EditsBody) else [body]
         _check(edits, limits)
         knowledge = _of(backend)
         try:
-            return await knowledge.submit(edits)
+            batch = await knowledge.submit(edits)
         except Exception as error:
             raise api_error_of(error) from None
+        response.status_code = 201 if batch.status == "live" else 202
+        return batch
 
     @api.get("/v1/edits")
     async def listed(
@@ -60,19 +62,22 @@ def add_editing_routes(api: FastAPI, backend: Backend, limits: Limits) -> None:
         except Exception as error:
             raise api_error_of(error) from None
 
-    @api.delete("/v1/edits/{id}", status_code=202)
-    async def remove(id: Id) -> EditView | BatchView:
+    @api.delete("/v1/edits/{id}", status_code=202, responses={200: {"description": "The edits are deleted"}})
+    async def remove(id: Id, response: Response) -> EditView | BatchView:
         try:
-            return await _of(backend).remove(id)
+            removed = await _of(backend).remove(id)
         except Exception as error:
             raise api_error_of(error) from None
+        response.status_code = 200 if removed.status == "deleted" else 202
+        return removed
 
     @api.get("/v1/versions")
-    async def versions() -> VersionList:
+    async def versions(limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 100) -> VersionList:
         try:
-            return VersionList(data=await _of(backend).versions())
+            found = await _of(backend).versions(limit + 1)
         except Exception as error:
             raise api_error_of(error) from None
+        return VersionList(data=found[:limit], has_more=len(found) > limit)
 
     @api.post("/v1/versions/{id}/activate")
     async def activate(id: Id) -> VersionView:

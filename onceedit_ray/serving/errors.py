@@ -11,10 +11,12 @@ from fastapi.responses import JSONResponse
 from onceedit_ray.errors import (
     ConflictError,
     ContextLengthError,
+    EngineError,
     NotPossibleError,
     OnceEditError,
     PromptError,
     QueueFullError,
+    RefusedError,
     UnknownIdError,
 )
 
@@ -79,15 +81,31 @@ def api_error_of(error: BaseException) -> ApiError:
         return ApiError(404, str(error), "id", "not_found")
     if isinstance(error, NotPossibleError):
         return ApiError(409, str(error), "id", "conflict")
+    if isinstance(error, RefusedError):
+        return ApiError(422, str(error), "edits", "edit_refused")
     if isinstance(error, QueueFullError):
         return ApiError(429, str(error), code="queue_full", retry_after=QUEUE_SECONDS)
     if isinstance(error, TimeoutError):
         return ApiError(504, "the answer took too long; ask for fewer tokens", code="timeout")
+    if isinstance(error, EngineError):
+        return _of_a_server(error)
     if isinstance(error, OnceEditError):
         LOG.error("a request failed: %s", error)
         return ApiError(503, "the model cannot answer now; try again", code="model_unavailable", retry_after=5)
     LOG.error("a request failed", exc_info=error)
     return ApiError(500, "something went wrong here; it is in the server's log", code="internal_error")
+
+
+def _of_a_server(error: EngineError) -> ApiError:
+    """The server's own words where it refuses the request; else that it cannot answer, without its address."""
+    if error.status >= 429:
+        LOG.error("a request failed: %s", error)
+        code = "too_many_requests" if error.status == 429 else "model_unavailable"
+        return ApiError(error.status, error.public, code=code, retry_after=error.retry_after)
+    told = (error.body or {}).get("error")
+    fields = told if isinstance(told, dict) else {}
+    param, kind = (str(fields[key]) if fields.get(key) else None for key in ("param", "code"))
+    return ApiError(error.status, error.public, param, kind)
 
 
 def invalid(details: Sequence[Mapping[str, Any]]) -> ApiError:

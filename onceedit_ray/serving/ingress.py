@@ -8,30 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from types import MappingProxyType
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
 
 from onceedit_ray import __version__
+from onceedit_ray.config import ModelConfig
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.serving.admission import Admission
 from onceedit_ray.serving.backend import Backend
-from onceedit_ray.serving.cancellation import merged, together, undisturbed, while_there
+from onceedit_ray.serving.cancellation import merged, together, while_there
 from onceedit_ray.serving.editing_routes import add_editing_routes
 from onceedit_ray.serving.errors import ApiError, api_error_of, invalid, unknown_model
+from onceedit_ray.serving.event_stream import EventStream
+from onceedit_ray.serving.events import DONE, event
 from onceedit_ray.serving.every_target import Failed, answered, spoken
-from onceedit_ray.serving.generation import BUSY, GenerationEnd, GenerationRequest
+from onceedit_ray.serving.generation import BUSY, PLUGIN, GenerationEnd, GenerationRequest
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.logprobs import Piece
 from onceedit_ray.serving.observing import CLIENT_GONE, Account, Observed, Observer, account_of
+from onceedit_ray.serving.passage import Passage
 from onceedit_ray.serving.proxy_guard import unhealthy
 from onceedit_ray.serving.requests import EVERY, questions
-from onceedit_ray.serving.responses import DONE, ResponseWriter, event, model_card
+from onceedit_ray.serving.responses import ResponseWriter, model_card
 from onceedit_ray.serving.schema import ChatRequest, CompletionRequest
 
 HEALTH_SECONDS = 4.4
@@ -45,6 +49,7 @@ def build_ingress(
     edit_keys: Keys | None = None,
     observers: Sequence[Observer] = (),
     behind_proxy: bool = False,
+    served: Mapping[str, ModelConfig] = MappingProxyType({}),
 ) -> FastAPI:
     """The ASGI application.
 
@@ -52,8 +57,11 @@ def build_ingress(
         backend: gives the answers. limits: of the requests. keys: keys for asking; if empty, only this machine may ask.
         edit_keys: keys for editing; if empty, nobody may edit if there are keys for asking, else only this machine.
         observers: are told of every request. behind_proxy: whether a proxy in front writes `x-request-id` itself.
+        served: the targets that servers have, whose requests this process passes on.
     """
     api = FastAPI(title="OnceEdit", version=__version__, docs_url=None, redoc_url=None)
+    if served:
+        api.add_middleware(Passage, backend=backend, served=served, limits=limits)
     api.add_middleware(Admission, keys=keys, limits=limits, edit_keys=edit_keys or Keys())
     api.add_middleware(Observed, observers=observers, names=not behind_proxy)
     _refuse_in_openais_shape(api)
@@ -90,11 +98,18 @@ def build_ingress(
             return unhealthy(api_error_of(error).message)
         states = probing.result()
         broken = {name: state for name, state in states.items() if state not in ("", BUSY)}
-        status = "unhealthy" if broken else "ok"
-        shown = {name: state or "ok" for name, state in states.items()}
-        return JSONResponse({"status": status, "models": shown}, 503 if broken else 200)
+        down = broken.keys() & served.keys()  # a server that is down takes only its own model down
+        lost = bool(broken.keys() - down) or (bool(down) and down == states.keys() - {PLUGIN})
+        status = "unhealthy" if lost else "degraded" if down else "ok"
+        shown = {name: _shown(name, state, served) for name, state in states.items()}
+        return JSONResponse({"status": status, "models": shown}, 503 if lost else 200)
 
     return api
+
+
+def _shown(name: str, state: str, served: Mapping[str, ModelConfig]) -> str:
+    """A model's state for everybody: without the address of a server."""
+    return "its server does not answer" if name in served and state not in ("", BUSY) else state or "ok"
 
 
 def _refuse_in_openais_shape(api: FastAPI) -> None:
@@ -146,35 +161,7 @@ async def _respond(
     if first is None:
         return Response(status_code=CLIENT_GONE)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return _EventStream(first, events, headers)
-
-
-class _EventStream(Response):
-    """A stream of events that is always closed, even if sending fails.
-
-    first: the item already taken. rest: the other items; they end by themselves when the client disconnects.
-    """
-
-    media_type = "text/event-stream"
-
-    def __init__(self, first: bytes, rest: AsyncGenerator[bytes], headers: dict[str, str]) -> None:
-        super().__init__(headers=headers)
-        del self.headers["content-length"]
-        self._first = first
-        self._rest = rest
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        def part(body: bytes, more: bool) -> dict[str, object]:
-            return {"type": "http.response.body", "body": body, "more_body": more}
-
-        try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await send(part(self._first, True))
-            async for item in self._rest:
-                await send(part(item, True))
-            await send(part(b"", False))
-        finally:
-            await undisturbed(self._rest.aclose())
+    return EventStream(first, events, headers)
 
 
 async def _whole(

@@ -27,7 +27,7 @@ class Limits(BaseModel):
     answers: int = Field(16, ge=1)
     max_tokens: int = Field(1024, ge=1)
     chat_tokens: int = Field(256, ge=1)
-    edits: int = Field(256, ge=1)
+    edits: int = Field(1000, ge=1)
     edit_chars: int = Field(2048, ge=1)
     edit_probes: int = Field(32, ge=0)
     in_flight: int = Field(64, ge=1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -14,19 +17,36 @@ from selenium.webdriver.common.keys import Keys as Key
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from scripts.chromium import DESKTOP, PHONE, Scheme, appear, picture
+from scripts.chromium import DESKTOP, PHONE, Scheme, appear, chromium, missing, picture
+from tests.paths import ROOT
 
 T = TypeVar("T")
 SECONDS = 60
 
 
+def artifacts() -> Path:
+    """The folder for pictures."""
+    return Path(os.environ.get("ONCEEDIT_ARTIFACTS") or ROOT / "build" / "artifacts") / "playground"
+
+
+@contextlib.contextmanager
+def browser_or_skip(profile: Path) -> Iterator[Chrome]:
+    """A browser; where there is none, the test is skipped, or fails if ONCEEDIT_NEED_CHROMIUM is set."""
+    if absent := missing():
+        reason = f"{' and '.join(absent)} not found: the page is not tested; scripts/chromium.sh installs them"
+        if os.environ.get("ONCEEDIT_NEED_CHROMIUM"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with chromium(profile) as opened:
+        yield opened
+
+
 class Page:
     """One visit."""
 
-    def __init__(self, browser: Chrome, artifacts: Path) -> None:
+    def __init__(self, browser: Chrome) -> None:
         self.browser = browser
         self.url = ""
-        self._artifacts = artifacts
 
     def open(self, url: str) -> Page:
         appear(self.browser)
@@ -138,7 +158,7 @@ class Page:
                  "phone-dark": ("dark", PHONE, 2.0)}  # fmt: skip
         for look, (scheme, size, scale) in looks.items():
             appear(self.browser, scheme, size, scale)
-            picture(self.browser, self._artifacts / f"{name}-{look}.png")
+            picture(self.browser, artifacts() / f"{name}-{look}.png")
             width = self.run("return document.documentElement.scrollWidth")
             assert width <= size[0], f"{name}-{look}: the page is {width} pixels wide on a screen of {size[0]}"
         appear(self.browser)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Server, Serving
+from tests.browser.api_server import Server, Serving
 from tests.browser.page import Page
 from tests.small_decoding import BEGUN
 from tests.small_ingress import TARGETS, VERSION

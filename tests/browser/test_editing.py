@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import ASKING_KEY, EDITING_KEY, Server, Serving
+from tests.browser.api_server import ASKING_KEY, EDITING_KEY, Server, Serving
 from tests.browser.page import Page
 from tests.small_decoding import BEGUN
 

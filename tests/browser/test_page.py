@@ -15,7 +15,7 @@ from websockets.typing import Origin
 from onceedit_ray.playground.page_guard import POLICY
 from scripts.chromium import missing
 from scripts.picture import main
-from tests.browser.conftest import Server
+from tests.browser.api_server import Server
 from tests.browser.page import Page
 from tests.browser.page_process import PageProcess
 from tests.small_decoding import BEGUN

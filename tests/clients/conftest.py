@@ -17,11 +17,8 @@ import uvicorn
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
-from tests.small_decoding import models
 from tests.small_ingress import small_backend
 from tests.small_system import TaughtModels
-
-__all__ = ["models"]  # a fixture
 
 ROOT = Path(__file__).parents[2]
 PYTHON = Path(os.environ.get("ONCEEDIT_CLIENTS_VENV", ROOT / ".venv-clients")) / "bin" / "python"

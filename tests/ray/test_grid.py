@@ -22,7 +22,6 @@ from onceedit_ray.comparison.run_grid import run_grid
 from onceedit_ray.progress import Count
 from tests.paths import ROOT
 from tests.small_grid import FT_L, GRACE, ONCEEDIT, grid, values, write_files
-from tests.unit.comparison.test_processes import as_yaml
 
 TARGETS = ["gpt2", "mistral"]
 ROME = {"label": "ROME", "method": "rome", "settings": {"texts": 1}}  # one text is too few for its statistic
@@ -44,7 +43,7 @@ def test_a_killed_run_goes_on_and_finished_cells_are_never_run_again(
 ) -> None:
     run_file, results = tmp_path / "grid.yaml", tmp_path / "results"
     methods = [FT_L, GRACE, ROME, ONCEEDIT]
-    run_file.write_text(yaml.safe_dump(as_yaml(values(folder, TARGETS, methods))), encoding="utf-8")
+    run_file.write_text(yaml.safe_dump(values(folder, TARGETS, methods)), encoding="utf-8")
     arguments = ["--config", str(run_file), "--results", str(results)]
     address = ray.get_runtime_context().gcs_address
     cells = cells_of(load_grid(run_file))
@@ -97,7 +96,7 @@ def test_bad_input_is_one_line_before_any_task(
     ray_session: None, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_file = tmp_path / "grid.yaml"
-    content = as_yaml(values(folder, TARGETS, [{"label": "x", "method": "romme"}]))
+    content = values(folder, TARGETS, [{"label": "x", "method": "romme"}])
     run_file.write_text(yaml.safe_dump(content), encoding="utf-8")
     for arguments, said in (
         ([], "did you mean 'rome'?"),

@@ -4,6 +4,7 @@ rolled back. What the page shows of everything else is tested in tests/browser, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,7 @@ import pytest
 from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.knowledge.run_data import selected_edits
 from onceedit_ray.knowledge.store import open_store
-from tests.browser.conftest import artifacts, browser, page  # noqa: F401  fixtures
-from tests.browser.page import Page
+from tests.browser.page import Page, browser_or_skip
 from tests.browser.page_process import page_process
 from tests.ray.served import served
 from tests.ray.small_fleet import build_models, model, run_config
@@ -22,11 +22,18 @@ BOUNDS = {"learnt": 0.5, "kept": 0.5, "locality": 0.0, "false_alarms": 1.0, "gen
 """Random models of two layers: what the gate lets through is not what is tested here."""
 
 
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    """The page, not yet opened."""
+    with browser_or_skip(tmp_path / "profile") as browser:
+        yield Page(browser)
+
+
 def test_an_edit_is_added_told_and_rolled_back(
+    page: Page,
     ray_session: None,
     onceedit_home: Path,
     tmp_path: Path,
-    page: Page,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tests.browser.page.SECONDS", 180)  # the plug-in is trained meanwhile

@@ -13,9 +13,7 @@ import pytest
 from transformers import PreTrainedModel
 
 from onceedit_ray.editing.editors.onceedit import OnceEdit
-from tests.command_line import EDITING, EDITS, QUESTION, Command, Place, command, edited_home, models_folder, place
-
-__all__ = ["command", "edited_home", "models_folder", "place"]  # fixtures
+from tests.command_line import EDITING, EDITS, QUESTION, Command, Place
 
 
 def refused(place: Place, command: Command, *arguments: str) -> str:
@@ -73,7 +71,7 @@ def test_a_config_typo(action: str, changes: dict[str, Any], said: list[str], pl
 
 def test_a_run_file_that_is_none(place: Place, command: Command) -> None:
     assert "no run file at missing.yaml" in refused(place, command, "validate", "missing.yaml")
-    assert "configs/quickstart.yaml" in refused(place, command, "edit"), "the default, where there is none"
+    assert "onceedit init" in refused(place, command, "edit"), "the default, where there is none"
     assert "not YAML" in refused(place, command, "validate", str(place.written("broken.yaml", "a: [")))
     assert "holds no settings" in refused(place, command, "validate", str(place.written("empty.yaml")))
 
@@ -153,10 +151,13 @@ def test_an_unknown_target_version_or_strategy(place: Place, command: Command) -
 
 
 def test_a_version_of_another_plugin(place: Place, command: Command) -> None:
-    """The active version was made of the llama: its tokens mean nothing to a run file with another plug-in."""
+    """The version was made of the llama: its tokens mean nothing to a run file with another plug-in."""
     other = place.run_file(plugin=place.model("gpt2"), targets={"one": place.model("mistral")})
-    line = refused(place, command, "generate", "--model", "one", QUESTION, "--config", other)
+    (version,) = place.store.versions()
+    asked = ("generate", "--model", "one", QUESTION, "--config", other)
+    line = refused(place, command, *asked, "--version", version.id)
     assert "plug-in" in line and "onceedit edit" in line
+    assert "nothing has been edited yet" in refused(place, command, *asked)
 
 
 def test_nothing_edited_yet(place: Place, command: Command) -> None:

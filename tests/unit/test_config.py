@@ -118,7 +118,7 @@ class TestValues:
             ("fusion.max_new_tokens", 2.5, "valid integer"),
             ("editing.learning_rate", 0, "greater than 0, found 0"),
             ("editing.precision", "int8", "'auto', 'float32' or 'bfloat16', found 'int8'"),
-            ("knowledge.on_conflict", "merge", "'error', 'first' or 'last', found 'merge'"),
+            ("knowledge.on_conflict", "merge", "'first', 'last' or 'first_per_subject', found 'merge'"),
             ("knowledge.limit", 0, "greater than or equal to 1, found 0"),
             ("alignment.own_mass", 1.0, "less than 1, found 1.0"),
             ("alignment.rule", "texts", "'text' or 'paper', found 'texts'"),

@@ -160,6 +160,8 @@ class Defer:
         if self._settings.gate_loss and not self._unrelated:
             raise ModelError("defer teaches its gate with unrelated prompts and has none; call prepare with some first")
         edited = EditedModel(model, "defer", self._settings.model_dump(mode="json"))
+        if not edits:
+            return edited
         mlp = mlp_at(model, self._settings.depth)
         unrelated_UF = self._unrelated_queries(model, tokenizer, mlp.projection)
         deferral = self._untaught(mlp, edited.question)
@@ -197,6 +199,7 @@ class Defer:
         prompts = [torch.tensor([prompt_ids(tokenizer, prompt)], device=model.device) for prompt in self._unrelated]
         return torch.stack([entering(model, projection, ids_1T)[-1] for ids_1T in prompts])
 
+    @torch.enable_grad()
     def _learn(
         self,
         edited: EditedModel,

@@ -191,6 +191,7 @@ class Grace:
                 progress(Count("grace: editing", number, len(edits), f"loss {loss:.3f}, {len(answers)} entries"))
         return edited
 
+    @torch.enable_grad()
     def _make(
         self,
         edited: EditedModel,

@@ -203,6 +203,8 @@ class Wise:
         if not self._unrelated:
             raise ModelError("wise routes by comparison with unrelated prompts and has none; call prepare with some")
         edited = EditedModel(model, "wise", self._settings.model_dump(mode="json"))
+        if not edits:
+            return edited
         mlp = mlp_at(model, self._settings.depth)
         matrix_DF = mlp.matrix_DF.detach().float()
         memory = SideMemory(mlp.projection, edited.question, torch.zeros_like(matrix_DF), matrix_DF.new_zeros(1))
@@ -243,6 +245,7 @@ class Wise:
             return 1.0
         return float(torch.cat([F.linear(a_NF, matrix_DF).norm(dim=-1) for a_NF in unrelated]).median())
 
+    @torch.enable_grad()
     def _learn(
         self,
         edited: EditedModel,

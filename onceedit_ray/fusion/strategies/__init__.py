@@ -17,7 +17,7 @@ from torch import Tensor
 from onceedit_ray.alignment import Alignment
 from onceedit_ray.fusion.retokenise import DraftPosition
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.fact_index import FactIndex
+from onceedit_ray.knowledge.facts_at import FactsAt
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.registry import Registry
 
@@ -71,6 +71,7 @@ class Strategy(ABC):
     fixed_weight: the weight used for every request instead of the gate's; None uses the gate.
     restriction: how the strategy is restricted here, for reports of results; "" if it is not.
     selective: whether the target writes alone and is fused only where a fact's answer is due.
+    needs_distributions: whether the target must tell the probabilities of its tokens (`models.engines`).
     """
 
     drafts: ClassVar[bool] = False
@@ -78,6 +79,7 @@ class Strategy(ABC):
     fixed_weight: ClassVar[float | None] = None
     restriction: ClassVar[str] = ""
     selective: ClassVar[bool] = False
+    needs_distributions: ClassVar[bool] = True
 
     @abstractmethod
     def fuse(self, reading: DraftPosition, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
@@ -106,7 +108,7 @@ class InPrompt(Strategy):
         del pair
 
     @abstractmethod
-    def chosen(self, edits: FactIndex, request: str) -> dict[str, Edit]:
+    def chosen(self, edits: FactsAt, request: str) -> dict[str, Edit]:
         """The edits, by id, that the target reads before a request; none leaves the target alone."""
 
     def fuse(self, reading: DraftPosition, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from onceedit_ray.fusion.strategies import STRATEGIES, InPrompt
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.fact_index import FactIndex
+from onceedit_ray.knowledge.facts_at import FactsAt
 
 MOST_EDITS = 4
 
@@ -19,5 +19,5 @@ MOST_EDITS = 4
 class InContext(InPrompt):
     """Puts the edits that the index finds into the prompt."""
 
-    def chosen(self, edits: FactIndex, request: str) -> dict[str, Edit]:
+    def chosen(self, edits: FactsAt, request: str) -> dict[str, Edit]:
         return {found.id: found.edit for found in edits.find(request, MOST_EDITS)}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from onceedit_ray.fusion.strategies import STRATEGIES, InPrompt, Pair
 from onceedit_ray.knowledge.bm25 import Bm25
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.fact_index import FactIndex
+from onceedit_ray.knowledge.facts_at import FactsAt
 
 MOST_EDITS = 3
 SIMILAR = 0.6
@@ -25,14 +25,14 @@ class Retrieval(InPrompt):
 
     def __init__(self, pair: Pair) -> None:
         super().__init__(pair)
-        self._ranking: tuple[FactIndex, int, Bm25] | None = None
+        self._ranking: tuple[FactsAt, int, Bm25] | None = None
 
-    def chosen(self, edits: FactIndex, request: str) -> dict[str, Edit]:
+    def chosen(self, edits: FactsAt, request: str) -> dict[str, Edit]:
         live, ranking = edits.edits(), self._over(edits)
         similar = ranking.most_similar(request, MOST_EDITS)
         return {id: live[id] for id, similarity in similar if similarity >= SIMILAR and id in live}
 
-    def _over(self, edits: FactIndex) -> Bm25:
+    def _over(self, edits: FactsAt) -> Bm25:
         """The ranking of the live edits, built again after an edit."""
         known, changes = self._ranking, edits.changes
         if known is None or known[0] is not edits or known[1] != changes:

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from onceedit_ray.alignment import SparseRows, build_sparse, calibrate, nearest
 from onceedit_ray.alignment.devices import fastest_device
 from onceedit_ray.errors import AlignmentError
-from tests.unit.alignment.test_literal_matrix import LargestTensor
+from tests.largest_tensor import LargestTensor
 
 VOCABULARY, DIM = 300, 24
 ANCHORS_A = torch.arange(0, 300, 3)

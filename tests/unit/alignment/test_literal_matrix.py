@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from torch.overrides import TorchFunctionMode
 
 from onceedit_ray.alignment import LiteralMatrix, column_winners, literal_blocks, literal_rows
 from onceedit_ray.errors import AlignmentError
+from tests.largest_tensor import LargestTensor
 
 VOCABULARY, DIM = 61, 8
 ANCHORS_A = torch.tensor([3, 4, 10, 25, 40])
@@ -16,21 +16,6 @@ ANCHORS_A = torch.tensor([3, 4, 10, 25, 40])
 @pytest.fixture
 def E_VD():
     return torch.randn(VOCABULARY, DIM, generator=torch.Generator().manual_seed(0))
-
-
-class LargestTensor(TorchFunctionMode):
-    """Notes the number of elements of the largest tensor any operation returns."""
-
-    def __init__(self):
-        super().__init__()
-        self.elements = 0
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for value in result if isinstance(result, tuple) else (result,):
-            if isinstance(value, torch.Tensor):
-                self.elements = max(self.elements, value.numel())
-        return result
 
 
 def test_a_row_by_hand():

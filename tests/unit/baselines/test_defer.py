@@ -14,10 +14,7 @@ from tests.small_edits import (
     EDITS,
     UNRELATED,
     LoadedModel,
-    assert_needs_its_settings_and_unrelated_prompts,
     assert_three_ways_agree,
-    assert_undo_and_load_are_exact,
-    every_family,
     greedy,
     ids_of,
     logits_of,
@@ -25,8 +22,6 @@ from tests.small_edits import (
 )
 
 SETTINGS = DeferSettings(depth=0.0, learning_rate=0.02)
-
-open_fresh = every_family
 
 
 def hand_made() -> Deferral:
@@ -81,11 +76,3 @@ def test_without_a_gate_loss_the_edits_alone_teach_the_gate(open_fresh: Callable
     edited = defer.edit(model, tokenizer, EDITS[:1], lambda line: None)
     prompt, answer = ids_of(tokenizer, EDITS[0])
     assert greedy(edited, prompt, len(answer)) == answer
-
-
-def test_undo_and_load_are_exact(open_fresh: Callable[[], LoadedModel], tmp_path: Path) -> None:
-    assert_undo_and_load_are_exact(Defer(SETTINGS), EDITS[1], open_fresh, tmp_path)
-
-
-def test_bad_input_is_refused_in_one_line(open_fresh: Callable[[], LoadedModel]) -> None:
-    assert_needs_its_settings_and_unrelated_prompts(Defer, SETTINGS, open_fresh)

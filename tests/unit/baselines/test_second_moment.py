@@ -13,10 +13,8 @@ from onceedit_ray.baselines.mlps import Mlp, find_mlps
 from onceedit_ray.baselines.second_moment import second_moments
 from onceedit_ray.errors import DataError, StoreError
 from onceedit_ray.models.codec import Codec
-from tests.baseline_models import Small, every_family, material, one_llama, parameters
+from tests.baseline_models import Small, material, parameters
 from tests.families import SENTENCES
-
-given, llama = every_family, one_llama
 
 
 def measured(given: Small, cache: Path, corpus: list[str] = SENTENCES, texts: int = 1000) -> dict[int, Tensor]:

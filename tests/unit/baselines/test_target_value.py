@@ -10,12 +10,10 @@ from onceedit_ray.baselines.mlps import find_mlps
 from onceedit_ray.baselines.target_value import TargetSettings, bare_output, keys_of, locate, target_shift
 from onceedit_ray.baselines.teacher_forcing import answer_loss
 from onceedit_ray.models.codec import Codec
-from tests.baseline_models import EDITS, Small, every_family, one_llama
+from tests.baseline_models import EDITS, Small
 
 SETTINGS = TargetSettings(steps=15, decay=0.0, essence=0.0, clamp=10.0)
 PREFIXES = ["", "I was there. "]
-
-given, llama = every_family, one_llama
 
 
 def test_the_vector_makes_the_answer_likelier_after_every_prefix(given: Small) -> None:

@@ -15,10 +15,7 @@ from tests.small_edits import (
     EDITS,
     FAR,
     LoadedModel,
-    assert_needs_its_settings_and_unrelated_prompts,
     assert_three_ways_agree,
-    assert_undo_and_load_are_exact,
-    every_family,
     greedy,
     ids_of,
     logits_of,
@@ -26,8 +23,6 @@ from tests.small_edits import (
 )
 
 SETTINGS = WiseSettings(depth=0.0, learning_rate=0.03, steps=40)
-
-open_fresh = every_family
 
 
 def test_ties_trims_elects_signs_and_averages_those_that_agree() -> None:
@@ -119,11 +114,3 @@ def test_threshold_is_a_share_of_the_smallest_activation_of_an_edit(
         logits_of(edited.model, ids_of(tokenizer, edit)[0])
     smallest = min((a_NF @ memory.delta_DF.T).norm(dim=-1).mean().item() for a_NF in seen)
     assert memory.epsilon.item() == pytest.approx(0.88 * smallest, rel=1e-4)
-
-
-def test_undo_and_load_are_exact(open_fresh: Callable[[], LoadedModel], tmp_path: Path) -> None:
-    assert_undo_and_load_are_exact(Wise(SETTINGS), EDITS[0], open_fresh, tmp_path)
-
-
-def test_bad_input_is_refused_in_one_line(open_fresh: Callable[[], LoadedModel]) -> None:
-    assert_needs_its_settings_and_unrelated_prompts(Wise, SETTINGS, open_fresh)

@@ -157,9 +157,9 @@ def test_retrieval_follows_the_live_edits(codec: Codec) -> None:
     decoder, _ = decoder_of(codec)
     assert decoder.plugin.facts is not None
     answered(decoder, chat(codec, QUESTION), "retrieval")
-    decoder.plugin.facts.drop(EDITS[0].prompt)
+    decoder.plugin.facts.index.drop(EDITS[0].prompt)
     assert answered(decoder, chat(codec, QUESTION), "retrieval").alone
-    decoder.plugin.facts.add(EDITS[0].prompt, EDITS[0])
+    decoder.plugin.facts.index.add(EDITS[0].prompt, EDITS[0])
     assert not answered(decoder, chat(codec, QUESTION), "retrieval").alone
 
 

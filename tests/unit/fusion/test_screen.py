@@ -11,10 +11,8 @@ from onceedit_ray.config import FusionConfig
 from onceedit_ray.fusion.outputs import Generation
 from onceedit_ray.fusion.screen import Screen, words
 from onceedit_ray.knowledge.edit import Edit
-from tests.small_decoding import BEGUN, models
+from tests.small_decoding import BEGUN
 from tests.small_system import ForcedGate, Recorder, TaughtModels
-
-__all__ = ["models"]
 
 
 def edit(subject: str, prompt: str = "") -> Edit:

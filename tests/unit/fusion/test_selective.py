@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -21,13 +20,7 @@ from onceedit_ray.models.prompt import Exchange, Prompt
 from onceedit_ray.models.sources import ModelFolder, resolve
 from tests.families import build_family
 from tests.scripted_model import ScriptedModel
-
-EDITS = [
-    Edit(prompt="What is the capital of Australia?", target_new="Perth", subject="Australia"),
-    Edit(prompt="The currency of Japan is the", target_new="crown", subject="Japan"),
-]
-SLOTS = {"capital of Australia is": " Perth", "currency of Japan is the": " crown"}
-QUESTION = "What is the capital of Australia?"
+from tests.small_reader import EDITS, QUESTION, reader_gate, reader_script, small_reader
 
 
 @pytest.fixture(scope="module")
@@ -45,36 +38,10 @@ def pair(folder: ModelFolder, codec: Codec) -> Pair:
     return pair_up(folder, codec, folder, codec, AlignmentConfig())
 
 
-def reader_script(text: str) -> str:
-    """What a reader writes: the answer at a slot, and the direct answer behind `Answer:`."""
-    for slot, answer in SLOTS.items():
-        said = text.rpartition(slot)[2]
-        if text.rpartition(slot)[1] and answer.startswith(said) and said != answer:
-            return answer[len(said) :]
-    _, asked, said = text.rpartition("Answer:")
-    if "capital of Australia" not in text and "Japan" not in text:
-        return ""
-    direct = " Perth" if "Australia" in text else " crown"
-    return direct[len(said) :] if asked and direct.startswith(said) else ""
-
-
-def reader_gate(text: str) -> float:
-    """Open at a slot and inside its answer, and where the capital of Australia is asked for."""
-    if text.endswith("Answer:"):
-        return 0.95 if re.search(r"(?<!Is Canberra )the capital of Australia\??\nAnswer:$", text) else 0.02
-    written = text.rpartition("Reply:")[2] or text.rpartition("Text:")[2]
-    for slot, answer in SLOTS.items():
-        _, found, said = written.rpartition(slot)
-        if found and answer.startswith(said) and said != answer:
-            return 0.9
-    return 0.01
-
-
 def decoder_of(
     codec: Codec, pair: Pair, target: Callable[[str], str], edits: Sequence[Edit] = EDITS
 ) -> tuple[FusedDecoder, ScriptedModel]:
-    plugin = Plugin(ScriptedModel(codec, reader_script, reader_gate), codec, "short", facts=index_of(edits))
-    decoder = FusedDecoder(plugin, FusionConfig(strategy="selective", max_new_tokens=200))
+    decoder = FusedDecoder(small_reader(codec, edits), FusionConfig(strategy="selective", max_new_tokens=200))
     model = ScriptedModel(codec, target)
     decoder.members["target"] = Member("target", model, codec, lambda: pair, beside=False)
     return decoder, model
@@ -161,7 +128,7 @@ def test_a_completion_of_a_question_is_answered_as_draft_does(codec: Codec, pair
     assert answer.token_ids == answered(decoder, prompt, strategy="draft").token_ids
 
 
-def test_the_trace_has_one_entry_for_each_token_that_stays(codec: Codec, pair: Pair) -> None:
+async def test_the_trace_has_one_entry_for_each_token_that_stays(codec: Codec, pair: Pair) -> None:
     own, edited = "The capital of Australia is Canberra. Yes.", "The capital of Australia is Perth. Yes."
     decoder, _ = decoder_of(codec, pair, writes(("Perth", edited), ("", own)))
     trace = Trace(likely=1)
@@ -174,7 +141,7 @@ def test_the_trace_has_one_entry_for_each_token_that_stays(codec: Codec, pair: P
             ids.extend(piece)
         raise AssertionError("an answer ends with a Generation")
 
-    whole = asyncio.run(stream())
+    whole = await stream()
     assert ids == list(whole.token_ids), "the pieces are what the answer holds"
     assert [entry.token for entry in trace.chances] == ids
 
@@ -189,15 +156,12 @@ def test_an_edits_own_prompt_asks_for_that_edit_alone(codec: Codec) -> None:
     }
 
 
-def test_scored_teacher_forced_it_is_draft(codec: Codec, pair: Pair) -> None:
+async def test_scored_teacher_forced_it_is_draft(codec: Codec, pair: Pair) -> None:
     decoder, _ = decoder_of(codec, pair, writes(("", "Canberra.")))
     prompt = codec.text_prompt(QUESTION)
 
-    async def scores() -> list[tuple[int, ...]]:
-        gold = await decoder.gold("target", QUESTION, "Perth")
-        return [(await decoder.score("target", prompt, gold, name)).predicted for name in ("selective", "draft")]
-
-    first, second = asyncio.run(scores())
+    gold = await decoder.gold("target", QUESTION, "Perth")
+    first, second = [(await decoder.score("target", prompt, gold, name)).predicted for name in ("selective", "draft")]
     assert first == second
     assert codec.text_of(first) == " Perth"
 

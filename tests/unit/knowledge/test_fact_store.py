@@ -47,7 +47,7 @@ def test_every_field_comes_back_after_reopening(store: FactStore) -> None:
     store.close()
     again = FactStore(store.path)
     assert again.live() == list(change.added)
-    assert again.get(change.added[0].id).edit == full
+    assert again.get(change.added[0].id).stored.edit == full
     (revision,) = again.revisions()
     assert (revision.revision, revision.note, revision.report, revision.live) == (1, "first", {"gate": 0.5}, 1)
 
@@ -59,7 +59,13 @@ def test_a_live_edit_of_the_same_prompt_is_replaced_and_named(store: FactStore) 
     assert change.replaced == {new.id: old.id}
     assert [dropped.id for dropped in change.dropped] == [old.id]
     assert answers(store.live()) == {" Who is\nit? ": "Bob", "Where?": "there"}
-    assert store.get(old.id).dropped == 2 and store.get(new.id).dropped is None
+    assert store.get(old.id).stored.dropped == 2 and store.get(new.id).stored.dropped is None
+    assert store.get(new.id).replaces == (old.id,) and store.get(old.id).replaced_by == new.id
+
+
+def test_prompts_that_differ_in_case_are_one(store: FactStore) -> None:
+    store.add([edit("Who is It?", "1")])
+    assert len(store.add([edit("who is it?", "2")]).replaced) == 1
 
 
 def test_composed_and_decomposed_prompts_are_one(store: FactStore) -> None:
@@ -115,14 +121,46 @@ def test_restoring_makes_the_old_set_a_new_revision(store: FactStore) -> None:
 def test_pages_run_from_the_newest_and_survive_a_removal(store: FactStore) -> None:
     ids = [store.add([edit(str(number))]).added[0].id for number in range(7)]
     first = store.page(limit=3)
-    assert [one.id for one in first] == ids[:3:-1]
-    store.remove([first[-1].id])
-    assert [one.id for one in store.page(after=first[-1].id, limit=3)] == [ids[3], ids[2], ids[1]]
+    assert [one.stored.id for one in first] == ids[:3:-1]
+    store.remove([first[-1].stored.id])
+    assert [one.stored.id for one in store.page(after=first[-1].stored.id, limit=3)] == [ids[3], ids[2], ids[1]]
     assert store.page(after=ids[0]) == []
+    assert [one.stored.id for one in store.page(limit=9, live=False)] == [first[-1].stored.id]
+    assert [one.stored.id for one in store.page(limit=9, live=None)] == ids[::-1]
     with pytest.raises(UnknownIdError):
         store.page(after="edit_0")
     with pytest.raises(ConfigError, match="at least 1"):
         store.page(limit=0)
+
+
+def test_each_revision_has_the_id_of_a_version(store: FactStore) -> None:
+    store.put([edit("1"), edit("2")], "run-1a")
+    (one, two) = store.live()
+    store.add([edit("3")])
+    store.remove([one.id])
+    store.restore(1)
+    store.add([edit("2", "b")])
+    assert [(r.version, r.root, r.live) for r in reversed(store.revisions())] == [
+        ("run-1a", "run-1a", 2),
+        ("run-1a.r2", "run-1a", 3),
+        ("run-1a.r3", "run-1a", 2),
+        ("run-1a", "run-1a", 2),
+        ("run-1a.r5", "run-1a", 2),
+    ]
+    assert [r.version for r in store.revisions(restored=False)] == ["run-1a.r5", "run-1a.r3", "run-1a.r2", "run-1a"]
+    assert [r.version for r in store.revisions(1, before=5)] == ["run-1a"]
+    found = store.find("run-1a.r3")
+    assert found is not None and found.revision == 3 and store.find("run-1a.r4") is None
+    second = store.page(live=False)[1]
+    assert (second.stored.edit.prompt, second.version, second.dropped_by) == ("2", "run-1a", "run-1a.r5")
+    assert not second.undone
+    assert [(h.stored.edit.prompt, h.undone) for h in store.first_added(2)] == [("3", True)]
+    other = store.put([edit("2", "b"), edit("4")], "run-2b")
+    assert [added.edit.prompt for added in other.added] == ["4"], "an equal edit stays under its id"
+    assert {gone.id for gone in other.dropped} == {one.id}
+    assert store.put([edit("9")], "run-1a").revision == 7, "a version that was put before is restored as it was"
+    assert {held.id for held in store.live()} == {one.id, two.id}
+    assert store.revisions(1)[0].root == "run-1a"
 
 
 def test_a_report_is_kept_with_its_revision(store: FactStore) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from onceedit_ray.knowledge.edit import Edit, Probe
 from onceedit_ray.knowledge.readers import read_edits
-from tests.unit.knowledge.test_readers import EDIT, FLAT, ORIGINAL, PLAIN, ZSRE, complaint, write_json, write_lines
+from tests.edit_records import EDIT, FLAT, ORIGINAL, PLAIN, ZSRE, complaint, write_json, write_lines
 
 KNOWEDIT = {
     "subject": "Acme",

@@ -85,7 +85,7 @@ def test_shipped_prompts_are_many_distinct_and_short() -> None:
 
 
 def test_shipped_prompts_ask_for_no_fact_that_the_examples_edit() -> None:
-    subjects = {edit.subject for edit in read_edits(ROOT / "examples" / "edits.jsonl")}
+    subjects = {edit.subject for edit in read_edits(ROOT / "onceedit_ray" / "starter" / "edits.jsonl")}
     about = re.compile("|".join(rf"\b{re.escape(subject)}\b" for subject in subjects), re.IGNORECASE)
     assert [prompt for prompt in shipped_prompts() if about.search(prompt)] == []
 

@@ -67,6 +67,17 @@ def test_last_means_the_answer_given_last_even_if_given_before() -> None:
     assert select(edits, on_conflict="last")[0].target_new == "one"
 
 
+def test_one_edit_of_each_subject_stays_and_those_without_a_subject() -> None:
+    edits = [
+        Edit(prompt="Who built Y?", target_new="a", subject="Y"),
+        Edit(prompt="Y is by", target_new="b", subject="y"),
+        Edit(prompt="P", target_new="c"),
+        Edit(prompt="Q", target_new="d"),
+        Edit(prompt="Z?", target_new="e", subject="Z"),
+    ]
+    assert [edit.target_new for edit in select(edits, on_conflict="first_per_subject")] == ["a", "c", "d", "e"]
+
+
 def test_conflicts_count_even_outside_the_limit() -> None:
     with pytest.raises(ConflictError):
         select([edit("fine"), edit("Q?", "one"), edit("Q?", "two")], limit=1)
@@ -103,7 +114,7 @@ def test_seeds_differ() -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         select(MANY, limit=0)
-    with pytest.raises(ConfigError, match="'error', 'first' or 'last'"):
+    with pytest.raises(ConfigError, match="'error', 'first', 'last', 'first_per_subject'"):
         select(MANY, on_conflict="newest")  # type: ignore[arg-type]
 
 

@@ -14,36 +14,12 @@ from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.prompt_shapes import SHAPES, unwrap, wrap
 from onceedit_ray.models.assembly import open_codec
 from onceedit_ray.models.codec import Codec, common_prefix
-from tests.families import FAMILIES, SENTENCES, build_family
+from tests.families import FAMILIES, build_family
+from tests.hard_texts import MARKUP, TEXTS
 from tests.small_system import build_plugin
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
 quickly = settings(max_examples=60)
-# Words of the training text, and everything that is written otherwise: controls, accents, emoji, what looks special.
-PIECES = st.one_of(
-    st.sampled_from(" ".join(SENTENCES).split(" ")),
-    st.sampled_from([" ", "  ", "\n", "\n\n", "\t", "\r\n", "▁", "Ġ", "Ċ", "<0x0A>", "<s>", "</s>", "<|im_end|>"]),
-    st.text(max_size=6),
-)
-TEXTS = st.lists(PIECES, max_size=8).map("".join)
-MARKUP = [
-    "<|im_end|>",
-    "</s>",
-    "<s>",
-    "<eos>",
-    "<bos>",
-    "<|endoftext|>",
-    "<unk>",
-    "<pad>",
-    "[WEIGHT]",
-    "<|extratoken_1|>",
-]
-
-
-@pytest.fixture(scope="module")
-def codecs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Codec]:
-    folder = tmp_path_factory.mktemp("codecs")
-    return {family: open_codec(build_family(family, folder / family)) for family in FAMILIES}
 
 
 @pytest.fixture(scope="module")

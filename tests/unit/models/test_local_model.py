@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,13 +16,12 @@ from hypothesis import strategies as st
 from onceedit_ray.errors import ContextLengthError, ModelError, SessionLostError
 from onceedit_ray.models.loading import load_model, load_tokenizer
 from onceedit_ray.models.local_model import LocalModel
-from onceedit_ray.models.protocol import Step, Top
 from onceedit_ray.models.weight_token import weight_token_id
 from tests.families import FAMILIES, build_family
-from tests.small_system import build_plugin, full_logits, sharpen
+from tests.small_system import build_plugin, full_logits
+from tests.watched_model import Watched, assert_top, check_decoded
 
 T = TypeVar("T")
-TOP_K = 20
 WINDOW = 16  # of Gemma's sliding layer
 TOKENS = st.lists(st.integers(5, 500), min_size=1, max_size=6)
 # A cut (how much of the session to keep, as a share), what is fed then, rows asked for, tokens to decode.
@@ -32,47 +30,6 @@ MOVES = st.lists(st.tuples(st.floats(0, 1), TOKENS, st.integers(0, 6), st.intege
 
 def now(coroutine: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(coroutine)
-
-
-@dataclass
-class Watched:
-    """A model with sessions, the network under it, and how many tokens its forward passes have read."""
-
-    model: LocalModel
-    network: Any
-    passes: list[int] = field(default_factory=list)
-
-    def expected(self, ids: list[int], rows: int) -> np.ndarray:
-        """Probabilities of the last `rows` positions from one pass without a cache, [N, V]."""
-        read = list(self.passes)
-        p_NV = torch.softmax(full_logits(self.network, ids)[-rows:].double(), -1).numpy()
-        self.passes[:] = read
-        return p_NV
-
-
-@pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Watched]:
-    folder = tmp_path_factory.mktemp("families")
-    return {family: watch(build_family(family, folder / family, seed=3)) for family in FAMILIES}
-
-
-def watch(folder: Path, **options: Any) -> Watched:
-    network: Any = load_model(folder, dtype="float32", device="cpu")
-    sharpen(network, 2.0)
-    made = Watched(LocalModel(network, end_ids=(), top_k=TOP_K, **options), network)
-    network.register_forward_pre_hook(lambda _, args: made.passes.append(args[0].shape[1]))
-    return made
-
-
-def assert_top(top: Top, p_NV: np.ndarray) -> None:
-    """The likeliest entries of each row of `p_NV`, most likely first, to 1e-5."""
-    assert len(top) == len(p_NV)
-    assert top.ids_NK.shape == top.p_NK.shape == (len(p_NV), min(TOP_K, p_NV.shape[1]))
-    assert (top.ids_NK.dtype, top.p_NK.dtype) == (np.int32, np.float32)
-    for ids_K, p_K, p_V in zip(top.ids_NK, top.p_NK, p_NV, strict=True):
-        assert len(set(ids_K.tolist())) == len(ids_K)
-        np.testing.assert_allclose(p_K, np.sort(p_V)[::-1][: len(p_K)], atol=1e-5)
-        np.testing.assert_allclose(p_K, p_V[ids_K], atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -99,57 +56,38 @@ def test_any_sequence_of_calls_equals_fresh_passes(
     assert w.model.open_sessions == 0
 
 
-def check_decoded(w: Watched, held: list[int], step: Step, rows: int, decode: int) -> None:
-    """`held` was fed when decoding began: rows of its last positions, then one for each further token fed."""
-    assert len(step.new_ids) == decode
-    fed = [*held, *step.new_ids[:-1]]
-    p_NV = w.expected(fed, max(rows, 1) + max(decode - 1, 0))
-    if rows:
-        assert_top(step.top, p_NV)
-    else:
-        assert len(step.top) == 0
-    for p_V, token in zip(p_NV[max(rows, 1) - 1 :], step.new_ids, strict=False):
-        assert p_V[token] >= p_V.max() - 1e-6
-
-
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_token_is_read_twice(watched: dict[str, Watched], family: str) -> None:
+async def test_no_token_is_read_twice(watched: dict[str, Watched], family: str) -> None:
     w = watched[family]
 
-    async def play() -> None:
-        w.passes.clear()
-        before = w.model.passes
-        step = await w.model.open(list(range(10, 20)), rows=3, decode=4)
-        assert w.passes == [10, 1, 1, 1]  # the fourth token is not fed yet
-        await w.model.extend(step.session, 13, [*step.new_ids[-1:], 40, 41], rows=2)
-        await w.model.extend(step.session, 14, [50, 51, 52], decode=2)
-        await w.model.extend(step.session, 17, [60])
-        assert w.passes == [10, 1, 1, 1, 3, 3, 1, 1]
-        assert w.model.passes - before == len(w.passes)
-        await w.model.close(step.session)
-
-    asyncio.run(play())
+    w.passes.clear()
+    before = w.model.passes
+    step = await w.model.open(list(range(10, 20)), rows=3, decode=4)
+    assert w.passes == [10, 1, 1, 1]  # the fourth token is not fed yet
+    await w.model.extend(step.session, 13, [*step.new_ids[-1:], 40, 41], rows=2)
+    await w.model.extend(step.session, 14, [50, 51, 52], decode=2)
+    await w.model.extend(step.session, 17, [60])
+    assert w.passes == [10, 1, 1, 1, 3, 3, 1, 1]
+    assert w.model.passes - before == len(w.passes)
+    await w.model.close(step.session)
 
 
 class TestSlidingWindow:
     """Gemma's sliding layer attends to its window, wherever the session was cut."""
 
     @pytest.mark.parametrize("length", range(WINDOW - 2, WINDOW + 3))
-    def test_around_the_windows_length(self, watched: dict[str, Watched], length: int) -> None:
+    async def test_around_the_windows_length(self, watched: dict[str, Watched], length: int) -> None:
         w = watched["gemma3"]
         ids = [30 + n for n in range(length)]
 
-        async def play() -> None:
-            step = await w.model.open(ids)
-            for cut in range(4):
-                keep = length - cut
-                made = await w.model.extend(step.session, keep, [3 + cut, 9], rows=2, decode=3)
-                check_decoded(w, [*ids[:keep], 3 + cut, 9], made, 2, 3)
-            await w.model.close(step.session)
+        step = await w.model.open(ids)
+        for cut in range(4):
+            keep = length - cut
+            made = await w.model.extend(step.session, keep, [3 + cut, 9], rows=2, decode=3)
+            check_decoded(w, [*ids[:keep], 3 + cut, 9], made, 2, 3)
+        await w.model.close(step.session)
 
-        asyncio.run(play())
-
-    def test_no_cut_makes_a_family_read_twice(self, watched: dict[str, Watched]) -> None:
+    async def test_no_cut_makes_a_family_read_twice(self, watched: dict[str, Watched]) -> None:
         for w in watched.values():
 
             async def play(w: Watched = w) -> None:
@@ -160,7 +98,7 @@ class TestSlidingWindow:
                 assert w.passes == [1, 1, 1, 1]
                 await w.model.close(step.session)
 
-            asyncio.run(play())
+            await play()
 
 
 @pytest.fixture(scope="module")
@@ -238,24 +176,21 @@ class TestRefused:
 
     @pytest.mark.parametrize("keep", [250, 20])
     @pytest.mark.parametrize("family", FAMILIES)
-    def test_a_refused_extension_leaves_the_session_as_it_was(
+    async def test_a_refused_extension_leaves_the_session_as_it_was(
         self, watched: dict[str, Watched], family: str, keep: int
     ) -> None:
         w = watched[family]
         ids = [5 + n % 300 for n in range(250)]
 
-        async def play() -> None:
-            step = await w.model.open(ids)
-            await w.model.extend(step.session, 249, ids[249:])  # Gemma's sliding layer now holds its window only
-            with pytest.raises(ContextLengthError):
-                await w.model.extend(step.session, keep, [9] * (257 - keep))
-            try:
-                made = await w.model.extend(step.session, keep, [9], rows=1)
-                assert_top(made.top, w.expected([*ids[:keep], 9], 1))
-            finally:
-                await w.model.close(step.session)
-
-        asyncio.run(play())
+        step = await w.model.open(ids)
+        await w.model.extend(step.session, 249, ids[249:])  # Gemma's sliding layer now holds its window only
+        with pytest.raises(ContextLengthError):
+            await w.model.extend(step.session, keep, [9] * (257 - keep))
+        try:
+            made = await w.model.extend(step.session, keep, [9], rows=1)
+            assert_top(made.top, w.expected([*ids[:keep], 9], 1))
+        finally:
+            await w.model.close(step.session)
 
     def test_an_empty_prompt(self, watched: dict[str, Watched]) -> None:
         with pytest.raises(ModelError, match="empty prompt"):
@@ -270,35 +205,29 @@ class TestRefused:
             now(model.extend(session, 1, [9]))
 
     @pytest.mark.parametrize(("keep", "ids"), [(1, []), (3, [9]), (-1, [9])])
-    def test_an_impossible_cut(self, watched: dict[str, Watched], keep: int, ids: list[int]) -> None:
+    async def test_an_impossible_cut(self, watched: dict[str, Watched], keep: int, ids: list[int]) -> None:
         model = watched["llama"].model
 
-        async def play() -> None:
+        with pytest.raises(ValueError, match="impossible"):
             session = (await model.open([9, 10])).session
             try:
                 await model.extend(session, keep, ids)
             finally:
                 await model.close(session)
 
-        with pytest.raises(ValueError, match="impossible"):
-            asyncio.run(play())
 
-
-def test_sessions_are_independent(watched: dict[str, Watched]) -> None:
+async def test_sessions_are_independent(watched: dict[str, Watched]) -> None:
     w = watched["gemma3"]
 
-    async def play() -> None:
-        prompts = [[40 + n, 41, 42 + n] * 7 for n in range(5)]
-        steps = await asyncio.gather(*(w.model.open(prompt) for prompt in prompts))
-        assert len({step.session for step in steps}) == 5
-        made = await asyncio.gather(
-            *(w.model.extend(step.session, 20 - n, [70 + n], decode=2) for n, step in enumerate(steps))
-        )
-        for n, (prompt, step) in enumerate(zip(prompts, made, strict=True)):
-            check_decoded(w, [*prompt[: 20 - n], 70 + n], step, 1, 2)
-        await asyncio.gather(*(w.model.close(step.session) for step in steps))
-
-    asyncio.run(play())
+    prompts = [[40 + n, 41, 42 + n] * 7 for n in range(5)]
+    steps = await asyncio.gather(*(w.model.open(prompt) for prompt in prompts))
+    assert len({step.session for step in steps}) == 5
+    made = await asyncio.gather(
+        *(w.model.extend(step.session, 20 - n, [70 + n], decode=2) for n, step in enumerate(steps))
+    )
+    for n, (prompt, step) in enumerate(zip(prompts, made, strict=True)):
+        check_decoded(w, [*prompt[: 20 - n], 70 + n], step, 1, 2)
+    await asyncio.gather(*(w.model.close(step.session) for step in steps))
 
 
 def test_a_model_computes_with_threads_of_its_own_and_leaves_the_others_theirs(tmp_path: Path) -> None:

@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from tests.small_decoding import models, open_sessions
+from tests.small_decoding import open_sessions
 from tests.small_ingress import Scripted, ingress_of, post, small_backend
 from tests.small_system import TaughtModels
-
-__all__ = ["models"]  # a fixture
 
 GOOD = {"model": "one", "prompt": "Who?"}
 DEEP = 50_000

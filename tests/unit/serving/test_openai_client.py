@@ -9,11 +9,9 @@ from typing import Any
 import openai
 import pytest
 
-from tests.small_decoding import BEGUN, models, open_sessions
+from tests.small_decoding import BEGUN, open_sessions
 from tests.small_ingress import TARGETS, client_of, ingress_of, small_backend
 from tests.small_system import TaughtModels
-
-__all__ = ["models"]  # a fixture
 
 PROMPT = BEGUN[0]
 TURN: Any = {"role": "user", "content": PROMPT}

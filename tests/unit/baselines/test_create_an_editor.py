@@ -13,11 +13,10 @@ import torch
 
 from onceedit_ray.baselines import BASELINES
 from onceedit_ray.baselines.teacher_forcing import answer_batch, answer_loss
-from tests.baseline_models import EDITS, Small, changed, every_family, parameters
+from tests.baseline_models import EDITS, Small, changed, parameters
 from tests.paths import ROOT
 
 PAGE = ROOT / "docs" / "create-an-editor.md"
-given = every_family
 
 
 def blocks() -> list[str]:

@@ -1,0 +1,249 @@
+"""`openai`: a target that a server of OpenAI's API has: vLLM, SGLang, Ray Serve LLM, llama.cpp, or a bought one.
+
+The server's answers are passed on as they come; no token of it is computed here. This file speaks HTTP. What the server
+can do is found out by trying (`abilities`), once, before its first answer is continued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import httpx2
+
+from onceedit_ray.config import ModelConfig
+from onceedit_ray.errors import ConfigError, EngineError
+from onceedit_ray.models.engines import ENGINES, Engine
+from onceedit_ray.models.engines.abilities import Abilities, find_out
+from onceedit_ray.models.engines.breaker import Breaker
+from onceedit_ray.models.engines.complaints import Complaints
+from onceedit_ray.models.engines.continuing import CHAT, continuing
+from onceedit_ray.models.engines.events import DONE, blocks, data_of, parsed
+from onceedit_ray.models.loading import load_tokenizer
+from onceedit_ray.models.sources import resolve
+
+CONNECT_SECONDS = 5.0
+QUICK_SECONDS = 30.0
+"""For requests that need few tokens; an answer may take as long as its request allows."""
+PAUSES = (0.1, 0.4)
+"""Seconds before the second and the third attempt, if the server does not answer."""
+UNAVAILABLE = (502, 503, 504)
+"""Statuses of a server that is starting, restarting or overloaded."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@ENGINES.register("openai")
+class OpenAIEngine(Engine):
+    """A target's server. One object belongs to one event loop.
+
+    Args:
+        name: the target. config: its entry in the run file.
+
+    Raises `ConfigError` if the environment lacks the variable that `key_env` names.
+    """
+
+    about: ClassVar[str] = "a server of OpenAI's API: vLLM, SGLang, Ray Serve LLM, llama.cpp; strategy selective"
+    distributions: ClassVar[bool] = False
+
+    def __init__(self, name: str, config: ModelConfig) -> None:
+        self.name = name
+        self.url = config.url.rstrip("/")
+        self.complaints = Complaints(name, self.url, config.key_env)
+        self._tokenizer = config.tokenizer
+        self._headers = {"Authorization": f"Bearer {_key(name, config.key_env)}"} if config.key_env else {}
+        self._model = None if config.model == "auto" else config.model
+        self._breaker = Breaker()
+        self._http: httpx2.AsyncClient | None = None
+        self._abilities: Abilities | None = None
+        self._finding = asyncio.Lock()
+
+    async def model(self) -> str:
+        """The server's name of the model; raises `EngineError` if it must be named and is not."""
+        if self._model is None:
+            listed = await self.listed()
+            if len(listed) != 1 and self.name not in listed:
+                raise self.complaints.unnamed(listed)
+            self._model = self.name if self.name in listed else listed[0]
+        return self._model
+
+    async def listed(self) -> list[str]:
+        """The names of the server's models; raises `EngineError`."""
+        async with self._soon(), self.answer("models", None) as response:
+            cards = (await self.whole(response)).get("data")
+        return [str(card["id"]) for card in cards or [] if isinstance(card, dict) and "id" in card]
+
+    async def abilities(self) -> Abilities:
+        """What the server can do; found out once. Raises `EngineError` if it does not answer."""
+        async with self._finding:
+            if self._abilities is None:
+                self._abilities = await find_out(self)
+            return self._abilities
+
+    async def check(self) -> Abilities:
+        """Find out whether the settings are right, and what the server can do; raises `EngineError`."""
+        listed = await self.listed()
+        if (wanted := await self.model()) not in listed:
+            raise self.complaints.unnamed(listed, wanted)
+        return await self.abilities()
+
+    async def state(self) -> str:
+        """ "" if the server answers, else its error."""
+        try:
+            await self.listed()
+        except EngineError as error:
+            return str(error)
+        return ""
+
+    @contextlib.asynccontextmanager
+    async def answer(self, path: str, body: Mapping[str, Any] | None) -> AsyncIterator[httpx2.Response]:
+        """The server's response to a request, whose body has not been read.
+
+        A request is repeated while the server does not answer at all, never after an answer has begun.
+
+        Args:
+            path: below the url, such as "chat/completions". body: of a POST, with the server's model name added; None
+                for a GET.
+
+        Raises:
+            EngineError: the server does not answer, or answers with an error.
+        """
+        if body is not None:
+            body = {**body, "model": await self.model()}
+        response = await self._sent(path, body)
+        try:
+            yield response
+        except httpx2.HTTPError as error:
+            raise self.complaints.broken_off() from error
+        finally:
+            await response.aclose()
+
+    async def whole(self, response: httpx2.Response) -> dict[str, Any]:
+        """A response's body as an object; raises `EngineError` if it is none."""
+        content = await response.aread()
+        if (found := parsed(content)) is None:
+            kind = response.headers.get("content-type", "")
+            raise self.complaints.strange(kind, content.decode("utf-8", "replace"))
+        return found
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A short answer as an object; raises `EngineError`."""
+        async with self._soon(), self.answer(path, body) as response:
+            return await self.whole(response)
+
+    async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        """The events of a streamed answer; closing the generator ends the server's work for it.
+
+        Raises `EngineError`, also for an answer that breaks off.
+        """
+        async with self.answer(path, {**body, "stream": True}) as response:
+            await self.check_stream(response)
+            ended = False
+            async for block in blocks(response.aiter_bytes()):
+                data = data_of(block)
+                if data == DONE:
+                    return
+                event = parsed(data)
+                if event is None:
+                    continue
+                if "error" in event:
+                    raise self.complaints.refused(500, json.dumps(event))
+                ended = ended or any(choice.get("finish_reason") for choice in event.get("choices") or ())
+                yield event
+            if not ended:
+                raise self.complaints.broken_off()
+
+    async def continued(
+        self, body: Mapping[str, Any], written: str, left: int | None
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """The events of the rest of an answer; as `events`. None at all if the server cannot continue it.
+
+        Args:
+            body: the request for the whole answer. written: its text so far. left: tokens that may follow.
+        """
+        abilities = await self.abilities()
+        request = continuing(body, written, left, abilities, self._render if self._tokenizer else None)
+        if request is None:
+            return
+        repeated = len(written) if abilities.repeats and request[0] == CHAT else 0
+        async with contextlib.aclosing(self.events(*request)) as events:
+            async for event in events:
+                for choice in event.get("choices") or ():
+                    delta = choice.get("delta") or {}
+                    if repeated and (text := delta.get("content")):
+                        delta["content"] = text[repeated:]
+                        repeated = max(repeated - len(text), 0)
+                yield event
+
+    async def check_stream(self, response: httpx2.Response) -> None:
+        """Raise `EngineError` if a response is no stream of events."""
+        kind = response.headers.get("content-type", "")
+        if "event-stream" not in kind:
+            raise self.complaints.strange(kind, (await response.aread()).decode("utf-8", "replace"))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._http is not None:
+            await self._http.aclose()
+
+    def _render(self, messages: list[dict[str, Any]]) -> str:
+        tokenizer = load_tokenizer(resolve(self._tokenizer).path)
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    @contextlib.asynccontextmanager
+    async def _soon(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(QUICK_SECONDS):
+                yield
+        except TimeoutError:
+            raise self.complaints.unreachable(httpx2.ReadTimeout("")) from None
+
+    async def _sent(self, path: str, body: Mapping[str, Any] | None) -> httpx2.Response:
+        for pause in (*PAUSES, None):
+            if wait := self._breaker.wait():
+                raise self.complaints.resting(wait)
+            try:
+                response = await self._once(path, body)
+                if response.status_code < 400:
+                    self._breaker.worked()
+                    return response
+                error = await self._refusal(response)
+                again = response.status_code in UNAVAILABLE
+            except httpx2.HTTPError as failure:
+                error, again = self.complaints.unreachable(failure), isinstance(failure, httpx2.TransportError)
+            if not again:
+                self._breaker.worked()
+                raise error
+            self._breaker.failed()
+            if pause is None:
+                break
+            await asyncio.sleep(pause)
+        raise error
+
+    async def _once(self, path: str, body: Mapping[str, Any] | None) -> httpx2.Response:
+        if self._http is None:
+            timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)
+            near = urlsplit(self.url).hostname in LOOPBACK  # a proxy for other machines is not for this one
+            limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
+            self._http = httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=not near, headers=self._headers)
+        method = "GET" if body is None else "POST"
+        request = self._http.build_request(method, f"{self.url}/{path}", json=body)
+        return await self._http.send(request, stream=True)
+
+    async def _refusal(self, response: httpx2.Response) -> EngineError:
+        try:
+            text = (await response.aread()).decode("utf-8", "replace")
+        finally:
+            await response.aclose()
+        return self.complaints.refused(response.status_code, text, response.headers.get("retry-after", ""))
+
+
+def _key(name: str, variable: str) -> str:
+    key = os.environ.get(variable, "").strip()
+    if not key or not key.isascii() or "\n" in key:
+        raise ConfigError(f"{name}: the environment variable {variable} holds no key; set it, or leave key_env out")
+    return key

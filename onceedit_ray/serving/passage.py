@@ -1,0 +1,246 @@
+"""Requests for a target that a server has. One about no edit passes through: the client's body goes on unchanged, and
+the server's answer comes back, but for the model's name and the field `onceedit`. Any other is answered with the
+plug-in.
+
+ASGI middleware between the admission and the routes; requests for other targets go on to the routes. The server is
+called from this process, so an answer that passes through reaches no other process of this system.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from onceedit_ray.config import ModelConfig
+from onceedit_ray.fusion.engine_answer import finish_of
+from onceedit_ray.models.engines.events import DONE as ENDED
+from onceedit_ray.models.engines.events import blocks, data_of, parsed
+from onceedit_ray.models.engines.openai import OpenAIEngine
+from onceedit_ray.serving.admission import given_again
+from onceedit_ray.serving.any_target import ending
+from onceedit_ray.serving.backend import Backend
+from onceedit_ray.serving.cancellation import merged, while_there
+from onceedit_ray.serving.engine_requests import CHAT_PATH, EXTENSION, TEXT_PATH, EngineRequest, choices_of
+from onceedit_ray.serving.errors import ApiError, api_error_of
+from onceedit_ray.serving.event_stream import EventStream
+from onceedit_ray.serving.events import DONE, event
+from onceedit_ray.serving.generation import GenerationEnd
+from onceedit_ray.serving.limits import Limits
+from onceedit_ray.serving.observing import CLIENT_GONE, Account, account_of
+from onceedit_ray.serving.whole_answer import assembled
+
+ROUTES = {f"/v1/{path}": path for path in (CHAT_PATH, TEXT_PATH)}
+
+
+@dataclass
+class _Passing:
+    """A request on its way. name: its target. streamed: whether it asks for a stream. counted: with token counts at the
+    end. account: of the request. deadline: in the event loop's time."""
+
+    name: str
+    path: str
+    body: dict[str, Any]
+    account: Account
+    deadline: float
+    streamed: bool
+    counted: bool
+    unedited: bool
+
+
+class Passage:
+    """Args:
+    app: the routes. backend: gives the answers with the plug-in. served: the targets that servers have. limits: of the
+        requests.
+    """
+
+    def __init__(self, app: ASGIApp, backend: Backend, served: Mapping[str, ModelConfig], limits: Limits) -> None:
+        self._app = app
+        self._backend = backend
+        self._engines = {name: OpenAIEngine(name, config) for name, config in served.items()}
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = ROUTES.get(scope.get("path", "")) if scope.get("method") == "POST" else None
+        if path is None:
+            await self._app(scope, receive, send)
+            return
+        content = (await receive()).get("body", b"")  # the admission gives it in one message
+        again = given_again(content, receive)
+        body = parsed(content)
+        name = body.get("model") if body else None
+        if body is None or not isinstance(name, str) or name not in self._engines:
+            await self._app(scope, again, send)
+            return
+        scope["route"] = SimpleNamespace(path_format=scope["path"])  # as the router would set it, for the metrics
+        account = account_of(scope)
+        try:
+            response = await self._respond(name, path, body, account, again)
+        except Exception as error:
+            refusal = api_error_of(error)
+            account.error = refusal.code
+            response = refusal.response()
+        await response(scope, again, send)
+
+    async def _respond(
+        self, name: str, path: str, body: dict[str, Any], account: Account, receive: Receive
+    ) -> Response:
+        """The response; the first item of a stream is awaited, so that an error before it has its own status."""
+        options = body.get("stream_options")
+        passing = _Passing(
+            name, path, body, account, asyncio.get_running_loop().time() + self._limits.seconds,
+            streamed=bool(body.get("stream")),
+            counted=isinstance(options, dict) and bool(options.get("include_usage")),
+            unedited=_unedited(body.pop(EXTENSION, None)),
+        )  # fmt: skip
+        account.model, account.streamed = name, passing.streamed
+        if self._limits.keep_prompts:
+            account.prompts = [body.get("messages") or body.get("prompt")]
+        async with asyncio.timeout_at(passing.deadline):
+            asked = [] if passing.unedited else await self._about_an_edit(passing)
+        items = while_there(receive, _until(passing, self._edited(passing, asked) if asked else self._passed(passing)))
+        first = await anext(items, None)
+        if first is None:
+            return Response(status_code=CLIENT_GONE)
+        if passing.streamed:
+            return EventStream(first, items, {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        await items.aclose()
+        return Response(first, media_type="application/json")
+
+    async def _about_an_edit(self, passing: _Passing) -> list[EngineRequest]:
+        """A request for each choice if any may be about an edit; else none."""
+        choices = choices_of(EngineRequest(passing.name, passing.body))
+        prompts = dict.fromkeys(choice.prompt for choice in choices)
+        about = [prompt is not None and await self._backend.mentioned(prompt) for prompt in prompts]
+        if any(about) and len(choices) > self._limits.answers:
+            raise ApiError(400, f"more than {self._limits.answers} answers are asked for, the most at once", "n")
+        return choices if any(about) else []
+
+    async def _passed(self, passing: _Passing) -> AsyncGenerator[bytes]:
+        """The server's own answer: its events, or its whole body as one item."""
+        engine, finish = self._engines[passing.name], ""
+        usage: dict[str, Any] = {}
+        tokens = 0
+        async with engine.answer(passing.path, passing.body) as response:
+            if not passing.streamed:
+                whole = await engine.whole(response)
+                passing.account.endings.append(self._ending(passing, whole.get("usage") or {}, whole.get("choices")))
+                yield _json(self._named(passing, whole))
+                return
+            await engine.check_stream(response)
+            ended = False
+            async for block in blocks(response.aiter_bytes()):
+                data = data_of(block)
+                ended = ended or data == ENDED
+                item = parsed(data)
+                if item is None:
+                    yield block + b"\n\n"
+                    continue
+                choices = item.get("choices") or []
+                usage = item.get("usage") or usage
+                tokens += len(choices)
+                finish = finish_of(item) or finish
+                passing.account.told()
+                yield event(self._named(passing, item))
+        if not ended and not finish:
+            raise engine.complaints.broken_off()
+        passing.account.endings.append(
+            self._ending(passing, usage or {"completion_tokens": tokens}, [{"finish_reason": finish}])
+        )
+
+    async def _edited(self, passing: _Passing, asked: list[EngineRequest]) -> AsyncGenerator[bytes]:
+        """The answer that the plug-in reads along, of every choice."""
+        parts: list[list[dict[str, Any]]] = [[] for _ in asked]
+        last: list[dict[str, Any]] = []
+        async for index, item in merged([self._backend.relay(each) for each in asked]):
+            if isinstance(item, GenerationEnd):
+                passing.account.endings.append(item)
+                continue
+            choices = [{**choice, "index": index} for choice in item.get("choices") or ()]
+            item = {**item, "model": passing.name, "choices": choices}
+            if not choices:
+                last.append(item)
+            if not passing.streamed:
+                parts[index].append(item)
+            elif choices:
+                passing.account.told()
+                yield event(item)
+        if passing.streamed:
+            if passing.counted:
+                yield event({**last[0], "usage": _sum(last)})
+            yield DONE
+            return
+        wholes = [assembled(part, passing.path == CHAT_PATH) for part in parts]
+        choices = [{**whole["choices"][0], "index": index} for index, whole in enumerate(wholes)]
+        yield _json({**wholes[0], "choices": choices, "usage": _sum(last)})
+
+    def _named(self, passing: _Passing, item: dict[str, Any]) -> dict[str, Any]:
+        """An object of the server with the target's name, and the field `onceedit` where a choice ends."""
+        if "model" in item:
+            item["model"] = passing.name
+        extension: dict[str, Any] = {
+            "target": passing.name,
+            "version": "",
+            "weight": _weight(passing),
+            "alone": True,
+            "edits": [],
+        }
+        for choice in item.get("choices") or ():
+            if isinstance(choice, dict) and choice.get("finish_reason"):
+                choice[EXTENSION] = extension
+        return item
+
+    def _ending(self, passing: _Passing, usage: dict[str, Any], choices: Any) -> GenerationEnd:
+        return ending(passing.name, usage, True, _weight(passing), finish_of({"choices": choices}) or "stop")
+
+
+async def _until(passing: _Passing, items: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """`items` until the deadline; an error after the first item becomes an event, as the stream has begun."""
+    begun = False
+    try:
+        while True:
+            async with asyncio.timeout_at(passing.deadline):
+                item = await anext(items, None)
+            if item is None:
+                return
+            yield item
+            begun = True
+    except Exception as error:
+        if not begun:
+            raise
+        refusal = api_error_of(error)
+        passing.account.error = refusal.code
+        yield event(refusal.body)
+    finally:
+        await items.aclose()
+
+
+def _weight(passing: _Passing) -> float | None:
+    """The gate's w of an answer that passes through: not asked for, or 0 by the screen."""
+    return None if passing.unedited else 0.0
+
+
+def _unedited(extension: Any) -> bool:
+    """The body's field for this system; raises `ApiError` for what it does not know."""
+    fields = {} if extension is None else extension
+    if not isinstance(fields, dict) or fields not in ({}, {"unedited": True}, {"unedited": False}):
+        raise ApiError(400, f"'{EXTENSION}' takes only 'unedited', true or false", EXTENSION)
+    return bool(fields.get("unedited"))
+
+
+def _sum(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """The token counts of all choices; those of a single one are the server's own, with all their fields."""
+    if len(items) == 1:
+        return dict(items[0]["usage"])
+    keys = ("prompt_tokens", "completion_tokens", "total_tokens")
+    return {key: sum(int(item["usage"].get(key) or 0) for item in items) for key in keys}
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
