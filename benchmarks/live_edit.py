@@ -68,7 +68,7 @@ def edits_of(files: Sequence[str], made: int) -> tuple[list[Edit], list[Edit]]:
     of_zsre = {edit.prompt for edit in read_edits(Path(files[1]))}
     random.Random(0).shuffle(plain)
     subjects: set[str] = set()
-    fresh = []
+    fresh: list[Edit] = []
     for edit in plain:
         is_short = len(edit.target_new) <= SHORT  # a longer answer may be cut by the limit of tokens
         if len(fresh) < made and edit.prompt in of_zsre and edit.subject not in subjects and is_short:
