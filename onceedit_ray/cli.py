@@ -21,6 +21,7 @@ from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.comparison.grid_config import is_grid, load_grid
 from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.living.command import add_edit_actions, add_version_actions
 from onceedit_ray.playground.beside import DEFAULT_PORT, check_extra, page_process
 from onceedit_ray.progress import ProgressDisplay
 from onceedit_ray.reader.command import add_reader_actions
@@ -156,6 +157,7 @@ def _generate(options: argparse.Namespace) -> None:
         known = ", ".join(config.targets)
         raise ConfigError(f"unknown target '{options.model}': {options.config} has {known}; or ask for 'all'")
     version = version_for(config, options.version, _say)
+    _say(f"version {version.id} answers")
     targets = list(config.targets) if options.model == "all" else [options.model]
     decoder = open_decoder(config, version, _say, targets)
 
@@ -181,7 +183,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         config,
         options.results,
         f"onceedit evaluate --config {options.config}",
-        lambda: edit_plugin(config, open_store(), _say),
+        lambda: edit_plugin(config, open_store(), _say, activate=False),
         lambda version: contextlib.nullcontext(open_decoder(config, version, _say)),
         _say,
     )
@@ -264,6 +266,8 @@ def _parser() -> argparse.ArgumentParser:
     _with_config(edit)
     edit.set_defaults(run=_edit)
 
+    add_version_actions(commands.add_parser("versions", help="list, show, activate and delete versions of the plug-in"))
+    add_edit_actions(commands.add_parser("edits", help="list, add and delete the edits of a running server"))
     add_reader_actions(commands.add_parser("reader", help="plug-ins that read facts"))
 
     prepare = commands.add_parser("prepare", help="compute what a baseline editor needs: statistics, a trained network")
@@ -283,7 +287,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--shape", default="raw", choices=["raw", "qa", "template", "chat"], help="how it is asked")
     generate.add_argument("--strategy", help="fusion strategy (default: the run file's)")
     generate.add_argument("--max-new-tokens", type=int, metavar="N")
-    generate.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the active one)")
+    generate.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the run file's)")
     generate.add_argument("--unedited", action="store_true", help="show the unedited target's answer too")
     _with_config(generate)
     generate.set_defaults(run=_generate)
@@ -321,7 +325,7 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--port", type=int, default=8000, metavar="N")
     serving.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line; also $ONCEEDIT_API_KEYS")
     serving.add_argument("--edit-keys", type=Path, metavar="FILE", help="keys for editing; also $ONCEEDIT_EDIT_KEYS")
-    serving.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the active one)")
+    serving.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the run file's)")
     serving.add_argument(
         "--playground",
         type=int,

@@ -24,6 +24,7 @@ from onceedit_ray.errors import ConfigError, OnceEditError
 from onceedit_ray.fusion.contradictions import Contradictions
 from onceedit_ray.fusion.drafter import Drafter, DraftReader
 from onceedit_ray.fusion.engine_answer import Server
+from onceedit_ray.fusion.known_answer import KnownAnswer
 from onceedit_ray.fusion.members import Member, Plugin, SharedDrafter, View
 from onceedit_ray.fusion.outputs import Generation, Score, Trace
 from onceedit_ray.fusion.read_along import ReadAlong
@@ -213,9 +214,10 @@ class FusedDecoder:
         member = self.member(target)
         asked = prompt if isinstance(prompt, Prompt) else member.codec.prompt(prompt)
         budget = max_new_tokens or self._config.max_new_tokens
-        answering = SpeculativeAnswer(
-            member.model, member.codec, list(asked.ids), budget, sampling, stride, trace or Trace()
-        )
+        model = member.model
+        if asked.known:
+            model = KnownAnswer(model, len(asked.ids), asked.known, member.codec.end_ids)
+        answering = SpeculativeAnswer(model, member.codec, list(asked.ids), budget, sampling, stride, trace or Trace())
         async with contextlib.AsyncExitStack() as held:
             plugin = held.enter_context(self.plugin.held())
             await held.enter_async_context(contextlib.aclosing(answering))

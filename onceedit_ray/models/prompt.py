@@ -38,7 +38,8 @@ class Prompt:
     question: the question for the plug-in. ids: the target's tokens, none for a target that a server has. lead: the
     bytes with which an answer starts for the plug-in only (`answer_lead`). turns: the exchanges of a chat before the
     question, the oldest first. system: the chat's system messages. continued: the text that the answer continues, "" if
-    a question is answered. is_chat: whether it was made of a chat's messages.
+    a question is answered. is_chat: whether it was made of a chat's messages. known: tokens with which the answer
+    probably begins, of an answer that is made again; they change no answer.
     """
 
     question: str
@@ -48,6 +49,7 @@ class Prompt:
     system: str = ""
     continued: str = ""
     is_chat: bool = False
+    known: tuple[int, ...] = ()
 
 
 def text_to_continue(text: str) -> str:

@@ -151,10 +151,13 @@ def test_an_unknown_target_version_or_strategy(place: Place, command: Command) -
 
 
 def test_a_version_of_another_plugin(place: Place, command: Command) -> None:
-    """The active version was made of the llama: its tokens mean nothing to a run file with another plug-in."""
+    """The version was made of the llama: its tokens mean nothing to a run file with another plug-in."""
     other = place.run_file(plugin=place.model("gpt2"), targets={"one": place.model("mistral")})
-    line = refused(place, command, "generate", "--model", "one", QUESTION, "--config", other)
+    (version,) = place.store.versions()
+    asked = ("generate", "--model", "one", QUESTION, "--config", other)
+    line = refused(place, command, *asked, "--version", version.id)
     assert "plug-in" in line and "onceedit edit" in line
+    assert "nothing has been edited yet" in refused(place, command, *asked)
 
 
 def test_nothing_edited_yet(place: Place, command: Command) -> None:

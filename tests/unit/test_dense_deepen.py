@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,10 +30,10 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> FusedDecoder:
 
 
 @pytest.mark.parametrize("target", ["gpt2", "twin"])
-def test_it_writes_what_fusion_over_all_candidates_writes(decoder: FusedDecoder, target: str) -> None:
+async def test_it_writes_what_fusion_over_all_candidates_writes(decoder: FusedDecoder, target: str) -> None:
     released = DenseDeepen(decoder.plugin, decoder.members[target])
     for prompt in PROMPTS:
-        ours = asyncio.run(decoder.generate(target, prompt, "deepen", 6))
+        ours = await decoder.generate(target, prompt, "deepen", 6)
         assert released.generate(prompt, 6) == list(ours.token_ids)
 
 

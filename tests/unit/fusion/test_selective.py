@@ -126,7 +126,7 @@ def test_a_completion_of_a_question_is_answered_as_draft_does(codec: Codec, pair
     assert answer.token_ids == answered(decoder, prompt, strategy="draft").token_ids
 
 
-def test_the_trace_has_one_entry_for_each_token_that_stays(codec: Codec, pair: Pair) -> None:
+async def test_the_trace_has_one_entry_for_each_token_that_stays(codec: Codec, pair: Pair) -> None:
     own, edited = "The capital of Australia is Canberra. Yes.", "The capital of Australia is Perth. Yes."
     decoder, _ = decoder_of(codec, pair, writes(("Perth", edited), ("", own)))
     trace = Trace(likely=1)
@@ -139,7 +139,7 @@ def test_the_trace_has_one_entry_for_each_token_that_stays(codec: Codec, pair: P
             ids.extend(piece)
         raise AssertionError("an answer ends with a Generation")
 
-    whole = asyncio.run(stream())
+    whole = await stream()
     assert ids == list(whole.token_ids), "the pieces are what the answer holds"
     assert [entry.token for entry in trace.chances] == ids
 
@@ -154,14 +154,11 @@ def test_an_edits_own_prompt_asks_for_that_edit_alone(codec: Codec) -> None:
     }
 
 
-def test_scored_teacher_forced_it_is_draft(codec: Codec, pair: Pair) -> None:
+async def test_scored_teacher_forced_it_is_draft(codec: Codec, pair: Pair) -> None:
     decoder, _ = decoder_of(codec, pair, writes(("", "Canberra.")))
     prompt = codec.text_prompt(QUESTION)
 
-    async def scores() -> list[tuple[int, ...]]:
-        gold = await decoder.gold("target", QUESTION, "Perth")
-        return [(await decoder.score("target", prompt, gold, name)).predicted for name in ("selective", "draft")]
-
-    first, second = asyncio.run(scores())
+    gold = await decoder.gold("target", QUESTION, "Perth")
+    first, second = [(await decoder.score("target", prompt, gold, name)).predicted for name in ("selective", "draft")]
     assert first == second
     assert codec.text_of(first) == " Perth"
