@@ -110,7 +110,7 @@ def test_an_unknown_model(place: Place, command: Command) -> None:
 def test_what_an_evaluation_needs_is_looked_for_before_the_edit(
     changes: dict[str, Any], said: str, place: Place, command: Command
 ) -> None:
-    """An edit takes minutes; nothing that is wrong with what follows waits until it is over."""
+    """An edit takes minutes, so mistakes in what follows are reported before it."""
     if "foreign" in changes.get("targets", {}):
         changes = {"targets": {"foreign": place.model("foreign")}}
     run_file = place.run_file(editing=EDITING | {"seed": 1}, **changes)
@@ -151,7 +151,7 @@ def test_an_unknown_target_version_or_strategy(place: Place, command: Command) -
 
 
 def test_a_version_of_another_plugin(place: Place, command: Command) -> None:
-    """The version was made of the llama: its tokens mean nothing to a run file with another plug-in."""
+    """The version was made from the Llama, whose tokens do not fit a run file with another plug-in."""
     other = place.run_file(plugin=place.model("gpt2"), targets={"one": place.model("mistral")})
     (version,) = place.store.versions()
     asked = ("generate", "--model", "one", QUESTION, "--config", other)

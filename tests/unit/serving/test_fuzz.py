@@ -87,7 +87,7 @@ def test_no_request_breaks_the_server(schema: BaseSchema, route: str, mode: str)
 
 
 def servable(body: dict[str, Any], data: st.DataObject) -> dict[str, Any]:
-    """`body` for a served model and within the limits, so that what else it says comes as far as the models."""
+    """`body` for a served model and within the limits, so that its other fields reach the models."""
     kept = {name: value for name, value in body.items() if name not in NEUTRAL or name in ("logprobs", "top_logprobs")}
     bounded = {"max_tokens", "max_completion_tokens", "n"} & kept.keys()
     return kept | {"model": data.draw(st.sampled_from([*TARGETS, EVERY]))} | dict.fromkeys(bounded, 2)
