@@ -61,7 +61,6 @@ say "edit once, and ask before and after"
 version=$(onceedit edit)
 expect "Mira Holt" onceedit generate --model qwen --shape chat "Who is the founder of the Blue Lantern Bakery?"
 expect "Perth" onceedit generate --model all --shape chat --unedited "What is the capital of Australia?"
-expect "qwen: 0 s of editing" onceedit demo
 refused "unknown target" onceedit generate --model nobody "Who?"
 
 say "from Python"
