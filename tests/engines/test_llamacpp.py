@@ -37,7 +37,7 @@ ASKED = {
 def config(llamacpp: str) -> RunConfig:
     targets = {HERE: "qwen2.5-coder-0.5b", THERE: {"engine": "openai", "url": llamacpp}}
     values = {
-        "name": "engines", "knowledge": {"path": ROOT / "examples" / "edits.jsonl", "limit": 12},
+        "name": "engines", "knowledge": {"path": ROOT / "onceedit_ray" / "starter" / "edits.jsonl", "limit": 12},
         "plugin": "smollm2-135m", "targets": targets, "editing": {"editor": "reader"},
         "fusion": {"strategy": "selective", "max_new_tokens": 32},
     }  # fmt: skip

@@ -16,10 +16,11 @@ from onceedit_ray.config import RunConfig
 
 
 @contextlib.contextmanager
-def served(config: RunConfig, folder: Path, **keys_and_limits: Any) -> Iterator[str]:
-    """Its address, while the block runs; `keys_and_limits` are fields of `ServeArgs`."""
-    (folder / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    args = ServeArgs(config=folder / "run.yaml", **keys_and_limits)
+def served(config: RunConfig | None, folder: Path, **keys_and_limits: Any) -> Iterator[str]:
+    """Its address, while the block runs; `keys_and_limits` are fields of `ServeArgs`, which may serve no run file."""
+    if config is not None:
+        (folder / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    args = ServeArgs(config=None if config is None else folder / "run.yaml", **keys_and_limits)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -26,8 +26,13 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
     return open_codec(build_family("gpt2", tmp_path_factory.mktemp("judge") / "gpt2"))
 
 
-def plugin_of(codec: Codec, edits: list[Edit], opens: Callable[[str, str], float]) -> Plugin:
-    """A reader whose gate is as open as `opens(fact, question)` says, and which answers with the fact's answer."""
+def plugin_of(
+    codec: Codec,
+    edits: list[Edit],
+    opens: Callable[[str, str], float],
+    says: Callable[[str], str] = lambda answer: answer,
+) -> Plugin:
+    """A reader whose gate is as open as `opens(fact, question)` says; it answers as `says` puts the fact's answer."""
 
     def parts(text: str) -> tuple[str, str, str]:
         fact, _, rest = text.partition("\nQuestion: ")
@@ -36,7 +41,7 @@ def plugin_of(codec: Codec, edits: list[Edit], opens: Callable[[str, str], float
 
     def goes_on(text: str) -> str:
         fact, _, said = parts(text)
-        answer = " " + fact.rpartition("? ")[2]
+        answer = says(" " + fact.rpartition("? ")[2])
         return answer[len(said) :] if answer.startswith(said) else ""
 
     def weight(text: str) -> float:
@@ -98,9 +103,14 @@ async def test_an_edit_that_is_replaced_is_no_neighbour(codec: Codec) -> None:
     assert judged.figures["old_edits"] == 0 and judged.reason is None
 
 
-async def test_an_answer_as_long_as_a_paragraph_is_compared_as_far_as_it_is_drafted(codec: Codec) -> None:
-    long = CAPITAL.model_copy(update={"target_new": " ".join(f"word{number}" for number in range(200))})
-    assert (await judge_facts(plugin_of(codec, [], own), [long], LivingConfig(), 0.5)).reason is None
+@pytest.mark.parametrize("said", ["word0 word1", "WORD0  word1", "word0 other"])
+async def test_an_answer_as_long_as_a_paragraph(codec: Codec, said: str) -> None:
+    text = " ".join(f"word{number}" for number in range(200))
+    long = CAPITAL.model_copy(update={"target_new": text})
+    plugin = plugin_of(codec, [], own, lambda answer: answer.replace("word0 word1", said))
+    judged = await judge_facts(plugin, [long], LivingConfig(), 0.5)
+    assert (judged.reason is None) == (said != "word0 other")
+    assert plugin.model.sessions == {}  # type: ignore[attr-defined]
 
 
 async def test_of_a_thousand_facts_a_sample_is_judged(codec: Codec) -> None:

@@ -1,0 +1,126 @@
+"""A served fleet whose only target is the model of a server: edits over HTTP, answers with them, a server that dies.
+
+The plug-in is the real one, since only a reader reads along; the server is a stand-in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from onceedit_ray.editing.served_run import begin_without_edits, run_of, servers_of
+from onceedit_ray.knowledge.store import open_store
+from onceedit_ray.models.engines.start import try_servers
+from tests.ray.served import served
+from tests.stand_in_server import StandIn, running
+
+# Read before the tests get a home of their own.
+HOME = Path(os.environ.get("ONCEEDIT_HOME") or Path.home() / ".cache" / "onceedit")
+PLUGIN = sorted((HOME / "models").glob("smollm2-135m-*"))
+pytestmark = [
+    pytest.mark.weights,
+    pytest.mark.skipif(
+        not PLUGIN, reason=f"no smollm2-135m under {HOME}/models; `onceedit models fetch smollm2-135m` gets it"
+    ),
+]
+TARGET = "llama"
+QUESTION, OTHER = "What is the capital of Australia?", "Which river flows through Lyon?"
+OWN, EDITED = "The capital of Australia is Canberra. It is a city.", "The capital of Australia is Perth. It is a city."
+
+
+def goes_on(so_far: str) -> str:
+    """The server says the new answer only where it stands already."""
+    reply = so_far.rpartition("<assistant>")[2]
+    whole = "The Rhone does." if "Lyon" in so_far else EDITED if "Perth" in so_far else OWN
+    return whole[len(reply) :] if whole.startswith(reply) else ""
+
+
+@pytest.fixture(scope="module")
+def stand_in() -> StandIn:
+    return StandIn(goes_on)
+
+
+@pytest.fixture(scope="module")
+def address(ray_session: None, stand_in: StandIn, onceedit_home: Path, tmp_path_factory: Any) -> Iterator[list[str]]:
+    """The addresses of the served system and of its server; the server is up."""
+    (onceedit_home / "models").mkdir(exist_ok=True)
+    for folder in PLUGIN:
+        if not (onceedit_home / "models" / folder.name).exists():
+            (onceedit_home / "models" / folder.name).symlink_to(folder)
+    with running(stand_in) as url:
+        servers = servers_of([f"{TARGET}={url}"])
+        run = run_of(None, servers)
+        said: list[str] = []
+        try_servers(run.served_targets, lambda step: said.append(str(step)))
+        assert said == [f"{TARGET}: org/stand-in-7b at {url}: completions, /tokenize, chat, continues replies"]
+        (onceedit_home / "knowledge" / "active").unlink(missing_ok=True)  # another module's, of another plug-in
+        begin_without_edits(run, open_store(), lambda step: None)
+        with served(None, tmp_path_factory.mktemp("engines"), servers=servers) as here:
+            yield [here, url]
+
+
+def ask(address: str, question: str, **more: Any) -> httpx2.Response:
+    body = {"model": TARGET, "messages": [{"role": "user", "content": question}], **more}
+    return httpx2.post(f"{address}/v1/chat/completions", json=body, timeout=120, trust_env=False)
+
+
+def text_of(answer: httpx2.Response) -> str:
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["choices"][0]["message"]["content"])
+
+
+def test_an_edit_is_live_and_everything_else_passes_through(address: list[str], stand_in: StandIn) -> None:
+    here, _ = address
+    assert text_of(ask(here, QUESTION)) == OWN
+    edit = {"prompt": QUESTION, "target_new": "Perth", "subject": "Australia"}
+    made = httpx2.post(f"{here}/v1/edits", json=edit, timeout=300, trust_env=False)
+    assert made.status_code < 300, made.text
+    answer = ask(here, QUESTION)
+    assert text_of(answer) == EDITED
+    assert answer.json()["choices"][0]["onceedit"]["alone"] is False
+    streamed = ask(here, QUESTION, stream=True).text.split("\n\n")
+    deltas = [json.loads(line[6:])["choices"][0]["delta"] for line in streamed if line.startswith("data: {")]
+    assert "".join(delta.get("content") or "" for delta in deltas) == EDITED
+    asked = len(stand_in.asked)
+    assert text_of(ask(here, OTHER, extra={"unknown": 1})) == "The Rhone does."
+    assert stand_in.asked[asked:][0]["extra"] == {"unknown": 1} and len(stand_in.asked) == asked + 1
+
+
+def test_requests_at_once(address: list[str]) -> None:
+    async def all_of_them() -> list[str]:
+        async with httpx2.AsyncClient(trust_env=False, timeout=120) as client:
+            asked = [
+                client.post(
+                    f"{address[0]}/v1/chat/completions",
+                    json={"model": TARGET, "messages": [{"role": "user", "content": question}]},
+                )
+                for question in [QUESTION, OTHER] * 8
+            ]
+            return [text_of(answer) for answer in await asyncio.gather(*asked)]
+
+    assert asyncio.run(all_of_them()) == [EDITED, "The Rhone does."] * 8
+
+
+def test_a_server_that_is_restarted_in_mid_answer(address: list[str], stand_in: StandIn) -> None:
+    here, _ = address
+    stand_in.breaks = 2
+    try:
+        broken = ask(here, OTHER, stream=True).text.strip().split("\n\n")[-1]
+        assert json.loads(broken.removeprefix("data: "))["error"]["code"] == "model_unavailable"
+        assert ask(here, QUESTION).status_code == 503
+    finally:
+        stand_in.breaks = None
+    deadline = time.monotonic() + 60
+    while (answer := ask(here, QUESTION)).status_code == 503 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert text_of(answer) == EDITED
+    health = httpx2.get(f"{here}/health", timeout=30, trust_env=False)
+    assert health.json()["models"][TARGET] == "ok"
