@@ -68,7 +68,7 @@ def edits_of(files: Sequence[str], made: int) -> tuple[list[Edit], list[Edit]]:
     of_zsre = {edit.prompt for edit in read_edits(Path(files[1]))}
     random.Random(0).shuffle(plain)
     subjects: set[str] = set()
-    fresh = []
+    fresh: list[Edit] = []
     for edit in plain:
         is_short = len(edit.target_new) <= SHORT  # a longer answer may be cut by the limit of tokens
         if len(fresh) < made and edit.prompt in of_zsre and edit.subject not in subjects and is_short:
@@ -134,14 +134,14 @@ async def made(client: Any, edit: Edit, targets: Sequence[str]) -> dict[str, flo
     before = [await answer(client, target, edit.prompt) for target in targets]
     active = (await newest(client))["id"]
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    used, started = processor_seconds(processes), time.perf_counter()
+    used, started = processor_times(processes), time.perf_counter()
     response = await client.post("/v1/edits", json=edit.model_dump())
     posted = time.perf_counter() - started
-    posting = processor_seconds(processes) - used
+    posting = spent(used, processor_times(processes))
     if response.status_code != 201:
         raise RuntimeError(f"'{edit.prompt}' was answered with {response.status_code}: {response.text}")
     firsts = await asyncio.gather(*(_first_right(client, target, edit, started) for target in targets))
-    whole = processor_seconds(processes) - used
+    whole = spent(used, processor_times(processes))
     id = response.json()["data"][0]["id"]
 
     started = time.perf_counter()
@@ -169,14 +169,19 @@ async def made(client: Any, edit: Edit, targets: Sequence[str]) -> dict[str, flo
     }
 
 
-def processor_seconds(processes: Sequence[psutil.Process]) -> float:
-    """Processor time so far of these processes: this one, the server's and Ray's."""
-    total = 0.0
+def processor_times(processes: Sequence[psutil.Process]) -> dict[int, float]:
+    """Seconds of processor time so far of each of these processes that still runs, by its number."""
+    found = {}
     for process in processes:
         with contextlib.suppress(psutil.Error):
             times = process.cpu_times()
-            total += times.user + times.system
-    return total
+            found[process.pid] = times.user + times.system
+    return found
+
+
+def spent(before: dict[int, float], after: dict[int, float]) -> float:
+    """Seconds of processor time between two readings; a process that ended meanwhile is left out."""
+    return sum(after[number] - seconds for number, seconds in before.items() if number in after)
 
 
 async def _first_right(client: Any, target: str, edit: Edit, started: float) -> float:

@@ -43,10 +43,10 @@ from onceedit_ray.reader.plugin import write_pointer
 
 LIVE = (10, 1000, 10_000)
 ASKED = 10
-ROUNDS = 3
+ROUNDS = 2
 GENERAL = Path("data/mixed_prompts.parquet")
 GENERAL_PROMPTS = 200
-WRITTEN = 50
+WRITTEN = 25
 """General prompts for which an answer is written."""
 TOKENS = 16
 NAME = "many_facts"

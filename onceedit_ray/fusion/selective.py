@@ -14,13 +14,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from onceedit_ray.fusion.contradictions import CHUNK, MOST_GROWN, Contradiction, Contradictions
 from onceedit_ray.fusion.drafter import DraftReader
 from onceedit_ray.fusion.read_along import DueAnswer, ReadAlong
 from onceedit_ray.fusion.retokenise import LOOKAHEAD, read_draft
 from onceedit_ray.fusion.slots import REACH, Undecided
 from onceedit_ray.fusion.speculative import SpeculativeAnswer
-from onceedit_ray.fusion.strategies import Strategy
+from onceedit_ray.fusion.strategies import Fused, Strategy
 from onceedit_ray.models.protocol import Row, Step
 
 FIRST_CHUNK = 4
@@ -59,6 +61,8 @@ class SelectiveAnswer:
                 yield ids
             if not self.goes_on:
                 return
+            if ids := await self._begin_a_word():
+                yield ids
         while not self.answer.done:
             first = not self.answer.ids
             chunk = await self._chunk()
@@ -68,12 +72,15 @@ class SelectiveAnswer:
             if first and found is None and not self.found.opened and (reader := self.found.asking()) is not None:
                 async for ids in self._from_the_beginning(reader):
                     yield ids
+                if ids := await self._begin_a_word():
+                    yield ids
                 continue
             before = len(self.answer.ids)
             if found is None:
                 self._take(chunk)
             else:
                 await self._write(chunk, found)
+                await self._begin_a_word()
             if len(self.answer.ids) > before:
                 yield self.answer.ids[before:]
             elif found is None:
@@ -155,6 +162,21 @@ class SelectiveAnswer:
             await self._fuse(tokens, due, due.skipped - len(lead), found.weight)
         self.found.checked = len(codec.bytes_of(answer.ids))
 
+    async def _begin_a_word(self) -> list[int]:
+        """Let the target go on after an answer with another word, where it would lengthen the answer's last one.
+
+        "poet" stays "poet", although the target's next token is "ically". Returns the token, if one was written.
+        """
+        answer, codec = self.answer, self.answer.codec
+        if answer.done or not _is_cased(codec.text_of(answer.ids)[-1:]):
+            return []
+        ids_K, p_K = await answer.next_row()
+        lengthens_K = np.array([_is_cased(codec.surface(int(token)).decode(errors="ignore")[:1]) for token in ids_K])
+        if lengthens_K.all() or not lengthens_K[ids_K == answer.chosen(Fused(ids_K, p_K))].any():
+            return []
+        answer.take(Fused(ids_K[~lengthens_K], p_K[~lengthens_K]))
+        return answer.ids[-1:]
+
     async def _fuse(self, tokens: Sequence[int], due: DueAnswer, offset: int, weight: float) -> None:
         """Write tokens after the answer so far, fused where the plug-in has a distribution.
 
@@ -181,6 +203,11 @@ class SelectiveAnswer:
                 return
             answer.accepted += 1
             offset += len(codec.surface(token))
+
+
+def _is_cased(character: str) -> bool:
+    """Whether a character is a digit or a letter of a script with capitals; such scripts put spaces between words."""
+    return character.isdigit() or character.lower() != character.upper()
 
 
 def _reaches(due: DueAnswer, offset: int, along: ReadAlong) -> bool:

@@ -105,7 +105,7 @@ class SpeculativeAnswer:
 
     def take(self, fused: Fused) -> None:
         """Add the token that a fused distribution gives: the most likely one, or the one drawn."""
-        self.ids.append(self._chosen(fused))
+        self.ids.append(self.chosen(fused))
         self.trace.add(self.ids[-1], fused.ids_N, fused.p_N)
 
     async def fused(
@@ -204,7 +204,8 @@ class SpeculativeAnswer:
                 return position
         return len(proposed)
 
-    def _chosen(self, fused: Fused) -> int:
+    def chosen(self, fused: Fused) -> int:
+        """The token that a distribution gives next: the most likely one, or the one drawn."""
         if self.sampling.greedy:
             return fused.likeliest
         return draw(fused.ids_N, fused.p_N, self.sampling, len(self.prompt_ids) + len(self.ids))

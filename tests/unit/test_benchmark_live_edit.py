@@ -35,6 +35,10 @@ def test_an_answer_is_right_that_begins_with_the_edits() -> None:
     assert not live_edit.is_right("It is Marie Curie", edit) and not live_edit.is_right("", edit)
 
 
+def test_a_process_that_ends_meanwhile_is_not_counted() -> None:
+    assert live_edit.spent({1: 2.0, 2: 90.0}, {1: 2.5, 3: 7.0}) == 0.5
+
+
 def test_the_benchmarks_home_has_models_and_no_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("models", "knowledge"):
         (tmp_path / name).mkdir()

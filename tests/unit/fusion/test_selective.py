@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 
 from onceedit_ray.config import AlignmentConfig, FusionConfig
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.outputs import Generation, Trace
+from onceedit_ray.fusion.speculative import SpeculativeAnswer
 from onceedit_ray.fusion.strategies import Pair
 from onceedit_ray.fusion.system import index_of, pair_up
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.assembly import open_codec
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.prompt import Exchange, Prompt
+from onceedit_ray.models.protocol import Row
 from onceedit_ray.models.sources import ModelFolder, resolve
 from tests.families import build_family
 from tests.scripted_model import ScriptedModel
@@ -78,6 +81,25 @@ def test_the_target_keeps_its_sentence_and_only_the_answer_is_written(codec: Cod
     assert answer.ended and not answer.alone
     assert answer.edits == (EDITS[0].prompt,)
     assert model.sessions == {}, "every session is closed"
+
+
+def test_the_target_does_not_lengthen_the_answers_last_word(
+    codec: Codec, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After "Perth" the target would go on with letters; its likeliest token that begins otherwise is taken."""
+    own = "The capital of Australia is Canberra. It is a city."
+    edited = "The capital of Australia is Perth. It is old."
+    letters, stop = codec.encode_bytes(b"shire")[0], codec.encode_bytes(b".")[0]
+
+    async def next_row(self: SpeculativeAnswer) -> Row:
+        assert codec.text_of(self.ids).endswith("Perth")
+        return np.array([letters, stop], np.int32), np.array([0.7, 0.2], np.float32)
+
+    monkeypatch.setattr(SpeculativeAnswer, "next_row", next_row)
+    decoder, model = decoder_of(codec, pair, writes(("Perth", edited), ("", own)))
+    assert answered(decoder, chat(codec, QUESTION)).text == edited
+    assert answered(decoder, Prompt(QUESTION, tuple(codec.encode_prompt(QUESTION)))).text.strip() == "Perth"
+    assert model.sessions == {}
 
 
 def test_an_answer_without_contradiction_is_the_targets_own(codec: Codec, pair: Pair) -> None:
