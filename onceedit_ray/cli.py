@@ -104,6 +104,7 @@ def _validate(options: argparse.Namespace) -> None:
     from onceedit_ray.fusion.strategies import STRATEGIES
     from onceedit_ray.knowledge.prompt_shapes import plugin_view
     from onceedit_ray.knowledge.run_data import general_prompts, selected_edits, unrelated_prompts
+    from onceedit_ray.models.sources import check_reference
     from onceedit_ray.reader.plugin import editor_name
 
     if is_grid(options.config):
@@ -122,6 +123,8 @@ def _validate(options: argparse.Namespace) -> None:
     unrelated = unrelated_prompts(config.editing.unrelated)
     general = general_prompts(config.evaluation.general, config.evaluation.general_limit)
     models = {config.plugin.model, *(target.model for target in config.loaded_targets.values())}
+    for model in sorted(models):
+        check_reference(model)
     print(f"{len(edits)} edits, {sum(map(len, unrelated))} unrelated and {len(general)} general prompts")
     print(f"{options.config} is valid; `onceedit models fetch {' '.join(sorted(models))}` gets the models")
 

@@ -155,3 +155,35 @@ def test_a_coordinator_that_is_killed_comes_back_and_until_then_every_answer_can
             assert time.monotonic() < deadline, "it does not come back"
             time.sleep(0.5)
         assert answer.json()["choices"][0]["text"] == before
+
+
+def test_every_target_is_asked_and_the_one_that_died_is_named(address: str, config: RunConfig) -> None:
+    """Its weights are gone, so that it cannot come back by itself; with them it does."""
+    models = serve.get_deployment_handle("Models", APP_NAME)
+    coordinator = models.coordinator.remote().result()
+    target = ray.get(coordinator.__ray_call__.remote(lambda decoder: decoder.members["qwen2"].model._actor))
+    folder = Path(config.targets["qwen2"].model.removeprefix("local:"))
+    body = {"model": "*", "prompt": QUESTION, "max_tokens": 8}
+    with httpx2.Client(base_url=address, trust_env=False, timeout=120) as http:
+        before = {each["onceedit"]["target"]: each["text"] for each in answered(http, body)["choices"]}
+        assert set(before) == set(TARGETS)
+        folder.rename(folder.with_name("away"))
+        try:
+            os.kill(process_of(target), signal.SIGKILL)
+            found = answered(http, body)
+            assert {each["onceedit"]["target"]: each["text"] for each in found["choices"]} == {
+                "mistral": before["mistral"]
+            }
+            (failed,) = found["onceedit"]["failed"]
+            assert (failed["target"], failed["error"]["code"]) == ("qwen2", "model_unavailable")
+        finally:
+            folder.with_name("away").rename(folder)
+        os.kill(process_of(target), signal.SIGKILL)
+        found = answered(http, body)
+        assert {each["onceedit"]["target"]: each["text"] for each in found["choices"]} == before
+
+
+def answered(http: httpx2.Client, body: dict[str, Any]) -> Any:
+    response = http.post("/v1/completions", json=body)
+    assert response.status_code == 200, response.text
+    return response.json()

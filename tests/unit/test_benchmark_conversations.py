@@ -21,6 +21,8 @@ from benchmarks.conversations import (
     read_options,
     rest_perplexity,
 )
+from benchmarks.kept_rows import KeptRows
+from onceedit_ray.comparison.unedited_answers import UneditedAnswers
 from onceedit_ray.config import FusionConfig, load_config
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.evaluation.conversation_cases import Case, Message, read_cases
@@ -171,6 +173,54 @@ def test_a_run_writes_a_row_for_each_case_target_and_strategy(
     assert {row["weight"] is None for row in rows if row["strategy"] == "draft"} == {False}
     report = (tmp_path / "results" / "conversations.md").read_text()
     assert "3 conversations about 1 edits" in report and "| **fact due** | 2 | 0.00 |" in report
+
+
+async def test_a_run_that_was_ended_goes_on(
+    decoder: FusedDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = [CHAT.model_copy(update={"id": f"pronoun-0{number}"}) for number in range(1, 4)]
+    generate, answers, fails = decoder.generate, [], True
+
+    async def counted(*arguments: Any) -> Any:
+        if fails and len(answers) == 3:
+            raise RuntimeError("the power went")
+        answers.append(await generate(*arguments))
+        return answers[-1]
+
+    def begin(tokens: int = 6) -> Conversations:
+        kept = {"gpt2": UneditedAnswers.load(tmp_path / "kept.json")}
+        rows = KeptRows.load(tmp_path / "rows.jsonl")
+        return Conversations(decoder, {}, tokens, 1, kept=kept, places={"gpt2": tmp_path / "kept.json"}, finished=rows)
+
+    monkeypatch.setattr(decoder, "generate", counted)
+    with pytest.raises(RuntimeError, match="the power went"):
+        await begin().rows(cases, "gpt2", ["draft", "calibrated"])
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write('{"key": "cut off')
+    fails = False
+    rows = await begin().rows(cases, "gpt2", ["draft", "calibrated"])
+    assert len(answers) == 1 + 2 * 3, "all cases have one prompt, asked unedited once, and each strategy answers each"
+    again = await begin().rows(cases, "gpt2", ["draft", "calibrated"])
+    assert len(answers) == 7 and again == rows, "nothing is asked again"
+    assert [(row.strategy, row.case) for row in rows] == [
+        (strategy, case.id) for strategy in ("unedited", "draft", "calibrated") for case in cases
+    ]
+    await begin(tokens=7).rows(cases[:1], "gpt2", [])
+    assert len(answers) == 8, "another limit is another answer"
+
+
+def test_a_case_has_its_own_limit_unless_one_is_given(decoder: FusedDecoder) -> None:
+    conversations = Conversations(decoder, {}, None, 1)
+    assert (conversations.tokens_of(CHAT), conversations.tokens_of(CONTINUE)) == (40, 96)
+    conversations.tokens = 8
+    assert conversations.tokens_of(CONTINUE) == 8
+
+
+def test_names_may_be_separated_by_commas() -> None:
+    options = read_options(["--strategies", "selective,draft", "deck", "--kinds", "plain,near-miss"])
+    assert options.strategies == ["selective", "draft", "deck"] and options.kinds == ["plain", "near-miss"]
+    with pytest.raises(SystemExit):
+        read_options(["--kinds", "mumble"])
 
 
 async def test_unedited_answers_are_kept_by_prompt_and_budget(decoder: FusedDecoder) -> None:

@@ -53,7 +53,7 @@ def test_matrices_are_whole_and_those_of_one_model_are_held_once(decoder: FusedD
 def test_matrices_that_are_too_large_are_not_begun(
     decoder: FusedDecoder, monkeypatch: pytest.MonkeyPatch, quick: bool, limit: tuple[str, int]
 ) -> None:
-    """Too large for the memory that is free, or for a short run."""
+    """Too large for the free memory, or for a short run."""
     lines: list[str] = []
     monkeypatch.setattr(dense_deepen, *limit)
     monkeypatch.setattr(dense_deepen, "dense", lambda *_: pytest.fail("a matrix was begun"))

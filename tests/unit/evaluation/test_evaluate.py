@@ -282,7 +282,7 @@ async def test_the_gate_is_read_for_every_prompt_in_every_shape() -> None:
 
 @pytest.mark.parametrize("gpus", [0.0, 1.0])
 async def test_all_targets_are_scored_and_progress_comes_to_an_end(gpus: float) -> None:
-    """With a GPU for each model all are asked at once, without one by one: the records are the same."""
+    """Targets with a GPU each are asked at the same time, others one after another; the records are the same."""
     system = generating(Q2=("blue", "red"), G=("a", "a"), G2=("a", "a"))
     target = ModelConfig(model="m", num_gpus=gpus)
     config = RunConfig(

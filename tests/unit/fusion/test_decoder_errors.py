@@ -24,7 +24,7 @@ from tests.small_system import CPU, ForcedGate, Relay, TaughtModels
 
 
 class Failing(Relay):
-    """Breaks at the n-th `extend`."""
+    """Raises an error at the n-th `extend`."""
 
     def __init__(self, model: Any, at: int) -> None:
         super().__init__(model)
@@ -107,7 +107,7 @@ class TestErrors:
 
     @pytest.mark.parametrize(("slow", "strategy"), [("plugin", "draft"), ("gpt2", "draft"), ("gpt2", UNEDITED)])
     async def test_a_request_that_is_cancelled(self, models: TaughtModels, slow: str, strategy: str) -> None:
-        """The caller goes away while a model prefills: what is opened then must be closed as well."""
+        """The caller leaves while a model prefills: a session that is opened then must be closed, too."""
         folder = models.edited if slow == "plugin" else models.folders[slow]
         codec = models.plugin_codec if slow == "plugin" else models.members[slow].codec
         network: Any = load_model(folder, dtype="float32", device="cpu")
@@ -136,7 +136,7 @@ class TestContextEnd:
     def test_an_answer_fits_if_all_but_its_last_token_does(
         self, models: TaughtModels, monkeypatch: pytest.MonkeyPatch, draft_tokens: int
     ) -> None:
-        """The last token of an answer is never fed, so drafting may not ask for a place for it either."""
+        """The last token of an answer is never fed, so a draft must not need room for it in the context."""
         decoder = decoder_of(models, weight=0.6, draft_tokens=draft_tokens)
         for target in FAMILIES:
             member, (free,) = models.members[target], generations(decoder, target, BEGUN[:1])

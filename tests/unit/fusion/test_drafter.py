@@ -154,7 +154,7 @@ every_length = pytest.mark.parametrize("draft_tokens", [0, 1, 2, 3, 8])
 
 @every_length
 class TestReading:
-    """Nothing read depends on how many tokens are drafted at once."""
+    """What is read does not depend on the number of tokens drafted at once."""
 
     def test_a_token_over_two_of_the_plugins(self, draft_tokens: int) -> None:
         """ " Michel" is " Mich" (0.5), then "el" or what begins with it: exactly the drafted token, 0.8."""

@@ -54,7 +54,7 @@ async def test_a_stream_ends_on_the_version_it_began_with(models: TaughtModels) 
 
 
 async def test_an_answer_cut_by_a_stop_string_names_the_version_that_gave_it(models: TaughtModels) -> None:
-    """It is asked once more for its weight, and by then another version may be in place."""
+    """The plug-in is asked a second time for its weight; another version may be active by then."""
 
     decoder = decoder_of(models)
     text = (await decoder.generate("gpt2", PROMPT)).text

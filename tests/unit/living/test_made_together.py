@@ -18,7 +18,7 @@ OTHER = Edit(prompt="Who painted the Mona Lisa?", target_new="Ada Lovelace")
 
 @pytest.mark.parametrize("busy", [False, True])
 async def test_deletions_that_wait_are_made_together(tmp_path: Path, busy: bool) -> None:
-    """Each is a call of its own, whether or not something is being made meanwhile."""
+    """Each deletion is a separate call, with and without a version being made meanwhile."""
 
     here = system(tmp_path, [FIRST, SECOND, THIRD])
     ids = [edit.id for edit in (await here.living.edits()).data if edit.target_new != "Lyon"]
@@ -46,7 +46,7 @@ async def test_deletions_that_wait_are_made_together(tmp_path: Path, busy: bool)
 async def test_what_a_process_was_making_that_died_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deletion: bool, deaths: int
 ) -> None:
-    """And refused where it dies each time: the work may be what kills it."""
+    """If the process dies each time, the edits are refused: they may be the cause."""
     monkeypatch.setattr(asyncio, "sleep", functools.partial(quick, asyncio.sleep))
 
     here = system(tmp_path, [FIRST, SECOND])

@@ -88,7 +88,7 @@ async def test_what_was_under_way_is_made_after_a_restart(tmp_path: Path, status
 
 @pytest.mark.parametrize("activated", [False, True])
 async def test_a_version_committed_before_a_crash_goes_live_after_it(tmp_path: Path, activated: bool) -> None:
-    """Between the commit and the book: the edits are live by the pointer, or the version is found and not made."""
+    """A crash between the commit and the book: the edits are live, or the version is found and not made again."""
 
     here = system(tmp_path)
     batch = await here.living.submit([SECOND])

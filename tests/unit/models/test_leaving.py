@@ -14,7 +14,7 @@ from tests.watched_model import Watched, assert_top, check_decoded
 
 
 class Stalled:
-    """A model whose thread waits between two passes, so that what arrives meanwhile is seen together."""
+    """A model whose thread waits between two passes, so that calls that arrive meanwhile are taken together."""
 
     def __init__(self, model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
         self.going, self.stalled = threading.Event(), threading.Event()
@@ -32,7 +32,7 @@ class Stalled:
 
 
 class TestLeaving:
-    """Whoever goes away, whoever waits for a call is answered."""
+    """Every waiting call is answered, also if other callers leave."""
 
     async def test_a_call_on_a_session_that_is_closed_is_told_so(
         self, watched: dict[str, Watched], monkeypatch: pytest.MonkeyPatch
@@ -56,7 +56,7 @@ class TestLeaving:
     async def test_a_call_waits_for_the_one_before_it_on_its_session(
         self, watched: dict[str, Watched], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As on an actor, where a call goes on whose caller has left while another reader of the session asks."""
+        """As on an actor, where a call runs on after its caller has left, and another caller uses the session."""
         w = watched["mistral"]
 
         step = await w.model.open([9, 10])

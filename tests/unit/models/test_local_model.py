@@ -231,7 +231,7 @@ async def test_sessions_are_independent(watched: dict[str, Watched]) -> None:
 
 
 def test_a_model_computes_with_threads_of_its_own_and_leaves_the_others_theirs(tmp_path: Path) -> None:
-    """What one thread of torch is told is what a thread that was told nothing begins with."""
+    """A number of threads that one thread of torch sets is also the default of threads that start later."""
     before = torch.get_num_threads()
     network = load_model(build_family("llama", tmp_path / "llama"), dtype="float32", device="cpu")
     models = [LocalModel(network, [], threads=threads) for threads in (1, 0)]

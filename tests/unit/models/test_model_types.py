@@ -67,7 +67,7 @@ def test_a_session_in_pieces_gets_what_the_whole_sequence_gives(tmp_path: Path, 
 
 
 class Forgetful(torch.nn.Module):
-    """A network that takes a cache and leaves it aside without a word."""
+    """A network that accepts a cache and silently ignores it."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ def test_maps_whose_weight_a_network_reads_itself_are_not_laid_out_anew(tmp_path
 
 
 async def test_one_failing_row_fails_alone(tmp_path: Path) -> None:
-    """Two requests of one pass: the one with a token beyond the embedding is told so, the other is answered."""
+    """Two requests in one pass: one has a token beyond the embedding and fails, the other is answered."""
     folder = build_family("llama", tmp_path / "m")
     model = open_model(folder, CPU, open_codec(folder), 8, "the target")
 

@@ -108,7 +108,7 @@ def test_a_cache_for_each_session_decodes_the_same(
 
 
 def test_a_network_that_takes_no_mask_of_ours_runs_alone(networks: dict[str, Any], tmp_path: Path) -> None:
-    """Batches are found out by trying: a network that ignores the mask is not served in batches."""
+    """A trial decides about batches: a network that ignores the mask is not served in batches."""
 
     class Unmasked(type(networks["llama"])):  # type: ignore[misc]
         def forward(self, *args: Any, attention_mask: Any = None, **kwargs: Any) -> Any:

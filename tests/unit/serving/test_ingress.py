@@ -29,7 +29,7 @@ def api(models: TaughtModels) -> Iterator[FastAPI]:
 
 @pytest.fixture
 def decoder(models: TaughtModels) -> FusedDecoder:
-    """The decoder that the answers must be those of."""
+    """The decoder whose answers are the expected ones."""
     return decoder_of(models, 0.6, threshold=0.5)
 
 

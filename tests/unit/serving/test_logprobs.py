@@ -41,7 +41,7 @@ def own_logprobs(models: TaughtModels, prompt_ids: list[int], ids: tuple[int, ..
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.9, seed=11)], ids=["greedy", "drawn"])
 @pytest.mark.parametrize("stride", [0, 2])
 async def test_a_target_alone_tells_its_own(models: TaughtModels, sampling: Sampling, stride: int) -> None:
-    """Also of a drawn token that is none of the most likely ones the model gives."""
+    """Also for a sampled token that is not among the most likely ones that the model returns."""
     decoder = decoder_of(models, 0.2, threshold=0.5)
     codec = models.members["mistral"].codec
 
@@ -138,7 +138,7 @@ async def test_the_official_client_parses_both_shapes(models: TaughtModels) -> N
 
 
 def test_half_characters_and_names(models: TaughtModels) -> None:
-    """Bytes that are no character alone are spelled out; a token without text has its name and no bytes."""
+    """Bytes that form no whole character are written as escapes; a token without text has its name and no bytes."""
     codec = models.members["qwen2"].codec
     half = next(token for token, data in codec.surfaces.items() if data == b"\xc3")
     letter = next(token for token, data in codec.surfaces.items() if data == b"a")

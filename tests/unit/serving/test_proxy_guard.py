@@ -40,7 +40,7 @@ def ask(behind: Any, path: str = "/v1/models", seconds: float = 0.2) -> httpx2.R
 
 
 async def hang(scope: Scope, receive: Receive, send: Send) -> None:
-    """Takes 5 s, whoever cancels it."""
+    """Takes 5 s, also if it is cancelled."""
     ended = time.monotonic() + 5
     while time.monotonic() < ended:
         with contextlib.suppress(asyncio.CancelledError):
