@@ -90,7 +90,7 @@ def application(args: ServeArgs) -> Application:
     """The application; raises `ConfigError` if the run file is wrong. Nothing is loaded yet."""
     config = run_of(args.config, args.servers)
     most = args.limits.in_flight + SPARE_REQUESTS
-    models = ModelsDeployment.bind(config, args.version)
+    models = ModelsDeployment.bind(config, args.version, args.config is None)
     return GatewayDeployment.options(num_replicas=args.replicas, max_ongoing_requests=most).bind(models, args)
 
 
@@ -197,10 +197,15 @@ class Models:
     """Starts the fleet, checks its health, and edits its plug-in.
 
     Args:
-        config: the run file with plug-in and targets. version: of the plug-in; None takes the active one.
+        config: the run file with plug-in and targets. version: of the plug-in; None takes the active one. begins:
+            whether a store without versions gets one without edits.
     """
 
-    async def __init__(self, config: RunConfig, version: str | None) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, config: RunConfig, version: str | None, begins: bool = False
+    ) -> None:
+        if begins:
+            await asyncio.to_thread(begin_without_edits, config, open_store(), print)
         self._servers = set(config.served_targets)
         served = await asyncio.to_thread(served_version, config, version_for(config, version))
         self.fleet = await asyncio.to_thread(Fleet.start, config, served, print, SpeakingCoordinator)
