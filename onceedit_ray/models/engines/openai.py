@@ -34,12 +34,13 @@ PAUSES = (0.1, 0.4)
 """Seconds before the second and the third attempt, if the server does not answer."""
 UNAVAILABLE = (502, 503, 504)
 """Statuses of a server that is starting, restarting or overloaded."""
+NOT_FOUND = 404
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @ENGINES.register("openai")
 class OpenAIEngine(Engine):
-    """A target's server. One object belongs to one event loop.
+    """A target's server. It may be used in one event loop after another, as by programs that call `asyncio.run` often.
 
     Args:
         name: the target. config: its entry in the run file.
@@ -56,11 +57,13 @@ class OpenAIEngine(Engine):
         self.complaints = Complaints(name, self.url, config.key_env)
         self._tokenizer = config.tokenizer
         self._headers = {"Authorization": f"Bearer {_key(name, config.key_env)}"} if config.key_env else {}
-        self._model = None if config.model == "auto" else config.model
+        self._unnamed = config.model == "auto"
+        self._model = None if self._unnamed else config.model
         self._breaker = Breaker()
         self._http: httpx2.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._abilities: Abilities | None = None
-        self._finding = asyncio.Lock()
+        self._finding: asyncio.Task[Abilities] | None = None
 
     async def model(self) -> str:
         """The server's name of the model; raises `EngineError` if it must be named and is not."""
@@ -79,10 +82,11 @@ class OpenAIEngine(Engine):
 
     async def abilities(self) -> Abilities:
         """What the server can do; found out once. Raises `EngineError` if it does not answer."""
-        async with self._finding:
-            if self._abilities is None:
-                self._abilities = await find_out(self)
-            return self._abilities
+        if self._abilities is None:
+            if self._finding is None or self._finding.done():
+                self._finding = asyncio.ensure_future(find_out(self))
+            self._abilities = await asyncio.shield(self._finding)
+        return self._abilities
 
     async def check(self) -> Abilities:
         """Find out whether the settings are right, and what the server can do; raises `EngineError`."""
@@ -114,7 +118,12 @@ class OpenAIEngine(Engine):
         """
         if body is not None:
             body = {**body, "model": await self.model()}
-        response = await self._sent(path, body)
+        try:
+            response = await self._sent(path, body)
+        except EngineError as error:
+            if error.found == NOT_FOUND and self._unnamed:  # the server may have another model now: ask again
+                self._model = self._abilities = None
+            raise
         try:
             yield response
         except httpx2.HTTPError as error:
@@ -225,14 +234,20 @@ class OpenAIEngine(Engine):
         raise error
 
     async def _once(self, path: str, body: Mapping[str, Any] | None) -> httpx2.Response:
-        if self._http is None:
+        http = self._client()
+        request = http.build_request("GET" if body is None else "POST", f"{self.url}/{path}", json=body)
+        return await http.send(request, stream=True)
+
+    def _client(self) -> httpx2.AsyncClient:
+        """The connections of this event loop."""
+        loop = asyncio.get_running_loop()
+        if self._http is None or self._loop is not loop:
             timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)
             near = urlsplit(self.url).hostname in LOOPBACK  # a proxy for other machines is not for this one
             limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
             self._http = httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=not near, headers=self._headers)
-        method = "GET" if body is None else "POST"
-        request = self._http.build_request(method, f"{self.url}/{path}", json=body)
-        return await self._http.send(request, stream=True)
+            self._loop = loop
+        return self._http
 
     async def _refusal(self, response: httpx2.Response) -> EngineError:
         try:

@@ -185,6 +185,45 @@ def test_a_server_that_is_down_is_left_alone_for_a_while() -> None:
     assert "no connection" in first and "did not answer before" in second
 
 
+def test_one_event_loop_after_another() -> None:
+    async def written(engine: OpenAIEngine) -> str:
+        events = engine.events("chat/completions", CHAT)
+        return "".join([choice["delta"].get("content") or "" async for event in events for choice in event["choices"]])
+
+    with running(StandIn(writes("one two"))) as url:
+        engine = engine_at(url)
+        assert [asyncio.run(written(engine)) for _ in range(3)] == ["one two"] * 3
+
+
+def test_a_server_that_has_another_model_now() -> None:
+    async def written(engine: OpenAIEngine) -> str:
+        found = ""
+        async for event in engine.events("chat/completions", CHAT):
+            found += "".join(choice["delta"].get("content") or "" for choice in event["choices"])
+        return found
+
+    stand_in = StandIn(writes("one two"))
+    with running(stand_in) as url:
+        engine = engine_at(url)
+        assert asyncio.run(written(engine)) == "one two"
+        stand_in.models = ["org/newer"]
+        with pytest.raises(EngineError, match="does not exist"):
+            asyncio.run(written(engine))
+        assert asyncio.run(written(engine)) == "one two", "the next request asks for its name again"
+
+
+def test_what_is_found_out_is_found_out_once_for_all_that_wait() -> None:
+    async def found(url: str) -> list[Abilities]:
+        engine = engine_at(url)
+        return list(await asyncio.gather(*(engine.abilities() for _ in range(4))))
+
+    stand_in = StandIn(writes("one two"))
+    with running(stand_in) as url:
+        first, *others = asyncio.run(found(url))
+    assert others == [first] * 3
+    assert len([body for body in stand_in.asked if body.get("prompt") == "a" and "logprobs" not in body]) == 1
+
+
 def test_an_error_of_a_server_travels_between_processes() -> None:
     error = EngineError("at http://x", "public", 429, 7, 429, True, {"error": {}})
     copy = pickle.loads(pickle.dumps(error))
