@@ -32,7 +32,7 @@ from onceedit_ray.cluster.fleet import Fleet
 from onceedit_ray.cluster.hot_swap import open_living, remote_knowledge, served_version
 from onceedit_ray.cluster.own_processes import first_dead, ray_processes
 from onceedit_ray.cluster.telemetry import Metrics, VersionGauge
-from onceedit_ray.config import RunConfig
+from onceedit_ray.config import ModelConfig, RunConfig
 from onceedit_ray.editing.run import version_for
 from onceedit_ray.editing.served_run import begin_without_edits, run_of
 from onceedit_ray.errors import ModelError
@@ -91,7 +91,9 @@ def application(args: ServeArgs) -> Application:
     config = run_of(args.config, args.servers)
     most = args.limits.in_flight + SPARE_REQUESTS
     models = ModelsDeployment.bind(config, args.version, args.config is None)
-    return GatewayDeployment.options(num_replicas=args.replicas, max_ongoing_requests=most).bind(models, args)
+    return GatewayDeployment.options(num_replicas=args.replicas, max_ongoing_requests=most).bind(
+        models, args, config.served_targets
+    )
 
 
 class SpeakingDecoder(HostedDecoder):
@@ -245,12 +247,12 @@ class Models:
 
 
 class Gateway:
-    """The HTTP ingress over the fleet of `models`."""
+    """The HTTP ingress over the fleet of `models`. served: the targets that servers have."""
 
-    def __init__(self, models: Any, args: ServeArgs) -> None:
+    def __init__(self, models: Any, args: ServeArgs, served: dict[str, ModelConfig]) -> None:
         self._backend = RemoteBackend(models)
         self._limits = args.limits
-        self._served = run_of(args.config, args.servers).served_targets
+        self._served = served
         self._observers: list[Observer] = [Metrics(), *([RequestLog()] if args.request_log else [])]
         self._keys = read_keys(args.keys_file)  # read here, so that no key is stored with the application's settings
         self._edit_keys = read_keys(args.edit_keys_file, EDIT_KEYS_VARIABLE)

@@ -11,10 +11,12 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import httpx2
+from transformers import PreTrainedTokenizerBase
 
 from onceedit_ray.config import ModelConfig
 from onceedit_ray.errors import ConfigError, EngineError
@@ -22,7 +24,7 @@ from onceedit_ray.models.engines import ENGINES, Engine
 from onceedit_ray.models.engines.abilities import Abilities, find_out
 from onceedit_ray.models.engines.breaker import Breaker
 from onceedit_ray.models.engines.complaints import Complaints
-from onceedit_ray.models.engines.continuing import CHAT, continuing
+from onceedit_ray.models.engines.continuing import CHAT, TEXT, continuing
 from onceedit_ray.models.engines.events import DONE, blocks, data_of, parsed
 from onceedit_ray.models.loading import load_tokenizer
 from onceedit_ray.models.sources import resolve
@@ -35,6 +37,8 @@ PAUSES = (0.1, 0.4)
 UNAVAILABLE = (502, 503, 504)
 """Statuses of a server that is starting, restarting or overloaded."""
 NOT_FOUND = 404
+COUNTED = "In 1889, Gustave's tower (300 m) rose above Zürich and 東京.\n\treturn x_0 != 3.14159;"
+"""A text that tokenizers cut differently."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -93,7 +97,10 @@ class OpenAIEngine(Engine):
         listed = await self.listed()
         if (wanted := await self.model()) not in listed:
             raise self.complaints.unnamed(listed, wanted)
-        return await self.abilities()
+        found = await self.abilities()
+        if self._tokenizer and found.completions:
+            await self._check_tokenizer()
+        return found
 
     async def state(self) -> str:
         """ "" if the server answers, else its error."""
@@ -199,9 +206,20 @@ class OpenAIEngine(Engine):
         if self._http is not None:
             await self._http.aclose()
 
+    async def _check_tokenizer(self) -> None:
+        """Raise `EngineError` if the tokenizer counts the tokens of a text otherwise than the server does."""
+        answer = await self.post(TEXT, {"prompt": COUNTED, "max_tokens": 1})
+        there = int((answer.get("usage") or {}).get("prompt_tokens") or 0)
+        here = len((await asyncio.to_thread(self._own_tokenizer))(COUNTED).input_ids)
+        if there and there != here:
+            raise self.complaints.other_tokenizer(self._tokenizer, here, there)
+
+    def _own_tokenizer(self) -> PreTrainedTokenizerBase:
+        folder = Path(self._tokenizer)  # which may hold a tokenizer alone: the weights are the server's
+        return load_tokenizer(folder if folder.is_dir() else resolve(self._tokenizer).path)
+
     def _render(self, messages: list[dict[str, Any]]) -> str:
-        tokenizer = load_tokenizer(resolve(self._tokenizer).path)
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return str(self._own_tokenizer().apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     @contextlib.asynccontextmanager
     async def _soon(self) -> AsyncIterator[None]:
