@@ -28,8 +28,11 @@ from onceedit_ray.knowledge.selection import question_key
 from onceedit_ray.knowledge.store import KnowledgeStore, open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.prompt import Message
+from onceedit_ray.models.sampling import GREEDY
 from onceedit_ray.progress import Progress, silent
 from onceedit_ray.reader.plugin import is_read
+from onceedit_ray.serving.any_target import answer
+from onceedit_ray.serving.generation import GenerationRequest
 from onceedit_ray.starter import packaged_run_file
 
 QUICKSTART = "quickstart"
@@ -127,6 +130,8 @@ class OnceEdit:
         """
         decoder = self.decoder
         name = target or next(iter(self.config.targets))
+        if name in decoder.servers:
+            return asyncio.run(_asked_of_a_server(decoder, name, prompt, strategy, max_new_tokens))
         codec = decoder.member(name).codec
         asked = codec.prompt(prompt) if isinstance(prompt, str) else codec.chat_prompt(list(prompt))
         return asyncio.run(decoder.generate(name, asked, strategy, max_new_tokens))
@@ -170,6 +175,20 @@ class OnceEdit:
         if self._decoder is None:
             self._decoder = open_decoder(self.config, self.version, self._progress)
         return self._decoder
+
+
+async def _asked_of_a_server(
+    decoder: FusedDecoder, name: str, prompt: str | Sequence[Message], strategy: str | None, tokens: int | None
+) -> Generation:
+    """An answer of a target that a server has; its tokens are not known here."""
+    text, messages = (prompt, ()) if isinstance(prompt, str) else ("", tuple(prompt))
+    limit = tokens or decoder.max_new_tokens
+    asked = GenerationRequest(name, limit, GREEDY, text, messages, unedited=strategy == UNEDITED)
+    piece, end = await answer(decoder, asked)
+    return Generation(
+        name, piece.text, (), end.weight, end.alone, 0, 0, end.reason == "stop", end.version, end.prompt_tokens,
+        edits=end.edits,
+    )  # fmt: skip
 
 
 def _asks(edit: Edit) -> str:

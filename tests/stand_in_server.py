@@ -31,7 +31,8 @@ def tokens_of(text: str) -> list[str]:
 
 @dataclass
 class StandIn:
-    """goes_on: the whole text so far → the rest of it. continues: how it continues a reply. key: the one that it asks
+    """goes_on: the whole text so far → the rest of it. continues: how it continues a reply. count: the number of
+    tokens of a prompt. key: the one that it asks
     for. fault: called with the number of the request; a response in place of the answer. breaks: words after which a
     stream breaks off. pause: seconds before each word.
 
@@ -42,6 +43,7 @@ class StandIn:
     continues: Literal["flags", "prefill", "no"] = "flags"
     completions: bool = True
     key: str = ""
+    count: Callable[[str], int] = lambda text: len(tokens_of(text))
     models: list[str] = field(default_factory=lambda: [MODEL])
     fault: Callable[[int], Response | None] = lambda number: None
     breaks: int | None = None
@@ -90,7 +92,7 @@ class StandIn:
         words = tokens_of(self.goes_on(text))
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or 100
         finish = "length" if len(words) > limit else "stop"
-        usage = {"prompt_tokens": len(tokens_of(text)), "completion_tokens": len(words[:limit])}
+        usage = {"prompt_tokens": self.count(text), "completion_tokens": len(words[:limit])}
         usage["total_tokens"] = sum(usage.values())
         if body.get("stream"):
             stream = self._stream(body, words[:limit], finish, usage)

@@ -33,7 +33,7 @@ from onceedit_ray.cluster.hot_swap import open_living, served_version
 from onceedit_ray.cluster.own_processes import first_dead, ray_processes
 from onceedit_ray.cluster.remote_backend import RemoteBackend
 from onceedit_ray.cluster.telemetry import Metrics, VersionGauge
-from onceedit_ray.config import RunConfig
+from onceedit_ray.config import ModelConfig, RunConfig
 from onceedit_ray.editing.run import own_version, version_for
 from onceedit_ray.editing.served_run import run_of
 from onceedit_ray.errors import ModelError, ProcessLostError
@@ -97,7 +97,9 @@ def application(args: ServeArgs) -> Application:
     most = args.limits.in_flight + SPARE_REQUESTS
     own = args.version or own_version(config, open_store()).id  # read here, where the files of the run file are
     models = ModelsDeployment.bind(config, args.version, own)
-    return GatewayDeployment.options(num_replicas=args.replicas, max_ongoing_requests=most).bind(models, args)
+    return GatewayDeployment.options(num_replicas=args.replicas, max_ongoing_requests=most).bind(
+        models, args, config.served_targets
+    )
 
 
 class SpeakingDecoder(HostedDecoder):
@@ -223,12 +225,12 @@ class Models:
 
 
 class Gateway:
-    """The HTTP ingress over the fleet of `models`."""
+    """The HTTP ingress over the fleet of `models`. served: the targets that servers have."""
 
-    def __init__(self, models: Any, args: ServeArgs) -> None:
+    def __init__(self, models: Any, args: ServeArgs, served: dict[str, ModelConfig]) -> None:
         self._backend = RemoteBackend(models)
         self._limits = args.limits
-        self._served = run_of(args.config, args.servers).served_targets
+        self._served = served
         self._observers: list[Observer] = [Metrics(), *([RequestLog()] if args.request_log else [])]
         self._keys = read_keys(args.keys_file)  # read here, so that no key is stored with the application's settings
         self._edit_keys = read_keys(args.edit_keys_file, EDIT_KEYS_VARIABLE)

@@ -62,6 +62,11 @@ class FusedDecoder:
         self.servers: dict[str, Server] = {}
         self._config = config
 
+    @property
+    def max_new_tokens(self) -> int:
+        """The most tokens of an answer, if a request names no number."""
+        return self._config.max_new_tokens
+
     def member(self, name: str) -> Member:
         """A target by name; for an unknown name, raises `ConfigError` that lists the known ones."""
         try:

@@ -61,6 +61,7 @@ class EngineAnswer:
     _usage: Mapping[str, Any] = field(default_factory=dict)
     head: dict[str, Any] = field(default_factory=dict)
     _cut: bool = False
+    _calls: bool = False
 
     @property
     def untouched(self) -> bool:
@@ -113,8 +114,13 @@ class EngineAnswer:
             self._usage = event.get("usage") or self._usage
             if not event.get("choices"):
                 continue
-            held.append(self._as_the_first(event))
-            ended = bool(held[-1]["choices"][0].get("finish_reason"))
+            event = self._as_the_first(event)
+            self._calls = self._calls or bool((event["choices"][0].get("delta") or {}).get("tool_calls"))
+            ended = bool(finish_of(event))
+            if not held and not ended and not text_of(event):  # what is no text, such as reasoning, is not read along
+                yield self._kept(event)
+                continue
+            held.append(event)
             if ended or sum(map(bool, map(text_of, held))) >= CHUNK + grown * REACH:
                 found = await self._found(held, ended, waits=grown < MOST_GROWN)
                 if isinstance(found, Undecided):
@@ -142,10 +148,7 @@ class EngineAnswer:
     async def _checked(self, held: Sequence[Event], found: Contradiction | None) -> AsyncIterator[Event]:
         """The events that are kept of a chunk, and the new answer if it contradicts a fact."""
         if found is None:
-            if self._is_asked(held) and (reader := self.found.asking()) is not None:
-                for event in held:
-                    if not text_of(event) and not event["choices"][0].get("finish_reason"):
-                        yield event
+            if self._is_asked() and (reader := self.found.asking()) is not None:
                 yield await self._begin(reader)
                 self._cut = True
                 return
@@ -164,10 +167,9 @@ class EngineAnswer:
         self.found.checked = len(self.written.encode())
         self._cut = True
 
-    def _is_asked(self, held: Sequence[Event]) -> bool:
+    def _is_asked(self) -> bool:
         """Whether a reply's first chunk leaves the question open; a call of a tool answers it in its own way."""
-        calls = any((event["choices"][0].get("delta") or {}).get("tool_calls") for event in held)
-        return self.prompt.is_chat and not self.written and not self.found.opened and not calls
+        return self.prompt.is_chat and not self.written and not self.found.opened and not self._calls
 
     async def _begin(self, reader: DraftReader) -> Event:
         """The direct answer, at the beginning."""

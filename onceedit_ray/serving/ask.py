@@ -11,9 +11,6 @@ from onceedit_ray.models.sampling import GREEDY
 from onceedit_ray.serving.any_target import answer
 from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
 
-SERVER_TOKENS = 48
-"""The most tokens of a server's answer, if no number is given."""
-
 
 async def ask(decoder: FusedDecoder, target: str, question: str, options: argparse.Namespace) -> None:
     """Ask one target one question, as `options` of `onceedit generate` say."""
@@ -35,7 +32,7 @@ async def ask(decoder: FusedDecoder, target: str, question: str, options: argpar
 async def _ask_server(decoder: FusedDecoder, target: str, question: str, options: argparse.Namespace) -> None:
     messages = ({"role": "user", "content": question},) if options.shape == "chat" else ()
     prompt = "" if messages else wrap(question, options.shape)
-    tokens = options.max_new_tokens or SERVER_TOKENS
+    tokens = options.max_new_tokens or decoder.max_new_tokens
     for unedited in (True, False) if options.unedited else (False,):
         piece, end = await answer(
             decoder, GenerationRequest(target, tokens, GREEDY, prompt, messages, unedited=unedited)

@@ -93,12 +93,12 @@ def test_validate_knows_every_name(changes: dict[str, Any], known: str, place: P
 def test_an_unknown_model(place: Place, command: Command) -> None:
     unknown = place.run_file(plugin="smollm2-135")
     assert "did you mean 'smollm2-135m'?" in refused(place, command, "validate", unknown)
-    assert "there is no folder" in refused(place, command, "validate", place.run_file(targets={"one": "./nowhere"}))
-    assert "there is no file" in refused(place, command, "validate", place.run_file(targets={"one": "./no.gguf"}))
     assert "did you mean 'smollm2-135m'?" in refused(place, command, "edit", "--config", unknown)
     assert "did you mean 'smollm2-135m'?" in refused(place, command, "models", "fetch", "smollm2-135")
     asked = ("generate", "--model", "one", "Q", "--config")
     assert "there is no folder" in refused(place, command, *asked, place.run_file(targets={"one": "./nowhere"}))
+    assert "there is no folder" in refused(place, command, "validate", place.run_file(targets={"one": "./nowhere"}))
+    assert "there is no file" in refused(place, command, "validate", place.run_file(targets={"one": "./no.gguf"}))
 
 
 @pytest.mark.parametrize(

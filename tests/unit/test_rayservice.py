@@ -10,6 +10,7 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from onceedit_ray.cluster.serve import ServeArgs
+from onceedit_ray.editing.served_run import run_of, servers_of
 from onceedit_ray.serving.keys import KEYS_VARIABLE
 from tests.paths import ROOT
 
@@ -75,3 +76,23 @@ def test_only_the_api_and_metrics_are_reached_from_outside(manifest: dict[str, A
     assert cluster["authOptions"] == {"mode": "token"}
     head = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
     assert head["readinessProbe"]["tcpSocket"]["port"] == 8000 and head["livenessProbe"]["exec"]["command"]
+
+
+def test_the_manifest_before_vllm_serves_without_a_run_file() -> None:
+    text = (ROOT / "examples" / "vllm" / "rayservice.yaml").read_text(encoding="utf-8")
+    service = next(document for document in yaml.safe_load_all(text) if document["kind"] == "RayService")["spec"]
+    (application,) = ServeDeploySchema.model_validate(yaml.safe_load(service["serveConfigV2"])).applications
+    args = ServeArgs.model_validate(application.args)
+    assert list(run_of(args.config, args.servers).served_targets) == ["llama", "qwen"]
+    assert service["rayClusterConfig"]["rayVersion"] == ray.__version__
+    (container,) = service["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"]
+    environment = {each["name"]: each for each in container["env"]}
+    assert "secretKeyRef" in environment[KEYS_VARIABLE]["valueFrom"]
+
+
+def test_the_compose_file_starts_onceedit_as_the_command_takes_it() -> None:
+    services = yaml.safe_load((ROOT / "examples" / "vllm" / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    program, command, *options = services["onceedit"]["command"]
+    assert (program, command) == ("onceedit", "serve")
+    given = [option.removeprefix("--target=") for option in options if option.startswith("--target=")]
+    assert set(servers_of(given)) == set(services) - {"onceedit"} == set(services["onceedit"]["depends_on"])

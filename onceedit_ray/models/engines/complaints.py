@@ -61,6 +61,11 @@ class Complaints:
         reason = f"it has no model '{wanted}', but {has}" if wanted else f"it has {has}"
         return self._down(f"{reason}; name one of them with 'model:'", lasting=True)
 
+    def other_tokenizer(self, tokenizer: str, here: int, there: int) -> EngineError:
+        """For a tokenizer that counts other tokens than the server."""
+        reason = f"tokenizer {tokenizer} makes {here} tokens of a text, the server {there}: name that of its model"
+        return self._down(reason, lasting=True)
+
     def refused(self, status: int, text: str, retry_after: str = "") -> EngineError:
         """For a status of 400 or above; `text` is the answer's body."""
         said = _said(text)

@@ -11,10 +11,12 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import httpx2
+from transformers import PreTrainedTokenizerBase
 
 from onceedit_ray.config import ModelConfig
 from onceedit_ray.errors import ConfigError, EngineError
@@ -22,7 +24,7 @@ from onceedit_ray.models.engines import ENGINES, Engine
 from onceedit_ray.models.engines.abilities import Abilities, find_out
 from onceedit_ray.models.engines.breaker import Breaker
 from onceedit_ray.models.engines.complaints import Complaints
-from onceedit_ray.models.engines.continuing import CHAT, continuing
+from onceedit_ray.models.engines.continuing import CHAT, TEXT, continuing
 from onceedit_ray.models.engines.events import DONE, blocks, data_of, parsed
 from onceedit_ray.models.loading import load_tokenizer
 from onceedit_ray.models.sources import resolve
@@ -34,12 +36,15 @@ PAUSES = (0.1, 0.4)
 """Seconds before the second and the third attempt, if the server does not answer."""
 UNAVAILABLE = (502, 503, 504)
 """Statuses of a server that is starting, restarting or overloaded."""
+NOT_FOUND = 404
+COUNTED = "In 1889, Gustave's tower (300 m) rose above Zürich and 東京.\n\treturn x_0 != 3.14159;"
+"""A text that tokenizers cut differently."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @ENGINES.register("openai")
 class OpenAIEngine(Engine):
-    """A target's server. One object belongs to one event loop.
+    """A target's server. It may be used in one event loop after another, as by programs that call `asyncio.run` often.
 
     Args:
         name: the target. config: its entry in the run file.
@@ -56,11 +61,13 @@ class OpenAIEngine(Engine):
         self.complaints = Complaints(name, self.url, config.key_env)
         self._tokenizer = config.tokenizer
         self._headers = {"Authorization": f"Bearer {_key(name, config.key_env)}"} if config.key_env else {}
-        self._model = None if config.model == "auto" else config.model
+        self._unnamed = config.model == "auto"
+        self._model = None if self._unnamed else config.model
         self._breaker = Breaker()
         self._http: httpx2.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._abilities: Abilities | None = None
-        self._finding = asyncio.Lock()
+        self._finding: asyncio.Task[Abilities] | None = None
 
     async def model(self) -> str:
         """The server's name of the model; raises `EngineError` if it must be named and is not."""
@@ -79,17 +86,21 @@ class OpenAIEngine(Engine):
 
     async def abilities(self) -> Abilities:
         """What the server can do; found out once. Raises `EngineError` if it does not answer."""
-        async with self._finding:
-            if self._abilities is None:
-                self._abilities = await find_out(self)
-            return self._abilities
+        if self._abilities is None:
+            if self._finding is None or self._finding.done():
+                self._finding = asyncio.ensure_future(find_out(self))
+            self._abilities = await asyncio.shield(self._finding)
+        return self._abilities
 
     async def check(self) -> Abilities:
         """Find out whether the settings are right, and what the server can do; raises `EngineError`."""
         listed = await self.listed()
         if (wanted := await self.model()) not in listed:
             raise self.complaints.unnamed(listed, wanted)
-        return await self.abilities()
+        found = await self.abilities()
+        if self._tokenizer and found.completions:
+            await self._check_tokenizer()
+        return found
 
     async def state(self) -> str:
         """ "" if the server answers, else its error."""
@@ -114,7 +125,12 @@ class OpenAIEngine(Engine):
         """
         if body is not None:
             body = {**body, "model": await self.model()}
-        response = await self._sent(path, body)
+        try:
+            response = await self._sent(path, body)
+        except EngineError as error:
+            if error.found == NOT_FOUND and self._unnamed:  # the server may have another model now: ask again
+                self._model = self._abilities = None
+            raise
         try:
             yield response
         except httpx2.HTTPError as error:
@@ -190,9 +206,20 @@ class OpenAIEngine(Engine):
         if self._http is not None:
             await self._http.aclose()
 
+    async def _check_tokenizer(self) -> None:
+        """Raise `EngineError` if the tokenizer counts the tokens of a text otherwise than the server does."""
+        answer = await self.post(TEXT, {"prompt": COUNTED, "max_tokens": 1})
+        there = int((answer.get("usage") or {}).get("prompt_tokens") or 0)
+        here = len((await asyncio.to_thread(self._own_tokenizer))(COUNTED).input_ids)
+        if there and there != here:
+            raise self.complaints.other_tokenizer(self._tokenizer, here, there)
+
+    def _own_tokenizer(self) -> PreTrainedTokenizerBase:
+        folder = Path(self._tokenizer)  # which may hold a tokenizer alone: the weights are the server's
+        return load_tokenizer(folder if folder.is_dir() else resolve(self._tokenizer).path)
+
     def _render(self, messages: list[dict[str, Any]]) -> str:
-        tokenizer = load_tokenizer(resolve(self._tokenizer).path)
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return str(self._own_tokenizer().apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     @contextlib.asynccontextmanager
     async def _soon(self) -> AsyncIterator[None]:
@@ -225,14 +252,20 @@ class OpenAIEngine(Engine):
         raise error
 
     async def _once(self, path: str, body: Mapping[str, Any] | None) -> httpx2.Response:
-        if self._http is None:
+        http = self._client()
+        request = http.build_request("GET" if body is None else "POST", f"{self.url}/{path}", json=body)
+        return await http.send(request, stream=True)
+
+    def _client(self) -> httpx2.AsyncClient:
+        """The connections of this event loop."""
+        loop = asyncio.get_running_loop()
+        if self._http is None or self._loop is not loop:
             timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)
             near = urlsplit(self.url).hostname in LOOPBACK  # a proxy for other machines is not for this one
             limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
             self._http = httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=not near, headers=self._headers)
-        method = "GET" if body is None else "POST"
-        request = self._http.build_request(method, f"{self.url}/{path}", json=body)
-        return await self._http.send(request, stream=True)
+            self._loop = loop
+        return self._http
 
     async def _refusal(self, response: httpx2.Response) -> EngineError:
         try:

@@ -185,6 +185,25 @@ def test_a_call_of_a_tool_is_left_to_the_server(codec: Codec) -> None:
     assert end.alone
 
 
+def test_what_is_no_text_is_passed_on_at_once(codec: Codec) -> None:
+    class Thinks:
+        """A server that reasons first, and never ends."""
+
+        async def events(self, path: str, body: Any) -> AsyncIterator[dict[str, Any]]:
+            yield {"id": "c", "choices": [{"index": 0, "delta": {"reasoning_content": "Hm."}, "finish_reason": None}]}
+            await asyncio.Event().wait()
+
+    decoder = decoder_at("http://127.0.0.1:9/v1", codec)
+    decoder.servers[TARGET] = Thinks()  # type: ignore[assignment]
+
+    async def first() -> Any:
+        async with contextlib.aclosing(relay(decoder, EngineRequest(TARGET, chat(QUESTION)))) as events:
+            async with asyncio.timeout(20):
+                return await anext(events)
+
+    assert asyncio.run(first())["choices"][0]["delta"] == {"reasoning_content": "Hm."}
+
+
 def test_the_clients_own_beginning_of_a_reply_is_kept(codec: Codec) -> None:
     stand_in = StandIn(writes(("Perth", "Well. " + EDITED), ("", "Well. " + OWN)), continues="prefill")
     body = chat(QUESTION)

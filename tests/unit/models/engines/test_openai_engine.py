@@ -18,6 +18,8 @@ from onceedit_ray.config import ModelConfig
 from onceedit_ray.errors import ConfigError, EngineError
 from onceedit_ray.models.engines.abilities import FLAGS, Abilities
 from onceedit_ray.models.engines.openai import OpenAIEngine
+from onceedit_ray.models.loading import load_tokenizer
+from tests.families import build_family
 from tests.stand_in_server import MODEL, StandIn, running
 
 CHAT = {"messages": [{"role": "user", "content": "Who?"}]}
@@ -183,6 +185,84 @@ def test_a_server_that_is_down_is_left_alone_for_a_while() -> None:
 
     first, second = asyncio.run(errors())
     assert "no connection" in first and "did not answer before" in second
+
+
+def test_one_event_loop_after_another() -> None:
+    async def written(engine: OpenAIEngine) -> str:
+        events = engine.events("chat/completions", CHAT)
+        return "".join([choice["delta"].get("content") or "" async for event in events for choice in event["choices"]])
+
+    with running(StandIn(writes("one two"))) as url:
+        engine = engine_at(url)
+        assert [asyncio.run(written(engine)) for _ in range(3)] == ["one two"] * 3
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tokenizer alone, whose chat template is the stand-in's."""
+    model = build_family("gpt2", tmp_path_factory.mktemp("tokenizer") / "model")
+    loaded = load_tokenizer(model)
+    loaded.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}<assistant>"
+    loaded.save_pretrained(model.parent / "alone")
+    return model.parent / "alone"
+
+
+def test_a_tokenizer_of_another_model(tokenizer: Path) -> None:
+    with running(StandIn(writes("x"))) as url:
+        error = error_of(url, tokenizer=str(tokenizer))
+    assert "makes" in str(error) and "name that of its model" in str(error) and error.lasting
+    own = load_tokenizer(tokenizer)
+
+    async def check(url: str) -> Abilities:
+        return await engine_at(url, tokenizer=str(tokenizer)).check()
+
+    with running(StandIn(writes("x"), count=lambda text: len(own(text).input_ids))) as url:
+        assert asyncio.run(check(url)).completions
+
+
+def test_a_chat_is_continued_as_a_text_where_the_tokenizer_is_at_hand(tokenizer: Path) -> None:
+    async def rest(url: str) -> str:
+        found, body = "", {**CHAT, "max_tokens": 9, "tools": [1], "seed": 3, "response_format": {"type": "json_object"}}
+        async for event in engine_at(url, tokenizer=str(tokenizer)).continued(body, "It is", 4):
+            found += "".join(choice["text"] for choice in event["choices"])
+        return found
+
+    stand_in = StandIn(writes(" one two three four five six"), continues="no")
+    with running(stand_in) as url:
+        assert asyncio.run(rest(url)) == " one two three four"
+    asked = stand_in.asked[-1]
+    assert asked["prompt"] == "<user>Who?</user><assistant>It is"
+    assert (asked["max_tokens"], asked["seed"]) == (4, 3)
+    assert not {"messages", "tools", "response_format"} & set(asked)
+
+
+def test_a_server_that_has_another_model_now() -> None:
+    async def written(engine: OpenAIEngine) -> str:
+        found = ""
+        async for event in engine.events("chat/completions", CHAT):
+            found += "".join(choice["delta"].get("content") or "" for choice in event["choices"])
+        return found
+
+    stand_in = StandIn(writes("one two"))
+    with running(stand_in) as url:
+        engine = engine_at(url)
+        assert asyncio.run(written(engine)) == "one two"
+        stand_in.models = ["org/newer"]
+        with pytest.raises(EngineError, match="does not exist"):
+            asyncio.run(written(engine))
+        assert asyncio.run(written(engine)) == "one two", "the next request asks for its name again"
+
+
+def test_what_is_found_out_is_found_out_once_for_all_that_wait() -> None:
+    async def found(url: str) -> list[Abilities]:
+        engine = engine_at(url)
+        return list(await asyncio.gather(*(engine.abilities() for _ in range(4))))
+
+    stand_in = StandIn(writes("one two"))
+    with running(stand_in) as url:
+        first, *others = asyncio.run(found(url))
+    assert others == [first] * 3
+    assert len([body for body in stand_in.asked if body.get("prompt") == "a" and "logprobs" not in body]) == 1
 
 
 def test_an_error_of_a_server_travels_between_processes() -> None:
