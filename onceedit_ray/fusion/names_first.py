@@ -54,7 +54,8 @@ def names_first(text: str, start: int, ended: bool) -> Iterator[NameFirst]:
     """
     for found in _SENTENCE.finditer(text):
         name, rest = found["name"], found["rest"]
-        if found.start("name") < start or not _is_name(name):
+        is_cut = not ended and not rest and found.end() == len(text)  # "Can" may become "Canberra"
+        if found.start("name") < start or not (is_cut or _is_name(name)):
             continue
         is_complete = ended or found.end("rest") < len(text) or len(rest) >= MOST_REST
         said, comma, _ = rest.removeprefix(",").partition(",")

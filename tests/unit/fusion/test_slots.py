@@ -101,6 +101,8 @@ def test_a_task_has_no_question_mark_of_its_own() -> None:
         ("J. K. Rowling wrote it.", [(0, "J. K. Rowling", "wrote it", True)]),
         ("Dante wrote it, and Homer wrote that.", [(0, "Dante", "wrote it", True), (20, "Homer", "wrote that", True)]),
         ("Canberra", [(0, "Canberra", "", False)]),
+        ("Can", [(0, "Can", "", False)]),
+        ("Can we go?", []),
         ("Canberra.", []),
         ("Canberra's climate is mild.", []),
         ("Certainly, the capital of Australia is Canberra.", []),
