@@ -13,10 +13,8 @@ from onceedit_ray.fusion.known_answer import KnownAnswer
 from onceedit_ray.fusion.outputs import Generation
 from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.sampling import GREEDY, Sampling
-from tests.small_decoding import BEGUN, decoder, models, open_sessions
+from tests.small_decoding import BEGUN, open_sessions
 from tests.small_system import TaughtModels
-
-__all__ = ["decoder", "models"]  # fixtures
 
 BUDGET = 24
 

@@ -204,12 +204,15 @@ def test_what_each_strategy_declares() -> None:
     declared = {name: STRATEGIES.get(name) for name in STRATEGIES.names()}
     assert sorted(declared) == [
         "calibrated",
+        "deck",
         "deepen",
         "deepen+dw",
         "draft",
         "eva",
         "gac",
+        "in_context",
         "onceedit",
+        "retrieval",
         "selective",
         "unite",
     ]
