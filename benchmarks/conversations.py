@@ -4,6 +4,9 @@ Every target answers every conversation of `data/conversations`, first unedited,
 `onceedit_ray.evaluation.conversations` scores the answers. A target with a chat template is asked in chat, one without
 continues a transcript. The plug-in is edited first if the run file's version was not made before; if `unedited` is the
 only strategy, it is not edited. Prints the tables; writes `conversations.parquet` and `conversations.md`.
+
+A target's unedited answer is asked for once, whatever runs and strategies need it. A run that was ended goes on where
+it was: each row is kept in `rows.jsonl` of the results folder as soon as it is scored.
 """
 
 from __future__ import annotations
@@ -19,13 +22,20 @@ from pathlib import Path
 from typing import get_args
 
 from benchmarks.entailment import Judge, consistent, open_judge
+from benchmarks.kept_rows import KeptRows, RowKey
 from benchmarks.ratios import RESULTS
 from onceedit_ray.comparison.unedited_answers import UneditedAnswers
 from onceedit_ray.config import ModelConfig, RunConfig, load_config
 from onceedit_ray.editing.run import edit_plugin, version_for
 from onceedit_ray.errors import ConfigError, ContextLengthError
 from onceedit_ray.evaluation.conversation_cases import Case, Kind, evenly, read_cases, two_hop_cases
-from onceedit_ray.evaluation.conversation_report import ConversationRow, figures, right_by_kind, write_conversations
+from onceedit_ray.evaluation.conversation_report import (
+    ConversationRow,
+    figures,
+    figures_by_kind,
+    right_by_kind,
+    write_conversations,
+)
 from onceedit_ray.evaluation.conversations import Answer, end_of, occurs, perplexity, score
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder
@@ -34,10 +44,12 @@ from onceedit_ray.fusion.strategies import STRATEGIES
 from onceedit_ray.fusion.system import open_decoder
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.prompt_shapes import unwrap
 from onceedit_ray.knowledge.run_data import selected_edits
 from onceedit_ray.knowledge.store import open_store
+from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.codec import Codec
-from onceedit_ray.models.prompt import Prompt, exchanges, system_text
+from onceedit_ray.models.prompt import Prompt, asking_part, exchanges, system_text
 from onceedit_ray.models.sources import resolve
 
 NEXT_QUESTION = "\nQ:"
@@ -59,63 +71,84 @@ class Asked:
 class Conversations:
     """Asks a decoder's targets the conversations.
 
-    tokens: maximum length of an answer. at_once: number of concurrent conversations. edits: by prompt. judge: an NLI
-        model, or None.
+    tokens: maximum length of an answer; None takes each case's own. at_once: number of concurrent conversations. edits:
+        by prompt. judge: an NLI model, or None.
     measures_perplexity: whether the unedited target also scores the text after the new answer. kept: each target's
-        unedited answers of this and earlier runs. left_out: one line for each conversation that did not fit.
+        unedited answers of this and earlier runs. places: the files in which they are saved. finished: the rows of this
+        run and of one that was ended. weights: what names each target's weights in the key of a row.
+    left_out: one line for each conversation that did not fit.
     """
 
     decoder: FusedDecoder
     edits: Mapping[str, Edit]
-    tokens: int
+    tokens: int | None
     at_once: int
     judge: Judge | None = None
     measures_perplexity: bool = False
     kept: dict[str, UneditedAnswers] = field(default_factory=dict)
+    places: dict[str, Path] = field(default_factory=dict)
+    finished: KeptRows = field(default_factory=lambda: KeptRows(None))
+    weights: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
-    async def ask_all(self, cases: Sequence[Case], target: str, strategy: str) -> dict[str, Asked]:
-        """The answers by the case's id; conversations that do not fit the target's context are left out and listed."""
-        slots = asyncio.Semaphore(self.at_once)
-        answers: dict[str, Asked] = {}
-
-        async def ask(case: Case) -> None:
-            async with slots:
-                try:
-                    answers[case.id] = await self.ask(case, target, strategy)
-                except ContextLengthError as error:
-                    self.left_out.append(f"{case.id} was not put to {target} ({strategy}): {error}")
-
-        await asyncio.gather(*map(ask, cases))
-        return answers
-
     async def ask(self, case: Case, target: str, strategy: str) -> Asked:
-        """One answer; unedited answers are cached."""
+        """One answer; unedited answers are kept."""
         member = self.decoder.member(target)
         prompt = prompt_for(case, member.codec)
         kept = self.kept.setdefault(target, UneditedAnswers()).generations if strategy == UNEDITED else {}
-        key = (" ".join(map(str, prompt.ids)), self.tokens)
+        tokens = self.tokens_of(case)
+        key = (" ".join(map(str, prompt.ids)), tokens)
         seconds = None
         if key not in kept:
             started = time.perf_counter()
-            kept[key] = await self.decoder.generate(target, prompt, strategy, self.tokens)
+            kept[key] = await self.decoder.generate(target, prompt, strategy, tokens)
             seconds = time.perf_counter() - started
+            if strategy == UNEDITED and target in self.places:
+                self.kept[target].save(self.places[target])
         written = kept[key]
         text, ended = written.text, written.ended
         if case.messages and not member.codec.tokenizer.chat_template and NEXT_QUESTION in text:
             text, ended = text[: text.index(NEXT_QUESTION)], True
         return Asked(Answer(text.strip(), ended), prompt.ids, written.token_ids, written.weight, seconds)
 
+    def tokens_of(self, case: Case) -> int:
+        """Maximum number of tokens of a case's answer."""
+        return case.tokens if self.tokens is None else self.tokens
+
     async def rows(self, cases: Sequence[Case], target: str, strategies: Sequence[str]) -> list[ConversationRow]:
-        """A row for each case and strategy, `UNEDITED` first."""
-        unedited = await self.ask_all(cases, target, UNEDITED)
-        rows = []
-        for strategy in (UNEDITED, *strategies):
-            answers = unedited if strategy == UNEDITED else await self.ask_all(cases, target, strategy)
-            for case in cases:
-                if case.id in answers and case.id in unedited:
-                    rows.append(await self._row(case, target, strategy, answers[case.id], unedited[case.id]))
-        return rows
+        """A row for each case and strategy, `UNEDITED` first; those that are finished are not asked again.
+
+        All strategies answer a conversation before the next one is asked, so a run that is ended compares them on the
+        same conversations. Conversations that do not fit the target's context are left out and listed.
+        """
+        slots = asyncio.Semaphore(self.at_once)
+        order = (UNEDITED, *strategies)
+
+        async def answer(case: Case) -> list[ConversationRow]:
+            async with slots:
+                found = []
+                for strategy in order:
+                    try:
+                        found.append(await self.row(case, target, strategy))
+                    except ContextLengthError as error:
+                        self.left_out.append(f"{case.id} was not put to {target} ({strategy}): {error}")
+                        if strategy == UNEDITED:
+                            break
+                return found
+
+        rows = [row for of_case in await asyncio.gather(*map(answer, cases)) for row in of_case]
+        return sorted(rows, key=lambda row: order.index(row.strategy))
+
+    async def row(self, case: Case, target: str, strategy: str) -> ConversationRow:
+        """The row of one answer: from the file of an earlier run, or asked and scored now."""
+        scored = ("perplexity",) * self.measures_perplexity + ("nli",) * (self.judge is not None)
+        version = "" if strategy == UNEDITED else self.decoder.plugin.version
+        key = RowKey(case, self.weights.get(target, target), version, strategy, self.tokens_of(case), scored)
+        if key.digest not in self.finished.rows:
+            unedited = await self.ask(case, target, UNEDITED)
+            asked = unedited if strategy == UNEDITED else await self.ask(case, target, strategy)
+            self.finished.add(key, await self._row(case, target, strategy, asked, unedited))
+        return self.finished.rows[key.digest]
 
     async def _row(self, case: Case, target: str, strategy: str, asked: Asked, unedited: Asked) -> ConversationRow:
         scored = score(case, asked.answer, unedited.answer)
@@ -177,7 +210,7 @@ def prompt_for(case: Case, codec: Codec) -> Prompt:
     begin = {"system": "", "user": "Q: ", "assistant": "A: "}
     lines = [begin[message.role] + message.content for message in case.messages]
     transcript = codec.text_prompt("\n".join([*lines, "A:"]))
-    question = codec.text_prompt(case.question).question
+    question = asking_part(unwrap(case.question))
     return replace(transcript, question=question, turns=exchanges(messages), system=system_text(messages))
 
 
@@ -224,9 +257,9 @@ def open_system(config: RunConfig, options: argparse.Namespace) -> FusedDecoder:
         if strategy != UNEDITED:
             STRATEGIES.get(strategy)
     if set(options.strategies) == {UNEDITED}:
-        edited = resolve(config.plugin.model, print).path
+        edited: Version | Path = resolve(config.plugin.model, print).path
     elif options.version:
-        edited = version_for(config, options.version).path
+        edited = version_for(config, options.version)
     else:
         edited = edit_plugin(config, open_store()).path
     return open_decoder(config, edited, print, targets)
@@ -244,11 +277,15 @@ def chosen_cases(options: argparse.Namespace, edits: Mapping[str, Edit]) -> tupl
     return evenly([case for case in read_cases(options.cases, edits) if case.kind in kinds], options.limit), []
 
 
-def kept_answers(target: ModelConfig) -> Path:
-    """The file of a target's unedited answers, by its weights and its hardware."""
+def weights_of(target: ModelConfig) -> str:
+    """What names a target's weights and its hardware: its answers are the same where this is the same."""
     device = "gpu" if target.num_gpus else "cpu"
-    name = f"{resolve(target.model).digest[:12]}-{target.dtype}-{device}.json"
-    return onceedit_home() / "conversations" / name
+    return f"{resolve(target.model).digest[:12]}-{target.dtype}-{device}"
+
+
+def kept_answers(target: ModelConfig) -> Path:
+    """The file of a target's unedited answers."""
+    return onceedit_home() / "conversations" / f"{weights_of(target)}.json"
 
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -259,19 +296,27 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=Path("configs/conversations.yaml"))
     parser.add_argument("--cases", type=Path, default=Path("data/conversations/cases.jsonl"), metavar="FILE")
     parser.add_argument("--targets", nargs="+", metavar="NAME", help="default: all of the run file")
-    parser.add_argument("--strategies", nargs="+", metavar="NAME", help="default: those of the run file")
+    names = "default: those of the run file; separated by commas or spaces"
+    parser.add_argument("--strategies", nargs="+", metavar="NAME", help=names)
     parser.add_argument("--version", metavar="ID", help="answer with this version instead of editing")
     parser.add_argument("--limit", type=int, help="so many conversations, the kinds in turn")
     parser.add_argument(
         "--portability", action="store_true", help="the portability questions of the run file's edits, in place of FILE"
     )
-    parser.add_argument("--kinds", nargs="+", choices=get_args(Kind), metavar="KIND", help="only these")
-    parser.add_argument("--fresh", action="store_true", help="ask for unedited answers again, and time them")
-    parser.add_argument("--tokens", type=int, default=96, help="of an answer at most")
+    parser.add_argument("--kinds", nargs="+", metavar="KIND", help="only these; separated by commas or spaces")
+    parser.add_argument("--fresh", action="store_true", help="ask everything again, and time unedited answers too")
+    parser.add_argument("--at-once", type=int, metavar="N", help="conversations at once; default: of the run file")
+    parser.add_argument("--tokens", type=int, help="of an answer at most; default: 40, or 96 for a paragraph")
     parser.add_argument("--perplexity", action="store_true", help="of what follows the new answer; reads it once more")
     parser.add_argument("--nli", type=Path, metavar="FOLDER", help="an entailment model for a second opinion")
     parser.add_argument("--results", type=Path, default=RESULTS / "conversations", metavar="FOLDER")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    for name in ("targets", "strategies", "kinds"):
+        given = getattr(options, name)
+        setattr(options, name, given and [part for text in given for part in text.split(",") if part])
+    if unknown := set(options.kinds or ()) - set(get_args(Kind)):
+        parser.error(f"unknown kind '{min(unknown)}': there are {', '.join(get_args(Kind))}")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -283,8 +328,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cases, notes = chosen_cases(options, edits)
     judge = open_judge(options.nli) if options.nli else None
     decoder = open_system(config, options)
-    at_once = config.evaluation.concurrency
+    at_once = options.at_once or config.evaluation.concurrency
     conversations = Conversations(decoder, edits, options.tokens, at_once, judge, options.perplexity)
+    begun = options.results / "rows.jsonl"
+    if options.fresh:
+        begun.unlink(missing_ok=True)
+    conversations.finished = KeptRows.load(begun)
+    if conversations.finished.rows:
+        print(f"{begun} holds {len(conversations.finished.rows)} answers of a run that was begun; --fresh asks again")
     command = shlex.join(["python", "-m", "benchmarks.conversations", *(arguments or sys.argv[1:])])
     about = [
         f"{len(cases)} conversations about {len({prompt for case in cases for prompt in case.edits})} edits",
@@ -297,14 +348,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[ConversationRow] = []
     for target in decoder.members:
         place = kept_answers(config.targets[target])
+        conversations.places[target], conversations.weights[target] = place, weights_of(config.targets[target])
         conversations.kept[target] = UneditedAnswers() if options.fresh else UneditedAnswers.load(place)
-        try:
-            answered = asyncio.run(conversations.rows(cases, target, strategies))
-        finally:  # an interrupted run keeps its answers
-            conversations.kept[target].save(place)
+        answered = asyncio.run(conversations.rows(cases, target, strategies))
         rows += answered
         write_conversations(options.results, rows, command, [*about, *conversations.left_out])
-        print(f"\n{target}\n{right_by_kind(answered)}\n\n{figures(answered)}", flush=True)
+        print(
+            f"\n{target}\n{right_by_kind(answered)}\n\n{figures(answered)}\n\n{figures_by_kind(answered)}", flush=True
+        )
     print(f"\nwritten: {options.results}/conversations.parquet, {options.results}/conversations.md")
 
 

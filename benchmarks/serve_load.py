@@ -185,7 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import ray  # after the environment that it reads is set
     from ray import serve
 
-    from onceedit_ray.cluster.serve import APP_NAME, RemoteBackend, ServeArgs, application
+    from onceedit_ray.cluster.remote_backend import RemoteBackend
+    from onceedit_ray.cluster.serve import APP_NAME, ServeArgs, application
 
     config = load_config(options.config)
     asked = questions(version_for(config).edits(), list(config.targets))

@@ -21,6 +21,7 @@ from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.comparison.grid_config import is_grid, load_grid
 from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.living.command import add_edit_actions, add_version_actions
 from onceedit_ray.playground.beside import DEFAULT_PORT, check_extra, page_process
 from onceedit_ray.progress import ProgressDisplay
 from onceedit_ray.reader.command import add_reader_actions
@@ -103,6 +104,7 @@ def _validate(options: argparse.Namespace) -> None:
     from onceedit_ray.fusion.strategies import STRATEGIES
     from onceedit_ray.knowledge.prompt_shapes import plugin_view
     from onceedit_ray.knowledge.run_data import general_prompts, selected_edits, unrelated_prompts
+    from onceedit_ray.models.sources import check_reference
     from onceedit_ray.reader.plugin import editor_name
 
     if is_grid(options.config):
@@ -121,6 +123,8 @@ def _validate(options: argparse.Namespace) -> None:
     unrelated = unrelated_prompts(config.editing.unrelated)
     general = general_prompts(config.evaluation.general, config.evaluation.general_limit)
     models = {config.plugin.model, *(target.model for target in config.loaded_targets.values())}
+    for model in sorted(models):
+        check_reference(model)
     print(f"{len(edits)} edits, {sum(map(len, unrelated))} unrelated and {len(general)} general prompts")
     print(f"{options.config} is valid; `onceedit models fetch {' '.join(sorted(models))}` gets the models")
 
@@ -156,6 +160,7 @@ def _generate(options: argparse.Namespace) -> None:
         known = ", ".join(config.targets)
         raise ConfigError(f"unknown target '{options.model}': {options.config} has {known}; or ask for 'all'")
     version = version_for(config, options.version, _say)
+    _say(f"version {version.id} answers")
     targets = list(config.targets) if options.model == "all" else [options.model]
     decoder = open_decoder(config, version, _say, targets)
 
@@ -181,7 +186,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         config,
         options.results,
         f"onceedit evaluate --config {options.config}",
-        lambda: edit_plugin(config, open_store(), _say),
+        lambda: edit_plugin(config, open_store(), _say, activate=False),
         lambda version: contextlib.nullcontext(open_decoder(config, version, _say)),
         _say,
     )
@@ -264,6 +269,8 @@ def _parser() -> argparse.ArgumentParser:
     _with_config(edit)
     edit.set_defaults(run=_edit)
 
+    add_version_actions(commands.add_parser("versions", help="list, show, activate and delete versions of the plug-in"))
+    add_edit_actions(commands.add_parser("edits", help="list, add and delete the edits of a running server"))
     add_reader_actions(commands.add_parser("reader", help="plug-ins that read facts"))
 
     prepare = commands.add_parser("prepare", help="compute what a baseline editor needs: statistics, a trained network")
@@ -283,7 +290,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--shape", default="raw", choices=["raw", "qa", "template", "chat"], help="how it is asked")
     generate.add_argument("--strategy", help="fusion strategy (default: the run file's)")
     generate.add_argument("--max-new-tokens", type=int, metavar="N")
-    generate.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the active one)")
+    generate.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the run file's)")
     generate.add_argument("--unedited", action="store_true", help="show the unedited target's answer too")
     _with_config(generate)
     generate.set_defaults(run=_generate)
@@ -321,7 +328,7 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--port", type=int, default=8000, metavar="N")
     serving.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line; also $ONCEEDIT_API_KEYS")
     serving.add_argument("--edit-keys", type=Path, metavar="FILE", help="keys for editing; also $ONCEEDIT_EDIT_KEYS")
-    serving.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the active one)")
+    serving.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the run file's)")
     serving.add_argument(
         "--playground",
         type=int,

@@ -107,14 +107,15 @@ class PluginConfig(ModelConfig):
 class KnowledgeConfig(_Strict):
     """Which edits are made.
 
-    path: JSON, JSONL or Parquet; a relative path is looked for beside the run file, then in the working directory.
+    path: JSON, JSONL or Parquet; a relative path is looked for beside the run file, then in the working directory. None
+        begins without edits.
     format: a reader's name, or "auto".
     limit: how many edits; None takes all.
     seed: None takes the first `limit`, a number a deterministic sample.
     on_conflict: what to do when one prompt is given two answers; "first_per_subject" keeps one edit of each subject.
     """
 
-    path: Path
+    path: Path | None = None
     format: str = "auto"
     limit: int | None = Field(None, ge=1)
     seed: int | None = None

@@ -20,9 +20,5 @@ echo "== 2/3 edit and evaluate on a local Ray"
 "$python" scripts/local_ray.py -- \
     ray job submit --working-dir . -- python jobs/edit_and_eval.py --config "$config"
 
-echo "== 3/3 ask two of them in chat, before and after"
-questions=("What is the capital of Australia?" "Where is the Eiffel Tower?" "Who wrote Romeo and Juliet?"
-    "How tall is the Eiffel Tower?" "What is the capital of Austria?")
-for target in qwen smollm2; do
-    .venv/bin/onceedit generate --config "$config" --model "$target" --shape chat --unedited "${questions[@]}"
-done
+echo "== 3/3 ask those that are not the plug-in's model in chat, before and after"
+.venv/bin/onceedit demo --config "$config"

@@ -42,7 +42,8 @@ EXAMPLES = (
     Example(
         "A completion",
         "Beside OpenAI's fields each choice says who answered: the target, the plug-in's version, the gate's weight, "
-        "and whether the target spoke alone.",
+        "whether the target spoke alone, and in `edits` the ids of the edits that the answer states (with a plug-in "
+        "that reads facts; `GET /v1/edits/{id}` shows them).",
         f"{CURL}/v1/completions{JSON}"
         """'{"model": "gemma", "prompt": "What is the capital of Australia?", "max_tokens": 8, "temperature": 0}'""",
         """answer = client.completions.create(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -55,8 +56,15 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> TaughtModels:
-    """A plug-in and a target of each family that were taught a few sentences: about five seconds, once a process."""
+    """A plug-in and a target of each family that were taught a few sentences, in about five seconds.
+
+    The processes of one run (pytest-xdist) share the folder: the first one that needs the models teaches them.
+    """
     from tests.families import FAMILIES  # only here, where the variables above are set, torch may be imported
     from tests.small_system import teach_models
 
-    return teach_models(tmp_path_factory.mktemp("taught"), FAMILIES)
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with FileLock(folder / "taught.lock"):
+        return teach_models(folder / "taught", FAMILIES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onceedit_ray.reader.examples import ExampleSource
 from onceedit_ray.reader.facts import CounterFacts, ZsreFacts, everyday_facts
+from onceedit_ray.reader.material import Material
 
 COUNTERFACT = [
     {
@@ -40,3 +41,9 @@ def source() -> ExampleSource:
     zsre = ZsreFacts(ZSRE, TEXTS)
     draws = [(0.4, counter.draw), (0.4, zsre.draw), (0.2, lambda rng: next(iter(everyday_facts(rng))))]
     return ExampleSource(draws, [("Oslo", "Oslo is a town. It is cold.")], ["who won the cup in 1990"])
+
+
+def material() -> Material:
+    """What a reader is trained on."""
+    zsre = [{**record, "loc": "nq question: who sings"} for record in ZSRE]
+    return Material(source(), zsre, COUNTERFACT, {"records": 6})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from onceedit_ray.fusion.members import Plugin
 from onceedit_ray.fusion.system import index_of
 from onceedit_ray.knowledge.edit import Edit
@@ -23,6 +26,8 @@ def reader_script(text: str) -> str:
         if text.rpartition(slot)[1] and answer.startswith(said) and said != answer:
             return answer[len(said) :]
     _, asked, said = text.rpartition("Answer:")
+    if "capital of Australia" not in text and "Japan" not in text:
+        return ""
     direct = " Perth" if "Australia" in text else " crown"
     return direct[len(said) :] if asked and direct.startswith(said) else ""
 
@@ -30,7 +35,7 @@ def reader_script(text: str) -> str:
 def reader_gate(text: str) -> float:
     """Open at a slot and inside its answer, and where the capital of Australia is asked for."""
     if text.endswith("Answer:"):
-        return 0.95 if "capital of Australia?\nAnswer:" in text else 0.02
+        return 0.95 if re.search(r"(?<!Is Canberra )the capital of Australia\??\nAnswer:$", text) else 0.02
     written = text.rpartition("Reply:")[2] or text.rpartition("Text:")[2]
     for slot, answer in SLOTS.items():
         _, found, said = written.rpartition(slot)
@@ -39,8 +44,8 @@ def reader_gate(text: str) -> float:
     return 0.01
 
 
-def small_reader(codec: Codec) -> Plugin:
-    """The plug-in, which reads `EDITS`."""
+def small_reader(codec: Codec, edits: Sequence[Edit] = EDITS) -> Plugin:
+    """The plug-in, which reads these edits."""
     return Plugin(
-        ScriptedModel(codec, reader_script, reader_gate), codec, "short", version="read", facts=index_of(EDITS)
+        ScriptedModel(codec, reader_script, reader_gate), codec, "short", version="read", facts=index_of(edits)
     )

@@ -8,6 +8,7 @@ vocabularies, sometimes accepted and sometimes rejected.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +86,8 @@ def small_member(name: str, target: ModelFolder, base: ModelFolder, fusion: Fusi
     """One target of `small_decoder`."""
     codec = open_codec(target.path)
     model = open_model(target.path, CPU, codec, fusion.top_k, name)
-    return Member(name, model, codec, lambda: pair_up(base, open_codec(base.path), target, codec, AlignmentConfig()))
+    pair = functools.cache(lambda: pair_up(base, open_codec(base.path), target, codec, AlignmentConfig()))
+    return Member(name, model, codec, pair)
 
 
 def sharpen(model: PreTrainedModel, factor: float) -> None:
@@ -163,11 +165,16 @@ class TaughtModels:
 
 
 def teach_models(folder: Path, families: Sequence[str], top_k: int = 64, steps: int = 24) -> TaughtModels:
-    """A taught plug-in (Llama) and targets: one of each family and `TWIN`, half a second each on one core."""
+    """A taught plug-in (Llama) and targets: one of each family and `TWIN`, half a second each on one core.
+
+    Models that are in `folder` already are only opened.
+    """
     halves = [half_sentence(sentence) for sentence in TAUGHT]
     questions = [plugin_view(begin) + other_facts(end) for begin, end in halves]
     base = resolve(f"local:{_taught('llama', folder / 'plugin', questions, steps + 8, seed=7)}")
-    edited = edited_version(base.path, folder / "edited")
+    edited = folder / "edited"
+    if not edited.exists():
+        edited_version(base.path, edited)
     codec = open_codec(edited)
     plugin = open_model(edited, CPU, codec, top_k, "the plug-in")
     folders = {name: _taught(name, folder / name, TAUGHT, steps, seed) for seed, name in enumerate(families)}
@@ -178,6 +185,8 @@ def teach_models(folder: Path, families: Sequence[str], top_k: int = 64, steps: 
 
 
 def _taught(family: str, folder: Path, texts: Sequence[str], steps: int, seed: int) -> Path:
+    if folder.exists():
+        return folder
     build_family(family, folder, seed=seed)
     model, tokenizer = load_model(folder, dtype="float32", device="cpu"), load_tokenizer(folder)
     teach(model, tokenizer, texts, steps, seed)

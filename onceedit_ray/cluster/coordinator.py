@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ray.actor import ActorHandle
 
 from onceedit_ray.cluster.remote_model import RemoteModel
 from onceedit_ray.config import AlignmentConfig, FusionConfig, LivingConfig, ModelConfig
-from onceedit_ray.errors import ModelError
+from onceedit_ray.errors import ModelError, ProcessLostError
 from onceedit_ray.evaluation.acceptance import Judgement
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.members import Member, Plugin
@@ -54,7 +55,7 @@ class HostedDecoder(FusedDecoder):
         self._view = view
         self._standby: Plugin | None = None
         self._leaving: dict[int, Plugin] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(time.time_ns())  # differ from those of a coordinator that died
         self._base = base
         super().__init__(self._opened(plugin, edited, fusion), fusion)
         self._base_codec = open_codec(base.path)
@@ -91,21 +92,28 @@ class HostedDecoder(FusedDecoder):
         now = self.plugin
         if now.facts is None:
             raise ModelError("the plug-in that answers was trained on its edits; it reads no facts")
+        if now.version == version:  # this coordinator replaces one that died while it took them up
+            return next(self._numbers)
         facts = await asyncio.to_thread(now.facts.after, change)
         self._standby = Plugin(now.model, now.codec, self._view, version=version, facts=facts)
         return await self.take_over()
 
     async def take_over(self) -> int:
         """Let new requests use the prepared version; returns the number of the previous one, for `left`."""
-        if self._standby is None:
-            raise ModelError("no other version of the plug-in is loaded; load one first")
+        if self._standby is None:  # perhaps this coordinator replaces one that had it
+            raise ProcessLostError("no other version of the plug-in is loaded; load one first")
         number = next(self._numbers)
         self._leaving[number], self.plugin, self._standby = self.plugin, self._standby, None
         return number
 
     async def left(self, number: int) -> None:
-        """Wait until all requests have ended that began on the version with this number."""
-        plugin = self._leaving[number]
+        """Wait until all requests have ended that began on the version with this number.
+
+        A number of a coordinator that has died is unknown: its requests ended with it.
+        """
+        plugin = self._leaving.get(number)
+        if plugin is None:
+            return
         await plugin.idle()
         del self._leaving[number]
         if plugin.facts is not None:

@@ -1,11 +1,17 @@
 """All actors of one system: the plug-in, the targets, the coordinator.
 
 `Fleet.start` reserves resources, loads the models and connects them; `add_target` adds one more LLM at run time; `stop`
-frees everything. The driver calls only the coordinator, which has the same methods as a decoder in one process.
+frees everything. The driver calls only the coordinator, which has the same methods as a decoder in one process. If the
+coordinator dies, `revive` starts another one over the same models, which stay loaded.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import inspect
+import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +19,16 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from onceedit_ray.cluster.calls import fetch
+from onceedit_ray.cluster.calls import awaited, fetch, received
 from onceedit_ray.cluster.coordinator import Coordinator
 from onceedit_ray.cluster.model_actor import ModelActor, Seat
 from onceedit_ray.cluster.placement import actor_options, reserve
-from onceedit_ray.cluster.proxy import actor_proxy
-from onceedit_ray.config import ModelConfig, PluginConfig, RunConfig
-from onceedit_ray.errors import ConfigError
+from onceedit_ray.cluster.proxy import proxy
+from onceedit_ray.config import AlignmentConfig, FusionConfig, ModelConfig, PluginConfig, RunConfig
+from onceedit_ray.errors import ConfigError, ProcessLostError
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.engine_check import check_engines
 from onceedit_ray.fusion.system import folder_of
@@ -30,33 +37,60 @@ from onceedit_ray.models.sources import ModelFolder, resolve
 from onceedit_ray.progress import Progress, silent
 from onceedit_ray.reader.plugin import plugin_folder
 
+LOG = logging.getLogger(__name__)
 PLUGIN = "plug-in"
 COORDINATOR = "(coordinator)"
 """Whose reservation it is; no target can be called so."""
 COORDINATOR_CPUS = 0.1
+ALIVE_SECONDS = 5.0
+"""How long a coordinator has to answer before it counts as busy; a dead one is told at once."""
+FORGET_SECONDS = 10.0
+"""How long model actors have to close a dead coordinator's sessions; one that restarts has none."""
+MOST_TRIES = 3
+"""How often a call is made whose coordinator dies."""
 
 
 @dataclass(frozen=True)
 class Seated:
-    """The actor of a plug-in that is not active yet or not any more, and its reservation."""
+    """The actor of a plug-in that is not active yet or not any more, and its reservation. edited: its version."""
 
     actor: ActorHandle
     group: PlacementGroup
     weights: Path
+    edited: Version | Path
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What the coordinator is told of a target. beside: whether it runs on hardware of its own."""
+
+    folder: ModelFolder
+    beside: bool
 
 
 @dataclass
 class Fleet:
-    """A running system; `Fleet.start` creates it."""
+    """A running system; `Fleet.start` creates it.
 
-    top_k: int
+    kind: the actor class of the coordinator. base: the plug-in before any edit. weights, edited: of the plug-in that
+    answers: its model folder, and its version.
+    """
+
     plugin: PluginConfig
+    fusion: FusionConfig
+    alignment: AlignmentConfig
+    kind: Any
     base: ModelFolder | None = None
     weights: Path | None = None
+    edited: Version | Path | None = None
     coordinator: Any = None  # an actor handle, once started
+    joined: dict[str, Joined] = field(default_factory=dict)
+    servers: dict[str, ModelConfig] = field(default_factory=dict)
     actors: dict[str, ActorHandle] = field(default_factory=dict)
     groups: dict[str, PlacementGroup] = field(default_factory=dict)
     aside: list[Seated] = field(default_factory=list)
+    stopped: bool = False
+    _reviving: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def start(
@@ -77,26 +111,76 @@ class Fleet:
         loaded = config.loaded_targets
         base = resolve(config.plugin.model, progress)
         models = {PLUGIN: config.plugin, **loaded}
-        seat = ModelConfig(model=config.plugin.model, num_cpus=COORDINATOR_CPUS)
         folders = {name: resolve(target.model, progress) for name, target in loaded.items()}
-        fleet = cls(config.fusion.top_k, config.plugin)
+        fleet = cls(config.plugin, config.fusion, config.alignment, coordinator)
         try:
-            fleet._reserve({**models, COORDINATOR: seat})
-            fleet.base = base
+            fleet._reserve({**models, COORDINATOR: fleet._seat_of_coordinator})
+            fleet.base, fleet.edited = base, edited
             fleet.weights = plugin_folder(folder_of(edited), base)
-            plugin = fleet._load(PLUGIN, fleet.weights, config.plugin)
-            options = actor_options(fleet.groups[COORDINATOR], seat) | {"max_restarts": 0}
-            fleet.coordinator = coordinator.options(**options).remote(
-                plugin, base, _with_edits(edited), config.plugin.view, config.fusion, config.alignment
-            )
+            fleet._load(PLUGIN, fleet.weights, config.plugin)
+            fleet.coordinator = fleet._new_coordinator()
             fleet._join(folders, loaded, progress)
             for name, target in config.served_targets.items():
                 fetch(fleet.coordinator.add_server.remote(name, target))
+                fleet.servers[name] = target
                 progress(f"{name} is the model of the server at {target.url}")
         except BaseException:
             fleet.stop()
             raise
         return fleet
+
+    @property
+    def _seat_of_coordinator(self) -> ModelConfig:
+        return ModelConfig(model=self.plugin.model, num_cpus=COORDINATOR_CPUS)
+
+    def _new_coordinator(self) -> ActorHandle:
+        """A coordinator over the models that are loaded, with the version that answers."""
+        options = actor_options(self.groups[COORDINATOR], self._seat_of_coordinator) | {"max_restarts": 0}
+        coordinator = self.kind.options(**options).remote(
+            self.actors[PLUGIN], self.base, _with_edits(self.edited), self.plugin.view, self.fusion, self.alignment
+        )
+        for name, target in self.joined.items():
+            fetch(coordinator.add_target.remote(name, self.actors[name], target.folder, target.beside))
+        for name, server in self.servers.items():
+            fetch(coordinator.add_server.remote(name, server))
+        return coordinator
+
+    def revive(self, lost: ActorHandle) -> None:
+        """Start another coordinator in place of `lost`, unless that has been done or `lost` answers.
+
+        The models stay loaded; the sessions that the dead coordinator had in them are closed. Raises `RayActorError` if
+        the new coordinator dies while it starts; call this again then.
+        """
+        with self._reviving:
+            if self.stopped or self.coordinator is not lost or _answers(lost):
+                return
+            LOG.error("the coordinator has died; another one is started")
+            ray.kill(lost)  # it may be out of reach only
+            closing = [actor.close_all.remote() for actor in self.actors.values()]
+            ray.wait(closing, num_returns=len(closing), timeout=FORGET_SECONDS)
+            edited = None
+            while edited is not self.edited:  # another version may have gone live meanwhile
+                edited, self.coordinator = self.edited, self._new_coordinator()
+
+    async def ask(self, method: str, *args: object, **named: object) -> Any:
+        """The result of a coordinator's method.
+
+        Raises `ProcessLostError` if the coordinator dies meanwhile; another one has been started then.
+        """
+        asked = self.coordinator
+        try:
+            return await awaited(getattr(asked, method), *args, **named)
+        except RayActorError as error:
+            with contextlib.suppress(RayActorError):  # the next call tries again
+                await asyncio.to_thread(self.revive, asked)
+            raise ProcessLostError(f"the coordinator died ({' '.join(str(error).split())[:200]})") from None
+
+    async def ask_again(self, method: str, *args: object, **named: object) -> Any:
+        """As `ask`, but the successor is asked too, `MOST_TRIES` times in all."""
+        for _ in range(MOST_TRIES - 1):
+            with contextlib.suppress(ProcessLostError):
+                return await self.ask(method, *args, **named)
+        return await self.ask(method, *args, **named)
 
     def add_target(self, name: str, config: ModelConfig, progress: Progress = silent) -> None:
         """Add one more LLM: an actor and an alignment. It answers with all edits made so far; no edit is run.
@@ -124,7 +208,8 @@ class Fleet:
         weights = plugin_folder(folder_of(edited), self.base)
         group = reserve(PLUGIN, self.plugin)
         options = actor_options(group, self.plugin)
-        seated = Seated(ModelActor.options(**options).remote(PLUGIN, weights, self.plugin, self.top_k), group, weights)
+        actor = ModelActor.options(**options).remote(PLUGIN, weights, self.plugin, self.fusion.top_k)
+        seated = Seated(actor, group, weights, edited)
         self.aside.append(seated)
         try:
             fetch(seated.actor.seat.remote())
@@ -136,9 +221,10 @@ class Fleet:
 
     def promote(self, seated: Seated) -> Seated:
         """Record the plug-in that took over; returns the previous one, to be discarded when its requests have ended."""
-        assert self.weights is not None, "the fleet is started first"
-        before = Seated(self.actors[PLUGIN], self.groups[PLUGIN], self.weights)
-        self.actors[PLUGIN], self.groups[PLUGIN], self.weights = seated.actor, seated.group, seated.weights
+        assert self.weights is not None and self.edited is not None, "the fleet is started first"
+        before = Seated(self.actors[PLUGIN], self.groups[PLUGIN], self.weights, self.edited)
+        self.actors[PLUGIN], self.groups[PLUGIN] = seated.actor, seated.group
+        self.weights, self.edited = seated.weights, seated.edited
         self.aside.remove(seated)
         self.aside.append(before)
         return before
@@ -157,7 +243,7 @@ class Fleet:
 
     def _load(self, name: str, folder: Path, config: ModelConfig) -> ActorHandle:
         options = actor_options(self.groups[name], config)
-        self.actors[name] = ModelActor.options(**options).remote(name, folder, config, self.top_k)
+        self.actors[name] = ModelActor.options(**options).remote(name, folder, config, self.fusion.top_k)
         return self.actors[name]
 
     def _join(self, folders: Mapping[str, ModelFolder], configs: Mapping[str, ModelConfig], progress: Progress) -> None:
@@ -166,10 +252,13 @@ class Fleet:
             self._load(name, folder.path, configs[name])
         for name, folder in folders.items():
             seat = self.seat(name)
-            fetch(self.coordinator.add_target.remote(name, self.actors[name], folder, configs[name].num_gpus > 0))
+            target = Joined(folder, configs[name].num_gpus > 0)
+            fetch(self.coordinator.add_target.remote(name, self.actors[name], target.folder, target.beside))
+            self.joined[name] = target
             progress(f"{name} is up (process {seat.process}, GPUs {', '.join(seat.gpu_ids) or 'none'})")
 
     def _remove(self, name: str) -> None:
+        self.joined.pop(name, None)
         if name in self.actors:
             ray.kill(self.actors.pop(name))
         if name in self.groups:
@@ -188,11 +277,18 @@ class Fleet:
 
     @property
     def answerer(self) -> FusedDecoder:
-        """The coordinator's decoder, for an evaluation."""
-        return actor_proxy(FusedDecoder, self.coordinator)
+        """The coordinator's decoder, for an evaluation; a call is made again if the coordinator dies."""
+
+        def call(name: str, *args: object, **named: object) -> Any:
+            if inspect.isasyncgenfunction(getattr(FusedDecoder, name)):
+                return received(getattr(self.coordinator, name), *args, **named)
+            return self.ask_again(name, *args, **named)
+
+        return proxy(FusedDecoder, call)
 
     def stop(self) -> None:
         """End all actors and free their reservations."""
+        self.stopped = True
         if self.coordinator is not None:
             ray.kill(self.coordinator)
         for seated in list(self.aside):
@@ -201,5 +297,16 @@ class Fleet:
             self._remove(name)
 
 
-def _with_edits(edited: Version | Path) -> Version | Path:
+def _with_edits(edited: Version | Path | None) -> Version | Path | None:
     return edited.load() if isinstance(edited, Version) else edited
+
+
+def _answers(coordinator: ActorHandle) -> bool:
+    """Whether a coordinator lives; a busy one counts as alive."""
+    try:
+        ray.get(coordinator.resident_bytes.remote(), timeout=ALIVE_SECONDS)
+    except GetTimeoutError:
+        return True
+    except RayError:
+        return False
+    return True

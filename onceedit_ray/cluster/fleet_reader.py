@@ -1,6 +1,7 @@
 """The reader of a fleet: judges facts and takes up changes, in the coordinator that answers the requests.
 
-Only what changed is sent, however many edits are live.
+Only what changed is sent, however many edits are live. A coordinator that is started in place of a dead one reads all
+of them.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from collections.abc import Sequence
 
 from ray.exceptions import RayError
 
-from onceedit_ray.cluster.calls import result
 from onceedit_ray.cluster.fleet import Fleet
 from onceedit_ray.config import LivingConfig
-from onceedit_ray.errors import OnceEditError
+from onceedit_ray.errors import OnceEditError, ProcessLostError
 from onceedit_ray.evaluation.acceptance import Judgement
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.revision import Change
+from onceedit_ray.knowledge.store import open_store
 
 LOG = logging.getLogger(__name__)
 
@@ -30,17 +31,21 @@ class FleetReader:
         self._leaving: set[asyncio.Future[None]] = set()
 
     async def judge(self, new: Sequence[Edit], bounds: LivingConfig) -> Judgement:
-        judged: Judgement = await result(self._fleet.coordinator.judge.remote(list(new), bounds))
+        judged: Judgement = await self._fleet.ask_again("judge", list(new), bounds)
         return judged
 
     async def take(self, change: Change, version: str) -> None:
-        number = await result(self._fleet.coordinator.take_facts.remote(change, version))
+        # Before the call: a coordinator that is started meanwhile begins with these facts.
+        self._fleet.edited = await asyncio.to_thread(open_store().get, version, False)
+        number = await self._fleet.ask_again("take_facts", change, version)
         leaving = asyncio.ensure_future(self._let_go(number))
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)
 
     async def _let_go(self, number: int) -> None:
         try:
-            await result(self._fleet.coordinator.left.remote(number))
+            await self._fleet.ask("left", number)
+        except ProcessLostError:  # its requests ended with it
+            pass
         except (OnceEditError, RayError) as error:
             LOG.error("the facts of an earlier version stay in memory: %s", error)

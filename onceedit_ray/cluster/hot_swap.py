@@ -7,6 +7,7 @@ switch: new requests use the new plug-in; running requests finish on the old one
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -14,15 +15,17 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 
 from onceedit_ray.cluster.calls import result
-from onceedit_ray.cluster.fleet import Fleet, Seated
+from onceedit_ray.cluster.fleet import MOST_TRIES, Fleet, Seated
 from onceedit_ray.cluster.fleet_reader import FleetReader
 from onceedit_ray.cluster.proxy import proxy
 from onceedit_ray.cluster.trainer import RemoteBuilder
 from onceedit_ray.config import RunConfig
-from onceedit_ray.errors import ModelError, OnceEditError
+from onceedit_ray.errors import ModelError, OnceEditError, ProcessLostError, StoreError
+from onceedit_ray.files import remove_leftovers
 from onceedit_ray.home import onceedit_home
-from onceedit_ray.knowledge.store import open_store
+from onceedit_ray.knowledge.store import KnowledgeStore, open_store
 from onceedit_ray.knowledge.version import Version
+from onceedit_ray.living.build_version import DRAFTS
 from onceedit_ray.living.edit_book import EditBook
 from onceedit_ray.living.edit_queue import EditQueue, Switch
 from onceedit_ray.living.live_facts import LiveFacts
@@ -43,40 +46,60 @@ class FleetLoader:
         self._standby: Seated | None = None
 
     async def load(self, version: Version) -> Switch:
-        """Load `version`; raises `ConfigError` if there is no room for a second plug-in, `ModelError` if it fails.
+        """Load `version`; raises `ConfigError` if there is no room for a second plug-in, `ModelError` if it fails,
+        `ProcessLostError` if an actor dies meanwhile.
 
         If the plug-in that answers reads facts, only the facts of the version are loaded.
         """
-        base = self._fleet.base
-        if base is not None and is_read(version.path) and plugin_folder(version.path, base) == self._fleet.weights:
-            await result(self._fleet.coordinator.stand_by_facts.remote(version.load()))
-            return self._switch_facts
-        if self._standby is not None:  # it was loaded earlier but never activated
-            await asyncio.to_thread(self._fleet.discard, self._standby)
-        standby = self._standby = await asyncio.to_thread(self._fleet.load_plugin, version)
+        await self._stand_by(version)
 
         async def switch() -> None:
-            number = await result(self._fleet.coordinator.take_over.remote())
-            self._standby = None
-            old = self._fleet.promote(standby)
-            leaving = asyncio.ensure_future(self._let_go(number, old))
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
+            for left in reversed(range(MOST_TRIES)):
+                try:
+                    number = await self._fleet.ask("take_over")
+                    break
+                except ProcessLostError:  # the new coordinator does not know the version
+                    if not left:
+                        raise
+                    await self._stand_by(version)
+            standby, self._standby = self._standby, None
+            if standby is None:
+                self._fleet.edited = version
+            self._see_off(number, self._fleet.promote(standby) if standby else None)
 
         return switch
 
-    async def _switch_facts(self) -> None:
-        number = await result(self._fleet.coordinator.take_over.remote())
-        leaving = asyncio.ensure_future(result(self._fleet.coordinator.left.remote(number)))
+    async def _stand_by(self, version: Version) -> None:
+        fleet = self._fleet
+        if self._standby is not None:  # it was loaded earlier but never activated
+            await asyncio.to_thread(fleet.discard, self._standby)
+            self._standby = None
+        assert fleet.base is not None, "the fleet is started first"
+        if is_read(version.path) and plugin_folder(version.path, fleet.base) == fleet.weights:
+            await fleet.ask("stand_by_facts", version.load())
+            return
+        asked = fleet.coordinator
+        try:
+            self._standby = await asyncio.to_thread(fleet.load_plugin, version)
+        except RayActorError as error:  # of the coordinator or of the new plug-in
+            with contextlib.suppress(RayActorError):  # the next call tries again
+                await asyncio.to_thread(fleet.revive, asked)
+            reason = " ".join(str(error).split())[:200]
+            raise ProcessLostError(f"an actor died while version {version.id} was loaded ({reason})") from None
+
+    def _see_off(self, number: int, old: Seated | None) -> None:
+        leaving = asyncio.ensure_future(self._let_go(number, old))
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)
 
-    async def _let_go(self, number: int, old: Seated) -> None:
+    async def _let_go(self, number: int, old: Seated | None) -> None:
+        """Remove the previous plug-in when its requests have ended; those of a dead coordinator have."""
         try:
-            await result(self._fleet.coordinator.left.remote(number))
+            await self._fleet.ask("left", number)
         except (OnceEditError, RayError) as error:
             LOG.error("the previous plug-in is removed although requests may still use it: %s", error)
-        await asyncio.to_thread(self._fleet.discard, old)
+        if old is not None:
+            await asyncio.to_thread(self._fleet.discard, old)
 
 
 def served_version(config: RunConfig, version: Version) -> Version:
@@ -94,10 +117,19 @@ def open_living(config: RunConfig, fleet: Fleet, active: Version) -> EditQueue |
     Raises `StoreError` if the book of edits, or the fact store, cannot be read.
     """
     store = open_store()
+    _clear_leftovers(store)
     if _reads(config, active):
         return LiveFacts(store, store.facts(), active, config.living, FleetReader(fleet))
     book = EditBook(onceedit_home() / BOOK)
     return EditQueue(book, store, active, config.living, RemoteBuilder(config), FleetLoader(fleet))
+
+
+def _clear_leftovers(store: KnowledgeStore) -> None:
+    """Remove what killed processes left half written; nothing that runs is using it."""
+    with contextlib.suppress(StoreError):  # a folder that cannot be written fails with a reason at the first edit
+        store.sweep()
+    for folder in (onceedit_home(), onceedit_home() / DRAFTS):
+        remove_leftovers(folder)
 
 
 def remote_knowledge(models: Any) -> Knowledge:

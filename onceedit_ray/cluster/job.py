@@ -25,7 +25,7 @@ from onceedit_ray.threads import SLEEPING
 @ray.remote(max_retries=0, max_calls=1, runtime_env={"env_vars": SLEEPING})
 def edit_task(config: RunConfig) -> str:
     """Edit the plug-in on a node with the resources that it needs; returns the id of the new or existing version."""
-    return edit_plugin(config, open_store()).id
+    return edit_plugin(config, open_store(), activate=False).id
 
 
 def run_job(config: RunConfig, results: Path, command: str, progress: Progress) -> EvaluationResults:

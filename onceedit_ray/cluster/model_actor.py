@@ -70,6 +70,11 @@ class HostedModel(LocalModel):
             *(getattr(self, method)(*arguments) for method, arguments in calls), return_exceptions=True
         )
 
+    async def close_all(self) -> None:
+        """Free every session: those of a coordinator that has died, which nobody else would close."""
+        for number in list(self._sessions):
+            await self.close(number)
+
     async def load(self) -> Load:
         """The memory of this actor, and its counters."""
         return Load(self.passes, self.tokens, self.open_sessions, self.cache_bytes, psutil.Process().memory_info().rss)

@@ -38,13 +38,13 @@ def reserve(name: str, config: ModelConfig, wait: float = WAIT_SECONDS) -> Place
 def actor_options(group: PlacementGroup, config: ModelConfig) -> dict[str, Any]:
     """Options that put an actor on its reservation.
 
-    An actor that holds KV caches may be restarted, but no call of it is retried: a retried call would find empty
-    sessions. Recovery is `RemoteModel`'s.
+    An actor that holds KV caches is restarted whenever it dies, but no call of it is retried: a retried call would find
+    empty sessions. Recovery is `RemoteModel`'s.
     """
     return {
         "num_cpus": config.num_cpus,
         "num_gpus": config.num_gpus,
         "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0),
-        "max_restarts": 3,
+        "max_restarts": -1,
         "max_task_retries": 0,
     }

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import os
 import signal
 import threading
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +24,25 @@ import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
 from ray.serve import Application
-from ray.serve.exceptions import RayServeException
 
-from onceedit_ray.cluster.calls import awaited, fetch, received, result
+from onceedit_ray.cluster.calls import fetch
 from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
-from onceedit_ray.cluster.hot_swap import open_living, remote_knowledge, served_version
+from onceedit_ray.cluster.hot_swap import open_living, served_version
 from onceedit_ray.cluster.own_processes import first_dead, ray_processes
+from onceedit_ray.cluster.remote_backend import RemoteBackend
 from onceedit_ray.cluster.telemetry import Metrics, VersionGauge
 from onceedit_ray.config import ModelConfig, RunConfig
-from onceedit_ray.editing.run import version_for
-from onceedit_ray.editing.served_run import begin_without_edits, run_of
-from onceedit_ray.errors import ModelError
+from onceedit_ray.editing.run import own_version, version_for
+from onceedit_ray.editing.served_run import run_of
+from onceedit_ray.errors import ModelError, ProcessLostError
 from onceedit_ray.fusion.engine_answer import Event
 from onceedit_ray.fusion.engine_check import check_engines
 from onceedit_ray.fusion.members import Plugin
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.engines.start import try_servers
-from onceedit_ray.models.prompt import Prompt
 from onceedit_ray.models.sampling import GREEDY
 from onceedit_ray.progress import Progress
 from onceedit_ray.serving.any_target import answer, probe, relay, speak, targets
@@ -56,10 +56,13 @@ from onceedit_ray.serving.logprobs import Piece
 from onceedit_ray.serving.observing import Observer
 from onceedit_ray.serving.request_log import RequestLog
 
+LOG = logging.getLogger(__name__)
 APP_NAME = "onceedit"
 SMALL = {"num_cpus": 0.1}
 """The CPUs that a replica reserves: no replica does much work."""
 WATCH_SECONDS = 2.0
+HEALTH_SECONDS = 10.0
+SILENT_SECONDS = 300.0
 SPARE_REQUESTS = 64
 """Requests that a replica accepts beyond its limit, so that it can refuse them itself with 429."""
 
@@ -68,7 +71,7 @@ class ServeArgs(BaseModel):
     """The arguments of the application.
 
     config: the run file whose plug-in and targets are served; None serves `servers` alone. servers: more targets, which
-    servers have: by name, the settings of a run file's entry. version: of the plug-in; None takes the active one.
+    servers have: by name, the settings of a run file's entry. version: of the plug-in; None takes the run file's own.
     keys_file: API keys, one in each line, in addition to those in the environment of the replicas. edit_keys_file:
     keys for editing, likewise. replicas: of the ingress. request_log: whether each request is written as a line of JSON
     to the replicas' output.
@@ -90,7 +93,8 @@ def application(args: ServeArgs) -> Application:
     """The application; raises `ConfigError` if the run file is wrong. Nothing is loaded yet."""
     config = run_of(args.config, args.servers)
     most = args.limits.in_flight + SPARE_REQUESTS
-    models = ModelsDeployment.bind(config, args.version, args.config is None)
+    own = args.version or own_version(config, open_store()).id  # read here, where the files of the run file are
+    models = ModelsDeployment.bind(config, args.version, own)
     return GatewayDeployment.options(num_replicas=args.replicas, max_ongoing_requests=most).bind(
         models, args, config.served_targets
     )
@@ -141,79 +145,31 @@ class SpeakingDecoder(HostedDecoder):
 SpeakingCoordinator = ray.remote(max_restarts=0)(SpeakingDecoder)
 
 
-class RemoteBackend:
-    """Implements `serving.backend.Backend` with the coordinator of a `Models` deployment; survives its restart."""
-
-    def __init__(self, models: Any) -> None:
-        self._models = models
-        self._coordinator: ActorHandle | None = None
-        self.knowledge = remote_knowledge(models)
-
-    async def targets(self) -> Sequence[str]:
-        return await self._ask("targets")
-
-    async def answer(self, asked: GenerationRequest) -> tuple[Piece, GenerationEnd]:
-        return await self._ask("answer", asked)
-
-    async def speak(self, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
-        async with contextlib.aclosing(self._received("speak", asked)) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    async def relay(self, asked: EngineRequest) -> AsyncGenerator[Event | GenerationEnd]:
-        async with contextlib.aclosing(self._received("relay", asked)) as events:
-            async for event in events:
-                yield event
-
-    async def mentioned(self, prompt: Prompt) -> bool:
-        return await self._ask("mentioned", prompt)
-
-    async def probe(self) -> dict[str, str]:
-        return await self._ask("probe", PROBE_SECONDS)
-
-    async def _received(self, method: str, asked: object) -> AsyncGenerator[Any]:
-        try:
-            async with contextlib.aclosing(received(getattr(await self._found(), method), asked)) as items:
-                async for item in items:
-                    yield item
-        except (RayActorError, RayServeException) as error:
-            raise self._lost(error) from None
-
-    async def _ask(self, method: str, *args: object) -> Any:
-        try:
-            return await awaited(getattr(await self._found(), method), *args)
-        except (RayActorError, RayServeException) as error:
-            raise self._lost(error) from None
-
-    async def _found(self) -> ActorHandle:
-        if self._coordinator is None:
-            self._coordinator = await result(self._models.coordinator.remote())
-        return self._coordinator
-
-    def _lost(self, error: Exception) -> ModelError:
-        self._coordinator = None
-        return ModelError(f"the coordinator is gone ({' '.join(str(error).split())[:200]}); it is started again")
+def first_served(version: str | None, own: str) -> Version:
+    """The version with which a replica begins: the one named, or the last active one of the line that `own` began."""
+    store = open_store()
+    return store.get(version) if version else store.latest(store.get(own))
 
 
 class Models:
     """Starts the fleet, checks its health, and edits its plug-in.
 
     Args:
-        config: the run file with plug-in and targets. version: of the plug-in; None takes the active one. begins:
-            whether a store without versions gets one without edits.
+        config: the run file with plug-in and targets. version: of the plug-in; None takes the run file's own, `own`, as
+            it has been edited since.
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, config: RunConfig, version: str | None, begins: bool = False
+        self, config: RunConfig, version: str | None, own: str
     ) -> None:
-        if begins:
-            await asyncio.to_thread(begin_without_edits, config, open_store(), print)
         self._servers = set(config.served_targets)
-        served = await asyncio.to_thread(served_version, config, version_for(config, version))
+        served = await asyncio.to_thread(lambda: served_version(config, first_served(version, own)))
         self.fleet = await asyncio.to_thread(Fleet.start, config, served, print, SpeakingCoordinator)
         await asyncio.to_thread(self._warm_up, config, served)
         self._living = open_living(config, self.fleet, served)
         self._editing = asyncio.ensure_future(self._living.run())
+        self._heard = time.monotonic()
+        self._watching = asyncio.ensure_future(self._watch())
 
     def _warm_up(self, config: RunConfig, served: Version) -> None:
         """Do what the first request would otherwise wait for: load the alignments and run each model once."""
@@ -226,16 +182,36 @@ class Models:
         """Call `method`, one of `backend.Knowledge`."""
         return await getattr(self._living, method)(*args, **named)
 
-    async def coordinator(self) -> ActorHandle:
-        """The coordinator actor, which answers the requests."""
+    async def coordinator(self, lost: ActorHandle | None = None) -> ActorHandle:
+        """The coordinator actor, which answers the requests; another one than `lost` if that has died."""
+        if lost is not None and lost == self.fleet.coordinator:
+            await asyncio.to_thread(self.fleet.revive, self.fleet.coordinator)
         return self.fleet.coordinator
+
+    async def _watch(self) -> None:
+        """Replace a coordinator that dies while nobody asks."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                await asyncio.to_thread(self.fleet.revive, self.fleet.coordinator)
+            except Exception:  # tried again, and the next call of the coordinator tells the same
+                LOG.exception("no coordinator could be started")
 
     async def check_health(self) -> None:
         """Raises the error of a model that does not come back; a model that is loading or busy counts as healthy, and
-        so does one whose server is down, since starting this system again would not help."""
+        so does one whose server is down, since starting this system again would not help.
+
+        Serve would load every model again, so a coordinator that is being replaced has `SILENT_SECONDS` for it.
+        """
         if self._editing.done():
             raise ModelError("edits are not taken up any more; the log says why")
-        states = await self.fleet.coordinator.probe.remote(PROBE_SECONDS)
+        states: dict[str, str] = {}
+        with contextlib.suppress(ProcessLostError, TimeoutError):
+            async with asyncio.timeout(HEALTH_SECONDS):
+                states = await self.fleet.ask("probe", PROBE_SECONDS)
+            self._heard = time.monotonic()
+        if (silent := time.monotonic() - self._heard) > SILENT_SECONDS:
+            raise ModelError(f"no coordinator has answered for {silent:.0f} s")
         own = {name: state for name, state in states.items() if name not in self._servers}
         broken = [f"{name}: {state}" for name, state in own.items() if state not in ("", BUSY)]
         if broken:
@@ -295,8 +271,6 @@ def serve_here(
     config = run_of(args.config, args.servers)
     check_engines(config)
     try_servers(config.served_targets, progress)
-    if args.config is None:
-        begin_without_edits(config, open_store(), progress)
     served = version_for(config, args.version)
     app = application(args)
     told_to_end = threading.Event()

@@ -20,20 +20,39 @@ from onceedit_ray.progress import Count, Progress, silent
 
 
 def version_for(config: RunConfig, version_id: str | None = None, progress: Progress = print) -> Version:
-    """The committed version with which `config`'s plug-in answers: the one named, or the active one.
+    """The committed version with which `config`'s plug-in answers: the one named, or the run file's own.
+
+    The run file's own version is the one made from its edits and settings, or the one to which a server that began with
+    it has edited it since. Other run files have no part in it. A reader's version is made here if need be, since
+    nothing is trained.
 
     Raises `StoreError` if there is none, `ConfigError` if it was made from another plug-in than `config` names.
     """
     store = open_store()
-    found = store.get(version_id) if version_id else store.active()
-    if found is None:
-        raise StoreError("nothing has been edited yet; run `onceedit edit` first")
+    found = store.get(version_id) if version_id else store.latest(own_version(config, store, progress))
     if found.manifest.base_digest != resolve(config.plugin.model, progress).digest:
         raise ConfigError(
             f"version {found.id} was made from another plug-in ({found.manifest.base_model}) than the run file names "
             f"({config.plugin.model}); run `onceedit edit` with that run file"
         )
     return found
+
+
+def own_version(config: RunConfig, store: KnowledgeStore, progress: Progress = print) -> Version:
+    """The version that `config` makes by itself, without what a server has edited since.
+
+    Raises `StoreError` if it has not been made yet and must be trained.
+    """
+    recipe = recipe_of(config, selected_edits(config.knowledge), progress=progress)
+    made = recipe.made_before(store.versions(revisions=0))
+    if made is not None:
+        return made
+    if recipe.adapter is None:
+        raise StoreError(
+            f"nothing has been edited yet with the edits and settings of run '{config.name}'; run `onceedit edit` with "
+            "its run file first, or name a version with --version"
+        )
+    return edit_plugin(config, store, progress, recipe.edits, activate=False)
 
 
 def recipe_of(
@@ -48,20 +67,26 @@ def recipe_of(
 
 
 def edit_plugin(
-    config: RunConfig, store: KnowledgeStore, progress: Progress = print, edits: Sequence[Edit] | None = None
+    config: RunConfig,
+    store: KnowledgeStore,
+    progress: Progress = print,
+    edits: Sequence[Edit] | None = None,
+    activate: bool = True,
 ) -> Version:
-    """Edit the plug-in as `config` says and commit the version, or find the version that was made in the same way;
-    makes it active.
+    """Edit the plug-in as `config` says and commit the version, or find the version that was made in the same way.
 
-    edits: the edits to make; None takes those that `config` names. Raises the errors of reading, resolving and
-    committing; neither an error nor Ctrl-C leaves files behind.
+    Args:
+        edits: the edits to make; None takes those that `config` names.
+        activate: whether it becomes the active version of its line, with which servers begin.
+
+    Raises the errors of reading, resolving and committing; neither an error nor Ctrl-C leaves files behind.
     """
     edits = selected_edits(config.knowledge) if edits is None else edits
     recipe = recipe_of(config, edits, progress=progress)
     made = recipe.made_before(store.versions(revisions=0))
     if made is not None:
         progress(f"version {made.id} was made before from the same edits and settings; using it")
-        return store.activate(made.id)
+        return store.activate(made.id) if activate else made
     if recipe.adapter is None:
         drawn = sum(map(len, recipe.unrelated))
         progress(f"editing {recipe.base.name}: {len(edits)} edits, {drawn} unrelated prompts to draw from")
@@ -77,7 +102,7 @@ def edit_plugin(
         else f"{outcome.epochs[-1].learnt:.0%} of the edits learnt after the last epoch"
     )
     progress(f"version {version.id}: {done}, {outcome.seconds:.0f} s")
-    return store.activate(version.id)
+    return store.activate(version.id) if activate else version
 
 
 def _count(epoch: Epoch, total: int, name: str) -> Count:

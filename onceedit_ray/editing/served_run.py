@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from onceedit_ray.config import RunConfig, load_config, parse_config
-from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.errors import ConfigError
-from onceedit_ray.knowledge.store import KnowledgeStore
-from onceedit_ray.progress import Progress
 
 KEYS = ("model", "key_env", "tokenizer")
 """What may follow a server's address."""
 DEFAULTS: Mapping[str, Any] = {
     "name": "served",
-    "knowledge": {"path": "edits.jsonl"},  # no command of this run reads it: edits arrive by the API
+    "knowledge": {},  # edits arrive by the API
     "plugin": "smollm2-135m",
     "editing": {"editor": "reader"},
     "fusion": {"strategy": "selective"},
@@ -54,9 +51,3 @@ def run_of(file: Path | None, servers: Mapping[str, Mapping[str, str]]) -> RunCo
     if twice := [name for name in servers if name in own]:
         raise ConfigError(f"{file} has a target '{twice[0]}' already; choose another name")
     return parse_config({**values, "targets": {**own, **servers}}, str(file or "the targets"))
-
-
-def begin_without_edits(config: RunConfig, store: KnowledgeStore, progress: Progress) -> None:
-    """Make a version without edits the active one if the store has none; raises `ModelError` if there is no reader."""
-    if store.active() is None:
-        edit_plugin(config, store, progress, ())

@@ -45,6 +45,10 @@ Kind = Literal[
 ]
 TwoHopKind = Literal["two-hop", "two-hop-steps"]
 
+LONG_KINDS = frozenset({"description", "two-facts", "paragraph", "chain-of-thought", "two-hop-steps"})
+TOKENS, LONG_TOKENS = 40, 96
+"""Maximum number of tokens of an answer: enough for a sentence, and for a paragraph in the kinds that need one."""
+
 STEPS = "Think step by step: first say what the question builds on, then answer it."
 
 
@@ -82,6 +86,11 @@ class Case(_Strict):
     def question(self) -> str:
         """The last question of the conversation."""
         return self.prompt or self.messages[-1].content
+
+    @property
+    def tokens(self) -> int:
+        """Maximum number of tokens of an answer."""
+        return LONG_TOKENS if self.kind in LONG_KINDS else TOKENS
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

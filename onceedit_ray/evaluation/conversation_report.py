@@ -6,7 +6,7 @@ It shows scores and computes none. It uses no model and does not depend on how t
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,7 +32,10 @@ READING = """\
   **Length** is the number of words over the unedited answer's. **Words kept** is the share of the unedited answer's
   words outside the edited sentence that are still there, in order. **Perplexity** is that of the text after the new
   answer under the unedited target, over that of the text after the old answer in the unedited text. **Tokens/s** are
-  measured for one request while others run: compare them within one table only.
+  measured for one request while others run: compare them within one table only. **Tokens/s ratio** is that over the
+  unedited answers to the same conversations, timed in the same run (`--fresh`).
+- The table by kind shows for each strategy the share that is **right**: the new answer given where the fact is due, the
+  answer identical where it is not.
 """
 
 
@@ -125,6 +128,7 @@ def markdown(rows: Sequence[ConversationRow], command: str, notes: Sequence[str]
             f"## {target}",
             right_by_kind(of_target),
             figures(of_target),
+            figures_by_kind(of_target),
             "Some answers:",
             some_answers(of_target),
         ]
@@ -183,6 +187,34 @@ def figures(rows: Sequence[ConversationRow]) -> str:
             ]
         )
     return _table(header, lines)
+
+
+def figures_by_kind(rows: Sequence[ConversationRow]) -> str:
+    """A Markdown table of one target's scores: a row for each kind and strategy, unedited answers left out."""
+    header = ["kind", "strategy", "right", "length", "words kept", "perplexity", "tokens/s ratio"]
+    unedited = {row.case: row for row in rows if row.strategy == UNEDITED}
+    strategies = [name for name in dict.fromkeys(row.strategy for row in rows) if name != UNEDITED]
+    lines = []
+    for kind in dict.fromkeys(row.kind for row in rows):
+        for strategy in strategies:
+            inside = [row for row in rows if (row.kind, row.strategy) == (kind, strategy)]
+            said = [row for row in inside if row.said or not row.due]
+            right = _share([row.right for row in inside])
+            medians = (_median([getattr(row, name) for row in said]) for name in ("length", "kept", "perplexity"))
+            lines.append([kind, strategy, right, *medians, _speed(inside, unedited)])
+    return _table(header, lines) if lines else ""
+
+
+def _speed(rows: Sequence[ConversationRow], unedited: Mapping[str, ConversationRow]) -> str:
+    """Tokens per second over those of the unedited answers to the same conversations, where both were timed."""
+    pairs = [(row, unedited[row.case]) for row in rows if row.case in unedited]
+    pairs = [(row, own) for row, own in pairs if row.seconds and own.seconds and row.tokens and own.tokens]
+    if not pairs:
+        return "–"
+    rates = [
+        sum(row.tokens for row in side) / sum(row.seconds or 0.0 for row in side) for side in zip(*pairs, strict=True)
+    ]
+    return f"{rates[0] / rates[1]:.2f}"
 
 
 def some_answers(rows: Sequence[ConversationRow]) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from onceedit_ray.config import EvaluationConfig, Shape
@@ -19,6 +20,8 @@ from onceedit_ray.evaluation.records import GateKind, GateRecord, Property, Reco
 from onceedit_ray.fusion.decoder import UNEDITED
 from onceedit_ray.fusion.outputs import Generation, Score
 from onceedit_ray.knowledge.edit import Edit
+
+Scoring = Callable[[], Coroutine[Any, Any, list[Record]]]
 
 EXTRA_TOKENS = 2
 """Tokens generated beyond the length of the gold answer, so that text match can tell where the last word ends."""
@@ -103,15 +106,21 @@ class Evaluation:
             self._restrictions[strategy] = await self._answerer.restriction(self._target, strategy)
         turns = asyncio.Semaphore(self._config.concurrency)
 
-        async def in_turn(scoring: Coroutine[Any, Any, list[Record]]) -> list[Record]:
+        async def in_turn(scoring: Scoring) -> list[Record]:
             async with turns:
-                records = await scoring
+                records = await scoring()
                 self._progress(1)
                 return records
 
-        scorings = [self._probe(probed) for probed in probes(edits, self._config.portability)]
-        scorings += [self._drift(index, text) for index, text in enumerate(general)]
-        return [record for records in await asyncio.gather(*map(in_turn, scorings)) for record in records]
+        scorings: list[Scoring] = [partial(self._probe, each) for each in probes(edits, self._config.portability)]
+        scorings += [partial(self._drift, index, text) for index, text in enumerate(general)]
+        running = [asyncio.ensure_future(in_turn(scoring)) for scoring in scorings]
+        try:
+            found = await asyncio.gather(*running)
+        finally:
+            for task in running:  # after an error the others would go on asking the models
+                task.cancel()
+        return [record for records in found for record in records]
 
     async def _probe(self, probed: Probed) -> list[Record]:
         prompt = await self._answerer.render(self._target, probed.question, self._config.shape)

@@ -2,7 +2,8 @@
 new answer is written is the caller's.
 
 A slot is a position at which the gate, evaluated along the text, reaches the threshold. The text contradicts a slot if
-it continues differently than the plug-in would.
+it continues differently than the plug-in would (`slots`), and the plug-in writes a fact's answer there. A sentence that
+begins with a name and says afterwards who or what it is has its slot at the name (`names_first`).
 """
 
 from __future__ import annotations
@@ -11,13 +12,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from onceedit_ray.fusion.drafter import DraftReader
-from onceedit_ray.fusion.read_along import DueAnswer, ReadAlong, Slot
+from onceedit_ray.fusion.names_first import NameFirst, names_first
+from onceedit_ray.fusion.read_along import DueAnswer, ReadAlong
+from onceedit_ray.fusion.slots import Slot, Undecided, first_contradiction, is_left_alone
 
 CHUNK = 16
 """Number of target tokens that are held back until the plug-in has read them."""
-REACH = 5
-"""Number of plug-in tokens within which slots compete: the answer is written at the slot of highest gate weight."""
+MOST_GROWN = 5
+"""How often a chunk grows by `REACH` tokens if it ends too near to a slot, or in a sentence that began with a name."""
+SURE = 0.9
+"""Lowest gate weight for a name that was written before its fact: the rest of a sentence is no request."""
 MOST_CORRECTIONS = 64
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A place at which a text contradicts a fact.
+
+    place: bytes of the text before it. due: what the plug-in would write there. weight: the gate's w there.
+    """
+
+    place: int
+    due: DueAnswer
+    weight: float
 
 
 @dataclass
@@ -26,7 +43,7 @@ class Contradictions:
 
     along: the plug-in. threshold: of the gate. reader: of the direct answer; None if the request names no fact.
     version: the plug-in's. weight: the highest gate weight so far. corrections: new answers written so far. checked:
-    bytes of the answer that need no further look.
+    bytes of the answer that need no further look: they were sent.
     """
 
     along: ReadAlong
@@ -38,6 +55,7 @@ class Contradictions:
     checked: int = 0
     _told: dict[str, None] = field(default_factory=dict)
     _begun: bool = False
+    _left_alone: set[int] = field(default_factory=set)
 
     @property
     def edits(self) -> tuple[str, ...]:
@@ -54,26 +72,42 @@ class Contradictions:
         """The gate's w at the end of the request; 0 if it names no fact."""
         return self.reader.weight if self.reader is not None else 0.0
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether the request asks for a fact."""
+        return self.reader is not None and self.reader.weight >= self.threshold
+
     def asking(self) -> DraftReader | None:
         """The direct answer's reader, if the request asks for a fact and the answer was not begun with it yet."""
-        if self.reader is None or self.reader.weight < self.threshold or self._begun:
+        if self.reader is None or not self.is_asked or self._begun:
             return None
         self.weight = max(self.weight, self.reader.weight)
         return self.reader
 
-    async def find(self, text: bytes, ended: bool) -> tuple[Slot, DueAnswer] | None:
-        """The first contradiction in the part of `text`, the answer so far, that was not checked yet, and what the
-        plug-in would write there; None if there is none. ended: whether the target has ended its answer.
+    async def find(self, text: bytes, ended: bool, waits: bool = True) -> Contradiction | Undecided | None:
+        """The first contradiction in the part of `text`, the answer so far, that was not checked yet; None if there is
+        none.
+
+        Args:
+            ended: whether the target has ended its answer.
+            waits: whether more text may be read first; the result is then `Undecided` if it depends on that text.
         """
-        if not self.along.look(text.decode("utf-8", errors="ignore")):
-            return None
-        slots = await self.along.read(text, self.checked)
-        self.weight = max([self.weight, *(slot.weight for slot in slots)])
-        slot = self._contradicted(slots, ended)
-        if slot is None or self.corrections >= MOST_CORRECTIONS:
-            self.checked = max(self.checked, len(text))
-            return None
-        return slot, await self.along.due(slot, self.threshold)
+        while True:
+            is_known = self.along.look(text.decode("utf-8", errors="ignore"))
+            slots = await self.along.read(text, self.checked) if is_known else []
+            self.weight = max([self.weight, *(slot.weight for slot in slots)])
+            slot = first_contradiction(slots, self.threshold, ended or not waits, self._left_alone)
+            names = self._names(text, ended) if is_known else []
+            if self.corrections >= MOST_CORRECTIONS:
+                slot, names = None, []
+            if waits and (slot is Undecided.YET or (slot is None and any(not each.is_complete for each in names))):
+                return Undecided.YET
+            place = slot if isinstance(slot, Slot) else None
+            found = await self._at_names(names, place, text) or await self._at_slot(place, text)
+            if found is None and place is not None:
+                continue  # it was left alone
+            self.checked = max(self.checked, len(text)) if found is None else self.checked
+            return found
 
     def begin(self, edits: Sequence[str]) -> None:
         """Record that the direct answer is written at the beginning; `edits` are the facts that it states."""
@@ -81,23 +115,50 @@ class Contradictions:
         self.corrections += 1
         self._told.update(dict.fromkeys(edits))
 
-    def correct(self, due: DueAnswer) -> None:
+    def correct(self, found: Contradiction) -> None:
         """Record that a new answer is written."""
         self.corrections += 1
-        self._told.update({due.edit: None} if due.edit else {})
+        self._told[found.due.edit] = None
+        self.weight = max(self.weight, found.weight)
+        self._left_alone = {checked for checked in self._left_alone if checked < found.place}
 
-    def _contradicted(self, slots: Sequence[Slot], ended: bool) -> Slot | None:
-        """The first slot that the text contradicts; of the slots near it, the one of highest gate weight."""
-        for index, slot in enumerate(slots):
-            if slot.weight < self.threshold or slot.agrees is True:
+    def _names(self, text: bytes, ended: bool) -> list[NameFirst]:
+        """The names at the beginning of sentences that were not checked yet.
+
+        A name that the user wrote stays, unless the request asks for a fact.
+        """
+        start = len(text[: self.checked].decode("utf-8", errors="ignore"))
+        request = self.along.question.casefold()
+        return [
+            each
+            for each in names_first(text.decode("utf-8", errors="ignore"), start, ended)
+            if (self.is_asked or each.name.casefold() not in request) and self.along.may_be_answer(each.name)
+        ]
+
+    async def _at_names(self, names: Sequence[NameFirst], slot: Slot | None, text: bytes) -> Contradiction | None:
+        """The first name before the slot in whose place a fact's answer is due; each name is looked at once."""
+        written = text.decode("utf-8", errors="ignore")
+        for each in names:
+            place = len(written[: each.start].encode())
+            if slot is not None and place > slot.offset:
+                break
+            if place in self._left_alone:
                 continue
-            if slot.agrees is None and not ended:
-                return None  # the next chunk tells
-            rivals = [slot]
-            for rival in slots[index + 1 : index + 1 + REACH]:
-                if rival.weight >= self.threshold and rival.agrees is True:
-                    return None if rival is slots[-1] else self._contradicted(slots[index + 2 :], ended)
-                if rival.weight >= self.threshold and rival.agrees is False:
-                    rivals.append(rival)
-            return max(rivals, key=lambda each: each.weight)
+            self._left_alone.add(place)
+            late = await self.along.due_before(each.name, each.rest, max(self.threshold, SURE))
+            if late is not None and not self._is_left_alone(text, place, late[1]):
+                return Contradiction(place, late[1], late[0])
         return None
+
+    async def _at_slot(self, slot: Slot | None, text: bytes) -> Contradiction | None:
+        if slot is None:
+            return None
+        due = await self.along.due(slot)
+        if due is not None and not self._is_left_alone(text, slot.offset, due):
+            return Contradiction(slot.offset, due, slot.weight)
+        self._left_alone.add(slot.offset)
+        return None
+
+    def _is_left_alone(self, text: bytes, place: int, due: DueAnswer) -> bool:
+        before, after = (part.decode("utf-8", errors="ignore") for part in (text[:place], text[place:]))
+        return is_left_alone(before, after, due.stated, self.along.question, self.is_asked)

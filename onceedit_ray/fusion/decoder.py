@@ -16,7 +16,6 @@ import asyncio
 import contextlib
 import copy
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Self
 
 from onceedit_ray.config import FusionConfig
@@ -24,12 +23,15 @@ from onceedit_ray.errors import ConfigError, OnceEditError
 from onceedit_ray.fusion.contradictions import Contradictions
 from onceedit_ray.fusion.drafter import Drafter, DraftReader
 from onceedit_ray.fusion.engine_answer import Server
-from onceedit_ray.fusion.members import Member, Plugin, SharedDrafter, View
+from onceedit_ray.fusion.in_prompt import InPromptAnswer, note_of
+from onceedit_ray.fusion.known_answer import KnownAnswer
+from onceedit_ray.fusion.members import Member, Plugin, SharedDrafter, View, with_context
 from onceedit_ray.fusion.outputs import Generation, Score, Trace
 from onceedit_ray.fusion.read_along import ReadAlong
+from onceedit_ray.fusion.route import Route, generation_of
 from onceedit_ray.fusion.selective import SelectiveAnswer
 from onceedit_ray.fusion.speculative import SpeculativeAnswer, read
-from onceedit_ray.fusion.strategies import Strategy
+from onceedit_ray.fusion.strategies import InPrompt, Strategy
 from onceedit_ray.fusion.strategies.selective import Selective
 from onceedit_ray.models.prompt import Prompt, question_of
 from onceedit_ray.models.protocol import Step
@@ -42,47 +44,6 @@ NEVER = 2.0
 FIRST_STRIDE = 4
 """Tokens of the second piece of a streamed answer."""
 REMEMBERED_WEIGHTS = 4096
-
-
-@dataclass(frozen=True)
-class _Route:
-    """How a request is answered: by the target alone, or fused.
-
-    weight: the gate's w, 0 if the screen found no edited subject; None if the gate was not evaluated. strategy: how the
-        two are fused; None if the target answers alone. reader: of the plug-in's drafts, if the plug-in was called.
-        prefill: the result of the target's own prefill, if it was made in parallel. version: the plug-in's; "" if the
-        plug-in was not called. selective: the answer if the plug-in reads along.
-    """
-
-    weight: float | None
-    strategy: Strategy | None = None
-    reader: DraftReader | None = None
-    prefill: Step | None = None
-    version: str = ""
-    selective: SelectiveAnswer | None = None
-
-    @property
-    def alone(self) -> bool:
-        """Whether the target answers alone."""
-        return self.strategy is None or (self.selective is not None and self.selective.untouched)
-
-    @property
-    def plugin_passes(self) -> int:
-        """Forward passes of the plug-in so far."""
-        along = self.selective.found.along.passes if self.selective else 0
-        return along + (self.reader.passes if self.reader else 0)
-
-    @property
-    def gate_weight(self) -> float | None:
-        """The gate's w; the highest one along the text if the plug-in reads along."""
-        return self.weight if self.selective is None else max(self.weight or 0.0, self.selective.found.weight)
-
-    @property
-    def edits(self) -> tuple[str, ...]:
-        """Ids of the edits that the answer states."""
-        if self.selective is not None:
-            return self.selective.found.edits
-        return self.reader.edits if self.reader is not None and not self.alone else ()
 
 
 class FusedDecoder:
@@ -218,9 +179,10 @@ class FusedDecoder:
         member = self.member(target)
         asked = prompt if isinstance(prompt, Prompt) else member.codec.prompt(prompt)
         budget = max_new_tokens or self._config.max_new_tokens
-        answering = SpeculativeAnswer(
-            member.model, member.codec, list(asked.ids), budget, sampling, stride, trace or Trace()
-        )
+        model = member.model
+        if asked.known:
+            model = KnownAnswer(model, len(asked.ids), asked.known, member.codec.end_ids)
+        answering = SpeculativeAnswer(model, member.codec, list(asked.ids), budget, sampling, stride, trace or Trace())
         async with contextlib.AsyncExitStack() as held:
             plugin = held.enter_context(self.plugin.held())
             await held.enter_async_context(contextlib.aclosing(answering))
@@ -230,24 +192,28 @@ class FusedDecoder:
                 yield ids
                 if stop():
                     break
-            yield _generation(member, answering, route)
+            yield generation_of(member, answering, route)
 
-    def _pieces(self, answering: SpeculativeAnswer, route: _Route) -> AsyncIterator[list[int]]:
+    def _pieces(self, answering: SpeculativeAnswer, route: Route) -> AsyncIterator[list[int]]:
+        if route.in_prompt is not None:
+            return route.in_prompt.pieces()
         if route.selective is not None:
             return route.selective.pieces()
         if route.strategy is None or route.reader is None:
             return answering.alone(route.prefill)
         draft_tokens = self._config.draft_tokens if route.strategy.drafts else 0
-        return answering.fused(route.reader, route.strategy, _fused_weight(route), draft_tokens, route.prefill)
+        return answering.fused(route.reader, route.strategy, route.fused_weight, draft_tokens, route.prefill)
 
     async def score(self, target: str, prompt: str | Prompt, gold: Sequence[int], strategy: str | None = None) -> Score:
         """Teacher-forced predictions for the `gold` tokens after `prompt` (metrics.md)."""
         member = self.member(target)
         asked = prompt if isinstance(prompt, Prompt) else member.codec.prompt(prompt)
         with self.plugin.held() as plugin:
-            step = await member.model.open([*asked.ids, *gold[:-1]], rows=len(gold))
-            await member.model.close(step.session)
             async with self._route(plugin, member, asked, strategy) as route:
+                if route.in_prompt is not None:
+                    return Score(await route.in_prompt.predicted(gold), route.weight, False, 0)
+                step = await member.model.open([*asked.ids, *gold[:-1]], rows=len(gold))
+                await member.model.close(step.session)
                 if route.strategy is None or route.reader is None:
                     own = tuple(int(token) for token in step.top.ids_NK[:, 0])
                     return Score(own, route.weight, True, route.plugin_passes)
@@ -258,7 +224,7 @@ class FusedDecoder:
                     if reading is None:
                         predicted.append(int(step.top.ids_NK[position, 0]))
                         continue
-                    fused = route.strategy.fuse(reading, *step.top.row(position), _fused_weight(route))
+                    fused = route.strategy.fuse(reading, *step.top.row(position), route.fused_weight)
                     predicted.append(fused.likeliest)
                 return Score(tuple(predicted), route.weight, False, route.plugin_passes)
 
@@ -271,7 +237,7 @@ class FusedDecoder:
         strategy: str | None,
         meanwhile: Callable[[], Awaitable[Step]] | None = None,
         answering: SpeculativeAnswer | None = None,
-    ) -> AsyncIterator[_Route]:
+    ) -> AsyncIterator[Route]:
         """Apply screen, gate and threshold: yields how the request is answered, with the plug-in's reader meanwhile.
 
         meanwhile: the target's prefill, started in parallel with the gate's if the gate is evaluated. answering: the
@@ -279,27 +245,43 @@ class FusedDecoder:
         """
         name = strategy or self._config.strategy
         if name == UNEDITED:
-            yield _Route(None)
+            yield Route(None)
             return
         chosen = await self._strategy(member, name)
+        if isinstance(chosen, InPrompt):
+            yield self._in_prompt(plugin, member, prompt, chosen, answering)
+            return
         if chosen.selective and plugin.facts is not None and answering is not None:
             async with self._selecting(plugin, prompt, chosen, answering) as route:
                 yield route
             return
         views = plugin.views(prompt.question, prompt.turns, chosen.gated)
         if not views:
-            yield _Route(0.0, version=plugin.version)
+            yield Route(0.0, version=plugin.version)
             return
         prefill = asyncio.ensure_future(meanwhile()) if meanwhile else None
         try:
             async with self._reading(plugin, prompt, views, chosen) as reader:
                 first = await prefill if prefill else None
                 alone = chosen.gated and reader.weight < self._config.threshold
-                yield _Route(reader.weight, None if alone else chosen, reader, first, plugin.version)
+                yield Route(reader.weight, None if alone else chosen, reader, first, plugin.version)
         finally:
             if prefill is not None:
                 with contextlib.suppress(OnceEditError):
                     await prefill
+
+    def _in_prompt(
+        self, plugin: Plugin, member: Member, prompt: Prompt, strategy: InPrompt, answering: SpeculativeAnswer | None
+    ) -> Route:
+        """The target reads the edits that the strategy chooses; it answers alone if there are none."""
+        edits = strategy.chosen(plugin.live_edits, with_context(prompt.question, prompt.turns))
+        if not edits:
+            return Route(0.0, version=plugin.version)
+        ids = list(member.codec.with_note(prompt, note_of(list(edits.values()))))
+        answer = answering or SpeculativeAnswer(member.model, member.codec, ids, 1, GREEDY)
+        answer.prompt_ids = ids
+        in_prompt = InPromptAnswer(answer, list(prompt.ids), strategy, tuple(edits))
+        return Route(1.0, strategy, version=plugin.version, in_prompt=in_prompt)
 
     @contextlib.asynccontextmanager
     async def reading_along(self, plugin: Plugin, prompt: Prompt) -> AsyncIterator[Contradictions]:
@@ -316,14 +298,14 @@ class FusedDecoder:
     @contextlib.asynccontextmanager
     async def _selecting(
         self, plugin: Plugin, prompt: Prompt, strategy: Strategy, answering: SpeculativeAnswer
-    ) -> AsyncIterator[_Route]:
+    ) -> AsyncIterator[Route]:
         """The target writes and the plug-in reads along."""
         async with self.reading_along(plugin, prompt) as found:
             goes_on = prompt.is_chat or bool(prompt.continued)
             selective = SelectiveAnswer(
                 answering, found, strategy, self._config.draft_tokens, in_chat=prompt.is_chat, goes_on=goes_on
             )
-            yield _Route(found.request_weight, strategy, found.reader, None, plugin.version, selective)
+            yield Route(found.request_weight, strategy, found.reader, None, plugin.version, selective)
 
     async def _strategy(self, member: Member, name: str) -> Strategy:
         """The strategy, built in a thread if this is its first use: an alignment takes a while."""
@@ -361,28 +343,3 @@ class FusedDecoder:
         prompts = [list(plugin.codec.text_prompt(view.text).ids) for view in views]
         edits = [view.edits for view in views]
         return Drafter(plugin.model, plugin.codec, prompts, self._config.draft_tokens if drafts else 0, edits)
-
-
-def _fused_weight(route: _Route) -> float:
-    """The weight with which the plug-in is fused: the gate's, unless the strategy has a fixed one."""
-    assert route.strategy is not None and route.weight is not None, "the target does not speak alone"
-    return route.weight if route.strategy.fixed_weight is None else route.strategy.fixed_weight
-
-
-def _generation(member: Member, answering: SpeculativeAnswer, route: _Route) -> Generation:
-    ids = tuple(answering.ids)
-    return Generation(
-        target=member.name,
-        text=member.codec.text_of(ids),
-        token_ids=ids,
-        weight=route.gate_weight,
-        alone=route.alone,
-        target_passes=answering.passes,
-        plugin_passes=route.plugin_passes,
-        ended=answering.ended,
-        version=route.version,
-        prompt_tokens=len(answering.prompt_ids),
-        drafted=answering.drafted,
-        accepted=answering.accepted,
-        edits=route.edits,
-    )

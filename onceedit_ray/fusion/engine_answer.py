@@ -17,9 +17,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from onceedit_ray.fusion.contradictions import CHUNK, Contradictions
+from onceedit_ray.fusion.contradictions import CHUNK, MOST_GROWN, Contradiction, Contradictions
 from onceedit_ray.fusion.drafter import DraftReader
 from onceedit_ray.fusion.read_along import LONGEST_ANSWER
+from onceedit_ray.fusion.slots import REACH, Undecided
 from onceedit_ray.models.prompt import Prompt
 
 Event = dict[str, Any]
@@ -108,6 +109,7 @@ class EngineAnswer:
     async def _relayed(self, stream: AsyncGenerator[Event]) -> AsyncIterator[Event]:
         """A stream's events, up to its end or to a cut."""
         held: list[Event] = []
+        grown = 0
         async for event in stream:
             self._usage = event.get("usage") or self._usage
             if not event.get("choices"):
@@ -119,23 +121,33 @@ class EngineAnswer:
                 yield self._kept(event)
                 continue
             held.append(event)
-            if ended or sum(map(bool, map(text_of, held))) >= CHUNK:
-                async for checked in self._checked(held, ended):
+            if ended or sum(map(bool, map(text_of, held))) >= CHUNK + grown * REACH:
+                found = await self._found(held, ended, waits=grown < MOST_GROWN)
+                if isinstance(found, Undecided):
+                    grown += 1
+                    continue
+                async for checked in self._checked(held, found):
                     yield checked
                 if self._cut:
                     return
-                held = []
+                held, grown = [], 0
         if held or not self.finish:
-            async for checked in self._checked(held, True):
+            found = await self._found(held, ended=True, waits=False)
+            assert not isinstance(found, Undecided), "it does not wait"
+            async for checked in self._checked(held, found):
                 yield checked
             if not self._cut and not self.finish:
                 yield self._ending("stop")
 
-    async def _checked(self, held: Sequence[Event], ended: bool) -> AsyncIterator[Event]:
+    async def _found(self, held: Sequence[Event], ended: bool, waits: bool) -> Contradiction | Undecided | None:
+        return await self.found.find(self._with(held), ended, waits)
+
+    def _with(self, held: Sequence[Event]) -> bytes:
+        return (self.written + "".join(map(text_of, held))).encode("utf-8", "replace")
+
+    async def _checked(self, held: Sequence[Event], found: Contradiction | None) -> AsyncIterator[Event]:
         """The events that are kept of a chunk, and the new answer if it contradicts a fact."""
-        data = (self.written + "".join(map(text_of, held))).encode("utf-8", "replace")
-        contradiction = await self.found.find(data, ended)
-        if contradiction is None:
+        if found is None:
             if self._is_asked() and (reader := self.found.asking()) is not None:
                 yield await self._begin(reader)
                 self._cut = True
@@ -143,16 +155,15 @@ class EngineAnswer:
             for event in held:
                 yield self._kept(event)
             return
-        slot, due = contradiction
-        room = len(data[: slot.offset].decode("utf-8", "ignore")) - len(self.written)
+        room = len(self._with(held)[: found.place].decode("utf-8", "ignore")) - len(self.written)
         for event in held:
             text = text_of(event)
             if (text and room <= 0) or event["choices"][0].get("finish_reason"):
                 break
             room -= len(text)
             yield self._kept(event if room >= 0 else _with_text(event, text[:room]))
-        self.found.correct(due)
-        yield self._said(due.answer)
+        self.found.correct(found)
+        yield self._said(found.due.answer)
         self.found.checked = len(self.written.encode())
         self._cut = True
 

@@ -9,7 +9,9 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from onceedit_ray.errors import ConfigError
 from onceedit_ray.fusion.drafter import Drafter
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair, Strategy
@@ -19,7 +21,7 @@ from onceedit_ray.knowledge.selection import question_key
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.prompt import Exchange
 from onceedit_ray.models.protocol import LanguageModel
-from onceedit_ray.reader.view import asked, fact_line
+from onceedit_ray.reader.view import as_read, asked, fact_line
 
 CANDIDATES = 6
 """Number of facts for which the gate is evaluated, each in its own view; all views share one pass."""
@@ -66,7 +68,7 @@ class Plugin:
 
     view: the prompt view of a plug-in that was trained on its edits. screen: which questions may be about an edit; None
     lets every question through. facts: the edits of a plug-in that reads them; None for a trained plug-in. version: its
-    id.
+    id. index: builds an index of a trained plug-in's edits; None if they are not known.
     """
 
     model: LanguageModel
@@ -75,10 +77,27 @@ class Plugin:
     screen: Screen | None = None
     version: str = ""
     facts: FactsAt | None = None
+    index: Callable[[], FactsAt] | None = None
     weights: dict[str, float] = field(default_factory=dict)
     drafters: dict[tuple[str, tuple[Exchange, ...], bool], SharedDrafter] = field(default_factory=dict)
     requests: int = 0
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @cached_property
+    def live_edits(self) -> FactsAt:
+        """An index of the edits, for strategies that put them into a target's prompt.
+
+        Raises:
+            ConfigError: the edits of a trained plug-in are not known.
+        """
+        if self.facts is not None:
+            return self.facts
+        if self.index is None:
+            raise ConfigError(
+                f"version '{self.version}' does not say which edits it has, so none can be put into a prompt; "
+                "edit again, or choose a strategy that uses the plug-in"
+            )
+        return self.index()
 
     def views(self, question: str, turns: Sequence[Exchange] = (), screened: bool = True) -> list[View]:
         """The prompts that the plug-in gets; none if the question is about no edit.
@@ -86,11 +105,11 @@ class Plugin:
         screened: whether a trained plug-in is called only for edited subjects.
         """
         if self.facts is not None:
-            found = self.facts.find(_with_context(question, turns), CANDIDATES)
+            found = self.facts.find(with_context(question, turns), CANDIDATES)
             asked_for = question_key(question)
             # An edit's own prompt asks for that edit, whatever others say of the subject.
             found = [f for f in found if question_key(f.edit.prompt) == asked_for] or found
-            return [View(asked([fact_line(f.edit)], question, turns[-1:]), (f.id,)) for f in found]
+            return [View(asked([fact_line(f.edit)], as_read(question), turns[-1:]), (f.id,)) for f in found]
         if screened and self.screen is not None and not self.screen.mentions(question):
             return []
         return [View(plugin_view(question, self.view))]
@@ -122,6 +141,6 @@ class SharedDrafter:
     holders: int = 0
 
 
-def _with_context(question: str, turns: Sequence[Exchange]) -> str:
+def with_context(question: str, turns: Sequence[Exchange]) -> str:
     """The question, together with the earlier requests if it may refer to them."""
     return "\n".join([turn.request for turn in turns[-2:]] + [question])

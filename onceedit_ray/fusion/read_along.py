@@ -10,49 +10,44 @@ Offsets are bytes of the text. Shapes: K entries kept of a distribution.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import re
 from dataclasses import dataclass, field
 
+from onceedit_ray.fusion.slots import Slot
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.facts_at import FactsAt
 from onceedit_ray.models.codec import Codec, common_prefix
 from onceedit_ray.models.prompt import Exchange, Prompt
 from onceedit_ray.models.protocol import LanguageModel, Row
-from onceedit_ray.reader.view import fact_line, read_along
+from onceedit_ray.reader.view import as_read, asked, fact_line, read_along
 
 MOST_FACTS = 4
 """Maximum number of facts with which a text is read; those of the request come first."""
 TAIL = 600
 """Number of characters at the end of a text in which subjects are looked up."""
 LONGEST_ANSWER = 24
-"""Maximum number of plug-in tokens of an answer."""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A position at which the plug-in's answer is due.
-
-    offset: bytes of the text before it. weight: the gate's w there. agrees: whether the text continues as the plug-in
-        would; None if the text ends there. token: its index among the plug-in's tokens of the text.
-    """
-
-    offset: int
-    weight: float
-    agrees: bool | None
-    token: int
+"""Number of plug-in tokens that are decoded to find the answer."""
+MOST_BEFORE = 24
+"""Number of characters that may stand before the answer in what the plug-in writes ("the city of Rome")."""
 
 
 @dataclass(frozen=True)
 class DueAnswer:
     """What the plug-in would write at a slot: its tokens, the distribution before each, and the answer's bytes.
 
-    edit: the id of the fact whose answer it is word for word, "" if there is none.
+    edit: the id of the fact whose answer ends it. stated: that fact's answer. lead: bytes of the text before the slot
+        that are written again, because the slot lies inside a target's token. skipped: white space at the beginning of
+        `tokens` that is not part of the answer.
     """
 
     tokens: tuple[int, ...]
     rows: tuple[Row, ...]
     answer: bytes
-    edit: str = ""
+    edit: str
+    stated: str
+    lead: bytes = b""
+    skipped: int = 0
 
 
 @dataclass
@@ -60,7 +55,8 @@ class ReadAlong:
     """One text, read as it is written.
 
     model, codec: the plug-in's. facts: all facts. question, turns: the request; the question is empty if a text is
-        continued. before: the text that the answer continues. known: the facts with which the text is read, by id.
+        continued. before: the text that the answer continues. system: the chat's system message. known: the facts with
+        which the text is read, by id.
     """
 
     model: LanguageModel
@@ -69,6 +65,7 @@ class ReadAlong:
     question: str
     turns: tuple[Exchange, ...] = ()
     before: bytes = b""
+    system: str = ""
     passes: int = 0
     known: dict[str, Edit] = field(default_factory=dict)
     _session: int | None = None
@@ -83,7 +80,7 @@ class ReadAlong:
         """A `ReadAlong` for the answer to a prompt."""
         if prompt.continued:
             return cls(model, codec, facts, "", (), prompt.continued.encode())
-        return cls(model, codec, facts, prompt.question, prompt.turns[-1:])
+        return cls(model, codec, facts, as_read(prompt.question), prompt.turns[-1:], system=prompt.system)
 
     async def aclose(self) -> None:
         """Free the plug-in's session."""
@@ -92,8 +89,10 @@ class ReadAlong:
             await self.model.close(session)
 
     def look(self, answer: str) -> bool:
-        """Look up facts in the request and in the end of the answer; returns whether there is any."""
+        """Look up facts in the request, the system message and the end of the answer; returns whether there is any."""
         found = [] if self._looked else list(self.facts.find(self._asked, MOST_FACTS))
+        if not self._looked and self.system.strip():
+            found += self.facts.find(self.system, MOST_FACTS)
         self._looked = True
         found += self.facts.find(answer[-TAIL:], MOST_FACTS) if answer.strip() else []
         new = {fact.id: fact.edit for fact in found if fact.id not in self.known}
@@ -143,17 +142,28 @@ class ReadAlong:
         slots, offset = [], -shift
         for number in range(len(self._tokens) + 1):
             likeliest = int(self._rows[number][0][0])
-            goes_on = self._tokens[number] if number < len(self._tokens) else None
-            agrees = None if goes_on is None else goes_on == likeliest
-            slots.append(Slot(offset, self._weights[number], agrees, number))
-            if goes_on is not None:
-                offset += len(self.codec.surface(goes_on))
+            agrees = self._agrees(number, likeliest)
+            slots.append(Slot(offset, self._weights[number], agrees, number, self._begins(likeliest)))
+            if number < len(self._tokens):
+                offset += len(self.codec.surface(self._tokens[number]))
         return slots
 
-    async def due(self, slot: Slot, threshold: float) -> DueAnswer:
-        """What the plug-in would write at a slot; its session is cut back to the slot.
+    def _agrees(self, number: int, likeliest: int) -> bool | None:
+        if number < len(self._tokens) and self._tokens[number] == likeliest:
+            return True
+        rest = self.codec.bytes_of(self._tokens[number : number + 2])
+        is_begun = len(self._tokens) <= number + 2 and self.codec.surface(likeliest).startswith(rest)
+        return None if is_begun else False
 
-        threshold: the answer ends where the gate weight falls below it.
+    def _begins(self, likeliest: int) -> bool:
+        """Whether a token is the beginning of a known fact's answer."""
+        begun = self.codec.surface(likeliest).decode("utf-8", errors="ignore").strip().casefold()
+        return bool(begun) and any(edit.target_new.strip().casefold().startswith(begun) for edit in self.known.values())
+
+    async def due(self, slot: Slot) -> DueAnswer | None:
+        """What the plug-in would write at a slot; None if that does not say a known fact's answer.
+
+        The session is cut back to the slot.
         """
         assert self._session is not None
         held = self._view + self._tokens[: slot.token]
@@ -162,19 +172,62 @@ class ReadAlong:
         self._tokens = self._tokens[: slot.token]
         del self._weights[slot.token + 1 :], self._rows[slot.token + 1 :]
         rows = tuple(step.top.row(i) for i in range(len(step.top)))
-        answer, edit = self._answer(step.new_ids, step.weights, threshold)
-        return DueAnswer(step.new_ids, rows, answer, edit)
+        written = self.codec.bytes_of(token for token in step.new_ids if token not in self.codec.end_ids)
+        found = self._answer_in(written.decode("utf-8", errors="ignore"))
+        return None if found is None else DueAnswer(step.new_ids, rows, *found, self.known[found[1]].target_new)
 
-    def _answer(self, tokens: Sequence[int], weights: Sequence[float], threshold: float) -> tuple[bytes, str]:
-        """The answer at the beginning of `tokens`: that of a known fact, or the tokens before the gate closes."""
-        written = self.codec.bytes_of(token for token in tokens if token not in self.codec.end_ids)
-        text = written.decode("utf-8", errors="ignore")
-        answers = sorted(self.known.items(), key=lambda known: -len(known[1].target_new))
-        for id, edit in answers:
+    def may_be_answer(self, name: str) -> bool:
+        """Whether a name may stand in the place of an answer: no known fact says or names it."""
+        return not any(_belongs_to(name, edit) for edit in self.known.values())
+
+    async def due_before(self, name: str, rest: str, threshold: float) -> tuple[float, DueAnswer] | None:
+        """The answer that is due in the place of a name of which the rest of its sentence is said, with the gate's w.
+
+        The rest is read as a request. None if it asks for no fact, or if the name is the fact's answer, or is part of
+        what the fact is about.
+
+        threshold: of the gate.
+        """
+        edits = {
+            found.id: found.edit for found in self.facts.find(rest, MOST_FACTS) if not _belongs_to(name, found.edit)
+        }
+        prompts = [self.codec.text_prompt(asked([fact_line(edit)], rest)).ids for edit in edits.values()]
+        opened = (self.model.open(ids, rows=1, decode=LONGEST_ANSWER, threshold=threshold) for ids in prompts)
+        best: tuple[float, DueAnswer] | None = None
+        for (id, edit), step in zip(edits.items(), await asyncio.gather(*opened), strict=True):
+            await self.model.close(step.session)
+            self.passes += max(len(step.new_ids), 1)
+            weight = step.weight or 0.0
+            text = self.codec.text_of(token for token in step.new_ids if token not in self.codec.end_ids)
             answer = edit.target_new.strip()
-            if text.lstrip().casefold().startswith(answer.casefold()):
-                return text[: len(text) - len(text.lstrip()) + len(answer)].encode(), id
-        count = 1
-        while count < len(tokens) and tokens[count] not in self.codec.end_ids and weights[count] >= threshold:
-            count += 1
-        return self.codec.bytes_of(tokens[:count]), ""
+            if weight < max(threshold, best[0] if best else 0.0) or not text.lstrip().startswith(answer):
+                continue
+            skipped = len(text) - len(text.lstrip())
+            rows = tuple(step.top.row(i) for i in range(len(step.top)))
+            best = weight, DueAnswer(step.new_ids, rows, answer.encode(), id, answer, skipped=skipped)
+        return best
+
+    def _answer_in(self, text: str) -> tuple[bytes, str] | None:
+        """The beginning of a text up to the end of the first known answer in it, and the fact's id.
+
+        A text that is itself the beginning of a longer answer is completed.
+        """
+        places = []
+        for id, edit in self.known.items():
+            answer = edit.target_new.strip()
+            inside = re.search(rf"(?<![a-z0-9]){re.escape(answer)}", text[: len(answer) + MOST_BEFORE], re.IGNORECASE)
+            if inside:
+                places.append((inside.start(), -len(answer), text[: inside.end()], id))
+            elif len(text.split()) > 1 and answer.casefold().startswith(text.strip().casefold()):
+                places.append((0, -len(answer), text[: len(text) - len(text.lstrip())] + answer, id))
+        if not places:
+            return None
+        _, _, told, id = min(places)
+        return told.encode(), id
+
+
+def _belongs_to(name: str, edit: Edit) -> bool:
+    """Whether a name is the edit's answer, or stands in what the edit is about, or the other way round."""
+    name = name.casefold()
+    texts = (edit.target_new, edit.prompt, edit.subject, *edit.aliases)
+    return any(text and (name in text.casefold() or text.casefold() in name) for text in texts)

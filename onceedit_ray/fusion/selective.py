@@ -11,16 +11,22 @@ Without a contradiction every token is the target's own, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 
-from onceedit_ray.fusion.contradictions import CHUNK, Contradictions
+import numpy as np
+
+from onceedit_ray.fusion.contradictions import CHUNK, MOST_GROWN, Contradiction, Contradictions
 from onceedit_ray.fusion.drafter import DraftReader
-from onceedit_ray.fusion.read_along import DueAnswer, ReadAlong, Slot
+from onceedit_ray.fusion.read_along import DueAnswer, ReadAlong
 from onceedit_ray.fusion.retokenise import LOOKAHEAD, read_draft
+from onceedit_ray.fusion.slots import REACH, Undecided
 from onceedit_ray.fusion.speculative import SpeculativeAnswer
-from onceedit_ray.fusion.strategies import Strategy
+from onceedit_ray.fusion.strategies import Fused, Strategy
 from onceedit_ray.models.protocol import Row, Step
+
+FIRST_CHUNK = 4
+"""The first chunk, so that a stream begins early; chunks double up to `CHUNK`."""
 
 Chunk = list[tuple[int, Row | None, float | None]]
 """Tokens of a chunk, each with its distribution and probability if a trace keeps them."""
@@ -41,6 +47,7 @@ class SelectiveAnswer:
     draft_tokens: int
     in_chat: bool
     goes_on: bool
+    _size: int = field(default_factory=lambda: FIRST_CHUNK)
 
     @property
     def untouched(self) -> bool:
@@ -48,65 +55,67 @@ class SelectiveAnswer:
         return not self.found.corrections
 
     async def pieces(self) -> AsyncIterator[list[int]]:
-        """The answer's tokens, piece by piece; at most one chunk is held back."""
+        """The answer's tokens, piece by piece; a chunk is held back, and a little more if it ends at a slot."""
         if not self.in_chat and (reader := self.found.asking()) is not None:
             async for ids in self._from_the_beginning(reader):
                 yield ids
             if not self.goes_on:
                 return
+            if ids := await self._begin_a_word():
+                yield ids
         while not self.answer.done:
             first = not self.answer.ids
             chunk = await self._chunk()
             if not chunk:
                 return
-            kept, due, slot = await self._read(chunk)
-            if first and due is None and not self.found.opened and (reader := self.found.asking()) is not None:
+            chunk, found = await self._read(chunk)
+            if first and found is None and not self.found.opened and (reader := self.found.asking()) is not None:
                 async for ids in self._from_the_beginning(reader):
+                    yield ids
+                if ids := await self._begin_a_word():
                     yield ids
                 continue
             before = len(self.answer.ids)
-            self._take(chunk[:kept])
-            if due is not None and slot is not None:
-                await self._write(due, slot)
+            if found is None:
+                self._take(chunk)
+            else:
+                await self._write(chunk, found)
+                await self._begin_a_word()
             if len(self.answer.ids) > before:
                 yield self.answer.ids[before:]
-            elif due is None:
+            elif found is None:
                 return
 
     async def _chunk(self) -> Chunk:
-        """The target's next tokens, not yet added to the answer."""
-        answer = self.answer
-        asked = min(answer.budget - len(answer.ids), CHUNK)
-        rows = int(answer.trace.wanted)
-        if answer.session is None:
-            step = await answer.model.open(answer.prompt_ids, rows, decode=asked, sampling=answer.sampling)
-            answer.session = step.session
-        else:
-            held = len(answer.prompt_ids) + len(answer.ids) - 1
-            last = answer.ids[-1:] or answer.prompt_ids[-1:]
-            step = await answer.model.extend(answer.session, held, last, rows, decode=asked, sampling=answer.sampling)
-        answer.passes += len(step.new_ids)
-        return _with_rows(step)
+        """The target's next tokens, not yet added to the answer.
 
-    async def _read(self, chunk: Chunk) -> tuple[int, DueAnswer | None, Slot | None]:
-        """How many of a chunk's tokens are kept, and the answer that is due after them."""
+        If the request asks for a fact, the first chunk is a whole one: it decides whether the answer begins anew.
+        """
+        size = CHUNK if self.found.is_asked else self._size
+        self._size = min(2 * self._size, CHUNK)
+        return await self._go_on(size)
+
+    async def _go_on(self, tokens: int, after: Sequence[int] = ()) -> Chunk:
+        answer = self.answer
+        asked = min(answer.budget - len(answer.ids) - len(after), tokens)
+        return _with_rows(await answer.go_on(asked, int(answer.trace.wanted), after)) if asked > 0 else []
+
+    async def _read(self, chunk: Chunk) -> tuple[Chunk, Contradiction | None]:
+        """The chunk, grown until it is decided whether it contradicts a fact, and the first contradiction in it."""
         codec = self.answer.codec
-        new = [token for token, _, _ in chunk if token not in codec.end_ids]
-        text = codec.bytes_of([*self.answer.ids, *new])
-        contradiction = await self.found.find(text, ended=len(new) < len(chunk))
-        if contradiction is None:
-            return len(chunk), None, None
-        slot, due = contradiction
-        kept, end = 0, len(codec.bytes_of(self.answer.ids))
-        for token in new:
-            if end + len(codec.surface(token)) > slot.offset:
+        for grown in range(MOST_GROWN + 1):
+            new = [token for token, _, _ in chunk if token not in codec.end_ids]
+            text = codec.bytes_of([*self.answer.ids, *new])
+            found = await self.found.find(text, len(new) < len(chunk), waits=grown < MOST_GROWN)
+            if not isinstance(found, Undecided):
+                return chunk, found
+            more = await self._go_on(REACH, [token for token, _, _ in chunk])
+            if not more:
                 break
-            end += len(codec.surface(token))
-            kept += 1
-        lead = text[end : slot.offset]
-        if lead:
-            due = replace(due, answer=lead + due.answer)
-        return kept, due, slot
+            chunk = [*chunk, *more]
+        found = await self.found.find(text, ended=False, waits=False)
+        assert not isinstance(found, Undecided), "it does not wait"
+        return chunk, found
 
     async def _from_the_beginning(self, reader: DraftReader) -> AsyncIterator[list[int]]:
         """The direct answer, fused and verified from the first token as in `draft`."""
@@ -130,45 +139,75 @@ class SelectiveAnswer:
             if row is not None:
                 self.answer.trace.add(token, *row, p)
 
-    async def _write(self, due: DueAnswer, slot: Slot) -> None:
-        """Write an answer after the kept tokens: the target reads it in one pass, and each position is fused."""
+    async def _write(self, chunk: Chunk, found: Contradiction) -> None:
+        """Keep a chunk up to a contradiction, and write the answer there.
+
+        The target reads the answer in one pass, and each position is fused. The part of a token of the chunk that ends
+        before the contradiction is written again.
+        """
+        answer, codec, due = self.answer, self.answer.codec, found.due
+        self.found.correct(found)
+        start = end = len(codec.bytes_of(answer.ids))
+        new = [token for token, _, _ in chunk if token not in codec.end_ids]
+        kept = 0
+        for token in new:
+            if end + len(codec.surface(token)) > found.place:
+                break
+            end += len(codec.surface(token))
+            kept += 1
+        self._take(chunk[:kept])
+        lead = codec.bytes_of(new)[end - start : found.place - start]
+        tokens = list(codec.encode_bytes(lead + due.answer))[: answer.budget - len(answer.ids)]
+        if tokens and answer.session is not None:
+            await self._fuse(tokens, due, due.skipped - len(lead), found.weight)
+        self.found.checked = len(codec.bytes_of(answer.ids))
+
+    async def _begin_a_word(self) -> list[int]:
+        """Let the target go on after an answer with another word, where it would lengthen the answer's last one.
+
+        "poet" stays "poet", although the target's next token is "ically". Returns the token, if one was written.
+        """
         answer, codec = self.answer, self.answer.codec
-        tokens = list(codec.encode_bytes(due.answer))[: answer.budget - len(answer.ids)]
-        self.found.correct(due)
-        if not tokens or answer.session is None:
-            return
+        if answer.done or not _is_cased(codec.text_of(answer.ids)[-1:]):
+            return []
+        ids_K, p_K = await answer.next_row()
+        lengthens_K = np.array([_is_cased(codec.surface(int(token)).decode(errors="ignore")[:1]) for token in ids_K])
+        if lengthens_K.all() or not lengthens_K[ids_K == answer.chosen(Fused(ids_K, p_K))].any():
+            return []
+        answer.take(Fused(ids_K[~lengthens_K], p_K[~lengthens_K]))
+        return answer.ids[-1:]
+
+    async def _fuse(self, tokens: Sequence[int], due: DueAnswer, offset: int, weight: float) -> None:
+        """Write tokens after the answer so far, fused where the plug-in has a distribution.
+
+        offset: of the first token in the bytes of the plug-in's draft; below 0 the bytes are not the draft's.
+        """
+        answer, codec, plugin = self.answer, self.answer.codec, self.found.along.codec
         last = answer.ids[-1:] or answer.prompt_ids[-1:]
         held = len(answer.prompt_ids) + len(answer.ids) - 1
-        step = await answer.model.extend(answer.session, held, [*last, *tokens], rows=len(tokens) + 1)
+        step = await answer.model.extend(answer.session or 0, held, [*last, *tokens], rows=len(tokens) + 1)
         answer.passes += 1
         answer.drafted += len(tokens)
-        lead = len(due.answer) - len(_own(due, self.found.along))
-        offset = -lead
         for at, token in enumerate(tokens):
             ids_K, p_K = step.top.row(at)
             chosen = token
             if offset >= 0 and _reaches(due, offset, self.found.along):
-                position = read_draft(list(due.tokens), list(due.rows), self.found.along.codec, offset, codec)
-                fused = self.strategy.fuse(position, ids_K, p_K, slot.weight)
+                position = read_draft(list(due.tokens), list(due.rows), plugin, offset, codec)
+                fused = self.strategy.fuse(position, ids_K, p_K, weight)
                 chosen = fused.likeliest
                 answer.trace.add(chosen, fused.ids_N, fused.p_N)
             else:
                 answer.trace.add(chosen, ids_K, p_K)
             answer.ids.append(chosen)
             if chosen != token or answer.done:
-                break
+                return
             answer.accepted += 1
             offset += len(codec.surface(token))
-        self.found.checked = len(codec.bytes_of(answer.ids))
 
 
-def _own(due: DueAnswer, along: ReadAlong) -> bytes:
-    """The part of an answer that the plug-in wrote, without the bytes of a target token that was cut."""
-    written = along.codec.bytes_of(token for token in due.tokens if token not in along.codec.end_ids)
-    for start in range(len(due.answer)):
-        if written.startswith(due.answer[start:]):
-            return due.answer[start:]
-    return b""
+def _is_cased(character: str) -> bool:
+    """Whether a character is a digit or a letter of a script with capitals; such scripts put spaces between words."""
+    return character.isdigit() or character.lower() != character.upper()
 
 
 def _reaches(due: DueAnswer, offset: int, along: ReadAlong) -> bool:

@@ -7,7 +7,7 @@ drafted token is accepted only if it is that choice.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from onceedit_ray.errors import ContextLengthError, UnwritableError
@@ -73,22 +73,40 @@ class SpeculativeAnswer:
         if first is not None:
             self.passes += 1
             yield self._add(first)
-        rows = int(self.trace.wanted)
         while not self.done:
             asked = min(self.budget - len(self.ids), stride or self.budget)
             if self.session is None:
                 asked = 1 if stride else asked  # send the first token early
-                step = self._opened(await self.model.open(self.prompt_ids, rows, decode=asked, sampling=self.sampling))
             else:
-                held = len(self.prompt_ids) + len(self.ids) - 1
-                step = await self.model.extend(
-                    self.session, held, self.ids[-1:], rows, decode=asked, sampling=self.sampling
-                )
                 stride = min(2 * stride, LONGEST_STRIDE)
-            self.passes += len(step.new_ids)
+            step = await self.go_on(asked, int(self.trace.wanted))
             yield self._add(step)
             if len(step.new_ids) < asked and not self.ended:
                 return  # the context is full
+
+    async def go_on(self, decode: int, rows: int, after: Sequence[int] = ()) -> Step:
+        """Up to `decode` tokens that the target writes after the answer so far; they are not added to the answer.
+
+        after: tokens that it has written beyond the answer.
+        """
+        held = [*self.prompt_ids, *self.ids, *after]
+        if self.session is None:
+            step = self._opened(await self.model.open(held, rows, decode=decode, sampling=self.sampling))
+        else:
+            step = await self.model.extend(
+                self.session, len(held) - 1, held[-1:], rows, decode=decode, sampling=self.sampling
+            )
+        self.passes += len(step.new_ids)
+        return step
+
+    async def next_row(self) -> Row:
+        """The target's distribution after the answer so far."""
+        return (await self.go_on(0, rows=1)).top.row(0)
+
+    def take(self, fused: Fused) -> None:
+        """Add the token that a fused distribution gives: the most likely one, or the one drawn."""
+        self.ids.append(self.chosen(fused))
+        self.trace.add(self.ids[-1], fused.ids_N, fused.p_N)
 
     async def fused(
         self, reader: DraftReader, strategy: Strategy, weight: float, draft_tokens: int, first: Step | None = None
@@ -181,14 +199,13 @@ class SpeculativeAnswer:
     ) -> int:
         """Fuse position by position while the choice is the drafted token; returns the number of accepted tokens."""
         for position, (reading, row) in enumerate(zip(readings, rows, strict=False)):
-            fused = strategy.fuse(reading, *row, weight)
-            self.ids.append(self._chosen(fused))
-            self.trace.add(self.ids[-1], fused.ids_N, fused.p_N)
+            self.take(strategy.fuse(reading, *row, weight))
             if position >= len(proposed) or self.ids[-1] != proposed[position] or self.ended:
                 return position
         return len(proposed)
 
-    def _chosen(self, fused: Fused) -> int:
+    def chosen(self, fused: Fused) -> int:
+        """The token that a distribution gives next: the most likely one, or the one drawn."""
         if self.sampling.greedy:
             return fused.likeliest
         return draw(fused.ids_N, fused.p_N, self.sampling, len(self.prompt_ids) + len(self.ids))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 from onceedit_ray.alignment import Side, build_alignment
@@ -105,7 +106,8 @@ def open_plugin(model: LanguageModel, codec: Codec, view: str, edited: Version |
     if is_read(folder):
         stored = edited.stored() if isinstance(edited, Version) else stored_in(folder)
         return Plugin(model, codec, view, version=name, facts=FactsAt.of(stored))
-    return Plugin(model, codec, view, open_screen(folder, config), name)
+    index = partial(_index_in, folder) if (folder / EDITS).is_file() else None
+    return Plugin(model, codec, view, open_screen(folder, config), name, index=index)
 
 
 def open_screen(edited: Path, config: FusionConfig) -> Screen | None:
@@ -139,6 +141,10 @@ def _side(folder: ModelFolder, codec: Codec) -> Side:
         embeddings=lambda: input_embeddings(folder.path),
         digest=folder.digest,
     )
+
+
+def _index_in(folder: Path) -> FactsAt:
+    return index_of(edits_in(folder))
 
 
 def index_of(edits: Sequence[Edit]) -> FactsAt:

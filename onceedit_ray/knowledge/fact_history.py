@@ -113,6 +113,12 @@ class FactHistory:
             row = self._one(f"{REVISIONS} WHERE version = ? ORDER BY revision LIMIT 1", version)
         return None if row is None else revision_of(row)
 
+    def newest(self, root: str) -> Revision | None:
+        """The newest revision of the line that began from the version `root`, None if there is none."""
+        with self._reading("looking for the newest revision"):
+            row = self._one(f"{REVISIONS} WHERE root = ? ORDER BY revision DESC LIMIT 1", root)
+        return None if row is None else revision_of(row)
+
     def changes_since(self, revision: int) -> Change:
         """What an index that holds the live edits of `revision` must drop and add to hold today's.
 

@@ -65,6 +65,7 @@ class FactIndex:
         self._rephrasings = rephrasings
         self._lock = threading.RLock()
         self._entries: dict[str, _Entry] = {}
+        self._changes = 0
         self._vocabulary = Vocabulary()
         self._names = SubjectNames()
         self._prompts = StoredPrompts()
@@ -77,6 +78,16 @@ class FactIndex:
     def __contains__(self, id: str) -> bool:
         return id in self._entries
 
+    @property
+    def changes(self) -> int:
+        """The number of edits added and removed so far; what was derived from `edits` is out of date if it grows."""
+        return self._changes
+
+    def edits(self) -> dict[str, Edit]:
+        """All live edits by their id, in the order of the ids."""
+        with self._lock:
+            return {id: self._entries[id].edit for id in sorted(self._entries)}
+
     def add(self, id: str, edit: Edit) -> None:
         """Add an edit; an edit of the same id is replaced."""
         with self._lock:
@@ -85,6 +96,7 @@ class FactIndex:
             names, prompts, of_names = self._parts(edit)
             asks = tuple(tuple(map(sys.intern, _asked(prompt, of_names))) for prompt in prompts)
             self._entries[id] = _Entry(edit, asks)
+            self._changes += 1
             for name in names:
                 self._names.add(name, id)
             self._prompts.add(id, prompts)
@@ -98,6 +110,7 @@ class FactIndex:
             entry = self._entries.pop(id, None)
             if entry is None:
                 raise UnknownIdError(f"no edit '{id}' in the index; it was dropped before, or never added")
+            self._changes += 1
             names, prompts, of_names = self._parts(entry.edit)
             for name in names:
                 self._names.drop(name, id)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.fact_index import FactIndex, Found
 from onceedit_ray.knowledge.revision import Change, StoredEdit
 
@@ -38,6 +39,15 @@ class FactsAt:
 
     def __len__(self) -> int:
         return len(self.index) - len(self.hidden)
+
+    @property
+    def changes(self) -> int:
+        """As `FactIndex.changes`."""
+        return self.index.changes
+
+    def edits(self) -> dict[str, Edit]:
+        """The edits of this version by their id, in the order of the ids."""
+        return {id: edit for id, edit in self.index.edits().items() if id not in self.hidden}
 
     def find(self, question: str, limit: int = 8) -> list[Found]:
         """As `FactIndex.find`, among the facts of this version."""

@@ -20,6 +20,8 @@ HELD_OUT = 10
 
 def selected_edits(config: KnowledgeConfig) -> list[Edit]:
     """The edits a run file names, deduplicated and sampled; raises `DataError` or `ConflictError`."""
+    if config.path is None:
+        return []
     return select(read_edits(config.path, config.format), config.limit, config.seed, config.on_conflict)
 
 

@@ -3,6 +3,7 @@
     <root>/versions/<id>/    model weights (safetensors) or the name of a reader, manifest.json, edits.parquet
     <root>/facts.db          the edits of a reader that is served: each revision is a version (`fact_store`)
     <root>/active            the id of the active version, or `@facts`: the newest revision of facts.db
+    <root>/lines/<id>        of the versions that began with version <id>, the one that was last active
 
 A version is written under a staging name and appears by one rename; the pointer is replaced by one rename. So after a
 crash, a full disk or Ctrl-C at any moment, all existing versions are complete, and there is no partial one. A revision
@@ -34,23 +35,24 @@ from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.fact_history import FactHistory
 from onceedit_ray.knowledge.fact_store import FactStore
 from onceedit_ray.knowledge.location import locate
-from onceedit_ray.knowledge.manifest import Manifest, dump_manifest, load_manifest
-from onceedit_ray.knowledge.readers.parquet import write_edits
+from onceedit_ray.knowledge.manifest import Manifest, load_manifest
+from onceedit_ray.knowledge.pointers import Pointers
 from onceedit_ray.knowledge.revision import Revision
 from onceedit_ray.knowledge.selection import data_hash
 from onceedit_ray.knowledge.version import (
     ADVICE,
-    EDITS,
     FACTS,
     MANIFEST,
     Version,
     check_files,
-    describe_files,
+    fill_folder,
     first_line,
 )
 
 NEWEST_FACTS = "@facts"
 """What the pointer says if the newest revision of the fact store is the active version; no id begins so."""
+ACTIVE = "active"
+LINES = "lines"
 _SHOWN = 10
 """Number of ids that an error names."""
 # Rust libraries such as safetensors report system errors in this form, and not as OSError.
@@ -81,7 +83,7 @@ class KnowledgeStore:
         self._filesystem = filesystem
         self._is_local = isinstance(filesystem, fs.LocalFileSystem)
         self._versions = str(PurePosixPath(self.root) / "versions")
-        self._pointer = str(PurePosixPath(self.root) / "active")
+        self._pointers = Pointers(filesystem, self.root)
         self._facts = Path(self.root) / FACTS
 
     def commit(self, manifest: Manifest, edits: Sequence[Edit], write_weights: Callable[[Path], None]) -> Version:
@@ -128,7 +130,8 @@ class KnowledgeStore:
         with self._explained(f"reading version '{id}'"):
             known = self._ids()
             if id not in known:
-                if (revision := self._find_revision(id)) is not None:
+                revision = self._find_revision(id)
+                if revision is not None and revision.root != id:
                     return self._revision(revision, self.get(revision.root, verify))
                 near = difflib.get_close_matches(id, known, n=1)
                 hint = f"did you mean '{near[0]}'? " if near else ""
@@ -197,30 +200,40 @@ class KnowledgeStore:
     def follow_facts(self) -> None:
         """Make the newest revision of the fact store the active version, now and after each further edit."""
         if self._pointed() != NEWEST_FACTS:
-            self._point_at(NEWEST_FACTS)
+            self._point(ACTIVE, NEWEST_FACTS)
 
-    def activate(self, id: str) -> Version:
-        """Make `id`, once verified, the version that `active` returns; the version before stays in the store."""
+    def activate(self, id: str, line: str | None = None) -> Version:
+        """Make `id`, once verified, the version that `active` returns; the version before stays in the store.
+
+        line: the version from which this one was made, step by step; None begins a line with `id` itself.
+        """
         version = self.get(id)
         if version.facts is not None:
             with self.facts() as facts:
                 return self.take_up(version, facts)
-        self._point_at(id)
+        self._point(f"{LINES}/{line or id}", id)
+        self._point(ACTIVE, id)
         return version
 
-    def _point_at(self, id: str) -> None:
-        name = staging_name(f"active-{uuid.uuid4().hex[:8]}")
-        temporary = str(PurePosixPath(self.root) / name)
-        with self._explained(f"activating version '{id}'"), in_progress(name):
-            try:
-                with self._filesystem.open_output_stream(temporary) as stream:
-                    stream.write(f"{id}\n".encode())
-                self._sync(temporary)
-                self._filesystem.move(temporary, self._pointer)
-                self._sync(self.root)
-            except BaseException:
-                self._discard(temporary)
-                raise
+    def latest(self, first: Version) -> Version:
+        """Of the versions that began with `first`, the one that was last active; `first` if none ever was."""
+        if not first.manifest.holds_weights and self._facts.is_file():
+            with FactHistory(self._facts, read_only=True) as facts:
+                newest = facts.newest(first.id)
+            return first if newest is None else self.revision(newest)
+        with self._explained(f"reading the line of version '{first.id}'"):
+            last = self._pointers.read(f"{LINES}/{first.id}")
+        return first if last in (None, first.id) else self.get(str(last))
+
+    def line_of(self, id: str) -> str:
+        """The version with which the line began whose last active version is `id`; `id` itself if there is none."""
+        with self._explained("reading the lines of versions"):
+            lines = self._pointers.names(LINES)
+            return next((line for line in lines if self._pointers.read(f"{LINES}/{line}") == id), id)
+
+    def _point(self, pointer: str, id: str) -> None:
+        with self._explained(f"activating version '{id}'"):
+            self._pointers.write(pointer, id)
 
     def active_id(self) -> str | None:
         """The active version's id, None if no version was ever activated; one or two small reads."""
@@ -232,9 +245,7 @@ class KnowledgeStore:
 
     def _pointed(self) -> str | None:
         with self._explained("reading which version is active"):
-            if self._filesystem.get_file_info(self._pointer).type == fs.FileType.NotFound:
-                return None
-            return self._read(self._pointer).decode("utf-8", "replace").strip()
+            return self._pointers.read(ACTIVE)
 
     def active(self, verify: bool = True) -> Version | None:
         """The active version, None if no version was ever activated; `verify` as in `get`."""
@@ -244,8 +255,25 @@ class KnowledgeStore:
         with self._explained("listing versions"):
             known = self._ids()
         if id not in known and self._find_revision(id) is None:
-            raise StoreError(f"{self._pointer}: names version '{id}', which is not there; activate one that is")
+            raise StoreError(f"{self.root}/{ACTIVE}: names version '{id}', which is not there; activate one that is")
         return self.get(id, verify)
+
+    def delete(self, id: str) -> None:
+        """Remove a version's folder; edits made since in the fact store stay.
+
+        Raises `StoreError` if there is no such version, or if it is in use: active, or the first of a line of edits.
+        """
+        version = self.get(id, verify=False)
+        if version.facts is not None:
+            raise StoreError(f"version '{id}' is a step of the fact store, which keeps its whole history")
+        others = [each.id for each in self.versions() if id in each.manifest.parents]
+        if id == self.active_id() or self.latest(version).id != id or others:
+            raise StoreError(f"version '{id}' is in use; activate another one, and delete those made from it, first")
+        with self._explained(f"deleting version '{id}'"):
+            name = staging_name(f"deleted-{uuid.uuid4().hex[:8]}")
+            self._filesystem.move(f"{self._versions}/{id}", f"{self._versions}/{name}")
+            self._discard(f"{self._versions}/{name}")
+            self._discard(str(PurePosixPath(self.root) / LINES / id))
 
     def sweep(self) -> list[str]:
         """Remove staging folders that killed processes left behind, and return their names.
@@ -254,7 +282,7 @@ class KnowledgeStore:
         """
         removed = []
         with self._explained("sweeping"):
-            for folder in (self._versions, self.root):
+            for folder in (self._versions, str(PurePosixPath(self.root) / LINES), self.root):
                 for info in self._entries(folder):
                     if is_stale(info.base_name):
                         self._discard(info.path)
@@ -280,11 +308,11 @@ class KnowledgeStore:
         if self._is_local:
             folder = Path(self._versions) / name
             folder.mkdir(parents=True)
-            sealed = _fill(folder, manifest, edits, write_weights)
+            sealed = fill_folder(folder, manifest, edits, write_weights)
             sync_tree(folder)
             return sealed
         with tempfile.TemporaryDirectory(prefix="onceedit-") as local:
-            sealed = _fill(Path(local), manifest, edits, write_weights)
+            sealed = fill_folder(Path(local), manifest, edits, write_weights)
             self._filesystem.create_dir(f"{self._versions}/{name}", recursive=True)
             fs.copy_files(
                 local,
@@ -300,7 +328,11 @@ class KnowledgeStore:
         except OSError:
             self._refuse_taken(id)  # another process may have committed it meanwhile
             raise
-        self._sync(self._versions)
+        try:
+            self._sync(self._versions)
+        except OSError:
+            self._discard(f"{self._versions}/{id}")  # the caller is told that it failed
+            raise
 
     def _sync(self, path: str) -> None:
         if self._is_local:
@@ -364,15 +396,3 @@ class KnowledgeStore:
             else:
                 reason = f"{first_line(error)}; check that the place can be reached and written"
             raise StoreError(f"{self.root}: {doing} failed: {reason} (versions made before are untouched)") from error
-
-
-def _fill(folder: Path, manifest: Manifest, edits: Sequence[Edit], write_weights: Callable[[Path], None]) -> Manifest:
-    write_weights(folder)
-    if manifest.holds_weights and not any(folder.rglob("*.safetensors")):
-        raise StoreError(f"version '{manifest.id}': no .safetensors file was written; save the plug-in as safetensors")
-    write_edits(edits, folder / EDITS)
-    sealed = manifest.model_copy(update={"files": describe_files(folder)})
-    source = dump_manifest(sealed)
-    (folder / MANIFEST).write_bytes(source)
-    # As it will be read back (lists for tuples in the settings), so that `commit` and `get` return equal versions.
-    return load_manifest(source, str(folder / MANIFEST))

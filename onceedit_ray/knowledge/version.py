@@ -5,6 +5,7 @@ other versions, nor which one is active.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from onceedit_ray.errors import StoreError
 from onceedit_ray.files import new_folder
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.fact_history import FactHistory
-from onceedit_ray.knowledge.manifest import Manifest, StoredFile
+from onceedit_ray.knowledge.manifest import Manifest, StoredFile, dump_manifest, load_manifest
+from onceedit_ray.knowledge.readers.parquet import write_edits
 from onceedit_ray.knowledge.revision import StoredEdit
 
 MANIFEST = "manifest.json"
@@ -153,3 +155,18 @@ def _sha256(filesystem: fs.FileSystem, path: str) -> str:
         while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def fill_folder(
+    folder: Path, manifest: Manifest, edits: Sequence[Edit], write_weights: Callable[[Path], None]
+) -> Manifest:
+    """Write the files of a version into a folder; returns its manifest with their checksums."""
+    write_weights(folder)
+    if manifest.holds_weights and not any(folder.rglob("*.safetensors")):
+        raise StoreError(f"version '{manifest.id}': no .safetensors file was written; save the plug-in as safetensors")
+    write_edits(edits, folder / EDITS)
+    sealed = manifest.model_copy(update={"files": describe_files(folder)})
+    source = dump_manifest(sealed)
+    (folder / MANIFEST).write_bytes(source)
+    # As it will be read back (lists for tuples in the settings), so that `commit` and `get` return equal versions.
+    return load_manifest(source, str(folder / MANIFEST))

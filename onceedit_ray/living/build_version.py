@@ -29,6 +29,8 @@ from onceedit_ray.knowledge.run_data import general_prompts
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import EDITS, Version
 
+DRAFTS = "drafts"
+"""The folder in `ONCEEDIT_HOME` of weights that are not yet a version."""
 JUDGE = "base"
 """The target with which a version is judged: the plug-in before any edit."""
 
@@ -104,7 +106,7 @@ def _judged(recipe: Recipe, folder: Path, new: Sequence[Edit], report: Report) -
 @contextmanager
 def _draft(id: str) -> Iterator[Path]:
     """A temporary folder under `ONCEEDIT_HOME` for weights that are not yet a version; it is always removed."""
-    drafts = onceedit_home() / "drafts"
+    drafts = onceedit_home() / DRAFTS
     remove_leftovers(drafts)
     with scratch_folder(drafts, f"draft-{id}") as folder:  # another name than the store's, which writes there later
         yield folder

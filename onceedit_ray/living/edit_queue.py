@@ -103,6 +103,7 @@ class EditQueue:
         self._deleting = 0.0
         self._lost = 0
         self.active = active
+        self._line = store.line_of(active.id)
         self._take_up(active, f"version {active.id}, which was active at the start, does not know it")
         for batch in book.batches.values():
             if batch.status in UNDER_WAY:
@@ -370,7 +371,7 @@ class EditQueue:
                 return
             if version.id != self.active.id:
                 switch = await self._loader.load(version)
-                await asyncio.to_thread(self._store.activate, version.id)
+                await asyncio.to_thread(self._store.activate, version.id, self._line)
                 await switch()
                 self.active = version
             self._take_up(version, reason)

@@ -23,7 +23,7 @@ from onceedit_ray.reader.view import asked, fact_line
 
 MOST_JUDGED = 40
 """New facts of one call that are judged; of more, a sample drawn at random is."""
-NEAR_MISSES = 6
+NEAR_MISSES = 4
 """Draws of a request about an edit's subject that does not ask for it, for each new edit; equal ones are asked once."""
 NEIGHBOURS = 4
 """Live edits found for a new edit's prompt that are asked for again."""
@@ -32,7 +32,7 @@ WORDINGS = 2
 MOST_OPEN = 0.25
 """Share of near misses for which the gate may open."""
 ANSWER_TOKENS = 64
-"""Tokens of an answer that are compared; a longer one is compared up to there."""
+"""Largest number of tokens that are written to compare an answer's text; a longer one is compared as far as that."""
 NEVER = 2.0
 """A threshold above every gate weight: nothing is drafted."""
 
@@ -90,17 +90,26 @@ def _near_misses(edit: Edit, rng: random.Random) -> list[str]:
 
 
 async def _is_answered(plugin: Plugin, edit: Edit, threshold: float) -> bool:
-    wanted = normalised(edit.target_new).casefold()
-    length = min(len(plugin.codec.encode_bytes(f" {edit.target_new.strip()}".encode())) + 1, ANSWER_TOKENS)
-    drafter = Drafter(plugin.model, plugin.codec, [_view(plugin, edit, edit.prompt)], length)
+    """Whether the plug-in, asked the edit's own prompt, would write its answer: the whole of it, in one pass."""
+    view = _view(plugin, edit, edit.prompt)
+    answer = list(plugin.codec.encode_bytes(f" {normalised(edit.target_new)}".encode()))
+    step = await plugin.model.open([*view, *answer[:-1]], rows=len(answer))
+    await plugin.model.close(step.session)
+    if step.weights and step.weights[0] < threshold:
+        return False
+    return step.top.ids_NK[:, 0].tolist() == answer or await _is_written(plugin, edit, view, len(answer))
+
+
+async def _is_written(plugin: Plugin, edit: Edit, view: list[int], tokens: int) -> bool:
+    """As `_is_answered`, for an answer that may be written in other tokens, or with capitals: the text is compared."""
+    drafter = Drafter(plugin.model, plugin.codec, [view], min(tokens + 2, ANSWER_TOKENS))
     try:
-        weight = await drafter.open(threshold)
+        await drafter.open(0.0)
         drafted = drafter.drafted
     finally:
         await drafter.aclose()
-    text = normalised(plugin.codec.text_of(drafted)).casefold()
-    whole = len(drafted) < ANSWER_TOKENS
-    return weight >= threshold and bool(text) and (text.startswith(wanted) or (not whole and wanted.startswith(text)))
+    text, wanted = (normalised(each).casefold() for each in (plugin.codec.text_of(drafted), edit.target_new))
+    return text.startswith(wanted) or (tokens > ANSWER_TOKENS and bool(text) and wanted.startswith(text))
 
 
 async def _weight(plugin: Plugin, edit: Edit, question: str) -> float:

@@ -23,11 +23,14 @@ from onceedit_ray.models.prompt import (
     Message,
     Prompt,
     answer_lead,
+    asking_part,
     exchanges,
     last_request,
+    messages_with_note,
     plain_chat,
     system_text,
     text_to_continue,
+    text_with_note,
 )
 from onceedit_ray.models.surface import vocabulary_surfaces
 from onceedit_ray.models.weight_token import weight_token_id
@@ -121,14 +124,14 @@ class Codec:
 
     def prompt(self, text: str) -> Prompt:
         """A text in any known shape, whose markup becomes control tokens; raises `PromptError` for an empty text."""
-        return Prompt(
-            unwrap(text), tuple(self.encode_prompt(text)), answer_lead(text), continued=text_to_continue(text)
-        )
+        ids, continued = tuple(self.encode_prompt(text)), text_to_continue(text)
+        return Prompt(unwrap(text), ids, answer_lead(text), continued=continued, source=text, has_markup=True)
 
     def text_prompt(self, text: str) -> Prompt:
         """A text to continue, without markup; raises `PromptError` for a text that cannot be encoded."""
         ids = self._encode_parts([(text, True)])
-        return Prompt(unwrap(text[-QUESTION_CHARS:]), ids, answer_lead(text), continued=text_to_continue(text))
+        question, continued = unwrap(text[-QUESTION_CHARS:]), text_to_continue(text)
+        return Prompt(question, ids, answer_lead(text), continued=continued, source=text)
 
     def token_prompt(self, ids: Sequence[int]) -> Prompt:
         """Tokens to continue, unchanged; raises `PromptError` for a token that the tokenizer does not have."""
@@ -145,10 +148,25 @@ class Codec:
         """
         parts = rendered(messages, self._apply_template, self._controls)
         at = last_request(messages)
-        question = "" if at is None else unwrap(messages[at]["content"][-QUESTION_CHARS:])
+        question = "" if at is None else asking_part(unwrap(messages[at]["content"]))
         lead = answer_lead(parts[-1][0]) if parts else b""
         ids = self._encode_parts(parts)
-        return Prompt(question, ids, lead, exchanges(messages), system_text(messages), is_chat=True)
+        turns, system = exchanges(messages), system_text(messages)
+        return Prompt(question, ids, lead, turns, system, is_chat=True, source=tuple(messages))
+
+    def with_note(self, prompt: Prompt, note: str) -> tuple[int, ...]:
+        """The tokens of a prompt in which a note comes before the request: in a chat in the user's last message.
+
+        Raises `PromptError` if the note cannot be encoded.
+        """
+        if isinstance(prompt.source, str):
+            text = text_with_note(prompt.source, "" if prompt.continued else prompt.question, note)
+            return (self.prompt if prompt.has_markup else self.text_prompt)(text).ids
+        if prompt.source is not None:
+            return self.chat_prompt(messages_with_note(prompt.source, note)).ids
+        begin = len(self._begin) if list(prompt.ids[: len(self._begin)]) == self._begin else 0
+        written = self._encode_parts([(f"{note}\n\n", True)])[len(self._begin) :]
+        return (*prompt.ids[:begin], *written, *prompt.ids[begin:])
 
     @property
     def chat_stops(self) -> tuple[str, ...]:

@@ -6,13 +6,16 @@ prompts; this module knows no tokenizer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from onceedit_ray.knowledge.prompt_shapes import unwrap
 
 QUESTION_CHARS = 2048
-"""Number of characters at the end of a long user text that the plug-in gets."""
+"""Maximum number of characters of a user's text that the plug-in gets."""
+LONG_REQUEST = 800
+"""Number of characters from which a message counts as long: it holds a text beside the question."""
 
 ENDED = ("?", "!", ":", "？", "。")
 """Endings of a text that is a question to answer, not a text to continue."""
@@ -38,7 +41,10 @@ class Prompt:
     question: the question for the plug-in. ids: the target's tokens, none for a target that a server has. lead: the
     bytes with which an answer starts for the plug-in only (`answer_lead`). turns: the exchanges of a chat before the
     question, the oldest first. system: the chat's system messages. continued: the text that the answer continues, "" if
-    a question is answered. is_chat: whether it was made of a chat's messages.
+    a question is answered. is_chat: whether it was made of a chat's messages. known: tokens with which the answer
+    probably begins, of an answer that is made again; they change no answer. source: the messages or the text that it
+    was made of, None for tokens; `Codec.with_note` needs it, and two prompts with the same tokens are equal without it.
+    has_markup: whether the markup of that text became control tokens.
     """
 
     question: str
@@ -48,6 +54,41 @@ class Prompt:
     system: str = ""
     continued: str = ""
     is_chat: bool = False
+    known: tuple[int, ...] = ()
+    source: tuple[Message, ...] | str | None = field(default=None, compare=False, repr=False)
+    has_markup: bool = field(default=False, compare=False, repr=False)
+
+
+def messages_with_note(messages: Sequence[Message], note: str) -> list[Message]:
+    """A chat in which the user writes `note` before his last request; it is his first message if he has none."""
+    at = last_request(messages)
+    if at is None:
+        return [*messages, {"role": "user", "content": note}]
+    noted = {**messages[at], "content": f"{note}\n\n{messages[at]['content']}"}
+    return [*messages[:at], noted, *messages[at + 1 :]]
+
+
+def text_with_note(text: str, question: str, note: str) -> str:
+    """A text in any shape with `note` before the question in it; before all of it if there is no question."""
+    at = max(text.rfind(question), 0) if question else 0
+    return f"{text[:at]}{note}\n\n{text[at:]}"
+
+
+def asking_part(text: str) -> str:
+    """The part of a user's message in which a question may stand.
+
+    Of a long message these are its first and its last paragraph and those with a question mark: a question stands
+    before or after a text that is pasted, and a small plug-in does not find it among 2,000 characters of other text.
+    """
+    if len(text) > LONG_REQUEST:
+        paragraphs = [part for part in re.split(r"\n\s*\n", text) if part.strip()]
+        last = len(paragraphs) - 1
+        asking = [part for at, part in enumerate(paragraphs) if at in (0, last) or re.search("[?？]", part)]
+        text = "\n".join(asking)
+    if len(text) > QUESTION_CHARS:
+        half = QUESTION_CHARS // 2
+        text = f"{text[:half]}\n{text[-half:]}"
+    return text
 
 
 def text_to_continue(text: str) -> str:
@@ -65,7 +106,7 @@ def text_for_server(text: str) -> Prompt:
 def chat_for_server(messages: Sequence[Message]) -> Prompt:
     """A chat for a target whose server has the chat template."""
     at = last_request(messages)
-    question = "" if at is None else unwrap(messages[at]["content"][-QUESTION_CHARS:])
+    question = "" if at is None else asking_part(unwrap(messages[at]["content"]))
     return Prompt(question, (), b" ", exchanges(messages), system_text(messages), is_chat=True)
 
 

@@ -145,14 +145,21 @@ class EditsOfServer:
         self._changed()
         replaced = [answer for new in batch for answer in self.replaced_by(new)]
         instead = f", in place of {' and '.join(replaced)}" if replaced else ""
-        self._on_news(f"Queued: {', '.join(new.quoted for new in batch)}{instead}.")
+        is_live = all(new.status == "live" for new in batch)
+        self._on_news(f"{'Live' if is_live else 'Queued'}: {', '.join(new.quoted for new in batch)}{instead}.")
+        if is_live:
+            await self.load()  # for the new version and the edits that were replaced
 
     async def remove(self, edit: ListedEdit) -> None:
         """Ask the server for a version without `edit`."""
 
         async def delete() -> None:
-            content = await self._request("DELETE", _path("edits", edit.id))
-            self._take(_parsed(ListedEdit, [content])[0])
+            removed = _parsed(ListedEdit, [await self._request("DELETE", _path("edits", edit.id))])[0]
+            self._take(removed)
+            if removed.status == "deleted":
+                self._on_news(f"{removed.quoted} is deleted.")
+                await self._load()
+                return
             self._on_news(f"Deleting {edit.quoted}: a version without it is being made.")
 
         await self._attempt(delete)

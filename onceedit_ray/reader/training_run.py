@@ -99,15 +99,17 @@ def train_reader(
     adapters = [parameter for name, parameter in trained.items() if name != "gate_D"]
     groups: list[dict[str, Any]] = [{"params": adapters}, {"params": [reader.gate_D], "lr": 2 * settings.learning_rate}]
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings.steps))
+    # Before the schedule is made, a group's own rate is its first one.
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
     out.mkdir(parents=True, exist_ok=True)
     start = _resume(out, trained, optimizer, settings)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings.steps), start - 1)
     stream = batches(material.source.stream(settings.seed), tokenizer, settings.batch_size, settings.seed)
     began = time.monotonic()
     seen = _Seen(settings.steps)
     for step, batch in zip(range(1, settings.steps + 1), stream, strict=False):
         if step <= start:
-            schedule.step()
             continue
         with torch.autocast(device.type, dtype=precision) if precision == torch.bfloat16 else nullcontext():
             loss = losses(reader, reader.gate_D, batch, tokenizer.eos_token_id)

@@ -43,5 +43,10 @@ def read_along(facts: Sequence[str], request: str, turns: Sequence[Exchange] = (
     return "\n".join([*facts, *_dialogue(turns), f"Question: {request.strip()}", REPLY])
 
 
+def as_read(request: str) -> str:
+    """A request as a reader gets it: one in capitals is read in lower case, as nearly all text is written."""
+    return request.lower() if request.isupper() and len(request.split()) > 1 else request
+
+
 def _dialogue(turns: Sequence[Exchange]) -> list[str]:
     return [line for turn in turns for line in (f"Question: {turn.request.strip()}", f"Reply: {turn.reply.strip()}")]

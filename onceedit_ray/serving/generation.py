@@ -9,10 +9,10 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from onceedit_ray.errors import OnceEditError
+from onceedit_ray.errors import OnceEditError, UnwritableError
 from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder
 from onceedit_ray.fusion.outputs import Generation, Trace
 from onceedit_ray.models.codec import Codec
@@ -35,7 +35,8 @@ class GenerationRequest:
     prompt: a text to continue, or the target's token ids. messages: a chat, each `{"role", "content"}`, instead of a
     prompt. stop: strings that end the answer. unedited: the target answers without the plug-in. logprobs: how many of
     the most likely tokens to return for each token of the answer; None returns no log probabilities. echo: the prompt
-    is returned before the answer.
+    is returned before the answer. known: the beginning of the answer, if it is made again; it saves time and changes
+    nothing.
     """
 
     target: str
@@ -47,6 +48,7 @@ class GenerationRequest:
     unedited: bool = False
     logprobs: int | None = None
     echo: bool = False
+    known: str = ""
 
     @property
     def strategy(self) -> str | None:
@@ -206,10 +208,15 @@ def _chat_stops(asked: GenerationRequest, codec: Codec) -> tuple[str, ...]:
 def _prompt(decoder: FusedDecoder, asked: GenerationRequest) -> tuple[Prompt, Codec]:
     codec = decoder.member(asked.target).codec
     if asked.messages:
-        return codec.chat_prompt(asked.messages), codec
-    if isinstance(asked.prompt, str):
-        return codec.text_prompt(asked.prompt), codec
-    return codec.token_prompt(asked.prompt), codec
+        prompt = codec.chat_prompt(asked.messages)
+    elif isinstance(asked.prompt, str):
+        prompt = codec.text_prompt(asked.prompt)
+    else:
+        prompt = codec.token_prompt(asked.prompt)
+    if asked.known and not asked.echo:
+        with contextlib.suppress(UnwritableError):  # an incomplete character, told as U+FFFD
+            prompt = replace(prompt, known=codec.encode_bytes(asked.known.encode()))
+    return prompt, codec
 
 
 def _ending(generation: Generation, stopped: bool = False) -> GenerationEnd:

@@ -25,6 +25,7 @@ from onceedit_ray.serving.cancellation import merged, together, while_there
 from onceedit_ray.serving.editing_routes import add_editing_routes
 from onceedit_ray.serving.errors import ApiError, api_error_of, invalid, unknown_model
 from onceedit_ray.serving.event_stream import EventStream
+from onceedit_ray.serving.events import DONE, event
 from onceedit_ray.serving.every_target import Failed, answered, spoken
 from onceedit_ray.serving.generation import BUSY, PLUGIN, GenerationEnd, GenerationRequest
 from onceedit_ray.serving.keys import Keys
@@ -34,7 +35,7 @@ from onceedit_ray.serving.observing import CLIENT_GONE, Account, Observed, Obser
 from onceedit_ray.serving.passage import Passage
 from onceedit_ray.serving.proxy_guard import unhealthy
 from onceedit_ray.serving.requests import EVERY, questions
-from onceedit_ray.serving.responses import DONE, ResponseWriter, event, model_card
+from onceedit_ray.serving.responses import ResponseWriter, model_card
 from onceedit_ray.serving.schema import ChatRequest, CompletionRequest
 
 HEALTH_SECONDS = 4.4

@@ -1,7 +1,8 @@
 """Middleware in the proxy: errors of Ray Serve reach clients in OpenAI's format, and `/health` answers in time.
 
-Ray Serve's proxy reports a dead or missing replica in plain text, which clients of OpenAI's API cannot parse. Ray loads
-`middlewares` if `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names it. This file does not import Ray.
+Ray Serve's proxy reports a dead or missing replica in plain text, which clients of OpenAI's API cannot parse, and cuts
+the streams of a replica that dies; here they end with an error event. Ray loads `middlewares` if
+`RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names it. This file does not import Ray.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onceedit_ray.serving.errors import ApiError
+from onceedit_ray.serving.events import event
 
 PROXY_CALLBACK = "onceedit_ray.serving.proxy_guard.middlewares"
 HEALTH_SECONDS = 4.8
@@ -50,6 +52,8 @@ class ProxyGuard:
             await asyncio.wait([passing])
             if not answer.begun:
                 await GONE.response()(scope, receive, send)
+            elif answer.is_cut:
+                await answer.end_stream()
             elif (error := None if passing.cancelled() else passing.exception()) is not None:
                 raise error
         finally:
@@ -68,7 +72,18 @@ class _Answer:
         self._send = send
         self._closed = False
         self._replaced = False
+        self._streams = False
+        self._ended = False
         self.begun = False
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the application has left a stream of events without its end."""
+        return self._streams and not self._ended
+
+    async def end_stream(self) -> None:
+        """End a stream that was cut: an error event, and the end of the body."""
+        await self._send({"type": "http.response.body", "body": event(GONE.body), "more_body": False})
 
     def close(self) -> Send:
         """Ignore all further messages of the application; returns the channel to the client."""
@@ -81,10 +96,13 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.begun = True
             kind = Headers(raw=message["headers"]).get("content-type", "")
+            self._streams = kind.startswith("text/event-stream")
             if message["status"] >= 500 and not kind.startswith(("application/json", "text/event-stream")):
                 self._replaced = True
                 response = GONE.response()
                 await self._send({**message, "status": response.status_code, "headers": response.raw_headers})
                 await self._send({"type": "http.response.body", "body": response.body})
+        elif message["type"] == "http.response.body":
+            self._ended = not message.get("more_body", False)
         if not self._replaced:
             await self._send(message)

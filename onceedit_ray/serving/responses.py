@@ -7,7 +7,6 @@ that failed are named in an `onceedit` field of the response, or of a last chunk
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Sequence
@@ -17,8 +16,6 @@ from onceedit_ray.serving.every_target import Failed
 from onceedit_ray.serving.generation import GenerationEnd
 from onceedit_ray.serving.logprobs import Piece, of_chat, of_completion
 from onceedit_ray.serving.requests import EVERY
-
-DONE = b"data: [DONE]\n\n"
 
 
 class ResponseWriter:
@@ -112,8 +109,3 @@ def usage(endings: Sequence[GenerationEnd]) -> dict[str, int]:
 def model_card(name: str) -> dict[str, Any]:
     """A model as `GET /v1/models` lists it."""
     return {"id": name, "object": "model", "created": 0, "owned_by": "onceedit"}
-
-
-def event(data: dict[str, Any]) -> bytes:
-    """A server-sent event."""
-    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

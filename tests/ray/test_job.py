@@ -55,9 +55,9 @@ def job(ray_session: None, onceedit_home: Path, folder: Path) -> Job:
     )
     lines: list[str] = []
     outcome = run_job(config, folder / "results", COMMAND, lines.append)
-    active = open_store().active()
-    assert active is not None
-    return Job(config, outcome, lines, active.manifest)
+    (made,) = open_store().versions()
+    assert open_store().active_id() is None, "an evaluation activates nothing"
+    return Job(config, outcome, lines, made.manifest)
 
 
 def test_the_results_are_complete(job: Job, folder: Path) -> None:

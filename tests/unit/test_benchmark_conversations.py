@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 from dataclasses import replace
@@ -22,6 +21,8 @@ from benchmarks.conversations import (
     read_options,
     rest_perplexity,
 )
+from benchmarks.kept_rows import KeptRows
+from onceedit_ray.comparison.unedited_answers import UneditedAnswers
 from onceedit_ray.config import FusionConfig, load_config
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.evaluation.conversation_cases import Case, Message, read_cases
@@ -88,7 +89,7 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> FusedDecoder:
     return small_decoder(tmp_path_factory.mktemp("conversations"), ["gpt2"], FusionConfig(top_k=1024))
 
 
-def test_an_answer_to_a_transcript_ends_where_the_next_question_begins(
+async def test_an_answer_to_a_transcript_ends_where_the_next_question_begins(
     decoder: FusedDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generate = decoder.generate
@@ -98,32 +99,32 @@ def test_an_answer_to_a_transcript_ends_where_the_next_question_begins(
 
     monkeypatch.setattr(decoder, "generate", talkative)
     conversations = Conversations(decoder, {}, 8, 2)
-    asked = asyncio.run(conversations.ask(CHAT, "gpt2", "unedited"))
+    asked = await conversations.ask(CHAT, "gpt2", "unedited")
     assert asked.answer == Answer("Lyon.", True)
-    continued = asyncio.run(conversations.ask(CONTINUE, "gpt2", "unedited"))
+    continued = await conversations.ask(CONTINUE, "gpt2", "unedited")
     assert continued.answer == Answer("Lyon.\nQ: And then?", False)
 
 
-def test_what_does_not_fit_is_left_out_and_named(decoder: FusedDecoder) -> None:
+async def test_what_does_not_fit_is_left_out_and_named(decoder: FusedDecoder) -> None:
     long = CONTINUE.model_copy(update={"prompt": "France " * 400})
     conversations = Conversations(decoder, {}, 8, 2)
-    rows = asyncio.run(conversations.rows([long, CHAT], "gpt2", []))
+    rows = await conversations.rows([long, CHAT], "gpt2", [])
     assert [row.case for row in rows] == ["pronoun-01"]
     assert len(conversations.left_out) == 1
     assert conversations.left_out[0].startswith("paragraph-01 was not put to gpt2 (unedited): ")
 
 
-def test_a_case_without_forbidden_texts_takes_the_edits_old_answers(decoder: FusedDecoder) -> None:
+async def test_a_case_without_forbidden_texts_takes_the_edits_old_answers(decoder: FusedDecoder) -> None:
     edit = Edit(prompt=CHAT.edits[0], target_new="Lyon", ground_truth="Marseille")
     conversations = Conversations(decoder, {edit.prompt: edit}, 4, 2)
     near = Case(id="near-miss-01", kind="near-miss", messages=CHAT.messages, edits=CHAT.edits, due=False)
     for case, text, expected in [(CHAT, "Paris", True), (CHAT, "Marseille", False), (near, "Marseille", True)]:
         said = Asked(Answer(f"It is {text}.", True), (), (), None, None)
-        row = asyncio.run(conversations._row(case, "gpt2", "unedited", said, said))
+        row = await conversations._row(case, "gpt2", "unedited", said, said)
         assert row.holds_old is expected
 
 
-def test_perplexity_of_the_rest_is_the_unedited_targets(decoder: FusedDecoder) -> None:
+async def test_perplexity_of_the_rest_is_the_unedited_targets(decoder: FusedDecoder) -> None:
     member = decoder.member("gpt2")
     prompt = tuple(member.codec.encode_prompt("The capital of France is"))
     before, rest = member.codec.encode_bytes(b" Lyon"), member.codec.encode_bytes(b", a city")
@@ -132,9 +133,9 @@ def test_perplexity_of_the_rest_is_the_unedited_targets(decoder: FusedDecoder) -
     log_p = full_logits(model.network, [*prompt, *before, *rest]).log_softmax(-1)
     places = torch.arange(len(rest)) + len(prompt) + len(before) - 1
     expected = math.exp(-log_p[places, torch.tensor(rest)].mean().item())
-    assert asyncio.run(rest_perplexity(member, asked, ["Lyon"])) == pytest.approx(expected, rel=1e-3)
-    assert asyncio.run(rest_perplexity(member, asked, ["Paris"])) is None
-    assert asyncio.run(rest_perplexity(member, replace(asked, token_ids=before), ["Lyon"])) is None
+    assert await rest_perplexity(member, asked, ["Lyon"]) == pytest.approx(expected, rel=1e-3)
+    assert await rest_perplexity(member, asked, ["Paris"]) is None
+    assert await rest_perplexity(member, replace(asked, token_ids=before), ["Lyon"]) is None
 
 
 def test_a_run_writes_a_row_for_each_case_target_and_strategy(
@@ -174,13 +175,61 @@ def test_a_run_writes_a_row_for_each_case_target_and_strategy(
     assert "3 conversations about 1 edits" in report and "| **fact due** | 2 | 0.00 |" in report
 
 
-def test_unedited_answers_are_kept_by_prompt_and_budget(decoder: FusedDecoder) -> None:
+async def test_a_run_that_was_ended_goes_on(
+    decoder: FusedDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = [CHAT.model_copy(update={"id": f"pronoun-0{number}"}) for number in range(1, 4)]
+    generate, answers, fails = decoder.generate, [], True
+
+    async def counted(*arguments: Any) -> Any:
+        if fails and len(answers) == 3:
+            raise RuntimeError("the power went")
+        answers.append(await generate(*arguments))
+        return answers[-1]
+
+    def begin(tokens: int = 6) -> Conversations:
+        kept = {"gpt2": UneditedAnswers.load(tmp_path / "kept.json")}
+        rows = KeptRows.load(tmp_path / "rows.jsonl")
+        return Conversations(decoder, {}, tokens, 1, kept=kept, places={"gpt2": tmp_path / "kept.json"}, finished=rows)
+
+    monkeypatch.setattr(decoder, "generate", counted)
+    with pytest.raises(RuntimeError, match="the power went"):
+        await begin().rows(cases, "gpt2", ["draft", "calibrated"])
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write('{"key": "cut off')
+    fails = False
+    rows = await begin().rows(cases, "gpt2", ["draft", "calibrated"])
+    assert len(answers) == 1 + 2 * 3, "all cases have one prompt, asked unedited once, and each strategy answers each"
+    again = await begin().rows(cases, "gpt2", ["draft", "calibrated"])
+    assert len(answers) == 7 and again == rows, "nothing is asked again"
+    assert [(row.strategy, row.case) for row in rows] == [
+        (strategy, case.id) for strategy in ("unedited", "draft", "calibrated") for case in cases
+    ]
+    await begin(tokens=7).rows(cases[:1], "gpt2", [])
+    assert len(answers) == 8, "another limit is another answer"
+
+
+def test_a_case_has_its_own_limit_unless_one_is_given(decoder: FusedDecoder) -> None:
+    conversations = Conversations(decoder, {}, None, 1)
+    assert (conversations.tokens_of(CHAT), conversations.tokens_of(CONTINUE)) == (40, 96)
+    conversations.tokens = 8
+    assert conversations.tokens_of(CONTINUE) == 8
+
+
+def test_names_may_be_separated_by_commas() -> None:
+    options = read_options(["--strategies", "selective,draft", "deck", "--kinds", "plain,near-miss"])
+    assert options.strategies == ["selective", "draft", "deck"] and options.kinds == ["plain", "near-miss"]
+    with pytest.raises(SystemExit):
+        read_options(["--kinds", "mumble"])
+
+
+async def test_unedited_answers_are_kept_by_prompt_and_budget(decoder: FusedDecoder) -> None:
     conversations = Conversations(decoder, {}, 4, 2)
-    first, again = (asyncio.run(conversations.ask(CONTINUE, "gpt2", "unedited")) for _ in range(2))
+    first, again = (await conversations.ask(CONTINUE, "gpt2", "unedited") for _ in range(2))
     assert first.seconds is not None and again == replace(first, seconds=None)
     conversations.tokens = 5
-    assert asyncio.run(conversations.ask(CONTINUE, "gpt2", "unedited")).seconds is not None
-    assert asyncio.run(conversations.ask(CHAT, "gpt2", "unedited")).seconds is not None
+    assert (await conversations.ask(CONTINUE, "gpt2", "unedited")).seconds is not None
+    assert (await conversations.ask(CHAT, "gpt2", "unedited")).seconds is not None
 
 
 def test_portability_questions_take_the_place_of_the_file() -> None:

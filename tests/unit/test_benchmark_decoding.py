@@ -15,6 +15,7 @@ from tests.bench_run import small_run_file
 def test_every_figure_is_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONCEEDIT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(bench, "UNRELATED_TOKENS", 6)
+    monkeypatch.setattr(decoding, "QUICK_LARGE", {"hidden_size": 128, "num_hidden_layers": 2})
     run_file = small_run_file(tmp_path)
     decoding.main(["--quick", "--config", str(run_file), "--results", str(tmp_path / "results")])
     table = pq.read_table(tmp_path / "results" / "decoding.parquet").to_pylist()

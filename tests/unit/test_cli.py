@@ -99,6 +99,21 @@ def test_generate_shows_every_targets_answer_side_by_side(place: Place, command:
     assert command("generate", "--model", "two", QUESTION, "--config", run_file)[1] == out.splitlines()[3] + "\n"
 
 
+def test_the_run_file_decides_which_version_answers(place: Place, command: Command) -> None:
+    """Evaluating another run file activates nothing, and editing with it leaves this run file's answers alone."""
+    mine, other = place.run_file(), place.run_file("other.yaml", editing=EDITING | {"seed": 5})
+    (version,) = place.store.versions()
+    asked = ("generate", "--model", "one", QUESTION, "--config")
+    before = command(*asked, mine)
+    assert f"version {version.id}" in before[2]
+    command("evaluate", "--config", other, "--results", str(place.folder / "results"))
+    assert place.store.active_id() == version.id and len(place.store.versions()) == 2
+    assert "version " in (of_other := command(*asked, other)[2]) and version.id not in of_other
+    command("edit", "--config", other)
+    after = command(*asked, mine)
+    assert after[1] == before[1] and f"version {version.id}" in after[2]
+
+
 def test_generate_takes_shape_strategy_length_and_version(place: Place, command: Command) -> None:
     (version,) = place.store.versions()
     code, out, _ = command(
@@ -122,6 +137,6 @@ def test_evaluate_writes_the_results(place: Place, command: Command) -> None:
     assert names == {"records.parquet", "gate.parquet", "summary.json", "report.md", "scores.png", "gate.png"}
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["edits"] == 2 and set(summary["targets"]) == {"one", "two"}
-    assert summary["plugin"] == place.store.active_id()
+    assert summary["plugin"] == place.store.versions()[0].id
     assert "onceedit evaluate --config" in (folder / "report.md").read_text()
     assert out.rstrip().endswith(f"results: {folder}")

@@ -92,10 +92,13 @@ def test_validate_knows_every_name(changes: dict[str, Any], known: str, place: P
 
 def test_an_unknown_model(place: Place, command: Command) -> None:
     unknown = place.run_file(plugin="smollm2-135")
+    assert "did you mean 'smollm2-135m'?" in refused(place, command, "validate", unknown)
     assert "did you mean 'smollm2-135m'?" in refused(place, command, "edit", "--config", unknown)
     assert "did you mean 'smollm2-135m'?" in refused(place, command, "models", "fetch", "smollm2-135")
     asked = ("generate", "--model", "one", "Q", "--config")
     assert "there is no folder" in refused(place, command, *asked, place.run_file(targets={"one": "./nowhere"}))
+    assert "there is no folder" in refused(place, command, "validate", place.run_file(targets={"one": "./nowhere"}))
+    assert "there is no file" in refused(place, command, "validate", place.run_file(targets={"one": "./no.gguf"}))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +113,7 @@ def test_an_unknown_model(place: Place, command: Command) -> None:
 def test_what_an_evaluation_needs_is_looked_for_before_the_edit(
     changes: dict[str, Any], said: str, place: Place, command: Command
 ) -> None:
-    """An edit takes minutes; nothing that is wrong with what follows waits until it is over."""
+    """An edit takes minutes, so mistakes in what follows are reported before it."""
     if "foreign" in changes.get("targets", {}):
         changes = {"targets": {"foreign": place.model("foreign")}}
     run_file = place.run_file(editing=EDITING | {"seed": 1}, **changes)
@@ -151,10 +154,13 @@ def test_an_unknown_target_version_or_strategy(place: Place, command: Command) -
 
 
 def test_a_version_of_another_plugin(place: Place, command: Command) -> None:
-    """The active version was made of the llama: its tokens mean nothing to a run file with another plug-in."""
+    """The version was made from the Llama, whose tokens do not fit a run file with another plug-in."""
     other = place.run_file(plugin=place.model("gpt2"), targets={"one": place.model("mistral")})
-    line = refused(place, command, "generate", "--model", "one", QUESTION, "--config", other)
+    (version,) = place.store.versions()
+    asked = ("generate", "--model", "one", QUESTION, "--config", other)
+    line = refused(place, command, *asked, "--version", version.id)
     assert "plug-in" in line and "onceedit edit" in line
+    assert "nothing has been edited yet" in refused(place, command, *asked)
 
 
 def test_nothing_edited_yet(place: Place, command: Command) -> None:

@@ -96,7 +96,7 @@ def test_the_script_makes_the_files_from_the_published_ones(tmp_path: Path) -> N
 
 
 def test_no_file_names_a_folder_beside_the_repository() -> None:
-    """This file included, so the folder's name is put together here."""
+    """This file is checked, too, so it builds the folder's name from parts."""
     outside = ("../" + "shared").encode()
     left_out = {".git", ".venv", ".cache", "build", "results", "__pycache__"}
     files = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,10 +30,10 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> FusedDecoder:
 
 
 @pytest.mark.parametrize("target", ["gpt2", "twin"])
-def test_it_writes_what_fusion_over_all_candidates_writes(decoder: FusedDecoder, target: str) -> None:
+async def test_it_writes_what_fusion_over_all_candidates_writes(decoder: FusedDecoder, target: str) -> None:
     released = DenseDeepen(decoder.plugin, decoder.members[target])
     for prompt in PROMPTS:
-        ours = asyncio.run(decoder.generate(target, prompt, "deepen", 6))
+        ours = await decoder.generate(target, prompt, "deepen", 6)
         assert released.generate(prompt, 6) == list(ours.token_ids)
 
 
@@ -54,7 +53,7 @@ def test_matrices_are_whole_and_those_of_one_model_are_held_once(decoder: FusedD
 def test_matrices_that_are_too_large_are_not_begun(
     decoder: FusedDecoder, monkeypatch: pytest.MonkeyPatch, quick: bool, limit: tuple[str, int]
 ) -> None:
-    """Too large for the memory that is free, or for a short run."""
+    """Too large for the free memory, or for a short run."""
     lines: list[str] = []
     monkeypatch.setattr(dense_deepen, *limit)
     monkeypatch.setattr(dense_deepen, "dense", lambda *_: pytest.fail("a matrix was begun"))

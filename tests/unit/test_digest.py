@@ -1,4 +1,4 @@
-"""Ids stay what they are: what was kept under one must be found again. The literals were computed before `digest` was
+"""Ids must not change, so that results kept under an id are found again. The literals were computed before `digest` was
 one function, by the code that each caller had of its own."""
 
 from __future__ import annotations

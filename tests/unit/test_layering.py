@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,12 @@ def modules(root: Path, folder: str) -> list[Path]:
     return sorted(path.relative_to(root) for path in (root / folder).rglob("*.py"))
 
 
+@functools.cache
+def parsed(file: Path) -> ast.Module:
+    """The syntax tree of a file, which several tests read."""
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
 def part_of(dotted: str) -> str:
     """The part a dotted module name belongs to: `onceedit_ray.fusion.gate` is `fusion`, `onceedit_ray` is ``."""
     return [*dotted.split("."), ""][1]
@@ -64,7 +71,7 @@ def violations(root: Path) -> list[str]:
         if part not in LAYER_OF:
             found.append(f"{path}: '{part}' has no layer; give it one in LAYERS")
             continue
-        for line, name in imported(ast.parse((root / path).read_text(encoding="utf-8")), path):
+        for line, name in imported(parsed(root / path), path):
             top = name.split(".")[0]
             if top == "ray" and part != RAY_PART:
                 found.append(f"{path}:{line}: imports {name}; only {PACKAGE}/{RAY_PART} may")
@@ -87,7 +94,7 @@ def imports_of(root: Path) -> dict[str, set[str]]:
     graph: dict[str, set[str]] = {}
     for module, path in files.items():
         graph[module] = set()
-        for _, name in imported(ast.parse((root / path).read_text(encoding="utf-8")), path):
+        for _, name in imported(parsed(root / path), path):
             found = name if name in files else name.rpartition(".")[0]
             if found in files and found != module:
                 graph[module].add(found)
@@ -178,10 +185,21 @@ def test_a_right_import_passes(tmp_path: Path, path: str, source: str) -> None:
     assert violations(tmp_path) == []
 
 
+def test_no_test_module_is_imported() -> None:
+    """Fixtures stand in `conftest.py`; what several test modules call stands in a module with a name of its own."""
+    found = [
+        f"{path}:{line}: imports {name}"
+        for path in modules(ROOT, "tests")
+        for line, name in imported(parsed(ROOT / path), path)
+        if name.startswith("tests.") and any(part.startswith("test_") for part in name.split(".")[:-1])
+    ]
+    assert found == []
+
+
 def test_every_module_says_what_it_does() -> None:
     silent = []
     for path in modules(ROOT, PACKAGE):
-        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        tree = parsed(ROOT / path)
         if tree.body and not ast.get_docstring(tree):
             silent.append(str(path))
     assert silent == [], "modules without a docstring"

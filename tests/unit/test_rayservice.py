@@ -51,7 +51,7 @@ def test_the_versions_are_those_of_the_pins(cluster: dict[str, Any]) -> None:
 
 
 def test_every_pod_has_the_keys_the_store_and_metrics(cluster: dict[str, Any], manifest: dict[str, Any]) -> None:
-    """Replicas may run on any of them, and without a key they would serve nobody but themselves."""
+    """Replicas may run on any of them, and a replica without keys refuses every other machine."""
     claim = manifest["PersistentVolumeClaim"]["metadata"]["name"]
     assert manifest["PersistentVolumeClaim"]["spec"]["accessModes"] == ["ReadWriteMany"]
     for pod, group in zip(pods(cluster), (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]), strict=True):

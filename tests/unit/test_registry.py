@@ -72,7 +72,7 @@ def test_a_name_can_be_taken_once(zoo: Registry[str]) -> None:
 
 
 def test_a_file_that_fails_is_not_forgotten(zoo: Registry[str], tmp_path: Path) -> None:
-    """The second question must not answer "unknown" where the first one said what is broken."""
+    """The second lookup must name the broken file as the first one did, not say "unknown"."""
     broken = tmp_path / "zoo_for_tests" / "asp.py"
     broken.write_text("raise RuntimeError('no asp today')\n")
     for _ in range(2):

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from onceedit_ray.alignment import Alignment
 from onceedit_ray.fusion.retokenise import DraftPosition
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.facts_at import FactsAt
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.registry import Registry
 
@@ -88,6 +90,30 @@ class Strategy(ABC):
             ids_K, p_K: the target's most likely tokens and their probabilities.
             weight: w of eq. 8.
         """
+
+
+class InPrompt(Strategy):
+    """A strategy without the plug-in: the target reads edits in its own prompt (`fusion.in_prompt`).
+
+    Its reading is the target's distribution with the edits, so it needs no alignment. Where `chosen` returns no edit
+    the target answers alone.
+
+    contrasts: whether the target's distribution without the edits is needed, too, at the cost of a second pass for each
+        token.
+    """
+
+    contrasts: ClassVar[bool] = False
+
+    def __init__(self, pair: Pair) -> None:
+        del pair
+
+    @abstractmethod
+    def chosen(self, edits: FactsAt, request: str) -> dict[str, Edit]:
+        """The edits, by id, that the target reads before a request; none leaves the target alone."""
+
+    def fuse(self, reading: DraftPosition, ids_K: NDArray[np.int32], p_K: NDArray[np.float32], weight: float) -> Fused:
+        """The distribution with the edits, `reading`; `ids_K`, `p_K` are those without."""
+        return Fused(reading.ids_K, reading.p_K)
 
 
 STRATEGIES: Registry[Callable[[Pair], Strategy]] = Registry("fusion strategy", __name__)

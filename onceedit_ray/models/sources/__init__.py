@@ -16,7 +16,7 @@ from onceedit_ray.models.sources.folder import ModelFolder
 from onceedit_ray.progress import Progress, silent
 from onceedit_ray.registry import Registry
 
-__all__ = ["SOURCES", "ModelFolder", "ModelSource", "resolve"]
+__all__ = ["SOURCES", "ModelFolder", "ModelSource", "check_reference", "resolve"]
 
 
 class ModelSource(ABC):
@@ -34,6 +34,10 @@ class ModelSource(ABC):
     @abstractmethod
     def recognises(self, reference: str) -> bool:
         """Whether `reference`, written without a scheme, belongs to this source."""
+
+    @abstractmethod
+    def check(self, address: str) -> None:
+        """Raise `ModelError` if it can be told without a download that there is no such model."""
 
     @abstractmethod
     def fetch(self, address: str, progress: Progress) -> ModelFolder:
@@ -56,6 +60,12 @@ def resolve(reference: str, progress: Progress | None = None) -> ModelFolder:
     reference = reference.strip()
     source, address = _source_of(reference)
     return source.fetch(address, progress or silent)
+
+
+def check_reference(reference: str) -> None:
+    """Raise `ModelError` if it can be told without a download that `reference` names no model."""
+    source, address = _source_of(reference.strip())
+    source.check(address)
 
 
 def _source_of(reference: str) -> tuple[ModelSource, str]:

@@ -48,10 +48,14 @@ class GgufSource(ModelSource):
     def recognises(self, reference: str) -> bool:
         return reference.lower().endswith(".gguf")
 
-    def fetch(self, address: str, progress: Progress) -> ModelFolder:
+    def check(self, address: str) -> None:
         path = Path(address).expanduser().absolute()
         if not path.is_file():
             raise ModelError(f"there is no file {path}; give the path of a GGUF file")
+
+    def fetch(self, address: str, progress: Progress) -> ModelFolder:
+        self.check(address)
+        path = Path(address).expanduser().absolute()
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "model"
         return convert_once(name, file_sha256(path), f"gguf:{path}", None, lambda: path, progress)
 

@@ -43,6 +43,9 @@ class HubSource(ModelSource):
     def recognises(self, reference: str) -> bool:
         return _REFERENCE.fullmatch(reference) is not None
 
+    def check(self, address: str) -> None:
+        """Nothing: whether a repository exists is known to the hub alone."""
+
     def fetch(self, address: str, progress: Progress) -> ModelFolder:
         """The local snapshot; its digest is made from repository and commit, which determine every file's content."""
         repo, _, revision = address.partition("@")

@@ -24,12 +24,16 @@ class LocalSource(ModelSource):
         plainly_a_path = reference.startswith(("/", "./", "../", "~")) and not reference.lower().endswith(".gguf")
         return bool(reference) and (plainly_a_path or Path(reference).is_dir())
 
-    def fetch(self, address: str, progress: Progress) -> ModelFolder:
-        """The folder itself, checked; the first call reads all weights to compute the digest."""
+    def check(self, address: str) -> None:
         path = Path(address).expanduser().absolute()
         if not path.is_dir():
             raise ModelError(f"there is no folder {path}; give the path of a folder with config.json and safetensors")
         check_folder(path)
+
+    def fetch(self, address: str, progress: Progress) -> ModelFolder:
+        """The folder itself, checked; the first call reads all weights to compute the digest."""
+        self.check(address)
+        path = Path(address).expanduser().absolute()
         return ModelFolder(path.name, path, f"local:{path}", folder_digest(path), _licence(path))
 
 

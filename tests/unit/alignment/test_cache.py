@@ -103,7 +103,7 @@ def test_an_interrupted_build_leaves_nothing(home):
 
 
 def test_what_a_killed_build_left_goes_with_the_next_build(home):
-    """Killed while it writes, in a process of its own: nothing of Python's runs afterwards."""
+    """A process is killed while it writes, so that no clean-up code of Python runs."""
     killed = """
 import os, signal, torch
 from onceedit_ray.alignment import cache

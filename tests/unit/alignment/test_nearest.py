@@ -111,7 +111,7 @@ class TestDetour:
 
     @pytest.mark.parametrize(("crowd", "way"), [(100, "more proposals"), (400, "float32")])
     def test_anchors_closer_than_bfloat16_can_tell(self, crowd: int, way: str) -> None:
-        """A crowd larger than the first 40 proposals, then larger than the second 160 as well."""
+        """More equal entries than the first 40 proposals hold, then more than the next 160 hold."""
         generator = torch.Generator().manual_seed(0)
         crowd_AD = torch.ones(64) + 1e-3 * torch.randn(crowd, 64, generator=generator)
         anchors_AD = normalize(torch.cat([crowd_AD, torch.randn(4600, 64, generator=generator)]), dim=1)

@@ -40,7 +40,7 @@ def test_the_closed_form_by_hand() -> None:
 
 
 def test_the_update_of_a_layer_solves_its_normal_equations_in_the_model(llama: Small, tmp_path: Path) -> None:
-    """With one layer, all of what is missing is its own: Δ (λ C + K Kᵀ) = (Z - H) Kᵀ."""
+    """A single layer makes the whole change: Δ (λ C + K Kᵀ) = (Z - H) Kᵀ."""
     model, tokenizer = llama.model, llama.tokenizer
     settings = SETTINGS.model_copy(update={"depths": (0.0,)})
     mlp = find_mlps(model)[0]

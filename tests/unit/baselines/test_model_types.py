@@ -34,7 +34,7 @@ def loaded(folder: Path) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("model_type", ["qwen3_5_text", "bamba"])
 def test_recurrent_layers_give_the_same_loss_every_time(tmp_path: Path, model_type: str) -> None:
-    """With gradients too, which ROME and MEMIT follow step after step."""
+    """Also with gradients, which ROME and MEMIT follow step after step."""
     model, tokenizer = loaded(build_type(model_type, tmp_path / "m"))
     rows = locate(model, tokenizer, EDIT, ["", "The river Nile. "])
     cached = CachedPrefix(model, rows.answers, rows.index_B.tolist())
@@ -103,7 +103,7 @@ def test_the_width_is_that_of_the_layers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["grace", "wise", "defer"])
 def test_side_modules_are_refused_where_rows_are_flattened(tmp_path: Path, method: str) -> None:
-    """Before any work, for a shared expert as for OPT's layers."""
+    """The refusal comes before any work, for shared experts and for OPT's layers."""
     for model_type in ("qwen2_moe", "opt"):
         model, _ = loaded(build_type(model_type, tmp_path / model_type))
         editor: Baseline = BASELINES.get(method)(preset(method, model))  # type: ignore[assignment]

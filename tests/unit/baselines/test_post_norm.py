@@ -41,7 +41,7 @@ def test_through_a_norm_the_wanted_output_comes_out() -> None:
 
 @torch.no_grad()
 def test_out_of_reach_the_nearest_output_is_taken() -> None:
-    """Against the best of many directions; a coordinate of no gain takes no part."""
+    """The result is compared with the best of many directions; a coordinate whose gain is zero does not change."""
     gain_D = torch.tensor([1.0, 2.0, 0.01])
     wanted_ND = torch.tensor([[3.0, -4.0, 5.0], [0.1, 0.2, 0.1]])
     u_ND = nearest_direction(gain_D, wanted_ND)

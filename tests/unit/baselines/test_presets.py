@@ -12,7 +12,7 @@ from onceedit_ray.baselines import BASELINES, WIDTHS, Baseline, preset
 
 
 def sized(config: Any) -> Any:
-    """A model of this shape without weights; two layers, for the width alone decides."""
+    """A model of this shape without weights. It has two layers, since only the width decides."""
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -22,7 +21,7 @@ class Shop:
         yield ""
 
 
-def test_a_call_travels_with_its_name_and_arguments() -> None:
+async def test_a_call_travels_with_its_name_and_arguments() -> None:
     calls: list[Any] = []
 
     async def call(name: str, *args: object, **named: object) -> int:
@@ -30,7 +29,7 @@ def test_a_call_travels_with_its_name_and_arguments() -> None:
         return 7
 
     shop = proxy(Shop, call)
-    assert asyncio.run(shop.price("tea", count=2)) == 7
+    assert await shop.price("tea", count=2) == 7
     assert calls == [("price", ("tea",), {"count": 2})]
 
 

@@ -29,7 +29,7 @@ METHODS = {"FT-L": (FT_L, FineTuneLayer), "GRACE": (GRACE, Grace)}
 
 
 class Killed(BaseException):
-    """Not an `Exception`: nothing may catch it, as nothing catches a kill."""
+    """Stands for a kill. It is not an `Exception`, so no handler catches it."""
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def result(id: str) -> CellResult:
 
 
 class Executor:
-    """Finishes every cell but those called B, and keeps what it was given together."""
+    """Finishes every cell except those named B, and records which cells it was given in one call."""
 
     def __init__(self) -> None:
         self.groups: list[list[str]] = []

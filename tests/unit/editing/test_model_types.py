@@ -34,7 +34,7 @@ def editor_of(folder: Path, edits: list[Edit], config: EditingConfig = QUICK) ->
 
 @pytest.mark.parametrize("model_type", SCALED)
 def test_training_sees_the_logits_that_decoding_sees(tmp_path: Path, model_type: str) -> None:
-    """Whatever the network does to its logits after the head."""
+    """Also if the network changes its logits after the head."""
     common = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
     common |= {"num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.2}
     folder = build_type(model_type, tmp_path / "m", **common, **SCALED[model_type])
@@ -52,7 +52,7 @@ def test_training_sees_the_logits_that_decoding_sees(tmp_path: Path, model_type:
 
 
 def test_control_text_in_an_edit_is_text(tmp_path: Path) -> None:
-    """In its answer and in its prompt; only the end of text closes what is learnt."""
+    """In the answer and in the prompt; only the end-of-text token ends what is learnt."""
     edit = Edit(prompt="What comes before <|im_start|> in ChatML?", target_new="<|im_end|>", subject="ChatML")
     _, tokenizer, editor = editor_of(build_family("qwen2", tmp_path / "m"), [edit])
     instance = editor._edit_instance(0, edit.prompt, own=True)
@@ -64,7 +64,7 @@ def test_control_text_in_an_edit_is_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gpt2", "gemma3"])
 def test_what_is_learnt_is_what_is_decoded(tmp_path: Path, family: str) -> None:
-    """Token for token, also where a tokenizer puts a space before every text."""
+    """Token by token, also with a tokenizer that puts a space before every text."""
     _, tokenizer, editor = editor_of(build_family(family, tmp_path / "m"), [EDIT])
     instance = editor._edit_instance(0, EDIT.prompt, own=True)
     codec = Codec(tokenizer)

@@ -158,7 +158,7 @@ def test_losses_are_those_of_the_positions_that_count(
 
 
 def test_without_weight_loss_the_gate_stays_as_it_was_drawn(folder: Path) -> None:
-    """Table 8, λ = 0: the answers are learnt, and nothing ever tells the gate apart."""
+    """Table 8, λ = 0: the answers are learnt, and the gate is the same for all prompts."""
     plugin = prepared(folder, weight_loss=0.0)
     start = plugin.weight_row
     outcome = plugin.editor.run()
@@ -192,7 +192,7 @@ def test_it_ends_at_the_last_epoch_where_that_is_not_enough(folder: Path) -> Non
 
 
 def test_it_does_not_stop_before_the_first_epochs(learnt: tuple[Plugin, list[Epoch], bool]) -> None:
-    """Everything is known from the start, and the rate is too small to spoil it."""
+    """The model knows every answer from the start, and the learning rate is too small to change that."""
     plugin = copy.deepcopy(learnt[0])
     config = QUICK.model_copy(update={"min_epochs": 3, "max_epochs": 3, "learning_rate": 1e-9, "weight_loss": 0.0})
     outcome = OnceEdit(plugin.model, plugin.tokenizer, EDITS, [UNRELATED], config).run()
@@ -220,7 +220,7 @@ def weights_after(folder: Path, **settings: object) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_seed_gives_the_same_weights_to_the_bit(family: str, tmp_path: Path) -> None:
-    """GPT-2 has dropout: its chance is seeded too."""
+    """GPT-2 has dropout, whose random numbers are seeded as well."""
     folder = build_family(family, tmp_path / family)
     once = weights_after(folder, seed=3)
     torch.rand(5)
@@ -242,7 +242,7 @@ def test_bfloat16_is_computed_in_and_float32_is_kept(folder: Path) -> None:
 
 
 def test_a_batch_without_edits_trains_the_gate_alone(folder: Path) -> None:
-    """Batches of one: most of them hold no answer at all."""
+    """In batches of one instance, most batches hold no answer."""
     outcome = prepared(folder, batch_size=1, max_epochs=1, unrelated_per_epoch=4, paraphrases=0).editor.run()
     assert math.isfinite(outcome.epochs[0].edit_loss) and outcome.epochs[0].weight_loss > 0
 

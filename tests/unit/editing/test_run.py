@@ -74,7 +74,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def silent(line: str) -> None:
-    """Progress for nobody."""
+    """A progress callback that does nothing."""
 
 
 # --- the version -----------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def test_the_same_run_file_makes_the_same_weights(base: Path, edits: Path, tmp_p
 def test_a_version_made_before_is_used_again(
     base: Path, edits: Path, store: KnowledgeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever targets, strategies and scores are asked for; and it becomes the active one again."""
+    """The version does not depend on targets, strategies and scores; it becomes the active one again."""
     version = edit_plugin(config(base, edits), store, silent)
     other = edit_plugin(config(base, edits, {"seed": 1}), store, silent)
     assert other.id != version.id and store.active_id() == other.id
@@ -133,7 +133,7 @@ def test_a_version_made_before_is_used_again(
 def test_a_version_is_found_again_when_its_files_have_moved(
     untrained: None, base: Path, edits: Path, store: KnowledgeStore, tmp_path: Path
 ) -> None:
-    """What they hold must be the same; an id as it was made with the paths of then is kept."""
+    """The files must hold the same. The expected id was computed when they had other paths."""
     here, there = tmp_path / "here.txt", tmp_path / "there.jsonl"
     here.write_text("Who wrote Hamlet?\n", encoding="utf-8")
     version = edit_plugin(config(base, edits, {"unrelated": [here]}), store, silent)
@@ -290,7 +290,7 @@ def test_an_unknown_name_is_refused_before_training(
 
 
 def test_a_long_name_is_refused_before_training(base: Path, edits: Path) -> None:
-    """A version is named after its run, and its name has a limit: found out before the work, not after it."""
+    """A version is named after its run, and its name has a limit, which is checked before the work."""
     with pytest.raises(ConfigError, match="name"):
         config(base, edits, name="n" * 95)
 

@@ -65,7 +65,7 @@ def test_every_edit_is_whole(edits: dict[str, Edit]) -> None:
 
 
 def test_what_must_occur_is_the_edits(cases: list[Case], edits: dict[str, Edit]) -> None:
-    """Where the kind does not ask for something else, the new answer is wanted and the old one is not."""
+    """Unless the kind asks for something else, the new answer must occur and the old one must not."""
     for case in cases:
         if case.kind in ("plain", "full-sentence", "description", "pronoun", "paragraph", "two-facts", "typos"):
             for prompt, group in zip(case.edits, case.must, strict=True):

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from onceedit_ray.evaluation.conversation_report import (
     ConversationRow,
     figures,
+    figures_by_kind,
     markdown,
     right_by_kind,
     some_answers,
@@ -83,6 +84,17 @@ def test_figures_are_about_answers_in_which_the_fact_is_due() -> None:
     assert unedited == "| unedited | 0.00 | 0.50 | 0.00 | – | – | – | – | 2.0 |"
     # Two answers with the new one: lengths 2.0 and 1.0, words kept known of one, 12 tokens in 4 seconds.
     assert draft == "| draft | 1.00 | 0.00 | 0.50 | 1.50 | 0.50 | 1.25 | – | 3.0 |"
+
+
+def test_figures_by_kind_compare_with_the_unedited_answers_of_the_same_conversations() -> None:
+    assert figures_by_kind(ROWS).splitlines() == [
+        "| kind | strategy | right | length | words kept | perplexity | tokens/s ratio |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        # plain-02 was not timed unedited: 6 tokens in 2 s over 4 tokens in 2 s.
+        "| plain | draft | 0.50 | 1.50 | 0.50 | 1.25 | 1.50 |",
+        "| near-miss | draft | 0.50 | 2.00 | 0.50 | 1.25 | 1.50 |",
+    ]
+    assert figures_by_kind(ROWS[:4]) == ""
 
 
 def test_of_a_long_question_both_ends_are_shown() -> None:

@@ -243,8 +243,29 @@ def test_each_strategy_is_compared_with_one_unedited_answer() -> None:
     assert [asked[2] for asked in system.asked].count(UNEDITED) == 1
 
 
-def test_the_gate_is_read_for_every_prompt_in_every_shape() -> None:
-    records = asyncio.run(read_gate(Words(), "small", [EDIT, PLAIN], ["G"], ("raw", "chat")))
+async def test_an_error_ends_what_is_still_asked() -> None:
+    """Else the other probes would go on asking the models, for nobody."""
+    system = generating(Q2=("blue x y", "red wine and"))
+    render, waiting = system.render, asyncio.Event()
+
+    async def fails_once(target: str, question: str, shape: str) -> str:
+        if question == "Q2":
+            raise ValueError("no such shape")
+        await waiting.wait()
+        return await render(target, question, shape)
+
+    system.render = fails_once  # type: ignore[method-assign]
+    settings = EvaluationConfig(shape="qa", concurrency=3)
+    before = asyncio.all_tasks()
+    with pytest.raises(ValueError, match="no such shape"):
+        await Evaluation(system, "small", "run", settings).run([PLAIN, EDIT], ["G"])
+    waiting.set()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before and system.asked == []
+
+
+async def test_the_gate_is_read_for_every_prompt_in_every_shape() -> None:
+    records = await read_gate(Words(), "small", [EDIT, PLAIN], ["G"], ("raw", "chat"))
     assert [(record.kind, record.shape, record.prompt, record.weight) for record in records] == [
         (kind, shape, prompt, weight)
         for kind, prompt, weight in (
@@ -260,8 +281,8 @@ def test_the_gate_is_read_for_every_prompt_in_every_shape() -> None:
 
 
 @pytest.mark.parametrize("gpus", [0.0, 1.0])
-def test_all_targets_are_scored_and_progress_comes_to_an_end(gpus: float) -> None:
-    """With a GPU for each model all are asked at once, without one by one: the records are the same."""
+async def test_all_targets_are_scored_and_progress_comes_to_an_end(gpus: float) -> None:
+    """Targets with a GPU each are asked at the same time, others one after another; the records are the same."""
     system = generating(Q2=("blue", "red"), G=("a", "a"), G2=("a", "a"))
     target = ModelConfig(model="m", num_gpus=gpus)
     config = RunConfig(
@@ -272,7 +293,7 @@ def test_all_targets_are_scored_and_progress_comes_to_an_end(gpus: float) -> Non
         evaluation=EvaluationConfig(settings=("generation",), drift_limit=1, gate_shapes=("raw",)),
     )
     lines: list[str | Count] = []
-    records, gate = asyncio.run(evaluate_targets(system, config, [PLAIN], ["G", "G2"], lines.append))
+    records, gate = await evaluate_targets(system, config, [PLAIN], ["G", "G2"], lines.append)
     assert [(record.target, record.strategy, record.property) for record in records] == [
         (target, strategy, of)
         for target in ("one", "two")

@@ -85,30 +85,26 @@ class TestDraftEqualsTokenByTokenFusion:
         ],
         ids=lambda value: value if isinstance(value, str) else f"{len(value)} prompts",
     )
-    def test_over_many_prompts(self, models: TaughtModels, plain: Plain, target: str, prompts: list[str]) -> None:
+    async def test_over_many_prompts(self, models: TaughtModels, plain: Plain, target: str, prompts: list[str]) -> None:
         assert len(PROMPTS) >= 40
         gate = ForcedGate(models.plugin, 0.0)
         decoders = {n: models.decoder(FusionConfig(threshold=0.0, draft_tokens=n), gate) for n in range(10)}
         recorders = {n: record(decoders[n], target) for n in decoders}
         accepted = rejected = inside_tokens = 0
 
-        async def compare() -> None:
-            nonlocal accepted, rejected, inside_tokens
-            for number, prompt in enumerate(prompts):
-                gate.weight = WEIGHTS[number % len(WEIGHTS)]
-                length = 1 + number % 9
-                reference = plain.of(decoders[0], target, prompt, gate.weight)
-                expected = tuple(reference.answer(BUDGET))
-                single = await decoders[0].generate(target, prompt, max_new_tokens=BUDGET)
-                several = await decoders[length].generate(target, prompt, max_new_tokens=BUDGET)
-                assert single.token_ids == expected, (prompt, gate.weight)
-                assert several.token_ids == expected, (prompt, gate.weight, length)
-                assert single.target_passes == len(expected)
-                inside_tokens += reference.inside_tokens
-                accepted += len(expected) - several.target_passes
-                rejected += wrong_tokens(recorders[length], len(reference.target_ids), expected)
-
-        asyncio.run(compare())
+        for number, prompt in enumerate(prompts):
+            gate.weight = WEIGHTS[number % len(WEIGHTS)]
+            length = 1 + number % 9
+            reference = plain.of(decoders[0], target, prompt, gate.weight)
+            expected = tuple(reference.answer(BUDGET))
+            single = await decoders[0].generate(target, prompt, max_new_tokens=BUDGET)
+            several = await decoders[length].generate(target, prompt, max_new_tokens=BUDGET)
+            assert single.token_ids == expected, (prompt, gate.weight)
+            assert several.token_ids == expected, (prompt, gate.weight, length)
+            assert single.target_passes == len(expected)
+            inside_tokens += reference.inside_tokens
+            accepted += len(expected) - several.target_passes
+            rejected += wrong_tokens(recorders[length], len(reference.target_ids), expected)
         assert accepted > len(prompts) / 2, "drafts were hardly ever accepted: the test shows nothing"
         assert rejected > len(prompts) / 2, "drafts were hardly ever rejected: the test shows nothing"
         assert inside_tokens > 0, "no answer left the draft inside one of its tokens"
@@ -118,7 +114,8 @@ class TestDraftEqualsTokenByTokenFusion:
     def test_for_every_draft_length(self, models: TaughtModels, target: str) -> None:
         prompts = [BEGUN[4], f"{BEGUN[20]} ", "Où est né Jürgen"]
         answers = {
-            length: generations(decoder_of(models, 0.55, draft_tokens=length), target, prompts) for length in range(10)
+            length: generations(decoder_of(models, 0.55, draft_tokens=length), target, prompts)
+            for length in (0, 1, 2, 3, 5, BUDGET - 1, BUDGET + 1)
         }
         tokens = {length: [answer.token_ids for answer in made] for length, made in answers.items()}
         assert all(made == tokens[0] for made in tokens.values()), tokens
@@ -164,7 +161,7 @@ def wrong_tokens(recorder: Recorder, prompt_tokens: int, answer: Sequence[int]) 
 
 class TestBelowTheThreshold:
     @pytest.mark.parametrize("family", FAMILIES)
-    def test_the_target_answers_as_transformers_generates(self, models: TaughtModels, family: str) -> None:
+    async def test_the_target_answers_as_transformers_generates(self, models: TaughtModels, family: str) -> None:
         decoder = models.decoder(FusionConfig(threshold=1.0, max_new_tokens=24))
         model: Any = load_model(models.folders[family], dtype="float32", device="cpu")
         codec = models.members[family].codec
@@ -179,7 +176,7 @@ class TestBelowTheThreshold:
             )
             expected = tuple(out[0, ids.shape[1] :].tolist())
             for strategy in ("draft", "calibrated", UNEDITED):
-                answer = asyncio.run(decoder.generate(family, prompt, strategy))
+                answer = await decoder.generate(family, prompt, strategy)
                 assert answer.token_ids == expected, (prompt, strategy)
                 assert answer.alone
                 assert answer.target_passes == len(expected)
@@ -190,7 +187,7 @@ class TestBelowTheThreshold:
         ended = {answer.ended for name in FAMILIES for answer in generations(decoder, name, BEGUN[:4], budget=16)}
         assert ended == {True, False}
 
-    def test_the_weight_is_the_sigmoid_of_the_weight_tokens_logit(self, models: TaughtModels) -> None:
+    async def test_the_weight_is_the_sigmoid_of_the_weight_tokens_logit(self, models: TaughtModels) -> None:
         model = load_model(models.edited, dtype="float32", device="cpu")
         codec = models.plugin_codec
         assert codec.weight_id is not None
@@ -200,9 +197,9 @@ class TestBelowTheThreshold:
             expected = torch.sigmoid(logits_NV[-1, codec.weight_id]).item()
             for shape in SHAPES:
                 prompt = wrap(question, shape)
-                answer = asyncio.run(decoder.generate("gpt2", prompt, max_new_tokens=1))
+                answer = await decoder.generate("gpt2", prompt, max_new_tokens=1)
                 assert answer.weight == pytest.approx(expected, abs=1e-5)
-                assert asyncio.run(decoder.gate(prompt)) == pytest.approx(expected, abs=1e-5)
+                assert await decoder.gate(prompt) == pytest.approx(expected, abs=1e-5)
 
     def test_a_weight_at_the_threshold_is_fused(self, models: TaughtModels) -> None:
         for weight, alone in ((0.5, False), (0.4999, True)):
@@ -210,11 +207,11 @@ class TestBelowTheThreshold:
             assert answer.alone is alone
 
     @pytest.mark.parametrize("prompt", [BEGUN[0], f"{BEGUN[0]} "])
-    def test_costs_one_pass_of_the_plugin(self, models: TaughtModels, prompt: str) -> None:
+    async def test_costs_one_pass_of_the_plugin(self, models: TaughtModels, prompt: str) -> None:
         decoder = models.decoder(FusionConfig(threshold=1.0, max_new_tokens=4))
         assert isinstance(models.plugin, LocalModel)
         before = models.plugin.passes
-        answer = asyncio.run(decoder.generate("mistral", prompt))
+        answer = await decoder.generate("mistral", prompt)
         assert models.plugin.passes - before == answer.plugin_passes == 1
 
     def test_no_weight_leaves_the_targets_own_tokens(self, models: TaughtModels) -> None:
@@ -227,48 +224,41 @@ class TestBelowTheThreshold:
 
 class TestScore:
     @pytest.mark.parametrize("strategy", [*STRATEGIES, UNEDITED])
-    def test_scoring_generated_tokens_gives_them_back(self, decoder: FusedDecoder, strategy: str) -> None:
-        async def compare() -> None:
-            for target in FAMILIES:
-                for prompt in (BEGUN[0], f"{BEGUN[30]} ", LONG):
-                    answer = await decoder.generate(target, prompt, strategy)
-                    score = await decoder.score(target, prompt, answer.token_ids, strategy)
-                    assert score.predicted == answer.token_ids, (target, prompt)
-                    assert (score.weight, score.alone) == (answer.weight, answer.alone)
+    async def test_scoring_generated_tokens_gives_them_back(self, decoder: FusedDecoder, strategy: str) -> None:
+        for target in FAMILIES:
+            for prompt in (BEGUN[0], f"{BEGUN[30]} ", LONG):
+                answer = await decoder.generate(target, prompt, strategy)
+                score = await decoder.score(target, prompt, answer.token_ids, strategy)
+                assert score.predicted == answer.token_ids, (target, prompt)
+                assert (score.weight, score.alone) == (answer.weight, answer.alone)
 
-        asyncio.run(compare())
-
-    def test_below_the_threshold_predicts_as_the_target_alone(self, models: TaughtModels) -> None:
+    async def test_below_the_threshold_predicts_as_the_target_alone(self, models: TaughtModels) -> None:
         decoder = decoder_of(models, weight=0.2, threshold=0.5)
 
-        async def compare() -> None:
-            for target in FAMILIES:
-                gold = await decoder.gold(target, BEGUN[0], "Milan, or not")
-                fused = await decoder.score(target, BEGUN[0], gold, "draft")
-                alone = await decoder.score(target, BEGUN[0], gold, UNEDITED)
-                assert fused.predicted == alone.predicted
-                assert (fused.alone, fused.weight, alone.weight) == (True, 0.2, None)
+        for target in FAMILIES:
+            gold = await decoder.gold(target, BEGUN[0], "Milan, or not")
+            fused = await decoder.score(target, BEGUN[0], gold, "draft")
+            alone = await decoder.score(target, BEGUN[0], gold, UNEDITED)
+            assert fused.predicted == alone.predicted
+            assert (fused.alone, fused.weight, alone.weight) == (True, 0.2, None)
 
-        asyncio.run(compare())
-
-    def test_each_prediction_follows_the_gold_tokens_before_it(self, decoder: FusedDecoder) -> None:
-        async def compare() -> None:
-            gold = await decoder.gold("mistral", BEGUN[0], "the river Nile")
-            score = await decoder.score("mistral", BEGUN[0], gold)
-            for position in range(len(gold)):
-                shorter = await decoder.score("mistral", BEGUN[0], gold[: position + 1])
-                assert shorter.predicted == score.predicted[: position + 1]
-
-        asyncio.run(compare())
+    async def test_each_prediction_follows_the_gold_tokens_before_it(self, decoder: FusedDecoder) -> None:
+        gold = await decoder.gold("mistral", BEGUN[0], "the river Nile")
+        score = await decoder.score("mistral", BEGUN[0], gold)
+        for position in range(len(gold)):
+            shorter = await decoder.score("mistral", BEGUN[0], gold[: position + 1])
+            assert shorter.predicted == score.predicted[: position + 1]
 
     @pytest.mark.parametrize("family", FAMILIES)
-    def test_gold_has_its_leading_space_unless_the_prompt_ends_in_one(self, decoder: FusedDecoder, family: str) -> None:
+    async def test_gold_has_its_leading_space_unless_the_prompt_ends_in_one(
+        self, decoder: FusedDecoder, family: str
+    ) -> None:
         async def texts(prompt: str) -> str:
             return await decoder.text(family, await decoder.gold(family, prompt, " Milan\n"))
 
-        assert asyncio.run(texts("The capital is")) == " Milan"
-        assert asyncio.run(texts("The capital is ")) == "Milan"
-        assert asyncio.run(texts("The capital is\n")) == "Milan"
+        assert await texts("The capital is") == " Milan"
+        assert await texts("The capital is ") == "Milan"
+        assert await texts("The capital is\n") == "Milan"
 
 
 class TestStrategies:
@@ -307,24 +297,21 @@ class TestStrategies:
         assert unedited.startswith(" and the capital of Germany is Ber")
         assert edited.startswith(" and the capital of Germany is Bost")
 
-    def test_names_what_restricts_it(self, decoder: FusedDecoder) -> None:
-        said = {name: asyncio.run(decoder.restriction("llama", name)) for name in STRATEGIES}
+    async def test_names_what_restricts_it(self, decoder: FusedDecoder) -> None:
+        said = {name: await decoder.restriction("llama", name) for name in STRATEGIES}
         assert (said["draft"], said["calibrated"]) == ("", "")
         assert "top-k" in said["onceedit"]
         assert "column winners" in said["deepen"] == said["deepen+dw"]
 
 
 class TestPluginView:
-    def test_is_the_same_whatever_shape_the_target_sees(self, models: TaughtModels) -> None:
+    async def test_is_the_same_whatever_shape_the_target_sees(self, models: TaughtModels) -> None:
         plugin = Recorder(ForcedGate(models.plugin, 0.6))
         decoder = models.decoder(FusionConfig(threshold=0.0, max_new_tokens=2), plugin)
         targets = record(decoder, "qwen2")
 
-        async def ask() -> None:
-            for shape in SHAPES:
-                await decoder.generate("qwen2", await decoder.render("qwen2", BEGUN[3], shape))
-
-        asyncio.run(ask())
+        for shape in SHAPES:
+            await decoder.generate("qwen2", await decoder.render("qwen2", BEGUN[3], shape))
         assert len(set(plugin.opened)) == 1
         assert models.plugin_codec.text_of(plugin.opened[0]).strip() == plugin_view(BEGUN[3])
         assert len(set(targets.opened)) == len(SHAPES)

@@ -24,7 +24,7 @@ from tests.small_system import CPU, ForcedGate, Relay, TaughtModels
 
 
 class Failing(Relay):
-    """Breaks at the n-th `extend`."""
+    """Raises an error at the n-th `extend`."""
 
     def __init__(self, model: Any, at: int) -> None:
         super().__init__(model)
@@ -40,22 +40,22 @@ class Failing(Relay):
 class TestErrors:
     """Every test here uses `decoder`, which checks that all sessions are closed."""
 
-    def test_an_unknown_target_is_named(self, decoder: FusedDecoder) -> None:
+    async def test_an_unknown_target_is_named(self, decoder: FusedDecoder) -> None:
         for call in (decoder.generate("lama", "Who?"), decoder.score("lama", "Who?", [1])):
             with pytest.raises(ConfigError, match=r"unknown target 'lama': .*llama"):
-                asyncio.run(call)
+                await call
 
-    def test_an_unknown_strategy_gets_a_suggestion(self, decoder: FusedDecoder) -> None:
+    async def test_an_unknown_strategy_gets_a_suggestion(self, decoder: FusedDecoder) -> None:
         for call in (decoder.generate("llama", "Who?", "drafts"), decoder.score("llama", "Who?", [1, 2], "drafts")):
             with pytest.raises(ConfigError, match="unknown fusion strategy 'drafts': did you mean 'draft'"):
-                asyncio.run(call)
+                await call
 
     @pytest.mark.parametrize("strategy", ["draft", "onceedit", UNEDITED])
-    def test_a_prompt_beyond_the_context_is_refused(self, decoder: FusedDecoder, strategy: str) -> None:
+    async def test_a_prompt_beyond_the_context_is_refused(self, decoder: FusedDecoder, strategy: str) -> None:
         prompt = " ".join(SENTENCES[:20])
         for call in (decoder.generate("gpt2", prompt, strategy), decoder.score("gpt2", prompt, [5, 6], strategy)):
             with pytest.raises(ContextLengthError, match=r"context of 256 tokens.*shorten the prompt"):
-                asyncio.run(call)
+                await call
 
     def test_a_prompt_beyond_the_plugins_context_alone_is_refused(
         self, decoder: FusedDecoder, models: TaughtModels
@@ -70,29 +70,29 @@ class TestErrors:
 
     @pytest.mark.parametrize("strategy", ["draft", "calibrated"])
     @pytest.mark.parametrize("at", [1, 2])
-    def test_a_target_that_fails_midway(self, decoder: FusedDecoder, strategy: str, at: int) -> None:
+    async def test_a_target_that_fails_midway(self, decoder: FusedDecoder, strategy: str, at: int) -> None:
         inner = decoder.members["llama"]
         decoder.members["llama"] = replace(inner, model=Failing(inner.model, at))
         with pytest.raises(SessionLostError, match="the model restarted"):
-            asyncio.run(decoder.generate("llama", BEGUN[0], strategy))
+            await decoder.generate("llama", BEGUN[0], strategy)
 
     @pytest.mark.parametrize("strategy", ["draft", "calibrated"])
-    def test_a_plugin_that_fails_midway(self, models: TaughtModels, strategy: str) -> None:
+    async def test_a_plugin_that_fails_midway(self, models: TaughtModels, strategy: str) -> None:
         plugin = Failing(ForcedGate(models.plugin, 0.6), at=1)
         decoder = models.decoder(FusionConfig(threshold=0.0, draft_tokens=1), plugin)
         for call in (decoder.generate("llama", BEGUN[0], strategy), decoder.score("llama", BEGUN[0], [9, 8, 7, 6])):
             plugin.left = 1
             with pytest.raises(SessionLostError, match="the model restarted"):
-                asyncio.run(call)
+                await call
         assert open_sessions(models) == 0
 
-    def test_a_plugin_that_was_never_edited_is_refused(self, models: TaughtModels) -> None:
+    async def test_a_plugin_that_was_never_edited_is_refused(self, models: TaughtModels) -> None:
         codec = open_codec(models.base.path)
         plugin = open_model(models.base.path, CPU, codec, 64, "the plug-in")
         decoder = models.decoder(FusionConfig(), plugin)
         for call in (decoder.generate("llama", BEGUN[0]), decoder.gate(BEGUN[0]), decoder.score("llama", "Who", [5])):
             with pytest.raises(ModelError, match=r"no \[WEIGHT\] token.*onceedit edit"):
-                asyncio.run(call)
+                await call
         assert plugin.open_sessions == 0
         assert open_sessions(models) == 0
 
@@ -106,8 +106,8 @@ class TestErrors:
                 assert codec.tokenizer("").input_ids == []
 
     @pytest.mark.parametrize(("slow", "strategy"), [("plugin", "draft"), ("gpt2", "draft"), ("gpt2", UNEDITED)])
-    def test_a_request_that_is_cancelled(self, models: TaughtModels, slow: str, strategy: str) -> None:
-        """The caller goes away while a model prefills: what is opened then must be closed as well."""
+    async def test_a_request_that_is_cancelled(self, models: TaughtModels, slow: str, strategy: str) -> None:
+        """The caller leaves while a model prefills: a session that is opened then must be closed, too."""
         folder = models.edited if slow == "plugin" else models.folders[slow]
         codec = models.plugin_codec if slow == "plugin" else models.members[slow].codec
         network: Any = load_model(folder, dtype="float32", device="cpu")
@@ -120,17 +120,14 @@ class TestErrors:
         go_on = threading.Event()
         network.register_forward_pre_hook(lambda *_: not go_on.wait(5) or None)
 
-        async def cancel_while_it_prefills() -> None:
-            request = asyncio.create_task(decoder.generate("gpt2", BEGUN[0], strategy))
-            await asyncio.sleep(0.2)  # by now the other model has answered
-            request.cancel()
-            await asyncio.sleep(0)
-            go_on.set()
-            with pytest.raises(asyncio.CancelledError):
-                await request
-            await model.close((await model.open([1])).session)  # queued behind what is still running
-
-        asyncio.run(cancel_while_it_prefills())
+        request = asyncio.create_task(decoder.generate("gpt2", BEGUN[0], strategy))
+        await asyncio.sleep(0.2)  # by now the other model has answered
+        request.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        await model.close((await model.open([1])).session)  # queued behind what is still running
         assert (model.open_sessions, open_sessions(models)) == (0, 0)
 
 
@@ -139,7 +136,7 @@ class TestContextEnd:
     def test_an_answer_fits_if_all_but_its_last_token_does(
         self, models: TaughtModels, monkeypatch: pytest.MonkeyPatch, draft_tokens: int
     ) -> None:
-        """The last token of an answer is never fed, so drafting may not ask for a place for it either."""
+        """The last token of an answer is never fed, so a draft must not need room for it in the context."""
         decoder = decoder_of(models, weight=0.6, draft_tokens=draft_tokens)
         for target in FAMILIES:
             member, (free,) = models.members[target], generations(decoder, target, BEGUN[:1])

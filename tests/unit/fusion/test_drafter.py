@@ -154,7 +154,7 @@ every_length = pytest.mark.parametrize("draft_tokens", [0, 1, 2, 3, 8])
 
 @every_length
 class TestReading:
-    """Nothing read depends on how many tokens are drafted at once."""
+    """What is read does not depend on the number of tokens drafted at once."""
 
     def test_a_token_over_two_of_the_plugins(self, draft_tokens: int) -> None:
         """ " Michel" is " Mich" (0.5), then "el" or what begins with it: exactly the drafted token, 0.8."""
@@ -228,75 +228,60 @@ class TestReading:
 
 
 class TestCost:
-    def test_what_is_shared_with_the_answer_before_stays_in_the_cache(self) -> None:
+    async def test_what_is_shared_with_the_answer_before_stays_in_the_cache(self) -> None:
         model = Scripted()
 
-        async def play() -> None:
-            made = drafter(model, draft_tokens=3)
-            await made.open(0.0)  # drafts 0 1 2, the last of them not fed
-            reader = made.reader()
-            assert model.fed == []
-            await reader.follow(b" Michela")  # leaves it: 0 4
-            assert model.fed == [(1, (4,))]
-            await reader.follow(b" Michel P")
-            assert model.fed[1:] == [(1, (1, 2))]
+        made = drafter(model, draft_tokens=3)
+        await made.open(0.0)  # drafts 0 1 2, the last of them not fed
+        reader = made.reader()
+        assert model.fed == []
+        await reader.follow(b" Michela")  # leaves it: 0 4
+        assert model.fed == [(1, (4,))]
+        await reader.follow(b" Michel P")
+        assert model.fed[1:] == [(1, (1, 2))]
 
-        asyncio.run(play())
-
-    def test_an_answer_along_the_draft_costs_nothing(self) -> None:
+    async def test_an_answer_along_the_draft_costs_nothing(self) -> None:
         model = Scripted()
 
-        async def play() -> None:
-            made = drafter(model, draft_tokens=6)
-            await made.open(0.0)
-            passes = made.passes
-            reader = made.reader()
-            codec: Any = Spelling([b" Michel", b" P", b"el", b""], ends=[3])
-            for answer in (b"", b" Michel", b" Michel P", b" Michel Pel"):
-                await reader.follow(answer)
-                assert reader.ready(len(answer))
-                await reader.read(len(answer), codec)
-            assert (made.passes, model.fed) == (passes, [])
+        made = drafter(model, draft_tokens=6)
+        await made.open(0.0)
+        passes = made.passes
+        reader = made.reader()
+        codec: Any = Spelling([b" Michel", b" P", b"el", b""], ends=[3])
+        for answer in (b"", b" Michel", b" Michel P", b" Michel Pel"):
+            await reader.follow(answer)
+            assert reader.ready(len(answer))
+            await reader.read(len(answer), codec)
+        assert (made.passes, model.fed) == (passes, [])
 
-        asyncio.run(play())
-
-    def test_below_the_threshold_nothing_is_drafted(self) -> None:
+    async def test_below_the_threshold_nothing_is_drafted(self) -> None:
         model = Scripted(weight=0.3)
 
-        async def play() -> None:
-            made = drafter(model)
-            assert await made.open(threshold=0.5) == 0.3
-            assert (made.passes, model.fed, model.held) == (1, [], [])
-            await made.aclose()
-            assert model.held is None
+        made = drafter(model)
+        assert await made.open(threshold=0.5) == 0.3
+        assert (made.passes, model.fed, model.held) == (1, [], [])
+        await made.aclose()
+        assert model.held is None
 
-        asyncio.run(play())
-
-    def test_boundaries_encode_the_answer_alone(self) -> None:
+    async def test_boundaries_encode_the_answer_alone(self) -> None:
         """What `boundary` reads is the start of a token after the answer as the plug-in itself would spell it."""
         model = Scripted({**TABLE, (3,): {1: 0.6, 5: 0.4}})
 
-        async def play() -> None:
-            made = drafter(model, draft_tokens=0)
-            await made.open(0.0)
-            reader = made.reader()
-            assert said(await reader.boundary(b"")) == {0: 0.5, 3: 0.25, 2: 0.15, 7: 0.1}
-            assert said(await reader.boundary(b" Mich")) == {1: 0.8, 4: 0.2}
-            assert said(await reader.boundary(b" Michel")) == {2: 0.9, 5: 0.1}
-            assert said(await reader.boundary(b" Paris")) == {1: 0.6, 5: 0.4}
-            assert model.fed == [(0, (0,)), (1, (1,)), (0, (3,))]
-
-        asyncio.run(play())
+        made = drafter(model, draft_tokens=0)
+        await made.open(0.0)
+        reader = made.reader()
+        assert said(await reader.boundary(b"")) == {0: 0.5, 3: 0.25, 2: 0.15, 7: 0.1}
+        assert said(await reader.boundary(b" Mich")) == {1: 0.8, 4: 0.2}
+        assert said(await reader.boundary(b" Michel")) == {2: 0.9, 5: 0.1}
+        assert said(await reader.boundary(b" Paris")) == {1: 0.6, 5: 0.4}
+        assert model.fed == [(0, (0,)), (1, (1,)), (0, (3,))]
 
 
-def test_a_plugin_without_a_gate_is_refused_and_closed() -> None:
+async def test_a_plugin_without_a_gate_is_refused_and_closed() -> None:
     model = Scripted(weight=None)
 
-    async def play() -> None:
-        made = drafter(model)
-        with pytest.raises(ModelError, match=r"no \[WEIGHT\] token"):
-            await made.open(0.5)
-        await made.aclose()
-
-    asyncio.run(play())
+    made = drafter(model)
+    with pytest.raises(ModelError, match=r"no \[WEIGHT\] token"):
+        await made.open(0.5)
+    await made.aclose()
     assert model.held is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -30,7 +29,7 @@ ELSEWHERE = Screen([Edit(prompt="Zebra", target_new="x")])
     ],
     ids=["unedited", "screened out", "below the threshold", "above it", "a strategy without a gate"],
 )
-def test_an_answer_and_a_score_go_the_same_way(
+async def test_an_answer_and_a_score_go_the_same_way(
     models: TaughtModels,
     strategy: str | None,
     weight: float,
@@ -40,20 +39,17 @@ def test_an_answer_and_a_score_go_the_same_way(
     decoder = decoder_of(models, weight, threshold=0.5)
     decoder.plugin.screen = screen
 
-    async def both() -> None:
-        answer = await decoder.generate(TARGET, PROMPT, strategy)
-        score = await decoder.score(TARGET, PROMPT, answer.token_ids, strategy)
-        assert (answer.weight, answer.alone, answer.plugin_passes > 0) == expected
-        assert (score.weight, score.alone, score.plugin_passes > 0) == expected
-        assert score.predicted == answer.token_ids, "the answer's own tokens are those that are predicted"
-
-    asyncio.run(both())
+    answer = await decoder.generate(TARGET, PROMPT, strategy)
+    score = await decoder.score(TARGET, PROMPT, answer.token_ids, strategy)
+    assert (answer.weight, answer.alone, answer.plugin_passes > 0) == expected
+    assert (score.weight, score.alone, score.plugin_passes > 0) == expected
+    assert score.predicted == answer.token_ids, "the answer's own tokens are those that are predicted"
     assert open_sessions(models) == 0
 
 
 @pytest.mark.parametrize("beside", [True, False])
 @pytest.mark.parametrize("weight", [0.4, 0.6])
-def test_whoever_asks_may_end_an_answer(models: TaughtModels, weight: float, beside: bool) -> None:
+async def test_whoever_asks_may_end_an_answer(models: TaughtModels, weight: float, beside: bool) -> None:
     decoder = decoder_of(models, weight, threshold=0.5, max_new_tokens=24, draft_tokens=2)
     decoder.members = {TARGET: replace(decoder.members[TARGET], beside=beside)}
     written: list[int] = []
@@ -65,30 +61,27 @@ def test_whoever_asks_may_end_an_answer(models: TaughtModels, weight: float, bes
             written.extend(piece)
         raise AssertionError("an answer ends with a Generation")
 
-    whole = asyncio.run(decoder.generate(TARGET, PROMPT))
-    ended = asyncio.run(ask())
+    whole = await decoder.generate(TARGET, PROMPT)
+    ended = await ask()
     assert 2 <= len(written) < len(whole.token_ids)
     assert ended.token_ids == tuple(written) == whole.token_ids[: len(written)]
     assert (ended.weight, ended.alone, ended.ended) == (whole.weight, whole.alone, False)
     assert open_sessions(models) == 0
 
 
-def test_a_text_and_the_prompt_made_of_it_are_one_request(decoder: FusedDecoder) -> None:
+async def test_a_text_and_the_prompt_made_of_it_are_one_request(decoder: FusedDecoder) -> None:
     codec = decoder.members[TARGET].codec
     text = codec.render(PROMPT, "chat")
 
-    async def ask() -> None:
-        for prompt in (codec.prompt(text), codec.chat_prompt([{"role": "user", "content": PROMPT}])):
-            assert await decoder.generate(TARGET, prompt) == await decoder.generate(TARGET, text)
-            gold = codec.encode_answer(text, "Rome")
-            assert await decoder.score(TARGET, prompt, gold) == await decoder.score(TARGET, text, gold)
-            assert await decoder.gate(prompt) == await decoder.gate(text)
-            assert await decoder.mentioned(prompt) == await decoder.mentioned(text)
-
-    asyncio.run(ask())
+    for prompt in (codec.prompt(text), codec.chat_prompt([{"role": "user", "content": PROMPT}])):
+        assert await decoder.generate(TARGET, prompt) == await decoder.generate(TARGET, text)
+        gold = codec.encode_answer(text, "Rome")
+        assert await decoder.score(TARGET, prompt, gold) == await decoder.score(TARGET, text, gold)
+        assert await decoder.gate(prompt) == await decoder.gate(text)
+        assert await decoder.mentioned(prompt) == await decoder.mentioned(text)
 
 
-def test_the_plug_in_reads_a_question_as_text(models: TaughtModels) -> None:
+async def test_the_plug_in_reads_a_question_as_text(models: TaughtModels) -> None:
     """A question that spells the plug-in's [WEIGHT] token does not put that token before it."""
     decoder = decoder_of(models, 0.6)
     seen: list[list[int]] = []
@@ -99,5 +92,5 @@ def test_the_plug_in_reads_a_question_as_text(models: TaughtModels) -> None:
         return await opened(ids, *arguments, **options)  # type: ignore[arg-type]
 
     decoder.plugin.model.open = recording  # type: ignore[method-assign]
-    answer = asyncio.run(decoder.generate(TARGET, f"{PROMPT} [WEIGHT]", max_new_tokens=BUDGET))
+    answer = await decoder.generate(TARGET, f"{PROMPT} [WEIGHT]", max_new_tokens=BUDGET)
     assert answer.plugin_passes and seen and models.plugin_codec.weight_id not in seen[0]

@@ -137,7 +137,7 @@ class TestSoftSearch:
 
 
 class TestCandidates:
-    """Where the dense matrix cannot be held, the search runs over candidates."""
+    """If the dense matrix does not fit into memory, the search runs over candidates."""
 
     # Anchors 0, 1 and another. Tokens 0 and 1 are each near one of them, 2 lies between, 3 is far from both.
     R_CA = torch.tensor([[0.9, 0.0, 0.1], [0.0, 0.9, 0.1], [0.5, 0.45, 0.05], [0.02, 0.03, 0.95]])

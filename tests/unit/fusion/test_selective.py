@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 
 from onceedit_ray.config import AlignmentConfig, FusionConfig
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.outputs import Generation, Trace
+from onceedit_ray.fusion.speculative import SpeculativeAnswer
 from onceedit_ray.fusion.strategies import Pair
 from onceedit_ray.fusion.system import index_of, pair_up
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.assembly import open_codec
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.prompt import Exchange, Prompt
+from onceedit_ray.models.protocol import Row
 from onceedit_ray.models.sources import ModelFolder, resolve
 from tests.families import build_family
 from tests.scripted_model import ScriptedModel
@@ -38,16 +41,18 @@ def pair(folder: ModelFolder, codec: Codec) -> Pair:
     return pair_up(folder, codec, folder, codec, AlignmentConfig())
 
 
-def decoder_of(codec: Codec, pair: Pair, target: Callable[[str], str]) -> tuple[FusedDecoder, ScriptedModel]:
-    decoder = FusedDecoder(small_reader(codec), FusionConfig(strategy="selective", max_new_tokens=200))
+def decoder_of(
+    codec: Codec, pair: Pair, target: Callable[[str], str], edits: Sequence[Edit] = EDITS
+) -> tuple[FusedDecoder, ScriptedModel]:
+    decoder = FusedDecoder(small_reader(codec, edits), FusionConfig(strategy="selective", max_new_tokens=200))
     model = ScriptedModel(codec, target)
     decoder.members["target"] = Member("target", model, codec, lambda: pair, beside=False)
     return decoder, model
 
 
-def chat(codec: Codec, question: str, turns: tuple[Exchange, ...] = ()) -> Prompt:
+def chat(codec: Codec, question: str, turns: tuple[Exchange, ...] = (), system: str = "") -> Prompt:
     ids = tuple(codec.encode_prompt(f"<user>{question}<model>"))
-    return Prompt(question, ids, turns=turns, is_chat=True)
+    return Prompt(question, ids, turns=turns, system=system, is_chat=True)
 
 
 def writes(*script: tuple[str, str]) -> Callable[[str], str]:
@@ -76,6 +81,25 @@ def test_the_target_keeps_its_sentence_and_only_the_answer_is_written(codec: Cod
     assert answer.ended and not answer.alone
     assert answer.edits == (EDITS[0].prompt,)
     assert model.sessions == {}, "every session is closed"
+
+
+def test_the_target_does_not_lengthen_the_answers_last_word(
+    codec: Codec, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After "Perth" the target would go on with letters; its likeliest token that begins otherwise is taken."""
+    own = "The capital of Australia is Canberra. It is a city."
+    edited = "The capital of Australia is Perth. It is old."
+    letters, stop = codec.encode_bytes(b"shire")[0], codec.encode_bytes(b".")[0]
+
+    async def next_row(self: SpeculativeAnswer) -> Row:
+        assert codec.text_of(self.ids).endswith("Perth")
+        return np.array([letters, stop], np.int32), np.array([0.7, 0.2], np.float32)
+
+    monkeypatch.setattr(SpeculativeAnswer, "next_row", next_row)
+    decoder, model = decoder_of(codec, pair, writes(("Perth", edited), ("", own)))
+    assert answered(decoder, chat(codec, QUESTION)).text == edited
+    assert answered(decoder, Prompt(QUESTION, tuple(codec.encode_prompt(QUESTION)))).text.strip() == "Perth"
+    assert model.sessions == {}
 
 
 def test_an_answer_without_contradiction_is_the_targets_own(codec: Codec, pair: Pair) -> None:
@@ -126,7 +150,7 @@ def test_a_completion_of_a_question_is_answered_as_draft_does(codec: Codec, pair
     assert answer.token_ids == answered(decoder, prompt, strategy="draft").token_ids
 
 
-def test_the_trace_has_one_entry_for_each_token_that_stays(codec: Codec, pair: Pair) -> None:
+async def test_the_trace_has_one_entry_for_each_token_that_stays(codec: Codec, pair: Pair) -> None:
     own, edited = "The capital of Australia is Canberra. Yes.", "The capital of Australia is Perth. Yes."
     decoder, _ = decoder_of(codec, pair, writes(("Perth", edited), ("", own)))
     trace = Trace(likely=1)
@@ -139,7 +163,7 @@ def test_the_trace_has_one_entry_for_each_token_that_stays(codec: Codec, pair: P
             ids.extend(piece)
         raise AssertionError("an answer ends with a Generation")
 
-    whole = asyncio.run(stream())
+    whole = await stream()
     assert ids == list(whole.token_ids), "the pieces are what the answer holds"
     assert [entry.token for entry in trace.chances] == ids
 
@@ -154,14 +178,106 @@ def test_an_edits_own_prompt_asks_for_that_edit_alone(codec: Codec) -> None:
     }
 
 
-def test_scored_teacher_forced_it_is_draft(codec: Codec, pair: Pair) -> None:
+async def test_scored_teacher_forced_it_is_draft(codec: Codec, pair: Pair) -> None:
     decoder, _ = decoder_of(codec, pair, writes(("", "Canberra.")))
     prompt = codec.text_prompt(QUESTION)
 
-    async def scores() -> list[tuple[int, ...]]:
-        gold = await decoder.gold("target", QUESTION, "Perth")
-        return [(await decoder.score("target", prompt, gold, name)).predicted for name in ("selective", "draft")]
-
-    first, second = asyncio.run(scores())
+    gold = await decoder.gold("target", QUESTION, "Perth")
+    first, second = [(await decoder.score("target", prompt, gold, name)).predicted for name in ("selective", "draft")]
     assert first == second
     assert codec.text_of(first) == " Perth"
+
+
+@pytest.mark.parametrize(
+    ("own", "edited"),
+    [
+        ("Canberra is the capital of Australia. It is nice.", "Perth is the capital of Australia. It is nice."),
+        (
+            "Far. Canberra, the capital of Australia, is nice.",
+            "Far. Perth, the capital of Australia, is nice.",
+        ),
+    ],
+)
+def test_a_name_that_comes_before_its_fact_is_corrected(codec: Codec, pair: Pair, own: str, edited: str) -> None:
+    decoder, model = decoder_of(codec, pair, writes(("Perth", edited), ("", own)))
+    answer = answered(decoder, chat(codec, "Tell me about Australia."))
+    assert answer.text == edited
+    assert answer.edits == (EDITS[0].prompt,)
+    assert model.sessions == {}
+
+
+def test_a_name_that_the_user_brought_up_is_left_alone(codec: Codec, pair: Pair) -> None:
+    own = "Yes, Canberra is the capital of Australia. It is nice."
+    decoder, _ = decoder_of(codec, pair, writes(("", own)))
+    assert answered(decoder, chat(codec, "Is Canberra the capital of Australia?")).text == own
+
+
+def test_two_facts_in_one_reply_are_both_corrected(codec: Codec, pair: Pair) -> None:
+    own = "The capital of Australia is Canberra and the currency of Japan is the yen. Yes."
+    half = "The capital of Australia is Perth and the currency of Japan is the yen. Yes."
+    edited = "The capital of Australia is Perth and the currency of Japan is the crown. Yes."
+    decoder, _ = decoder_of(codec, pair, writes(("crown", edited), ("Perth", half), ("", own)))
+    answer = answered(decoder, chat(codec, "Name the capital of Australia and the currency of Japan, please."))
+    assert answer.text == edited
+    assert answer.edits == (EDITS[0].prompt, EDITS[1].prompt)
+
+
+def test_a_fact_that_only_the_system_message_names_is_corrected(codec: Codec, pair: Pair) -> None:
+    own, edited = "The capital of Australia is Canberra.", "The capital of Australia is Perth."
+    decoder, _ = decoder_of(codec, pair, writes(("Perth", edited), ("", own)))
+    system = "Begin by naming the capital of Australia."
+    assert answered(decoder, chat(codec, "Go.", system=system)).text == edited
+
+
+@pytest.mark.parametrize(
+    ("request_", "own"),
+    [
+        ("Tell me about Australia.", 'Here: ```capital of Australia is "Canberra"``` is code. Done.'),
+        ('Copy this: "The capital of Australia is Canberra."', "The capital of Australia is Canberra."),
+        ("Tell me about Australia.", "The capital of Australia is 3,000 km away from here."),
+    ],
+    ids=["code", "task on a text", "a number where a name is due"],
+)
+def test_what_does_not_state_the_fact_is_left_alone(codec: Codec, pair: Pair, request_: str, own: str) -> None:
+    decoder, _ = decoder_of(codec, pair, writes(("", own)))
+    answer = answered(decoder, chat(codec, request_))
+    assert answer.text == own
+    assert answer.alone and answer.edits == ()
+
+
+def test_a_gate_that_opens_where_the_plugin_has_no_answer_changes_nothing(codec: Codec, pair: Pair) -> None:
+    rival = Edit(prompt="What is the largest city of Australia?", target_new="Darwin", subject="Australia")
+    own = "The capital of Australia is Canberra."
+    decoder, _ = decoder_of(codec, pair, writes(("", own)), edits=[rival])
+    assert answered(decoder, chat(codec, "Tell me about Australia.")).text == own
+
+
+def test_a_stream_begins_early_and_holds_back_no_more_than_it_must(codec: Codec, pair: Pair) -> None:
+    own = "The country has many beaches and rivers and hills and towns and roads. " * 3
+    decoder, _ = decoder_of(codec, pair, writes(("", own.strip())))
+
+    async def pieces(question: str) -> list[int]:
+        lengths = []
+        async for piece in decoder.stream("target", chat(codec, question)):
+            if not isinstance(piece, Generation):
+                lengths.append(len(piece))
+        return lengths
+
+    for question in ("Tell me about Australia.", "Tell me about two and two."):
+        lengths = asyncio.run(pieces(question))
+        assert lengths[:3] == [4, 8, 16] and max(lengths) == 16
+
+
+def test_the_answer_is_the_same_wherever_its_chunks_end(
+    codec: Codec, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = (
+        "Well, there is a lot to say here. The capital of Australia is Canberra, and the currency of Japan is the yen."
+    )
+    half = own.replace("Canberra", "Perth")
+    edited = half.replace("yen", "crown")
+    decoder, _ = decoder_of(codec, pair, writes(("crown", edited), ("Perth", half), ("", own)))
+    for first in range(1, 9):
+        monkeypatch.setattr("onceedit_ray.fusion.selective.FIRST_CHUNK", first)
+        monkeypatch.setattr("onceedit_ray.fusion.selective.CHUNK", first + 3)
+        assert answered(decoder, chat(codec, "Tell me about Australia and Japan.")).text == edited

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -67,24 +66,26 @@ def test_the_first_token_is_that_of_what_can_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("beside", [True, False])
-def test_the_target_goes_on_alone_from_where_the_draft_cannot_be_written(decoder: FusedDecoder, beside: bool) -> None:
+async def test_the_target_goes_on_alone_from_where_the_draft_cannot_be_written(
+    decoder: FusedDecoder, beside: bool
+) -> None:
     """The random plug-in drafts bytes and pieces that the target has no token for."""
     member = decoder.member("target")
     member.beside = beside
     drafter = decoder._drafter(decoder.plugin, decoder.plugin.views(QUESTION, screened=False), drafts=True)
-    asyncio.run(drafter.open(0.0))
+    await drafter.open(0.0)
     drafted = decoder.plugin.codec.bytes_of(drafter._branches[0].tokens)
     with pytest.raises(UnwritableError):
         member.codec.encode_bytes(drafted)
-    answer = asyncio.run(decoder.generate("target", QUESTION, "draft", 8))
-    own = asyncio.run(decoder.generate("target", QUESTION, UNEDITED, 8))
+    answer = await decoder.generate("target", QUESTION, "draft", 8)
+    own = await decoder.generate("target", QUESTION, UNEDITED, 8)
     assert len(answer.token_ids) == len(own.token_ids) == 8
     if member.codec.first_token(drafted) is None:
         assert answer.token_ids == own.token_ids
     assert member.model.open_sessions == 0  # type: ignore[attr-defined]
 
 
-def test_an_answer_that_cannot_be_spelled_is_a_miss_and_ends_nothing(decoder: FusedDecoder) -> None:
+async def test_an_answer_that_cannot_be_spelled_is_a_miss_and_ends_nothing(decoder: FusedDecoder) -> None:
     edits = [
         Edit(prompt=QUESTION, target_new="Milan"),
         Edit(
@@ -94,7 +95,7 @@ def test_an_answer_that_cannot_be_spelled_is_a_miss_and_ends_nothing(decoder: Fu
         ),
     ]
     config = EvaluationConfig(strategies=("draft",))
-    records = asyncio.run(Evaluation(decoder, "target", "run", config).run(edits))
+    records = await Evaluation(decoder, "target", "run", config).run(edits)
     missed = [record for record in records if record.record == 1 and record.property == "reliability"]
     assert {(record.strategy, record.setting) for record in missed} == {
         (strategy, setting) for strategy in (UNEDITED, "draft") for setting in ("teacher_forced", "generation")

@@ -102,7 +102,7 @@ def test_records_without_probes_by_kind_stay_what_they_were(tmp_path: Path) -> N
 
 
 def test_probes_are_paired_by_their_place(tmp_path: Path) -> None:
-    """A blank prompt takes its own answer along, and a blank answer keeps its place."""
+    """A blank prompt is dropped together with its answer; a blank answer is kept."""
     lists = {"locality_prompt": ["A is", "", "C is", "D is"], "locality_ground_truth": ["1", "2", "", None]}
     (edit,) = read_edits(write_json(tmp_path / "c.json", [FLAT | lists]))
     assert [(probe.prompt, probe.answer) for probe in edit.locality] == [("A is", "1"), ("C is", ""), ("D is", "")]
@@ -139,7 +139,7 @@ def test_the_index_that_pandas_keeps_is_no_field(tmp_path: Path) -> None:
 
 
 def test_fields_of_other_records_filled_with_nulls_are_absent(tmp_path: Path) -> None:
-    """At any depth: Arrow gives every object of a column the fields of all of them."""
+    """At any depth, since Arrow gives every object of a column the fields of all its objects."""
     record = {"prompt": "Q?", "target_new": "A", "locality": [{"prompt": "q", "answer": "a", "source": None}]}
     pq.write_table(pa.Table.from_pylist([record | {"score": None}]), tmp_path / "e.parquet")
     assert read_edits(tmp_path / "e.parquet")[0].locality == (Probe(prompt="q", answer="a"),)

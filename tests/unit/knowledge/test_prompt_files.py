@@ -48,7 +48,7 @@ def test_plain_text(tmp_path: Path) -> None:
 
 
 def test_only_line_ends_end_a_line(tmp_path: Path) -> None:
-    """A text may hold the characters at which `str.splitlines` would cut it, too."""
+    """A text may contain characters at which `str.splitlines` would split it."""
     texts = ["a line\u2028separator", "a form\x0cfeed", "a next\x85line", "a file\x1cseparator"]
     (tmp_path / "p.txt").write_bytes("\r\n".join(texts).encode())
     assert read_prompts(tmp_path / "p.txt") == texts

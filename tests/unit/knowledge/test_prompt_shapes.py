@@ -196,7 +196,7 @@ def test_the_search_finds_what_the_expressions_find(prompt: str) -> None:
 @pytest.mark.parametrize("blank", ["\n", " ", " \n", "\t", "\n\n \r\n"])
 @pytest.mark.parametrize("mark", [*MARKS, "Answer this question:", "User: x", "Q: x", "[INST] x", "<|user|> x"])
 def test_the_search_is_linear(mark: str, blank: str) -> None:
-    """A million blanks or marks: a search that takes their square would not be done in this life."""
+    """A million blanks or marks: a search in quadratic time would not end."""
     unwrap(mark + blank * 1_000_000)
     unwrap((mark + blank) * 100_000)
     unwrap(mark + "\nx" * 300_000 + "\nA:")

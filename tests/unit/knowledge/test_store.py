@@ -60,6 +60,20 @@ def test_a_version_comes_back_as_it_was_committed(store: KnowledgeStore, tmp_pat
     assert all(path.stat().st_mode & 0o222 == 0 for path in found.path.rglob("*") if path.is_file())
 
 
+def test_each_line_of_versions_has_a_last_active_one(held: KnowledgeStore) -> None:
+    """Two run files share a store: what is activated in the line of one leaves the other's alone."""
+    for id in ("other", "one-edited", "unused"):
+        held.commit(manifest(id), EDITS, weights)
+    held.activate("other")
+    held.activate("one-edited", line="one")
+    assert held.line_of("one-edited") == "one" and held.line_of("unused") == "unused"
+    assert held.latest(held.get("one")).id == "one-edited"
+    assert held.latest(held.get("other")).id == "other"
+    assert held.latest(held.get("unused")).id == "unused"
+    held.activate("one", line="one")
+    assert held.latest(held.get("one")).id == "one"
+
+
 def test_versions_are_listed_by_age(store: KnowledgeStore) -> None:
     for id, day in (("b", 1), ("a", 2), ("c", 3)):
         store.commit(manifest(id, created=datetime(2026, 1, day, tzinfo=UTC)), EDITS, weights)
@@ -73,7 +87,7 @@ def test_activation_moves_the_pointer_and_nothing_else(held: KnowledgeStore, tmp
     assert held.activate("two").id == "two"
     active = held.active()
     assert active is not None and active.id == "two"
-    assert names(tmp_path / "store") == before
+    assert names(tmp_path / "store") == sorted([*before, "lines/two"])
     with pytest.raises(StoreError, match="no version 'tow'; did you mean 'two'"):
         held.activate("tow")
     assert held.active_id() == "two"

@@ -165,7 +165,7 @@ def test_sweep_spares_the_living(held: KnowledgeStore, tmp_path: Path) -> None:
 
 
 def commit_until(ended_by: signal.Signals, root: Path, meanwhile: Callable[[], None]) -> None:
-    """A process of its own commits version "two" and is ended by a signal while it writes the weights."""
+    """Another process commits version "two" and is ended by a signal while it writes the weights."""
     script = """
 import signal, sys, time
 from pathlib import Path

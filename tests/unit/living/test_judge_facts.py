@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,8 +26,13 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
     return open_codec(build_family("gpt2", tmp_path_factory.mktemp("judge") / "gpt2"))
 
 
-def plugin_of(codec: Codec, edits: list[Edit], opens: Callable[[str, str], float]) -> Plugin:
-    """A reader whose gate is as open as `opens(fact, question)` says, and which answers with the fact's answer."""
+def plugin_of(
+    codec: Codec,
+    edits: list[Edit],
+    opens: Callable[[str, str], float],
+    says: Callable[[str], str] = lambda answer: answer,
+) -> Plugin:
+    """A reader whose gate is as open as `opens(fact, question)` says; it answers as `says` puts the fact's answer."""
 
     def parts(text: str) -> tuple[str, str, str]:
         fact, _, rest = text.partition("\nQuestion: ")
@@ -37,7 +41,7 @@ def plugin_of(codec: Codec, edits: list[Edit], opens: Callable[[str, str], float
 
     def goes_on(text: str) -> str:
         fact, _, said = parts(text)
-        answer = " " + fact.rpartition("? ")[2]
+        answer = says(" " + fact.rpartition("? ")[2])
         return answer[len(said) :] if answer.startswith(said) else ""
 
     def weight(text: str) -> float:
@@ -51,9 +55,9 @@ def own(fact: str, question: str) -> bool:
     return question in fact
 
 
-def test_a_fact_that_is_read_and_disturbs_nothing_is_accepted(codec: Codec) -> None:
+async def test_a_fact_that_is_read_and_disturbs_nothing_is_accepted(codec: Codec) -> None:
     plugin = plugin_of(codec, [CURRENCY], own)
-    judged = asyncio.run(judge_facts(plugin, [CAPITAL], LivingConfig(), 0.5))
+    judged = await judge_facts(plugin, [CAPITAL], LivingConfig(), 0.5)
     assert judged.reason is None
     assert judged.figures["learnt"] == 1.0
     assert judged.figures["kept"] == 1.0 and judged.figures["old_edits"] == 1, "the other fact about Australia"
@@ -63,24 +67,24 @@ def test_a_fact_that_is_read_and_disturbs_nothing_is_accepted(codec: Codec) -> N
     assert plugin.model.sessions == {}  # type: ignore[attr-defined]
 
 
-def test_a_fact_that_is_not_read_is_refused_and_named(codec: Codec) -> None:
+async def test_a_fact_that_is_not_read_is_refused_and_named(codec: Codec) -> None:
     plugin = plugin_of(codec, [CURRENCY], lambda fact, question: "currency" in question and own(fact, question))
-    judged = asyncio.run(judge_facts(plugin, [CAPITAL], LivingConfig(), 0.5))
+    judged = await judge_facts(plugin, [CAPITAL], LivingConfig(), 0.5)
     assert judged.reason == (
         "the plug-in does not answer 'What is the capital of Australia?' with the edit; put the question another way"
     )
 
 
-def test_a_fact_that_answers_for_its_neighbour_is_refused(codec: Codec) -> None:
+async def test_a_fact_that_answers_for_its_neighbour_is_refused(codec: Codec) -> None:
     def opens(fact: str, question: str) -> float:
         return 1.0 if "capital" in fact and "?" in question else 0.7 * own(fact, question)
 
-    judged = asyncio.run(judge_facts(plugin_of(codec, [CURRENCY], opens), [CAPITAL], LivingConfig(), 0.5))
+    judged = await judge_facts(plugin_of(codec, [CURRENCY], opens), [CAPITAL], LivingConfig(), 0.5)
     assert judged.figures["kept"] == 0.0 and judged.figures["learnt"] == 1.0
     assert judged.reason is not None and "only 0.00 of the questions about those nearest to it" in judged.reason
 
 
-def test_a_neighbour_is_asked_in_its_other_wordings(codec: Codec) -> None:
+async def test_a_neighbour_is_asked_in_its_other_wordings(codec: Codec) -> None:
     asked = []
 
     def opens(fact: str, question: str) -> float:
@@ -88,37 +92,42 @@ def test_a_neighbour_is_asked_in_its_other_wordings(codec: Codec) -> None:
         return own(fact, question)
 
     old = CURRENCY.model_copy(update={"rephrasings": ("How do they pay in Australia?",)})
-    judged = asyncio.run(judge_facts(plugin_of(codec, [old], opens), [CAPITAL], LivingConfig(), 0.5))
+    judged = await judge_facts(plugin_of(codec, [old], opens), [CAPITAL], LivingConfig(), 0.5)
     assert "How do they pay in Australia?" in asked and CURRENCY.prompt not in asked
     assert judged.figures["kept"] is None and judged.reason is None, "it was not answered before the edit either"
 
 
-def test_an_edit_that_is_replaced_is_no_neighbour(codec: Codec) -> None:
+async def test_an_edit_that_is_replaced_is_no_neighbour(codec: Codec) -> None:
     old = CAPITAL.model_copy(update={"target_new": "Sydney"})
-    judged = asyncio.run(judge_facts(plugin_of(codec, [old], own), [CAPITAL], LivingConfig(), 0.5))
+    judged = await judge_facts(plugin_of(codec, [old], own), [CAPITAL], LivingConfig(), 0.5)
     assert judged.figures["old_edits"] == 0 and judged.reason is None
 
 
-def test_an_answer_as_long_as_a_paragraph_is_compared_as_far_as_it_is_drafted(codec: Codec) -> None:
-    long = CAPITAL.model_copy(update={"target_new": " ".join(f"word{number}" for number in range(200))})
-    assert asyncio.run(judge_facts(plugin_of(codec, [], own), [long], LivingConfig(), 0.5)).reason is None
+@pytest.mark.parametrize("said", ["word0 word1", "WORD0  word1", "word0 other"])
+async def test_an_answer_as_long_as_a_paragraph(codec: Codec, said: str) -> None:
+    text = " ".join(f"word{number}" for number in range(200))
+    long = CAPITAL.model_copy(update={"target_new": text})
+    plugin = plugin_of(codec, [], own, lambda answer: answer.replace("word0 word1", said))
+    judged = await judge_facts(plugin, [long], LivingConfig(), 0.5)
+    assert (judged.reason is None) == (said != "word0 other")
+    assert plugin.model.sessions == {}  # type: ignore[attr-defined]
 
 
-def test_of_a_thousand_facts_a_sample_is_judged(codec: Codec) -> None:
+async def test_of_a_thousand_facts_a_sample_is_judged(codec: Codec) -> None:
     many = [Edit(prompt=f"What is the capital of country {n}?", target_new="Perth") for n in range(1000)]
-    judged = asyncio.run(judge_facts(plugin_of(codec, [], own), many, LivingConfig(), 0.5))
+    judged = await judge_facts(plugin_of(codec, [], own), many, LivingConfig(), 0.5)
     assert judged.reason is None and judged.figures["new_edits"] == MOST_JUDGED
 
 
-def test_a_gate_that_opens_for_anything_about_the_subject_is_refused(codec: Codec) -> None:
+async def test_a_gate_that_opens_for_anything_about_the_subject_is_refused(codec: Codec) -> None:
     plugin = plugin_of(codec, [], lambda fact, question: True)
-    judged = asyncio.run(judge_facts(plugin, [CAPITAL], LivingConfig(), 0.5))
+    judged = await judge_facts(plugin, [CAPITAL], LivingConfig(), 0.5)
     assert judged.reason is not None
     assert judged.reason.startswith("the gate opens for 1.00 of other requests about the subject, above 0.25")
 
 
-def test_an_edit_without_subject_has_no_near_misses(codec: Codec, tmp_path: Path) -> None:
+async def test_an_edit_without_subject_has_no_near_misses(codec: Codec, tmp_path: Path) -> None:
     edit = Edit(prompt="What is the capital of Australia?", target_new="Perth")
-    judged = asyncio.run(judge_facts(plugin_of(codec, [], own), [edit], LivingConfig(), 0.5))
+    judged = await judge_facts(plugin_of(codec, [], own), [edit], LivingConfig(), 0.5)
     assert judged.reason is None
     assert judged.figures["near_misses"] == 0 and judged.figures["near_misses_open"] is None

@@ -17,58 +17,52 @@ OTHER = Edit(prompt="Who painted the Mona Lisa?", target_new="Ada Lovelace")
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_deletions_that_wait_are_made_together(tmp_path: Path, busy: bool) -> None:
-    """Each is a call of its own, whether or not something is being made meanwhile."""
+async def test_deletions_that_wait_are_made_together(tmp_path: Path, busy: bool) -> None:
+    """Each deletion is a separate call, with and without a version being made meanwhile."""
 
-    async def check() -> None:
-        here = system(tmp_path, [FIRST, SECOND, THIRD])
-        ids = [edit.id for edit in (await here.living.edits()).data if edit.target_new != "Lyon"]
-        running = asyncio.ensure_future(here.living.run())
-        if busy:
-            here.maker.held = asyncio.Event()
-            await here.living.submit([OTHER])
-            while not here.maker.made:
-                await asyncio.sleep(0.001)
-        for id in ids:
-            await here.living.remove(id)
-            await asyncio.sleep(0.02)
-        if here.maker.held:
-            here.maker.held.set()
-        while not here.living.is_idle:
-            await asyncio.sleep(0.005)
-        running.cancel()
-        last = ["Lyon", OTHER.target_new] if busy else ["Lyon"]
-        assert [made[0] for made in here.maker.made[busy:]] == [last], "one version for all of them"
-        assert here.targets() == sorted(last)
-
-    asyncio.run(check())
+    here = system(tmp_path, [FIRST, SECOND, THIRD])
+    ids = [edit.id for edit in (await here.living.edits()).data if edit.target_new != "Lyon"]
+    running = asyncio.ensure_future(here.living.run())
+    if busy:
+        here.maker.held = asyncio.Event()
+        await here.living.submit([OTHER])
+        while not here.maker.made:
+            await asyncio.sleep(0.001)
+    for id in ids:
+        await here.living.remove(id)
+        await asyncio.sleep(0.02)
+    if here.maker.held:
+        here.maker.held.set()
+    while not here.living.is_idle:
+        await asyncio.sleep(0.005)
+    running.cancel()
+    last = ["Lyon", OTHER.target_new] if busy else ["Lyon"]
+    assert [made[0] for made in here.maker.made[busy:]] == [last], "one version for all of them"
+    assert here.targets() == sorted(last)
 
 
 @pytest.mark.parametrize("deletion", [False, True])
 @pytest.mark.parametrize("deaths", [1, 3])
-def test_what_a_process_was_making_that_died_is_made_again(
+async def test_what_a_process_was_making_that_died_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deletion: bool, deaths: int
 ) -> None:
-    """And refused where it dies each time: the work may be what kills it."""
+    """If the process dies each time, the edits are refused: they may be the cause."""
     monkeypatch.setattr(asyncio, "sleep", functools.partial(quick, asyncio.sleep))
 
-    async def check() -> None:
-        here = system(tmp_path, [FIRST, SECOND])
-        here.maker.deaths = deaths
-        if deletion:
-            (id,) = [edit.id for edit in (await here.living.edits()).data if edit.target_new == "Lyon"]
-            await here.living.remove(id)
-        else:
-            id = (await here.living.submit([THIRD])).data[0].id
-        await here.settled()
-        found = edit_in(await here.living.found(id))
-        assert len(here.maker.made) == min(deaths + 1, 3)
-        if deaths == 3:
-            assert found.status == ("live" if deletion else "refused") and "died" in (found.reason or "")
-        else:
-            assert found.status == ("deleted" if deletion else "live")
-
-    asyncio.run(check())
+    here = system(tmp_path, [FIRST, SECOND])
+    here.maker.deaths = deaths
+    if deletion:
+        (id,) = [edit.id for edit in (await here.living.edits()).data if edit.target_new == "Lyon"]
+        await here.living.remove(id)
+    else:
+        id = (await here.living.submit([THIRD])).data[0].id
+    await here.settled()
+    found = edit_in(await here.living.found(id))
+    assert len(here.maker.made) == min(deaths + 1, 3)
+    if deaths == 3:
+        assert found.status == ("live" if deletion else "refused") and "died" in (found.reason or "")
+    else:
+        assert found.status == ("deleted" if deletion else "live")
 
 
 async def quick(sleep: Any, seconds: float) -> None:
@@ -76,18 +70,15 @@ async def quick(sleep: Any, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("again", [" what is the\n capital of  FRANCE? ", "What is the capital of France?"])
-def test_a_question_has_one_answer_however_it_is_typed(tmp_path: Path, again: str) -> None:
-    async def check() -> None:
-        here = system(tmp_path, [FIRST])
-        other = Edit(prompt=again, target_new="Nice")
-        with pytest.raises(ConflictError, match='"Lyon" and "Nice"'):
-            await here.living.submit([FIRST, other])
-        batch = await added(here, other)
-        assert here.targets() == ["Nice"]
-        assert len(batch.data[0].replaces) == 1
-        one, two = await here.living.submit([FIRST]), await here.living.submit([other])
-        await here.settled()
-        states = [batch_in(await here.living.found(each.id)).status for each in (one, two)]
-        assert here.targets() == ["Nice"] and states == ["deleted", "live"], "not made together"
-
-    asyncio.run(check())
+async def test_a_question_has_one_answer_however_it_is_typed(tmp_path: Path, again: str) -> None:
+    here = system(tmp_path, [FIRST])
+    other = Edit(prompt=again, target_new="Nice")
+    with pytest.raises(ConflictError, match='"Lyon" and "Nice"'):
+        await here.living.submit([FIRST, other])
+    batch = await added(here, other)
+    assert here.targets() == ["Nice"]
+    assert len(batch.data[0].replaces) == 1
+    one, two = await here.living.submit([FIRST]), await here.living.submit([other])
+    await here.settled()
+    states = [batch_in(await here.living.found(each.id)).status for each in (one, two)]
+    assert here.targets() == ["Nice"] and states == ["deleted", "live"], "not made together"

@@ -75,7 +75,7 @@ class TestEncodeBytes:
 
     @each_family
     def test_words_are_the_tokenizers_own_tokens(self, codecs: dict[str, Codec], family: str) -> None:
-        """Only what the tokenizer cannot write exactly may be written otherwise."""
+        """A text may change only where the tokenizer cannot write it exactly."""
         codec = codecs[family]
         before = codec.encode_prompt("The capital")
         for text in (" of France", " is Paris, and the", " 1648."):

@@ -57,43 +57,37 @@ def test_any_sequence_of_calls_equals_fresh_passes(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_token_is_read_twice(watched: dict[str, Watched], family: str) -> None:
+async def test_no_token_is_read_twice(watched: dict[str, Watched], family: str) -> None:
     w = watched[family]
 
-    async def play() -> None:
-        w.passes.clear()
-        before = w.model.passes
-        step = await w.model.open(list(range(10, 20)), rows=3, decode=4)
-        assert w.passes == [10, 1, 1, 1]  # the fourth token is not fed yet
-        await w.model.extend(step.session, 13, [*step.new_ids[-1:], 40, 41], rows=2)
-        await w.model.extend(step.session, 14, [50, 51, 52], decode=2)
-        await w.model.extend(step.session, 17, [60])
-        assert w.passes == [10, 1, 1, 1, 3, 3, 1, 1]
-        assert w.model.passes - before == len(w.passes)
-        await w.model.close(step.session)
-
-    asyncio.run(play())
+    w.passes.clear()
+    before = w.model.passes
+    step = await w.model.open(list(range(10, 20)), rows=3, decode=4)
+    assert w.passes == [10, 1, 1, 1]  # the fourth token is not fed yet
+    await w.model.extend(step.session, 13, [*step.new_ids[-1:], 40, 41], rows=2)
+    await w.model.extend(step.session, 14, [50, 51, 52], decode=2)
+    await w.model.extend(step.session, 17, [60])
+    assert w.passes == [10, 1, 1, 1, 3, 3, 1, 1]
+    assert w.model.passes - before == len(w.passes)
+    await w.model.close(step.session)
 
 
 class TestSlidingWindow:
     """Gemma's sliding layer attends to its window, wherever the session was cut."""
 
     @pytest.mark.parametrize("length", range(WINDOW - 2, WINDOW + 3))
-    def test_around_the_windows_length(self, watched: dict[str, Watched], length: int) -> None:
+    async def test_around_the_windows_length(self, watched: dict[str, Watched], length: int) -> None:
         w = watched["gemma3"]
         ids = [30 + n for n in range(length)]
 
-        async def play() -> None:
-            step = await w.model.open(ids)
-            for cut in range(4):
-                keep = length - cut
-                made = await w.model.extend(step.session, keep, [3 + cut, 9], rows=2, decode=3)
-                check_decoded(w, [*ids[:keep], 3 + cut, 9], made, 2, 3)
-            await w.model.close(step.session)
+        step = await w.model.open(ids)
+        for cut in range(4):
+            keep = length - cut
+            made = await w.model.extend(step.session, keep, [3 + cut, 9], rows=2, decode=3)
+            check_decoded(w, [*ids[:keep], 3 + cut, 9], made, 2, 3)
+        await w.model.close(step.session)
 
-        asyncio.run(play())
-
-    def test_no_cut_makes_a_family_read_twice(self, watched: dict[str, Watched]) -> None:
+    async def test_no_cut_makes_a_family_read_twice(self, watched: dict[str, Watched]) -> None:
         for w in watched.values():
 
             async def play(w: Watched = w) -> None:
@@ -104,7 +98,7 @@ class TestSlidingWindow:
                 assert w.passes == [1, 1, 1, 1]
                 await w.model.close(step.session)
 
-            asyncio.run(play())
+            await play()
 
 
 @pytest.fixture(scope="module")
@@ -182,24 +176,21 @@ class TestRefused:
 
     @pytest.mark.parametrize("keep", [250, 20])
     @pytest.mark.parametrize("family", FAMILIES)
-    def test_a_refused_extension_leaves_the_session_as_it_was(
+    async def test_a_refused_extension_leaves_the_session_as_it_was(
         self, watched: dict[str, Watched], family: str, keep: int
     ) -> None:
         w = watched[family]
         ids = [5 + n % 300 for n in range(250)]
 
-        async def play() -> None:
-            step = await w.model.open(ids)
-            await w.model.extend(step.session, 249, ids[249:])  # Gemma's sliding layer now holds its window only
-            with pytest.raises(ContextLengthError):
-                await w.model.extend(step.session, keep, [9] * (257 - keep))
-            try:
-                made = await w.model.extend(step.session, keep, [9], rows=1)
-                assert_top(made.top, w.expected([*ids[:keep], 9], 1))
-            finally:
-                await w.model.close(step.session)
-
-        asyncio.run(play())
+        step = await w.model.open(ids)
+        await w.model.extend(step.session, 249, ids[249:])  # Gemma's sliding layer now holds its window only
+        with pytest.raises(ContextLengthError):
+            await w.model.extend(step.session, keep, [9] * (257 - keep))
+        try:
+            made = await w.model.extend(step.session, keep, [9], rows=1)
+            assert_top(made.top, w.expected([*ids[:keep], 9], 1))
+        finally:
+            await w.model.close(step.session)
 
     def test_an_empty_prompt(self, watched: dict[str, Watched]) -> None:
         with pytest.raises(ModelError, match="empty prompt"):
@@ -214,39 +205,33 @@ class TestRefused:
             now(model.extend(session, 1, [9]))
 
     @pytest.mark.parametrize(("keep", "ids"), [(1, []), (3, [9]), (-1, [9])])
-    def test_an_impossible_cut(self, watched: dict[str, Watched], keep: int, ids: list[int]) -> None:
+    async def test_an_impossible_cut(self, watched: dict[str, Watched], keep: int, ids: list[int]) -> None:
         model = watched["llama"].model
 
-        async def play() -> None:
+        with pytest.raises(ValueError, match="impossible"):
             session = (await model.open([9, 10])).session
             try:
                 await model.extend(session, keep, ids)
             finally:
                 await model.close(session)
 
-        with pytest.raises(ValueError, match="impossible"):
-            asyncio.run(play())
 
-
-def test_sessions_are_independent(watched: dict[str, Watched]) -> None:
+async def test_sessions_are_independent(watched: dict[str, Watched]) -> None:
     w = watched["gemma3"]
 
-    async def play() -> None:
-        prompts = [[40 + n, 41, 42 + n] * 7 for n in range(5)]
-        steps = await asyncio.gather(*(w.model.open(prompt) for prompt in prompts))
-        assert len({step.session for step in steps}) == 5
-        made = await asyncio.gather(
-            *(w.model.extend(step.session, 20 - n, [70 + n], decode=2) for n, step in enumerate(steps))
-        )
-        for n, (prompt, step) in enumerate(zip(prompts, made, strict=True)):
-            check_decoded(w, [*prompt[: 20 - n], 70 + n], step, 1, 2)
-        await asyncio.gather(*(w.model.close(step.session) for step in steps))
-
-    asyncio.run(play())
+    prompts = [[40 + n, 41, 42 + n] * 7 for n in range(5)]
+    steps = await asyncio.gather(*(w.model.open(prompt) for prompt in prompts))
+    assert len({step.session for step in steps}) == 5
+    made = await asyncio.gather(
+        *(w.model.extend(step.session, 20 - n, [70 + n], decode=2) for n, step in enumerate(steps))
+    )
+    for n, (prompt, step) in enumerate(zip(prompts, made, strict=True)):
+        check_decoded(w, [*prompt[: 20 - n], 70 + n], step, 1, 2)
+    await asyncio.gather(*(w.model.close(step.session) for step in steps))
 
 
 def test_a_model_computes_with_threads_of_its_own_and_leaves_the_others_theirs(tmp_path: Path) -> None:
-    """What one thread of torch is told is what a thread that was told nothing begins with."""
+    """A number of threads that one thread of torch sets is also the default of threads that start later."""
     before = torch.get_num_threads()
     network = load_model(build_family("llama", tmp_path / "llama"), dtype="float32", device="cpu")
     models = [LocalModel(network, [], threads=threads) for threads in (1, 0)]

@@ -67,7 +67,7 @@ def test_a_session_in_pieces_gets_what_the_whole_sequence_gives(tmp_path: Path, 
 
 
 class Forgetful(torch.nn.Module):
-    """A network that takes a cache and leaves it aside without a word."""
+    """A network that accepts a cache and silently ignores it."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -100,15 +100,15 @@ def test_maps_whose_weight_a_network_reads_itself_are_not_laid_out_anew(tmp_path
     torch.testing.assert_close(full_logits(network, ids), before, atol=1e-4, rtol=1e-4)
 
 
-def test_one_failing_row_fails_alone(tmp_path: Path) -> None:
-    """Two requests of one pass: the one with a token beyond the embedding is told so, the other is answered."""
+async def test_one_failing_row_fails_alone(tmp_path: Path) -> None:
+    """Two requests in one pass: one has a token beyond the embedding and fails, the other is answered."""
     folder = build_family("llama", tmp_path / "m")
     model = open_model(folder, CPU, open_codec(folder), 8, "the target")
 
     async def both(bad: list[int]) -> list[Any]:
         return await asyncio.gather(model.open([5, 6, 7]), model.open(bad), return_exceptions=True)
 
-    good, bad = asyncio.run(both([5, 6, 100_000]))
+    good, bad = await both([5, 6, 100_000])
     assert good.top.ids_NK.shape == (1, 8)
     assert isinstance(bad, PromptError) and "its tokenizer may have more tokens than the model has rows" in str(bad)
 
@@ -120,7 +120,7 @@ def test_one_failing_row_fails_alone(tmp_path: Path) -> None:
         return real(rows)
 
     model._cached.logits = failing  # type: ignore[method-assign]
-    good, bad = asyncio.run(both([5, 13, 7]))
+    good, bad = await both([5, 13, 7])
     assert good.top.ids_NK.shape == (1, 8)
     assert isinstance(bad, RuntimeError)
 
@@ -209,12 +209,12 @@ class TestEnds:
 
 
 class TestContext:
-    def test_a_network_that_states_no_length_has_no_limit_of_its_own(self, tmp_path: Path) -> None:
+    async def test_a_network_that_states_no_length_has_no_limit_of_its_own(self, tmp_path: Path) -> None:
         folder = build_type("bloom", tmp_path / "m")
         codec = open_codec(folder)
         assert context_length(load_config(folder), None, codec.tokenizer.model_max_length) == UNBOUNDED
         model = open_model(folder, CPU, codec, 8, "m")
-        assert asyncio.run(model.open([5, 9, 33], decode=2)).new_ids
+        assert (await model.open([5, 9, 33], decode=2)).new_ids
 
     def test_the_run_file_limits_it_then_the_tokenizer(self, tmp_path: Path) -> None:
         config = load_config(build_type("bloom", tmp_path / "m"))

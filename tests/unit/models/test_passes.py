@@ -63,7 +63,7 @@ def test_what_lies_beyond_a_cut_is_never_seen(networks: dict[str, Any], family: 
 
 @pytest.mark.parametrize("kind", [SlotPasses, SinglePasses])
 @pytest.mark.parametrize("family", ["mistral", "gemma3"])
-def test_a_fork_goes_its_own_way(
+async def test_a_fork_goes_its_own_way(
     networks: dict[str, Any], family: str, kind: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both ways, with cuts: what each session gives afterwards is what a fresh pass gives."""
@@ -73,20 +73,17 @@ def test_a_fork_goes_its_own_way(
     model = LocalModel(network, end_ids=(), top_k=8)
     ids = [25 + n for n in range(33)]
 
-    async def play() -> None:
-        step = await model.open(ids)
-        fork = await model.fork(step.session)
-        branches = {step.session: [*ids[:20], 5, 6], fork: [*ids, 9]}
-        await model.extend(step.session, 20, [5, 6])
-        await model.extend(fork, 33, [9])
-        for session, held in branches.items():
-            made = await model.extend(session, len(held), [40, 41], rows=2)
-            p_NV = p(full_logits(network, [*held, 40, 41])[-2:])
-            for row in range(2):
-                assert made.top.p_NK[row, 0] == pytest.approx(float(p_NV[row].max()), abs=1e-5)
-        await asyncio.gather(*(model.close(session) for session in branches))
-
-    asyncio.run(play())
+    step = await model.open(ids)
+    fork = await model.fork(step.session)
+    branches = {step.session: [*ids[:20], 5, 6], fork: [*ids, 9]}
+    await model.extend(step.session, 20, [5, 6])
+    await model.extend(fork, 33, [9])
+    for session, held in branches.items():
+        made = await model.extend(session, len(held), [40, 41], rows=2)
+        p_NV = p(full_logits(network, [*held, 40, 41])[-2:])
+        for row in range(2):
+            assert made.top.p_NK[row, 0] == pytest.approx(float(p_NV[row].max()), abs=1e-5)
+    await asyncio.gather(*(model.close(session) for session in branches))
     assert model.open_sessions == 0
 
 
@@ -111,7 +108,7 @@ def test_a_cache_for_each_session_decodes_the_same(
 
 
 def test_a_network_that_takes_no_mask_of_ours_runs_alone(networks: dict[str, Any], tmp_path: Path) -> None:
-    """Batches are found out by trying: a network that ignores the mask is not served in batches."""
+    """A trial decides about batches: a network that ignores the mask is not served in batches."""
 
     class Unmasked(type(networks["llama"])):  # type: ignore[misc]
         def forward(self, *args: Any, attention_mask: Any = None, **kwargs: Any) -> Any:

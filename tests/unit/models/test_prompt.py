@@ -14,7 +14,7 @@ from onceedit_ray.errors import PromptError
 from onceedit_ray.knowledge.prompt_shapes import unwrap, wrap
 from onceedit_ray.models.assembly import open_codec
 from onceedit_ray.models.codec import Codec
-from onceedit_ray.models.prompt import Exchange, Prompt, question_of
+from onceedit_ray.models.prompt import QUESTION_CHARS, Exchange, Prompt, asking_part, question_of
 from tests.families import FAMILIES
 from tests.hard_texts import MARKUP, TEXTS
 from tests.small_system import build_plugin
@@ -176,3 +176,26 @@ def test_a_model_without_a_template_reads_a_plain_chat(family: str, codecs: dict
     assert prompt.ids == codec.text_prompt(text).ids
     assert (prompt.question, prompt.lead) == (QUESTION, b"")
     assert "\nQuestion:" in codec.chat_stops
+
+
+def test_of_a_long_message_the_paragraphs_that_may_ask_are_read() -> None:
+    text = [f"Paragraph {number} is about boats. " * 12 for number in range(6)]
+    asks = "By the way, where do they sail?"
+    assert asking_part("\n\n".join(text[:1])) == text[0], "a short message is read whole"
+    before = asking_part("\n\n".join([QUESTION, *text]))
+    assert before == f"{QUESTION}\n{text[-1]}"
+    after = asking_part("\n\n".join([*text, QUESTION]))
+    assert after == f"{text[0]}\n{QUESTION}"
+    assert asking_part("\n\n".join([*text[:3], asks, *text[3:]])) == "\n".join([text[0], asks, text[-1]])
+
+
+def test_what_is_read_of_a_message_has_a_limit_and_keeps_both_ends() -> None:
+    read = asking_part(f"{QUESTION} {'word ' * 2000} {QUESTION}")
+    assert len(read) == QUESTION_CHARS + 1
+    assert read.startswith(QUESTION) and read.endswith(QUESTION)
+
+
+def test_a_question_before_a_long_text_is_found_in_a_chat(codecs: dict[str, Codec]) -> None:
+    text = "\n\n".join(["The boats lie in the harbour and wait. " * 12] * 8)
+    prompt = codecs["gpt2"].chat_prompt([{"role": "user", "content": f"{QUESTION}\n\n{text}"}])
+    assert prompt.question.startswith(QUESTION) and len(prompt.question) < 600

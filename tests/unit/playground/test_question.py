@@ -46,35 +46,35 @@ def question_to(api: ApiClient) -> Question:
     return Question(api, TabKeys(), lambda: None, lambda row: None)
 
 
-def test_every_model_is_compared_with_itself() -> None:
+async def test_every_model_is_compared_with_itself() -> None:
     before = answer_of(1, "Perth") + answer_of(0, " Canberra ", weight=None)
     question = question_to(ScriptedApi(before, answer_of(0, "Perth", "length") + answer_of(1, " Perth")))
-    assert asyncio.run(question.ask(QUERY))
+    assert await question.ask(QUERY)
     assert [(row.model, row.verdict) for row in question.rows] == [("one", "changed"), ("two", "same")]
     assert [row.after.cut for row in question.rows] == [True, False]
     assert question.summary == "Answered. The edit changed one."
 
 
-def test_one_model_alone_is_asked_for() -> None:
+async def test_one_model_alone_is_asked_for() -> None:
     question = question_to(ScriptedApi(answer_of(0, "a"), answer_of(0, "a")))
-    assert asyncio.run(question.ask(CompletionQuery("Who?", "two", False, 4)))
+    assert await question.ask(CompletionQuery("Who?", "two", False, 4))
     assert [row.model for row in question.rows] == ["two"]
     assert question.summary == "Answered, as before any edit."
     with pytest.raises(RequestError, match="'three' is not served any more"):
-        asyncio.run(question.ask(CompletionQuery("Who?", "three", False, 4)))
+        await question.ask(CompletionQuery("Who?", "three", False, 4))
 
 
-def test_a_stream_that_breaks_off_is_an_error_and_its_answers_are_stopped() -> None:
+async def test_a_stream_that_breaks_off_is_an_error_and_its_answers_are_stopped() -> None:
     question = question_to(ScriptedApi(answer_of(0, "a") + answer_of(1, "b"), [AnswerPiece(0, "Per")]))
     with pytest.raises(RequestError, match="the connection was lost"):
-        asyncio.run(question.ask(QUERY))
+        await question.ask(QUERY)
     assert [row.after.state for row in question.rows] == ["stopped", "stopped"]
     assert [row.after.shown for row in question.rows] == ["Per", "(stopped)"]
     assert [row.verdict for row in question.rows] == [None, None]
 
 
 @pytest.mark.parametrize("how", ["stop", "another question", "cancel"])
-def test_whatever_ends_a_question_early_closes_its_streams(how: str) -> None:
+async def test_whatever_ends_a_question_early_closes_its_streams(how: str) -> None:
     async def ended() -> tuple[bool | None, int, list[Comparison]]:
         api = ScriptedApi([AnswerPiece(0, "a")], [AnswerPiece(0, "b")], held=True)
         question = question_to(api)
@@ -95,7 +95,7 @@ def test_whatever_ends_a_question_early_closes_its_streams(how: str) -> None:
         assert not question.busy
         return (whole if isinstance(whole, bool) else None), api.open, rows
 
-    whole, still_open, rows = asyncio.run(asyncio.wait_for(ended(), 30))
+    whole, still_open, rows = await asyncio.wait_for(ended(), 30)
     assert whole is (None if how == "cancel" else False)
     assert still_open == 0
     assert [row.before.state for row in rows] == ["stopped", "stopped"]

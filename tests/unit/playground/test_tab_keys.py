@@ -37,7 +37,7 @@ def test_a_store_that_was_lost_gets_them_again() -> None:
 
 
 def test_a_page_that_is_being_left_does_not_put_forgotten_keys_back() -> None:
-    """A reload leaves the older page open for some seconds, and it goes on touching the store."""
+    """After a reload the older page stays open for some seconds and still writes to the store."""
     store, older, newer = Timed(), TabKeys(), TabKeys()
     older.open(store)
     older.keep("asking", "editing")

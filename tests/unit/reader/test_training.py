@@ -17,11 +17,10 @@ from onceedit_ray.reader import adapter as adapters
 from onceedit_ray.reader import training_run
 from onceedit_ray.reader.adapter import MANIFEST, WEIGHTS, adapter_for, find_adapter, keep_adapter, open_adapter
 from onceedit_ray.reader.examples import Example
-from onceedit_ray.reader.material import Material
 from onceedit_ray.reader.train import UNCLEAR, Reader, encode, losses
 from onceedit_ray.reader.training_run import ReaderSettings, StepReport, train_reader
 from tests.families import build_family
-from tests.reader_source import COUNTERFACT, ZSRE, source
+from tests.reader_source import material
 
 SETTINGS = ReaderSettings(steps=6, batch_size=4, rank=2, frozen_layers=1, learning_rate=1e-2)
 
@@ -40,11 +39,6 @@ def trained(base: ModelFolder, tmp_path_factory: pytest.TempPathFactory) -> adap
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("ONCEEDIT_HOME", str(tmp_path / "home"))
     yield
-
-
-def material() -> Material:
-    zsre = [{**record, "loc": "nq question: who sings"} for record in ZSRE]
-    return Material(source(), zsre, COUNTERFACT, {"records": 6})
 
 
 def test_labels_stand_before_the_tokens_of_the_answer(base: ModelFolder) -> None:

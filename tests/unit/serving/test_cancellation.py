@@ -36,7 +36,7 @@ async def never() -> dict[str, str]:
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 @pytest.mark.parametrize("turns", range(0, 12, 3))
-def test_a_reader_cancelled_again_and_again_leaves_nothing_open(times: int, turns: int) -> None:
+async def test_a_reader_cancelled_again_and_again_leaves_nothing_open(times: int, turns: int) -> None:
     async def run() -> int:
         counting = Counting()
 
@@ -57,10 +57,10 @@ def test_a_reader_cancelled_again_and_again_leaves_nothing_open(times: int, turn
             await reader
         return counting.open
 
-    assert asyncio.run(run()) == 0
+    assert await run() == 0
 
 
-def test_a_stream_cancelled_where_it_is_made_ends_the_wait_for_it() -> None:
+async def test_a_stream_cancelled_where_it_is_made_ends_the_wait_for_it() -> None:
     async def cancelled() -> AsyncGenerator[int]:
         yield 1
         raise asyncio.CancelledError
@@ -73,31 +73,28 @@ def test_a_stream_cancelled_where_it_is_made_ends_the_wait_for_it() -> None:
                     seen.append(item)
         return seen
 
-    assert asyncio.run(run()) == [(0, 1)]
+    assert await run() == [(0, 1)]
 
 
-def test_who_cleans_up_undisturbed_is_cancelled_afterwards() -> None:
+async def test_who_cleans_up_undisturbed_is_cancelled_afterwards() -> None:
     done = []
 
     async def clean() -> None:
         await asyncio.sleep(0.01)
         done.append(True)
 
-    async def run() -> None:
-        task = asyncio.ensure_future(undisturbed(clean()))
-        for _ in range(3):
-            await asyncio.sleep(0)
-            task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(run())
+    task = asyncio.ensure_future(undisturbed(clean()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
     assert done
 
 
-def test_what_goes_wrong_while_cleaning_up_is_raised() -> None:
+async def test_what_goes_wrong_while_cleaning_up_is_raised() -> None:
     async def clean() -> None:
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        asyncio.run(undisturbed(clean()))
+        await undisturbed(clean())

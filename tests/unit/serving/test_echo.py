@@ -38,10 +38,10 @@ def network_of(models: TaughtModels, name: str) -> Any:
 
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("length", [1, 2, SCORED_AT_ONCE, SCORED_AT_ONCE + 1, 2 * SCORED_AT_ONCE + 5])
-def test_scores_are_those_of_one_pass(models: TaughtModels, name: str, length: int) -> None:
+async def test_scores_are_those_of_one_pass(models: TaughtModels, name: str, length: int) -> None:
     model = models.members[name].model
     ids = [7 + 31 * n % 300 for n in range(length)]
-    reading = asyncio.run(model.score(ids))
+    reading = await model.score(ids)
     p_NV = torch.softmax(full_logits(network_of(models, name), ids)[:-1].double(), -1).numpy()
     assert reading.p_N.shape == (length - 1,)
     np.testing.assert_allclose(reading.p_N, p_NV[np.arange(length - 1), ids[1:]], atol=1e-5)
@@ -51,16 +51,13 @@ def test_scores_are_those_of_one_pass(models: TaughtModels, name: str, length: i
     assert open_sessions(models) == 0
 
 
-def test_a_token_that_there_is_not_fails_alone(models: TaughtModels) -> None:
+async def test_a_token_that_there_is_not_fails_alone(models: TaughtModels) -> None:
     model = models.members["qwen2"].model
 
-    async def ask() -> None:
-        asked = (model.open([5, 10**6]), model.open([5, 6]), model.score([10**6, 1]), model.score([5, -1]))
-        found = await asyncio.gather(*asked, return_exceptions=True)
-        assert [type(each) for each in found[::2]] == [PromptError] * 2 and isinstance(found[3], PromptError)
-        await model.close(found[1].session)
-
-    asyncio.run(ask())
+    asked = (model.open([5, 10**6]), model.open([5, 6]), model.score([10**6, 1]), model.score([5, -1]))
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(each) for each in found[::2]] == [PromptError] * 2 and isinstance(found[3], PromptError)
+    await model.close(found[1].session)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -28,75 +28,66 @@ def bearing(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def test_an_edit_from_the_call_to_live_to_deleted(tmp_path: Path) -> None:
-    async def check() -> None:
-        here = system(tmp_path)
-        async with client_of(api_over(here)) as client:
-            posted = await client.post("/v1/edits", json=EDIT)
-            assert posted.status_code == 202
-            batch = posted.json()
-            assert set(batch) == {
-                "id", "object", "created", "status", "progress", "reason", "version", "report", "data"
-            }  # fmt: skip
-            assert (batch["object"], batch["status"], batch["progress"]) == ("edit.batch", "queued", 0.0)
-            (edit,) = batch["data"]
-            assert edit["id"].startswith("edit_") and batch["id"].startswith("batch_")
-            assert {name: edit[name] for name in EDIT} == EDIT
-            assert (edit["object"], edit["batch"], edit["status"]) == ("edit", batch["id"], "queued")
+async def test_an_edit_from_the_call_to_live_to_deleted(tmp_path: Path) -> None:
+    here = system(tmp_path)
+    async with client_of(api_over(here)) as client:
+        posted = await client.post("/v1/edits", json=EDIT)
+        assert posted.status_code == 202
+        batch = posted.json()
+        assert set(batch) == {
+            "id", "object", "created", "status", "progress", "reason", "version", "report", "data"
+        }  # fmt: skip
+        assert (batch["object"], batch["status"], batch["progress"]) == ("edit.batch", "queued", 0.0)
+        (edit,) = batch["data"]
+        assert edit["id"].startswith("edit_") and batch["id"].startswith("batch_")
+        assert {name: edit[name] for name in EDIT} == EDIT
+        assert (edit["object"], edit["batch"], edit["status"]) == ("edit", batch["id"], "queued")
 
-            await here.settled()
-            found = (await client.get(f"/v1/edits/{edit['id']}")).json()
-            assert (found["status"], found["progress"], found["version"]) == ("live", 1.0, here.loader.live)
-            whole = (await client.get(f"/v1/edits/{batch['id']}")).json()
-            assert (whole["status"], whole["report"], whole["data"]) == ("live", {"learnt": 1.0}, [found])
+        await here.settled()
+        found = (await client.get(f"/v1/edits/{edit['id']}")).json()
+        assert (found["status"], found["progress"], found["version"]) == ("live", 1.0, here.loader.live)
+        whole = (await client.get(f"/v1/edits/{batch['id']}")).json()
+        assert (whole["status"], whole["report"], whole["data"]) == ("live", {"learnt": 1.0}, [found])
 
-            removed = await client.delete(f"/v1/edits/{edit['id']}")
-            assert removed.status_code == 202 and removed.json()["status"] == "deleting"
-            await here.settled()
-            assert (await client.get(f"/v1/edits/{edit['id']}")).json()["status"] == "deleted"
-
-    asyncio.run(check())
+        removed = await client.delete(f"/v1/edits/{edit['id']}")
+        assert removed.status_code == 202 and removed.json()["status"] == "deleting"
+        await here.settled()
+        assert (await client.get(f"/v1/edits/{edit['id']}")).json()["status"] == "deleted"
 
 
-def test_edits_are_listed_newest_first_by_page_and_by_status(tmp_path: Path) -> None:
-    async def check() -> None:
-        here = system(tmp_path)
-        async with client_of(api_over(here)) as client:
-            body = {"edits": [{**EDIT, "prompt": f"{EDIT['prompt']} {number}"} for number in range(3)]}
-            await client.post("/v1/edits", json=body)
-            listed = (await client.get("/v1/edits")).json()
-            prompts = [edit["prompt"] for edit in listed["data"]]
-            assert prompts == [*(edit["prompt"] for edit in reversed(body["edits"])), FIRST.prompt]
-            assert listed["object"] == "list" and listed["has_more"] is False
-            page = (await client.get("/v1/edits", params={"limit": 2})).json()
-            assert page["data"] == listed["data"][:2] and page["has_more"] is True
-            rest = (await client.get("/v1/edits", params={"limit": 2, "after": page["data"][-1]["id"]})).json()
-            assert rest["data"] == listed["data"][2:] and rest["has_more"] is False
-            live = (await client.get("/v1/edits", params={"status": "live"})).json()
-            assert [edit["prompt"] for edit in live["data"]] == [FIRST.prompt]
-            for params in ({"status": "gone"}, {"limit": "0"}, {"limit": "x"}):
-                assert (await client.get("/v1/edits", params=params)).status_code == 400
-            assert (await client.get("/v1/edits", params={"after": "edit_0"})).status_code == 404
-
-    asyncio.run(check())
+async def test_edits_are_listed_newest_first_by_page_and_by_status(tmp_path: Path) -> None:
+    here = system(tmp_path)
+    async with client_of(api_over(here)) as client:
+        body = {"edits": [{**EDIT, "prompt": f"{EDIT['prompt']} {number}"} for number in range(3)]}
+        await client.post("/v1/edits", json=body)
+        listed = (await client.get("/v1/edits")).json()
+        prompts = [edit["prompt"] for edit in listed["data"]]
+        assert prompts == [*(edit["prompt"] for edit in reversed(body["edits"])), FIRST.prompt]
+        assert listed["object"] == "list" and listed["has_more"] is False
+        page = (await client.get("/v1/edits", params={"limit": 2})).json()
+        assert page["data"] == listed["data"][:2] and page["has_more"] is True
+        rest = (await client.get("/v1/edits", params={"limit": 2, "after": page["data"][-1]["id"]})).json()
+        assert rest["data"] == listed["data"][2:] and rest["has_more"] is False
+        live = (await client.get("/v1/edits", params={"status": "live"})).json()
+        assert [edit["prompt"] for edit in live["data"]] == [FIRST.prompt]
+        for params in ({"status": "gone"}, {"limit": "0"}, {"limit": "x"}):
+            assert (await client.get("/v1/edits", params=params)).status_code == 400
+        assert (await client.get("/v1/edits", params={"after": "edit_0"})).status_code == 404
 
 
-def test_versions_are_listed_and_activated(tmp_path: Path) -> None:
-    async def check() -> None:
-        here = system(tmp_path)
-        first = here.loader.live
-        async with client_of(api_over(here)) as client:
-            await client.post("/v1/edits", json=EDIT)
-            await here.settled()
-            new, old = (await client.get("/v1/versions")).json()["data"]
-            assert set(new) == {"id", "object", "created", "active", "edits", "base_model", "parent", "report"}
-            assert (new["active"], new["edits"], new["parent"], new["report"]) == (True, 2, first, {"learnt": 1.0})
-            assert (old["id"], old["active"], old["parent"], old["report"]) == (first, False, None, None)
-            back = await client.post(f"/v1/versions/{first}/activate")
-            assert (back.status_code, back.json()) == (200, {**old, "active": True})
-            assert here.targets() == [FIRST.target_new]
-
-    asyncio.run(check())
+async def test_versions_are_listed_and_activated(tmp_path: Path) -> None:
+    here = system(tmp_path)
+    first = here.loader.live
+    async with client_of(api_over(here)) as client:
+        await client.post("/v1/edits", json=EDIT)
+        await here.settled()
+        new, old = (await client.get("/v1/versions")).json()["data"]
+        assert set(new) == {"id", "object", "created", "active", "edits", "base_model", "parent", "report"}
+        assert (new["active"], new["edits"], new["parent"], new["report"]) == (True, 2, first, {"learnt": 1.0})
+        assert (old["id"], old["active"], old["parent"], old["report"]) == (first, False, None, None)
+        back = await client.post(f"/v1/versions/{first}/activate")
+        assert (back.status_code, back.json()) == (200, {**old, "active": True})
+        assert here.targets() == [FIRST.target_new]
 
 
 @pytest.mark.parametrize(
@@ -117,44 +108,41 @@ def test_versions_are_listed_and_activated(tmp_path: Path) -> None:
         ("text", "invalid_value"),
     ],
 )
-def test_a_body_that_is_no_edit_is_refused_in_openais_shape(tmp_path: Path, body: Any, code: str) -> None:
+async def test_a_body_that_is_no_edit_is_refused_in_openais_shape(tmp_path: Path, body: Any, code: str) -> None:
     async def check() -> httpx2.Response:
         api = api_over(system(tmp_path), edits=3, edit_chars=100, edit_probes=2)
         async with client_of(api) as client:
             return await client.post("/v1/edits", json=body)
 
-    refused = asyncio.run(check())
+    refused = await check()
     assert refused.status_code == 400
     assert (
         set(refused.json()["error"]) == {"message", "type", "param", "code"} and refused.json()["error"]["code"] == code
     )
 
 
-def test_what_is_not_there_is_404_and_what_cannot_be_is_409(tmp_path: Path) -> None:
-    async def check() -> None:
-        here = system(tmp_path)
-        here.maker.refused[SECOND.target_new] = "not learnt"
-        batch = await here.living.submit([SECOND])
-        await here.settled()
-        async with client_of(api_over(here)) as client:
-            answers = [
-                await client.get("/v1/edits/edit_0"),
-                await client.delete("/v1/edits/batch_0"),
-                await client.post("/v1/versions/none/activate"),
-                await client.delete(f"/v1/edits/{batch.id}"),
-            ]
-        assert [answer.status_code for answer in answers] == [404, 404, 404, 409]
-        assert all(answer.json()["error"]["message"] for answer in answers)
-
-    asyncio.run(check())
+async def test_what_is_not_there_is_404_and_what_cannot_be_is_409(tmp_path: Path) -> None:
+    here = system(tmp_path)
+    here.maker.refused[SECOND.target_new] = "not learnt"
+    batch = await here.living.submit([SECOND])
+    await here.settled()
+    async with client_of(api_over(here)) as client:
+        answers = [
+            await client.get("/v1/edits/edit_0"),
+            await client.delete("/v1/edits/batch_0"),
+            await client.post("/v1/versions/none/activate"),
+            await client.delete(f"/v1/edits/{batch.id}"),
+        ]
+    assert [answer.status_code for answer in answers] == [404, 404, 404, 409]
+    assert all(answer.json()["error"]["message"] for answer in answers)
 
 
-def test_a_server_that_edits_nothing_says_so() -> None:
+async def test_a_server_that_edits_nothing_says_so() -> None:
     async def check() -> httpx2.Response:
         async with client_of(api_over(None)) as client:
             return await client.get("/v1/versions")
 
-    answer = asyncio.run(check())
+    answer = await check()
     assert answer.status_code == 501 and "not edited" in answer.json()["error"]["message"]
 
 
@@ -193,21 +181,18 @@ def test_the_schema_names_the_editing_routes(tmp_path: Path) -> None:
     assert "BatchView" in str(schema["paths"]["/v1/edits"]["post"]["responses"]["202"])
 
 
-def test_a_full_queue_says_when_to_try_again_and_takes_edits_once_it_is_made(tmp_path: Path) -> None:
-    async def check() -> None:
-        here = system(tmp_path, queued=3)
-        edits = [{**EDIT, "prompt": f"Question {number}?"} for number in range(4)]
-        async with client_of(api_over(here)) as client:
-            assert (await client.post("/v1/edits", json={"edits": edits[:2]})).status_code == 202
-            refused = await client.post("/v1/edits", json={"edits": edits[2:]})
-            assert (refused.status_code, refused.headers["Retry-After"]) == (429, "60")
-            error = refused.json()["error"]
-            assert (error["type"], error["code"]) == ("rate_limit_error", "queue_full")
-            assert error["message"].startswith("2 edits are queued")
-            queued = (await client.get("/v1/edits", params={"status": "queued"})).json()["data"]
-            assert len(queued) == 2, "a refused call leaves nothing behind"
-            assert (await client.post("/v1/edits", json=edits[2])).status_code == 202
-            await here.settled()
-            assert (await client.post("/v1/edits", json={"edits": edits[2:]})).status_code == 202
-
-    asyncio.run(check())
+async def test_a_full_queue_says_when_to_try_again_and_takes_edits_once_it_is_made(tmp_path: Path) -> None:
+    here = system(tmp_path, queued=3)
+    edits = [{**EDIT, "prompt": f"Question {number}?"} for number in range(4)]
+    async with client_of(api_over(here)) as client:
+        assert (await client.post("/v1/edits", json={"edits": edits[:2]})).status_code == 202
+        refused = await client.post("/v1/edits", json={"edits": edits[2:]})
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "60")
+        error = refused.json()["error"]
+        assert (error["type"], error["code"]) == ("rate_limit_error", "queue_full")
+        assert error["message"].startswith("2 edits are queued")
+        queued = (await client.get("/v1/edits", params={"status": "queued"})).json()["data"]
+        assert len(queued) == 2, "a refused call leaves nothing behind"
+        assert (await client.post("/v1/edits", json=edits[2])).status_code == 202
+        await here.settled()
+        assert (await client.post("/v1/edits", json={"edits": edits[2:]})).status_code == 202

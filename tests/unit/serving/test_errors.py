@@ -233,7 +233,7 @@ def test_a_key_is_asked_for_before_anything_is_read() -> None:
     assert post(api, "/v1/completions", GOOD, headers={"Authorization": "Bearer a-long-key"}).status_code == 200
 
 
-def test_without_keys_other_machines_are_refused() -> None:
+async def test_without_keys_other_machines_are_refused() -> None:
     said: list[MutableMapping[str, Any]] = []
 
     async def receive() -> MutableMapping[str, Any]:
@@ -250,9 +250,9 @@ def test_without_keys_other_machines_are_refused() -> None:
         await build_ingress(Scripted(), Limits(), keys)(scope, receive, send)
         return int(said[0]["status"])
 
-    assert asyncio.run(ask(("127.0.0.1", 5), Keys())) == 200
-    assert asyncio.run(ask(("192.0.2.1", 5), Keys())) == 403
-    assert asyncio.run(ask(("192.0.2.1", 5), Keys(["a-long-key"]))) == 401
+    assert await ask(("127.0.0.1", 5), Keys()) == 200
+    assert await ask(("192.0.2.1", 5), Keys()) == 403
+    assert await ask(("192.0.2.1", 5), Keys(["a-long-key"])) == 401
 
 
 @pytest.mark.parametrize(
@@ -285,34 +285,31 @@ def test_an_answer_that_takes_too_long_is_ended(stream: bool) -> None:
     assert backend.open == 0
 
 
-def test_one_more_than_there_may_be_is_told_to_wait() -> None:
+async def test_one_more_than_there_may_be_is_told_to_wait() -> None:
     backend = Scripted("a")
     gate = asyncio.Event()
 
-    async def ask() -> None:
-        async with client_of(api) as client:
-            backend.held = True
-            waiting = [asyncio.ensure_future(client.post("/v1/completions", json=GOOD)) for _ in range(2)]
-            while backend.open < 2:
-                await asyncio.sleep(0.01)
-            refused = await client.post("/v1/completions", json=GOOD | {"stream": True})
-            assert error_of(refused, 429)["code"] == "too_many_requests"
-            assert refused.headers["Retry-After"] == "7"
-            assert (await client.get("/v1/models")).status_code == 200, "only questions are counted"
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-            backend.held = False
-            assert (await client.post("/v1/completions", json=GOOD)).status_code == 200
-        gate.set()
-
     api = ingress_of(backend, in_flight=2, retry_after=7)
-    asyncio.run(ask())
+    async with client_of(api) as client:
+        backend.held = True
+        waiting = [asyncio.ensure_future(client.post("/v1/completions", json=GOOD)) for _ in range(2)]
+        while backend.open < 2:
+            await asyncio.sleep(0.01)
+        refused = await client.post("/v1/completions", json=GOOD | {"stream": True})
+        assert error_of(refused, 429)["code"] == "too_many_requests"
+        assert refused.headers["Retry-After"] == "7"
+        assert (await client.get("/v1/models")).status_code == 200, "only questions are counted"
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        backend.held = False
+        assert (await client.post("/v1/completions", json=GOOD)).status_code == 200
+    gate.set()
     assert gate.is_set() and backend.open == 0
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_goes_away_frees_the_sessions(models: TaughtModels, stream: bool) -> None:
+async def test_a_client_that_goes_away_frees_the_sessions(models: TaughtModels, stream: bool) -> None:
     """The ASGI channel says that the client is gone, after the first piece of a stream and at once otherwise."""
     body = {"model": "*", "prompt": BEGUN[0], "max_tokens": 64, "n": 2, "stream": stream, "temperature": 1.5}
     api = ingress_of(small_backend(models))
@@ -336,19 +333,16 @@ def test_a_client_that_goes_away_frees_the_sessions(models: TaughtModels, stream
         if message.get("body"):
             begun.set()
 
-    async def ask() -> None:
-        headers = [(b"content-type", b"application/json")]
-        scope = {"type": "http", "method": "POST", "path": "/v1/completions", "raw_path": b"", "headers": headers,
-                 "query_string": b"", "client": ("127.0.0.1", 5), "server": ("x", 80), "scheme": "http",
-                 "root_path": "", "asgi": {"version": "3.0", "spec_version": "2.4"}}  # fmt: skip
-        await api(scope, receive, send)
-        assert open_sessions(models) == 0
-
-    asyncio.run(ask())
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "raw_path": b"", "headers": headers,
+             "query_string": b"", "client": ("127.0.0.1", 5), "server": ("x", 80), "scheme": "http",
+             "root_path": "", "asgi": {"version": "3.0", "spec_version": "2.4"}}  # fmt: skip
+    await api(scope, receive, send)
+    assert open_sessions(models) == 0
     assert b"[DONE]" not in b"".join(message.get("body", b"") for message in said)
 
 
-def test_health_says_which_model_is_broken() -> None:
+async def test_health_says_which_model_is_broken() -> None:
     backend = Scripted()
 
     async def health() -> Any:
@@ -356,14 +350,16 @@ def test_health_says_which_model_is_broken() -> None:
             return await client.get("/health")
 
     backend.states = {"plug-in": "", "one": "busy"}
-    assert asyncio.run(health()).status_code == 200
+    assert (await health()).status_code == 200
     backend.states = {"plug-in": "", "one": "one died"}
-    found = asyncio.run(health())
+    found = await health()
     assert (found.status_code, found.json()["models"]["one"]) == (503, "one died")
 
 
 @pytest.mark.parametrize("fault", ["hangs", "gone"])
-def test_health_answers_in_time_where_the_coordinator_does_not(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_health_answers_in_time_where_the_coordinator_does_not(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ingress, "HEALTH_SECONDS", 0.1)
 
     async def probe() -> dict[str, str]:
@@ -378,7 +374,7 @@ def test_health_answers_in_time_where_the_coordinator_does_not(fault: str, monke
         async with client_of(ingress_of(backend)) as client:
             return await asyncio.wait_for(client.get("/health"), 5)
 
-    found = asyncio.run(health())
+    found = await health()
     assert (found.status_code, found.json()["status"]) == (503, "unhealthy") and found.json()["reason"]
 
 

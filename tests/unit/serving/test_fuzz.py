@@ -83,11 +83,11 @@ def test_no_request_breaks_the_server(schema: BaseSchema, route: str, mode: str)
     print(f"{seen.total()} cases, by status {dict(sorted(seen.items()))}")
     if "completions" in path:
         assert seen.total() >= CASES, seen
-        assert mode != TO_THE_MODELS or seen[200] > CASES / 4, seen
+        assert mode != TO_THE_MODELS or seen[200] > CASES / 8, seen
 
 
 def servable(body: dict[str, Any], data: st.DataObject) -> dict[str, Any]:
-    """`body` for a served model and within the limits, so that what else it says comes as far as the models."""
+    """`body` for a served model and within the limits, so that its other fields reach the models."""
     kept = {name: value for name, value in body.items() if name not in NEUTRAL or name in ("logprobs", "top_logprobs")}
     bounded = {"max_tokens", "max_completion_tokens", "n"} & kept.keys()
     return kept | {"model": data.draw(st.sampled_from([*TARGETS, EVERY]))} | dict.fromkeys(bounded, 2)

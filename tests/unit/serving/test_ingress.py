@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.serving.backend import InProcess
-from tests.small_decoding import BEGUN, decoder_of, open_sessions
+from tests.small_decoding import BEGUN, decoder_of, generations, open_sessions
 from tests.small_ingress import TARGETS, VERSION, client_of, events, ingress_of, post, small_backend
 from tests.small_system import TaughtModels
 
@@ -29,7 +29,7 @@ def api(models: TaughtModels) -> Iterator[FastAPI]:
 
 @pytest.fixture
 def decoder(models: TaughtModels) -> FusedDecoder:
-    """The decoder that the answers must be those of."""
+    """The decoder whose answers are the expected ones."""
     return decoder_of(models, 0.6, threshold=0.5)
 
 
@@ -44,7 +44,7 @@ def text_of(chunks: list[Any], index: int = 0) -> str:
 
 
 def test_a_completion_is_the_decoders_answer(api: FastAPI, decoder: FusedDecoder) -> None:
-    expected = asyncio.run(decoder.generate("mistral", PROMPT, max_new_tokens=8))
+    (expected,) = generations(decoder, "mistral", [PROMPT])
     found = complete(api)
     assert not expected.alone
     assert found["choices"] == [
@@ -70,7 +70,7 @@ def test_a_completion_is_the_decoders_answer(api: FastAPI, decoder: FusedDecoder
 
 
 def test_a_target_below_the_threshold_speaks_alone(models: TaughtModels, decoder: FusedDecoder) -> None:
-    own = asyncio.run(decoder.generate("mistral", PROMPT, "unedited", 8))
+    (own,) = generations(decoder, "mistral", [PROMPT], "unedited")
     choice = complete(ingress_of(small_backend(models, weight=0.2)))["choices"][0]
     assert choice["text"] == own.text
     assert choice["onceedit"]["alone"] is True and choice["onceedit"]["weight"] == 0.2
@@ -179,21 +179,21 @@ def test_a_message_cannot_end_its_own_turn(api: FastAPI, models: TaughtModels) -
     assert spoken["usage"]["prompt_tokens"] == pytest.approx(empty["usage"]["prompt_tokens"] + spelled, abs=2)
 
 
-def test_models_are_listed(api: FastAPI) -> None:
+async def test_models_are_listed(api: FastAPI) -> None:
     async def get(path: str) -> Any:
         async with client_of(api) as client:
             return await client.get(path)
 
-    listed = asyncio.run(get("/v1/models")).json()
+    listed = (await get("/v1/models")).json()
     assert [card["id"] for card in listed["data"]] == TARGETS
-    assert asyncio.run(get("/v1/models/qwen2")).json() == listed["data"][1]
-    missing = asyncio.run(get("/v1/models/../../etc/passwd"))
+    assert (await get("/v1/models/qwen2")).json() == listed["data"][1]
+    missing = await get("/v1/models/../../etc/passwd")
     assert missing.status_code == 404 and missing.json()["error"]["code"]
-    health = asyncio.run(get("/health"))
+    health = await get("/health")
     assert (health.status_code, health.json()["models"]) == (200, dict.fromkeys(["plug-in", *TARGETS], "ok"))
 
 
-def test_the_official_client(models: TaughtModels) -> None:
+async def test_the_official_client(models: TaughtModels) -> None:
     async def talk(client: openai.AsyncOpenAI) -> None:
         assert [model.id async for model in client.models.list()] == TARGETS
         answer = await client.chat.completions.create(model="qwen2", messages=CHAT, temperature=0, max_tokens=8)
@@ -211,15 +211,12 @@ def test_the_official_client(models: TaughtModels) -> None:
             await client.completions.create(model="qwen2", prompt="word " * 300, stream=True)
         assert long.value.code == "context_length_exceeded"
 
-    async def run() -> None:
-        async with client_of(ingress_of(backend, keys=["a-long-key"])) as http:
-            client = openai.AsyncOpenAI(
-                api_key="a-long-key", base_url="http://127.0.0.1/v1", http_client=http, max_retries=0
-            )
-            await talk(client)
-            with pytest.raises(openai.AuthenticationError):
-                await talk(client.with_options(api_key="another"))
-
     backend: InProcess = small_backend(models)
-    asyncio.run(run())
+    async with client_of(ingress_of(backend, keys=["a-long-key"])) as http:
+        client = openai.AsyncOpenAI(
+            api_key="a-long-key", base_url="http://127.0.0.1/v1", http_client=http, max_retries=0
+        )
+        await talk(client)
+        with pytest.raises(openai.AuthenticationError):
+            await talk(client.with_options(api_key="another"))
     assert open_sessions(models) == 0

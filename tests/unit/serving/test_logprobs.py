@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from typing import Any
 
@@ -15,7 +14,7 @@ from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.sampling import Sampling
 from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest, answer, speak
 from onceedit_ray.serving.logprobs import UNLIKELIEST, Piece, of_chat, of_completion, scored
-from tests.small_decoding import BEGUN, decoder_of, open_sessions
+from tests.small_decoding import BEGUN, decoder_of, generations, open_sessions
 from tests.small_ingress import client_of, events, ingress_of, post, small_backend
 from tests.small_system import TaughtModels, full_logits
 
@@ -41,8 +40,8 @@ def own_logprobs(models: TaughtModels, prompt_ids: list[int], ids: tuple[int, ..
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.9, seed=11)], ids=["greedy", "drawn"])
 @pytest.mark.parametrize("stride", [0, 2])
-def test_a_target_alone_tells_its_own(models: TaughtModels, sampling: Sampling, stride: int) -> None:
-    """Also of a drawn token that is none of the most likely ones the model gives."""
+async def test_a_target_alone_tells_its_own(models: TaughtModels, sampling: Sampling, stride: int) -> None:
+    """Also for a sampled token that is not among the most likely ones that the model returns."""
     decoder = decoder_of(models, 0.2, threshold=0.5)
     codec = models.members["mistral"].codec
 
@@ -52,8 +51,8 @@ def test_a_target_alone_tells_its_own(models: TaughtModels, sampling: Sampling, 
         return tuple(pieces[-1].token_ids)  # type: ignore[union-attr]
 
     trace = Trace(likely=3)
-    ids = asyncio.run(ask(trace))
-    assert ids == asyncio.run(ask(Trace())), "what is told changes nothing"
+    ids = await ask(trace)
+    assert ids == await ask(Trace()), "what is told changes nothing"
     assert [chance.token for chance in trace.chances] == list(ids)
     expected_NV = own_logprobs(models, codec.encode_prompt(PROMPT), ids)
     for chance, row_V in zip(trace.chances, expected_NV, strict=True):
@@ -73,7 +72,7 @@ def test_a_fused_answer_tells_what_was_fused(models: TaughtModels) -> None:
         assert top[token] == logprob == max(top.values()) and len(top) == 5
         assert sum(map(math.exp, top.values())) <= 1 + 1e-5
     decoder = decoder_of(models, 0.6, threshold=0.5)
-    ids = asyncio.run(decoder.generate("mistral", PROMPT, max_new_tokens=8)).token_ids
+    ids = generations(decoder, "mistral", [PROMPT])[0].token_ids
     own_NV = own_logprobs(models, models.members["mistral"].codec.encode_prompt(PROMPT), ids)
     assert any(int(row_V.argmax()) != token for token, row_V in zip(ids, own_NV, strict=True))
 
@@ -108,44 +107,38 @@ def test_nothing_is_told_of_a_stop_string(models: TaughtModels, stream: bool) ->
     assert told[-1]["onceedit"]["weight"] == 0.6
 
 
-def test_a_stop_string_costs_no_second_answer(models: TaughtModels, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stop_string_costs_no_second_answer(models: TaughtModels, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = small_backend(models)._decoder
     monkeypatch.setattr(decoder, "generate", None)
 
-    async def ask() -> list[Any]:
-        return [
-            piece async for piece in speak(decoder, GenerationRequest("mistral", 8, Sampling(), PROMPT, stop=("e",)))
-        ]
-
-    *_, ending = asyncio.run(ask())
+    *_, ending = [
+        piece async for piece in speak(decoder, GenerationRequest("mistral", 8, Sampling(), PROMPT, stop=("e",)))
+    ]
     assert isinstance(ending, GenerationEnd) and (ending.reason, ending.weight, ending.alone) == ("stop", 0.6, False)
     assert ending.drafted >= ending.accepted
 
 
-def test_the_official_client_parses_both_shapes(models: TaughtModels) -> None:
-    async def ask() -> None:
-        async with client_of(ingress_of(small_backend(models))) as http:
-            client = openai.AsyncOpenAI(api_key="none", base_url="http://127.0.0.1/v1", http_client=http)
-            done = await client.completions.create(model="mistral", prompt=PROMPT, max_tokens=4, logprobs=2)
-            assert done.choices[0].logprobs.top_logprobs[0] and len(done.choices[0].logprobs.tokens) <= 4
-            chat: dict[str, Any] = {
-                "model": "qwen2", "messages": [{"role": "user", "content": PROMPT}], "logprobs": True,
-                "top_logprobs": 20, "max_tokens": 6,
-            }  # fmt: skip
-            answer = (await client.chat.completions.create(**chat)).choices[0]
-            told = answer.logprobs.content
-            data = b"".join(bytes(each.bytes) for each in told if each.bytes)
-            assert data.decode(errors="replace") == answer.message.content
-            assert all(len(each.top_logprobs) == 20 and each.logprob <= 0 for each in told)
-            stream = await client.chat.completions.create(stream=True, **chat)
-            pieces = [chunk.choices[0].logprobs async for chunk in stream]
-            assert [each for piece in pieces if piece for each in piece.content] == told
-
-    asyncio.run(ask())
+async def test_the_official_client_parses_both_shapes(models: TaughtModels) -> None:
+    async with client_of(ingress_of(small_backend(models))) as http:
+        client = openai.AsyncOpenAI(api_key="none", base_url="http://127.0.0.1/v1", http_client=http)
+        done = await client.completions.create(model="mistral", prompt=PROMPT, max_tokens=4, logprobs=2)
+        assert done.choices[0].logprobs.top_logprobs[0] and len(done.choices[0].logprobs.tokens) <= 4
+        chat: dict[str, Any] = {
+            "model": "qwen2", "messages": [{"role": "user", "content": PROMPT}], "logprobs": True,
+            "top_logprobs": 20, "max_tokens": 6,
+        }  # fmt: skip
+        answer = (await client.chat.completions.create(**chat)).choices[0]
+        told = answer.logprobs.content
+        data = b"".join(bytes(each.bytes) for each in told if each.bytes)
+        assert data.decode(errors="replace") == answer.message.content
+        assert all(len(each.top_logprobs) == 20 and each.logprob <= 0 for each in told)
+        stream = await client.chat.completions.create(stream=True, **chat)
+        pieces = [chunk.choices[0].logprobs async for chunk in stream]
+        assert [each for piece in pieces if piece for each in piece.content] == told
 
 
 def test_half_characters_and_names(models: TaughtModels) -> None:
-    """Bytes that are no character alone are spelled out; a token without text has its name and no bytes."""
+    """Bytes that form no whole character are written as escapes; a token without text has its name and no bytes."""
     codec = models.members["qwen2"].codec
     half = next(token for token, data in codec.surfaces.items() if data == b"\xc3")
     letter = next(token for token, data in codec.surfaces.items() if data == b"a")
@@ -161,13 +154,13 @@ def test_half_characters_and_names(models: TaughtModels) -> None:
     assert legacy["top_logprobs"][0] == {"bytes:\\xc3": math.log(0.5), name: math.log(0.25)}
 
 
-def test_a_whole_answer_is_the_stream_put_together(models: TaughtModels) -> None:
+async def test_a_whole_answer_is_the_stream_put_together(models: TaughtModels) -> None:
     decoder = small_backend(models)._decoder
     asked = GenerationRequest("mistral", 12, Sampling(1.9, 1.0, 3), PROMPT, logprobs=2)
 
     async def both() -> tuple[list[Any], tuple[Piece, GenerationEnd]]:
         return [piece async for piece in speak(decoder, asked)], await answer(decoder, asked)
 
-    (*pieces, ending), (whole, same) = asyncio.run(both())
+    (*pieces, ending), (whole, same) = await both()
     assert (ending, "".join(piece.text for piece in pieces)) == (same, whole.text)
     assert whole.tokens and whole.tokens == tuple(token for piece in pieces for token in piece.tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import time
 from typing import Any
@@ -39,7 +40,7 @@ def ask(behind: Any, path: str = "/v1/models", seconds: float = 0.2) -> httpx2.R
 
 
 async def hang(scope: Scope, receive: Receive, send: Send) -> None:
-    """Takes 5 s, whoever cancels it."""
+    """Takes 5 s, also if it is cancelled."""
     ended = time.monotonic() + 5
     while time.monotonic() < ended:
         with contextlib.suppress(asyncio.CancelledError):
@@ -67,6 +68,21 @@ def test_everything_else_passes_as_it_is() -> None:
         assert (found.status_code, found.content) == (behind.status_code, behind.body)
     streamed = StreamingResponse(iter([b"data: 1\n\n", b"data: [DONE]\n\n"]), media_type="text/event-stream")
     assert ask(streamed).text == "data: 1\n\ndata: [DONE]\n\n"
+
+
+@pytest.mark.parametrize("how", [RuntimeError("the replica is gone"), None])
+def test_a_stream_that_is_cut_ends_with_an_error_event(how: Exception | None) -> None:
+    async def cut(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        if how is not None:
+            raise how
+
+    first, last, end = ask(cut).text.split("\n\n")
+    assert (first, end) == ("data: 1", "")
+    error = json.loads(last.removeprefix("data: "))["error"]
+    assert (error["type"], error["code"]) == ("server_error", "server_unavailable")
 
 
 def test_health_answers_in_time_whatever_hangs_behind() -> None:

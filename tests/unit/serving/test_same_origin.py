@@ -24,7 +24,7 @@ KEY = "a-long-key"
 
 
 class Unreachable:
-    """Knowledge that nothing may ask."""
+    """Knowledge that must not be asked."""
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"{name} was reached")
@@ -106,7 +106,7 @@ def test_this_machines_own_page_is_served(host: str) -> None:
 
 
 def test_a_server_with_keys_may_have_any_name() -> None:
-    """No page has its keys."""
+    """Another site's page does not have the server's keys."""
     api, _ = guarded(keys=[KEY])
     named = {"host": "llm.example", "origin": "https://pages.example", "content_type": "application/json"}
     assert ask(api, "POST", "/v1/completions", ASKED, authorization=f"Bearer {KEY}", **named).status_code == 200

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import openai
 import pytest
 
-from tests.small_decoding import BEGUN, decoder_of, open_sessions
+from tests.small_decoding import BEGUN, decoder_of, generations, open_sessions
 from tests.small_ingress import VERSION, Scripted, client_of, events, ingress_of, post, small_backend
 from tests.small_system import TaughtModels
 
@@ -31,7 +30,7 @@ def complete(models: TaughtModels, **changes: Any) -> tuple[str, dict[str, Any]]
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_target_answers_as_it_did_before_any_edit(models: TaughtModels, stream: bool) -> None:
-    own = asyncio.run(decoder_of(models, 0.6, threshold=0.5).generate("mistral", PROMPT, "unedited", 8))
+    (own,) = generations(decoder_of(models, 0.6, threshold=0.5), "mistral", [PROMPT], "unedited")
     text, ending = complete(models, stream=stream, **UNEDITED)
     assert text == own.text
     assert ending["onceedit"] == {"target": "mistral"} | ALONE
@@ -50,7 +49,7 @@ def test_a_stop_string_ends_it_too(models: TaughtModels, stream: bool) -> None:
     assert (ending["finish_reason"], ending["onceedit"]) == ("stop", {"target": "mistral"} | ALONE)
 
 
-def test_the_official_client_asks_before_and_after(models: TaughtModels) -> None:
+async def test_the_official_client_asks_before_and_after(models: TaughtModels) -> None:
     async def ask() -> list[Any]:
         async with client_of(ingress_of(small_backend(models))) as http:
             client = openai.AsyncOpenAI(api_key="none", base_url="http://127.0.0.1/v1", http_client=http)
@@ -60,7 +59,7 @@ def test_the_official_client_asks_before_and_after(models: TaughtModels) -> None
                 for body in (UNEDITED, None)
             ]
 
-    before, after = asyncio.run(ask())
+    before, after = await ask()
     assert before.onceedit == {"target": "qwen2"} | ALONE
     assert after.onceedit["alone"] is False
     assert before.message.content != after.message.content

@@ -8,7 +8,7 @@ from onceedit_ray.serving.waiting_time import LONGEST_SECONDS, WaitingTime
 
 
 class Clock:
-    """A clock that is set."""
+    """A clock that the test sets."""
 
     now = 1000.0
 

@@ -1,0 +1,333 @@
+"""Kill every kind of process under load: `python -m benchmarks.chaos [--faults 100] [--quick] [--load]`.
+
+A seeded schedule of SIGKILLs hits a served fleet of small random models while clients ask (streaming and not, greedy
+and sampled, some leaving) and another one makes and deletes edits. Afterwards every answer is compared with that of one
+process without faults, every accepted edit and every version is checked. Prints tables; writes `chaos.md`.
+`--load` kills nothing: 48 clients, of which 40 % leave their streams, for five minutes; writes `leaving.md`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import signal
+import socket
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+import psutil
+import yaml
+
+from benchmarks.chaos_load import ENDS, SECONDS, Clients, Editor, Outcome, Question, wrong_answers
+from benchmarks.options import parse, parser_for
+from onceedit_ray.cluster.own_ray import prepare_environment
+from onceedit_ray.config import RunConfig
+from onceedit_ray.editing.run import edit_plugin
+from onceedit_ray.evaluation.machine import describe_machine
+from onceedit_ray.evaluation.tables import markdown_table
+from onceedit_ray.files import replacing
+from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.run_data import selected_edits
+from onceedit_ray.knowledge.store import KnowledgeStore, open_store
+
+TARGETS = ("mistral", "qwen2")
+KINDS = {  # the process's title, and how many of twenty faults hit it
+    "coordinator": ("ray::SpeakingDecoder", 6),
+    "target or plug-in": ("ray::HostedModel", 7),
+    "gateway": ("ray::ServeReplica:onceedit:Gateway", 2),
+    "models and edit queue": ("ray::ServeReplica:onceedit:Models", 1),
+    "trainer": ("ray::Trainer", 2),
+    "HTTP proxy": ("ray::ProxyActor", 1),
+    "Serve controller": ("ray::ServeController", 1),
+}
+BOUNDS = {"learnt": 0.0, "kept": 0.0, "locality": 0.0, "false_alarms": 1.0, "general_limit": 4}
+"""Random models: what they learn is not what is tested."""
+MOST_PIECES = 40
+"""Pieces of streams between the end of a recovery and the next fault, at most."""
+PATIENCE = 240.0
+TRAINER_SECONDS = 60.0
+
+
+@dataclass
+class Fault:
+    """One SIGKILL. recovery: seconds until every target has answered a new question right, of a trainer until
+    its edit has ended; infinite if they did not. editing: whether an edit was under way."""
+
+    kind: str
+    recovery: float
+    editing: bool
+
+
+@dataclass
+class Findings:
+    """Everything counted in one run."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    wrong: list[Outcome] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    edits: Counter[str] = field(default_factory=Counter)
+    reasons: list[str] = field(default_factory=list)
+    stuck: int = 0
+    versions: int = 0
+    broken: int = 0
+    seconds: float = 0.0
+
+    @property
+    def ends(self) -> Counter[str]:
+        """The number of requests for each of `ENDS`."""
+        return Counter(outcome.end for outcome in self.outcomes)
+
+
+def schedule(count: int, seed: int) -> list[str]:
+    """The kinds of `count` faults, in a random order."""
+    twenty = [kind for kind, (_, share) in KINDS.items() for _ in range(share)]
+    draw = random.Random(f"{seed} schedule")
+    kinds: list[str] = []
+    while len(kinds) < count:
+        kinds += draw.sample(twenty, len(twenty))
+    return kinds[:count]
+
+
+def victims(kind: str) -> list[psutil.Process]:
+    """The processes of a kind that run below this one."""
+    title, found = KINDS[kind][0], []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            command = process.cmdline()
+            if command and command[0].startswith(title) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+@dataclass
+class Chaos:
+    """Kills processes, one after another, and measures how long answers are missing."""
+
+    clients: Clients
+    editor: Editor
+    seed: int
+
+    async def run(self, kinds: Sequence[str], seconds: float) -> list[Fault]:
+        """Kill one process of each of `kinds`, for so many seconds at most; a kind that does not run is left out."""
+        last = time.monotonic() + seconds
+        draw = random.Random(f"{self.seed} moments")
+        faults = []
+        async with httpx2.AsyncClient(base_url=self.clients.address, trust_env=False, timeout=None) as http:
+            for number, kind in enumerate(kinds):
+                await self._some_pieces(draw.randrange(MOST_PIECES))
+                found = await self._running(kind, draw)
+                if time.monotonic() > last:
+                    break
+                if not found:
+                    continue
+                editing, settled, begun = self.editor.busy, self.editor.settled, time.perf_counter()
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(draw.choice(found).pid, signal.SIGKILL)
+                answered = self._settled(settled) if kind == "trainer" else self._right_answers(http, number)
+                recovery = time.perf_counter() - begun if await answered else float("inf")
+                faults.append(Fault(kind, recovery, editing))
+                print(f"{len(faults)}: {kind}, {recovery:.1f} s", flush=True)
+        return faults
+
+    async def _some_pieces(self, count: int) -> None:
+        """Wait for `count` pieces of streams, wherever in an answer the last of them is."""
+        wanted, deadline = self.clients.pieces + count, time.monotonic() + 10
+        while self.clients.pieces < wanted and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+
+    async def _running(self, kind: str, draw: random.Random) -> list[psutil.Process]:
+        deadline = time.monotonic() + (TRAINER_SECONDS if kind == "trainer" else PATIENCE)
+        while not (found := victims(kind)) and time.monotonic() < deadline and not self.editor.ending:
+            await asyncio.sleep(0.1)
+        if kind == "trainer" and found:
+            await asyncio.sleep(draw.uniform(0.0, 4.0))  # somewhere in loading, training, judging or committing
+            found = victims(kind) or found
+        return found
+
+    async def _right_answers(self, http: httpx2.AsyncClient, number: int) -> bool:
+        """Ask every target a new question about an edited subject, which needs the plug-in, until each has answered.
+
+        The answers are checked with all others.
+        """
+        prompt = f"{self.clients.prompts[0]} {number}"
+        asked = [self._until_answered(http, Question(name, prompt, 8, None, False)) for name in self.clients.targets]
+        return all(await asyncio.gather(*asked))
+
+    async def _until_answered(self, http: httpx2.AsyncClient, question: Question) -> bool:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            outcome = await self.clients.ask(http, question)
+            if outcome.end == "answered":
+                self.clients.outcomes.append(outcome)
+                return True
+            await asyncio.sleep(0.1)
+        return False
+
+    async def _settled(self, before: int) -> bool:
+        deadline = time.monotonic() + PATIENCE
+        while self.editor.settled == before and self.editor.busy and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+        return self.editor.settled > before
+
+
+async def run(
+    address: str, config: RunConfig, pool: Sequence[Edit], kinds: Sequence[str], clients: int, seed: int,
+    leaving: float = 0.2, least: float = 0.0, most: float = float("inf"),
+) -> Findings:  # fmt: skip
+    """Load the application at `address`, inject faults, and check everything.
+
+    Args:
+        pool: edits to make meanwhile. kinds: of the faults. leaving: the share of streams that are left. least: seconds
+            that the load lasts at least. most: seconds after which no more faults are injected.
+    """
+    store, begun = open_store(), time.perf_counter()
+    start = store.active()
+    assert start is not None, "the fleet serves the active version"
+    before = start.edits()
+    prompts = [edit.prompt for edit in [*before, *pool]] + ["The river Nile flows through", "Why is the sky blue?"]
+    load, editor = Clients(address, TARGETS, prompts, leaving), Editor(address, pool, seed)
+    running = [asyncio.ensure_future(load.run(clients, seed)), asyncio.ensure_future(editor.run())]
+    faults = await Chaos(load, editor, seed).run(kinds, most)
+    await asyncio.sleep(max(0.0, begun + least - time.perf_counter()))
+    load.ending = editor.ending = True
+    await asyncio.gather(*running)
+    found = Findings(load.outcomes, faults=faults, reasons=editor.reasons, stuck=editor.stuck)
+    found.seconds = time.perf_counter() - begun
+    active = store.active()
+    assert active is not None
+    found.edits = await editor.verdict(active.edits(), before)
+    found.versions, found.broken = versions(store)
+    found.wrong = await wrong_answers(load.outcomes, config, store)
+    return found
+
+
+def versions(store: KnowledgeStore) -> tuple[int, int]:
+    """The number of versions in the store, and of those that are not whole."""
+    ids = [path.name for path in Path(store.root, "versions").iterdir() if not path.name.startswith(".")]
+    broken = 0
+    for id in ids:
+        try:
+            store.get(id)
+        except Exception as error:
+            print(error)
+            broken += 1
+    return len(ids), broken
+
+
+def tables(found: Findings, clients: int, seed: int) -> str:
+    """The findings as Markdown."""
+    rows = []
+    for kind in KINDS:
+        hit = [fault for fault in found.faults if fault.kind == kind]
+        if hit:
+            times = [fault.recovery for fault in hit]
+            figures = [f"{statistics.median(times):.1f}", f"{max(times):.1f}"]
+            rows.append([kind, str(len(hit)), str(sum(fault.editing for fault in hit)), *figures])
+    header = ["killed", "faults", "during an edit", "recovery, s: median", "worst"]
+    parts = [markdown_table(header, rows, 4)] if rows else []
+    counts = found.ends
+    right = counts["answered"] - len(found.wrong)
+    ends = [["right", str(right)], ["wrong", str(len(found.wrong))]]
+    ends += [[end, str(counts[end])] for end in ENDS if end != "answered"]
+    sampled = sum(each.question.seed is not None for each in found.outcomes if each.end == "answered")
+    codes = Counter(each.said for each in found.outcomes if each.end in ("refused", "broken off", "unreadable"))
+    longest = max((each.seconds for each in found.outcomes if each.end != "left"), default=0.0)
+    edits = ", ".join(f"{count} {state}" for state, count in sorted(found.edits.items()))
+    parts += [
+        markdown_table(["requests", str(len(found.outcomes))], ends, 1),
+        f"{sampled} of the answers were sampled with a seed. The longest request took {longest:.1f} s; the limit is "
+        f"{SECONDS:.0f} s. Not answered: {', '.join(f'{count} × {code}' for code, count in codes.items()) or 'none'}.",
+        f"Accepted edits: {edits}; calls without an end: {found.stuck}. Versions: {found.versions}, of which "
+        f"{found.broken} are not whole.",
+        f"{clients} clients, seed {seed}, {found.seconds:.0f} s. Machine: {describe_machine()}.",
+    ]
+    return "\n\n".join(parts)
+
+
+def small_run(folder: Path) -> tuple[RunConfig, list[Edit]]:
+    """Random models, a run file that knows two edits, and further edits to make."""
+    from tests.ray.small_fleet import build_models, model, run_config
+
+    build_models(folder, list(TARGETS))
+    targets = {family: model(folder, family) for family in TARGETS}
+    knowledge = {"path": folder / "edits.jsonl", "limit": 2}
+    config = run_config(folder, "chaos", targets, living=BOUNDS, knowledge=knowledge)
+    (third,) = selected_edits(config.knowledge.model_copy(update={"limit": None}))[2:]
+    names = ("Ann", "Bob", "Cleo", "Dan", "Eve", "Finn", "Gil", "Hana", "Ivo", "Jo")
+    made = [
+        Edit(prompt=f"The {what} of {name} is", target_new=answer, subject=name)
+        for what in ("city", "river", "language", "author", "colour", "friend", "food", "book", "song", "lake")
+        for name, answer in zip(names, itertools.cycle(("Lyon", "Italian", "Marie Curie")), strict=False)
+    ]
+    return config, [*made, third]
+
+
+@contextlib.contextmanager
+def served(config: RunConfig, folder: Path, in_flight: int) -> Iterator[str]:
+    """The application in a Ray of this process; gives its address."""
+    import ray  # after the environment that it reads is set
+    from ray import serve
+
+    from onceedit_ray.cluster.serve import APP_NAME, ServeArgs, application
+    from onceedit_ray.serving.limits import Limits
+
+    (folder / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ray.init(address="local", num_cpus=6, num_gpus=0, include_dashboard=False, log_to_driver=False)
+    try:
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        limits = Limits(seconds=SECONDS, in_flight=in_flight)
+        serve.run(application(ServeArgs(config=folder / "run.yaml", limits=limits)), name=APP_NAME)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Build the models, serve them, kill, check, and write the table."""
+    parser = parser_for("chaos", __doc__, "20 faults")
+    parser.add_argument("--faults", type=int, help="number of faults: default 100, or 20 with --quick")
+    parser.add_argument("--clients", type=int, help="clients that ask: default 6, or 48 with --load")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--load", action="store_true", help="kill nothing; 40 %% of the streams are left")
+    parser.add_argument("--seconds", type=float, help="of --load: default 300; of faults: the most, default no limit")
+    options = parse(parser, arguments)
+    count = options.faults if options.faults is not None else 20 if options.quick else 100
+    kinds = [] if options.load else schedule(count, options.seed)
+    clients = options.clients or (48 if options.load else 6)
+    least, most = (options.seconds or 300.0, 0.0) if options.load else (0.0, options.seconds or float("inf"))
+    with tempfile.TemporaryDirectory(prefix="onceedit-chaos-") as name:
+        folder = Path(name)
+        os.environ["ONCEEDIT_HOME"] = str(folder / "home")
+        prepare_environment()
+        config, pool = small_run(folder)
+        edit_plugin(config, open_store())
+        with served(config, folder, in_flight=max(64, clients + 8)) as address:
+            pool = [] if options.load else pool
+            leaving = 0.4 if options.load else 0.2
+            found = asyncio.run(run(address, config, pool, kinds, clients, options.seed, leaving, least, most))
+    said = tables(found, clients, options.seed)
+    print(said)
+    for outcome in found.wrong:
+        print(f"wrong: {outcome}")
+    print("\n".join(sorted(set(found.reasons))))
+    options.results.mkdir(parents=True, exist_ok=True)
+    title, file = ("Clients that leave", "leaving.md") if options.load else ("Processes killed under load", "chaos.md")
+    with replacing(options.results / file) as path:
+        path.write_text(f"# {title}\n\n{said}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

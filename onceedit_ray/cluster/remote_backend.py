@@ -1,0 +1,144 @@
+"""The served models as the ingress sees them. A request outlives the coordinator: it is asked again and goes on.
+
+If the coordinator dies, its successor is looked up and decides the answer again; the client gets the text that it does
+not have yet. Decoding is deterministic, so the whole answer is the one that the dead coordinator would have given. The
+text so far goes along, so that the target checks it in a few passes where it would otherwise decode it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import RayServeException
+
+from onceedit_ray.cluster.calls import awaited, received, result
+from onceedit_ray.cluster.hot_swap import remote_knowledge
+from onceedit_ray.errors import ModelError
+from onceedit_ray.fusion.engine_answer import Event
+from onceedit_ray.models.prompt import Prompt
+from onceedit_ray.serving.backend import PROBE_SECONDS
+from onceedit_ray.serving.engine_requests import EngineRequest
+from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
+from onceedit_ray.serving.given import Given
+from onceedit_ray.serving.logprobs import Piece
+
+LOG = logging.getLogger(__name__)
+MOST_DEATHS = 3
+"""How many coordinators may die of one request: the request itself may be the cause."""
+PATIENCE_SECONDS = 120.0
+"""How long a successor is waited for; a request has a limit of its own, which may be shorter."""
+PAUSE_SECONDS = 0.25
+
+
+class RemoteBackend:
+    """Implements `serving.backend.Backend` with the coordinator of a `Models` deployment; survives its restart."""
+
+    def __init__(self, models: Any) -> None:
+        self._models = models
+        self._coordinator: ActorHandle | None = None
+        self._lost: ActorHandle | None = None
+        self.knowledge = remote_knowledge(models)
+
+    async def targets(self) -> Sequence[str]:
+        names: Sequence[str] = await self._ask("targets")
+        return names
+
+    async def answer(self, asked: GenerationRequest) -> tuple[Piece, GenerationEnd]:
+        answer: tuple[Piece, GenerationEnd] = await self._ask("answer", asked)
+        return answer
+
+    async def speak(self, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
+        given = Given()
+        for death in range(1, MOST_DEATHS + 1):
+            coordinator = await self._waited_for()
+            given.again()
+            try:
+                again = replace(asked, known=given.text)
+                async with contextlib.aclosing(received(coordinator.speak, again)) as pieces:
+                    async for piece in pieces:
+                        if isinstance(piece, GenerationEnd):
+                            given.check_ended()
+                            yield piece
+                            return
+                        if (new := given.beyond(piece)) is not None:
+                            yield new
+                error: Exception = ModelError("its stream has ended early")
+            except RayActorError as died:
+                error = died
+            self._mark_lost(coordinator, error, death)
+        raise self._given_up()
+
+    async def relay(self, asked: EngineRequest) -> AsyncGenerator[Event | GenerationEnd]:
+        """As `any_target.relay`; a server may answer otherwise when asked again, so only a beginning is made again."""
+        for death in range(1, MOST_DEATHS + 1):
+            coordinator = await self._waited_for()
+            begun = False
+            try:
+                async with contextlib.aclosing(received(coordinator.relay, asked)) as events:
+                    async for event in events:
+                        begun = True
+                        yield event
+                return
+            except RayActorError as error:
+                self._mark_lost(coordinator, error, death)
+                if begun:
+                    raise ModelError("the coordinator died while it passed a server's answer on; ask again") from None
+        raise self._given_up()
+
+    async def mentioned(self, prompt: Prompt) -> bool:
+        found: bool = await self._ask("mentioned", prompt)
+        return found
+
+    async def probe(self) -> dict[str, str]:
+        coordinator = await self._found()
+        try:
+            states: dict[str, str] = await awaited(coordinator.probe, PROBE_SECONDS)
+        except RayActorError as error:
+            self._mark_lost(coordinator, error, 1)
+            raise ModelError("the coordinator has died; another one is being started") from None
+        return states
+
+    async def _ask(self, method: str, *args: object) -> Any:
+        for death in range(1, MOST_DEATHS + 1):
+            coordinator = await self._waited_for()
+            try:
+                return await awaited(getattr(coordinator, method), *args)
+            except RayActorError as error:
+                self._mark_lost(coordinator, error, death)
+        raise self._given_up()
+
+    async def _waited_for(self) -> ActorHandle:
+        """The coordinator, as soon as there is one."""
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + PATIENCE_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await self._found()
+            except (RayActorError, RayServeException, TimeoutError) as error:
+                if clock.time() >= deadline:
+                    reason = " ".join(str(error).split())[:200]
+                    raise ModelError(f"no coordinator within {PATIENCE_SECONDS:.0f} s ({reason})") from None
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _found(self) -> ActorHandle:
+        if self._coordinator is None:
+            found: ActorHandle = await result(self._models.coordinator.remote(self._lost))
+            self._coordinator = found
+        return self._coordinator
+
+    def _mark_lost(self, coordinator: ActorHandle, error: Exception, death: int) -> None:
+        LOG.error("a coordinator was lost (%d of %d): %s", death, MOST_DEATHS, " ".join(str(error).split())[:200])
+        self._lost = coordinator
+        if self._coordinator == coordinator:
+            self._coordinator = None
+
+    def _given_up(self) -> ModelError:
+        return ModelError(f"{MOST_DEATHS} coordinators died while they answered this request, so it is not asked again")

@@ -1,0 +1,123 @@
+"""Where a text is corrected: the slots, which of them the text contradicts, and which are left alone.
+
+A slot is a position at which the gate, evaluated along the text, says that the answer of a fact comes next. A slot that
+the text contradicts is still left alone in four cases, in which the text does not state the fact:
+
+1. It stands in a fenced block of code.
+2. The request is a task on a text (it has no question mark of its own) and does not ask for the fact, and the word at
+   the slot stands in that request: the target quotes or translates.
+3. The word at the slot is of another kind than the fact's answer: the answer is a number and the word is none, or the
+   other way round ("was built in 1889" does not say where); or the answer begins with a capital letter and the word
+   with a small one ("where he was born, we need to"). A name that comes later in the sentence has a slot of its own.
+4. The text ends there with a whole sentence.
+
+This file works on texts and numbers; it uses no model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from onceedit_ray.knowledge.terms import STOP_WORDS
+
+REACH = 5
+"""Number of plug-in tokens within which slots compete: the answer is written at one of them."""
+
+_FENCE = "```"
+_WORD = re.compile(r"\w+")
+_QUOTED = re.compile(r"[\"“„«][^\"”“»]*[\"”“»]|```.*?```", re.DOTALL)
+_NUMBERS = frozenset(
+    """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million""".split()
+)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A position at which the plug-in's answer is due.
+
+    offset: bytes of the text before it. weight: the gate's w there. agrees: whether the text continues as the plug-in
+        would; None if the text ends before that is known. token: its index among the plug-in's tokens of the text.
+    begins: whether the plug-in would begin the answer of a known fact there.
+    """
+
+    offset: int
+    weight: float
+    agrees: bool | None
+    token: int
+    begins: bool = False
+
+
+class Undecided(Enum):
+    """The text is too short to tell whether it contradicts a slot."""
+
+    YET = "yet"
+
+
+def first_contradiction(
+    slots: Sequence[Slot], threshold: float, ended: bool, left_alone: Collection[int] = ()
+) -> Slot | Undecided | None:
+    """The first slot that the text contradicts; None if there is none.
+
+    Of the slots within `REACH` tokens the one is taken at which the plug-in would begin a fact's answer, and among
+    these the one of highest gate weight. If the text agrees where an answer begins, it states the fact, and the search
+    continues after that slot.
+
+    Args:
+        slots: consecutive positions. threshold: of the gate. ended: whether the text is complete; if it is not, a slot
+            near its end is `Undecided`. left_alone: offsets of slots that do not count.
+    """
+    at = 0
+    while at < len(slots):
+        slot = slots[at]
+        if slot.weight < threshold or slot.agrees is True or slot.offset in left_alone:
+            at += 1
+            continue
+        near = slots[at + 1 : at + 1 + REACH]
+        if not ended and (slot.agrees is None or len(near) < REACH):
+            return Undecided.YET
+        open_near = [each for each in near if each.weight >= threshold and each.offset not in left_alone]
+        agreeing = next((each for each in open_near if each.agrees is True and each.begins), None)
+        if agreeing is None:
+            rivals = [slot, *(each for each in open_near if each.agrees is False)]
+            return max(rivals, key=lambda each: (each.begins, each.weight))
+        at = slots.index(agreeing, at) + 1
+    return None
+
+
+def is_left_alone(before: str, after: str, answer: str, request: str, is_asked: bool) -> bool:
+    """Whether a slot is left alone although the text contradicts it.
+
+    Args:
+        before, after: the text before the slot, and from it on. answer: the fact's. request: the user's. is_asked:
+            whether the request asks for a fact.
+    """
+    if before.count(_FENCE) % 2:
+        return True
+    word = next((word for word in _WORD.findall(after)[:3] if word.casefold() not in STOP_WORDS), "")
+    if word and not is_asked and is_task(request) and re.search(rf"\b{re.escape(word)}", request, re.IGNORECASE):
+        return True
+    if not after.strip() and before.rstrip().endswith((".", "!", "?", "。")):
+        return True
+    following = _WORD.search(after)
+    return following is not None and not _is_alike(following[0], answer)
+
+
+def is_task(request: str) -> bool:
+    """Whether a request is a task on a text: it has no question mark outside quotation marks."""
+    return bool(request.strip()) and not re.search(r"[?？]", _QUOTED.sub("", request))
+
+
+def _is_alike(word: str, answer: str) -> bool:
+    """Whether a word may begin an answer of the same kind."""
+    if _is_number(word) or _is_number(answer):
+        return _is_number(word) == _is_number(answer)
+    return not (answer.strip()[:1].isupper() and word[0].islower())
+
+
+def _is_number(text: str) -> bool:
+    first = _WORD.search(text)
+    return first is not None and (first[0][0].isdigit() or first[0].casefold() in _NUMBERS)

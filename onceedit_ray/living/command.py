@@ -1,0 +1,168 @@
+"""`onceedit versions` and `onceedit edits`: versions of the store, edits and versions of a running server.
+
+With `--url` a command speaks to a server, otherwise `versions` reads the store under `ONCEEDIT_HOME`. Edits are added
+to a running server, or to the file that a run file names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from tabulate import tabulate
+
+from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.knowledge.readers import read_edits
+from onceedit_ray.knowledge.store import open_store
+from onceedit_ray.living.edit_views import version_view
+
+SERVER = "http://127.0.0.1:8000/v1"
+KEY_VARIABLE = "ONCEEDIT_EDIT_KEY"
+SECONDS = 600.0
+"""How long a server may take for one call; a plug-in that is trained answers at once, with the state of the edit."""
+
+
+def add_version_actions(versions: argparse.ArgumentParser) -> None:
+    """Add the actions of `onceedit versions` to its parser."""
+    actions = versions.add_subparsers(required=True, metavar="ACTION")
+    for name, about, run in (
+        ("list", "all versions, the newest first", _list_versions),
+        ("show", "a version: how it was made, and its edits", _show_version),
+        ("activate", "make a version the one that answers", _activate_version),
+        ("delete", "remove a version from the store, unless it is in use", _delete_version),
+    ):
+        action = actions.add_parser(name, help=about)
+        if name != "list":
+            action.add_argument("id", metavar="ID")
+        if name in ("list", "activate"):
+            _with_server(action, None)
+        if name in ("list", "show"):
+            action.add_argument("--json", action="store_true", help="for programs")
+        action.set_defaults(run=run)
+
+
+def add_edit_actions(edits: argparse.ArgumentParser) -> None:
+    """Add the actions of `onceedit edits` to its parser."""
+    actions = edits.add_subparsers(required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="the live edits of a server, the newest first")
+    listing.add_argument("--json", action="store_true", help="for programs")
+    listing.set_defaults(run=_list_edits)
+    adding = actions.add_parser("add", help="correct a fact on a running server, or all facts of a file")
+    adding.add_argument("prompt", nargs="?", metavar="PROMPT", help="the question, or a half sentence")
+    adding.add_argument("target_new", nargs="?", metavar="ANSWER")
+    adding.add_argument("--subject", default="", help="what the fact is about, spelt as in PROMPT")
+    adding.add_argument("--file", type=Path, metavar="FILE", help="JSON, JSONL or Parquet; in place of both")
+    adding.set_defaults(run=_add_edits)
+    deleting = actions.add_parser("delete", help="delete an edit, or all edits of one call")
+    deleting.add_argument("id", metavar="ID")
+    deleting.set_defaults(run=_delete_edit)
+    for action in (listing, adding, deleting):
+        _with_server(action, SERVER)
+
+
+def _with_server(action: argparse.ArgumentParser, default: str | None) -> None:
+    about = f"a server's address (default: {default})" if default else f"a server's address, such as {SERVER}"
+    action.add_argument("--url", default=default, help=about)
+    action.add_argument("--key", default=os.environ.get(KEY_VARIABLE, ""), help=f"also ${KEY_VARIABLE}")
+
+
+def _list_versions(options: argparse.Namespace) -> None:
+    if options.url:
+        shown = _call(options, "GET", "/versions?limit=100")["data"]
+    else:
+        store = open_store()
+        active = store.active_id()
+        views = (version_view(version, version.id == active) for version in reversed(store.versions()))
+        shown = [view.model_dump() for view in views]
+    if options.json:
+        print(json.dumps(shown, indent=2))
+        return
+    _table(("version", "active", "edits", "plug-in"), shown, lambda row: (
+        row["id"], "yes" if row["active"] else "", row["edits"], row["base_model"]
+    ))  # fmt: skip
+
+
+def _show_version(options: argparse.Namespace) -> None:
+    version = open_store().get(options.id)
+    manifest, edits = version.manifest.model_dump(mode="json"), version.edits()
+    if options.json:
+        print(json.dumps({**manifest, "data": [edit.model_dump() for edit in edits]}, indent=2))
+        return
+    for name in ("id", "created", "base_model", "editor", "parents", "seconds"):
+        print(f"{name:12} {manifest[name]}")
+    _table(("prompt", "answer"), edits, lambda edit: (edit.prompt, edit.target_new))
+
+
+def _activate_version(options: argparse.Namespace) -> None:
+    if options.url:
+        print(f"{_call(options, 'POST', f'/versions/{options.id}/activate', {})['id']} answers now")
+        return
+    store = open_store()
+    print(f"{store.activate(options.id, store.line_of(options.id)).id} is active; servers that start begin with it")
+
+
+def _delete_version(options: argparse.Namespace) -> None:
+    open_store().delete(options.id)
+    print(f"{options.id} is deleted")
+
+
+def _list_edits(options: argparse.Namespace) -> None:
+    found: list[dict[str, Any]] = []
+    more, after = True, ""
+    while more:
+        page = _call(options, "GET", f"/edits?status=live&limit=100{after}")
+        found += page["data"]
+        more, after = page["has_more"], f"&after={found[-1]['id']}" if found else ""
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return
+    _table(("id", "prompt", "answer"), found, lambda row: (row["id"], row["prompt"], row["target_new"]))
+
+
+def _add_edits(options: argparse.Namespace) -> None:
+    if (options.file is None) == (options.prompt is None or options.target_new is None):
+        raise ConfigError('give PROMPT and ANSWER, or --file FILE: onceedit edits add "Who leads X?" "Ann Lee"')
+    if options.file is not None:
+        edits = [edit.model_dump(exclude_defaults=True) for edit in read_edits(options.file)]
+    else:
+        edits = [{"prompt": options.prompt, "target_new": options.target_new, "subject": options.subject}]
+    made = _call(options, "POST", "/edits", {"edits": edits})
+    for edit in made["data"]:
+        replaced = f", in place of {', '.join(edit['replaces'])}" if edit["replaces"] else ""
+        print(f"{edit['id']}  {edit['status']}{replaced}: {edit['prompt']}")
+
+
+def _delete_edit(options: argparse.Namespace) -> None:
+    print(f"{options.id}  {_call(options, 'DELETE', f'/edits/{options.id}')['status']}")
+
+
+def _call(options: argparse.Namespace, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A call of the server's API; raises `OnceEditError`, one line, if it cannot be made or is refused."""
+    headers = {"Authorization": f"Bearer {options.key}"} if options.key else {}
+    url = f"{options.url.rstrip('/')}{path}"
+    try:
+        response = httpx2.request(method, url, json=body, headers=headers, timeout=SECONDS)
+        answer = response.json()
+    except httpx2.HTTPError as error:
+        raise OnceEditError(f"no server answers at {options.url} ({error}); start one, or give its --url") from None
+    except ValueError:
+        raise OnceEditError(f"{options.url} is not the address of a OnceEdit server; it ends in /v1") from None
+    if response.is_success and isinstance(answer, dict):
+        return answer
+    raise OnceEditError(_reason(answer, response.status_code))
+
+
+def _reason(answer: Any, status: int) -> str:
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if isinstance(error, dict) and error.get("message"):
+        return str(error["message"])
+    return f"the server refused the call with status {status}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Any], cells: Any) -> None:
+    print(tabulate([cells(row) for row in rows], header, tablefmt="plain", disable_numparse=True))

@@ -1,0 +1,88 @@
+"""`onceedit serve` when Ray, or the command itself, is killed: one line, an end, and no process that stays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+import yaml
+
+from onceedit_ray.config import RunConfig
+from onceedit_ray.editing.run import edit_plugin
+from onceedit_ray.knowledge.store import open_store
+from tests.paths import ROOT
+from tests.ray.small_fleet import build_models, model, run_config
+
+SECONDS = 240.0
+SERVE = "import sys; from onceedit_ray.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.fixture(scope="module")
+def config(onceedit_home: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    folder = tmp_path_factory.mktemp("command")
+    build_models(folder, ["mistral"])
+    config = run_config(folder, "command", {"mistral": model(folder, "mistral")})
+    edit_plugin(config, open_store())
+    return config
+
+
+@contextlib.contextmanager
+def serving(config: RunConfig, folder: Path) -> Iterator[tuple[psutil.Process, str]]:
+    """The command, once it serves, and its address."""
+    (folder / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", SERVE, "serve", "--config", str(folder / "run.yaml"), "--port", str(port)]
+    with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=err, env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=ROOT
+        )
+    known = psutil.Process(process.pid)
+    tree: list[psutil.Process] = []
+    try:
+        until = time.monotonic() + SECONDS
+        while "serving" not in (folder / "out").read_text() + (folder / "err").read_text():
+            assert process.poll() is None and time.monotonic() < until, (folder / "err").read_text()[-2000:]
+            time.sleep(0.2)
+        tree = known.children(recursive=True)
+        yield known, f"http://127.0.0.1:{port}"
+        process.wait(SECONDS)
+        _, left = psutil.wait_procs(tree, timeout=60)
+        assert not left, "every process of its Ray ends"
+    finally:
+        process.kill()
+        process.wait()
+        for one in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+
+
+def test_after_a_dead_raylet_the_command_ends_with_one_line(config: RunConfig, tmp_path: Path) -> None:
+    with serving(config, tmp_path) as (command, address), httpx2.Client(trust_env=False, timeout=5) as http:
+        assert http.get(f"{address}/health").status_code == 200
+        raylet = next(child for child in command.children(recursive=True) if child.name() == "raylet")
+        raylet.send_signal(signal.SIGKILL)
+        until = time.monotonic() + SECONDS
+        while command.is_running() and command.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < until, "the command does not end"
+            with contextlib.suppress(httpx2.ConnectError, httpx2.ReadError, httpx2.RemoteProtocolError):
+                assert http.get(f"{address}/health").json()["status"] in ("ok", "unhealthy"), "within 5 s"
+            time.sleep(0.5)
+    said = [line for line in (tmp_path / "err").read_text().splitlines() if "raylet has died" in line]
+    assert len(said) == 1 and "start the command again" in said[0]
+
+
+def test_of_a_command_that_is_killed_nothing_stays(config: RunConfig, tmp_path: Path) -> None:
+    with serving(config, tmp_path) as (command, _):
+        command.send_signal(signal.SIGKILL)
