@@ -62,6 +62,8 @@ SMALL = {"num_cpus": 0.1}
 """The CPUs that a replica reserves: no replica does much work."""
 WATCH_SECONDS = 2.0
 HEALTH_SECONDS = 10.0
+CHECK_SECONDS = 90.0
+"""How long Serve waits for `check_health`, three times, before it loads every model again; a death is seen at once."""
 SILENT_SECONDS = 300.0
 SPARE_REQUESTS = 64
 """Requests that a replica accepts beyond its limit, so that it can refuse them itself with 429."""
@@ -239,7 +241,9 @@ class Gateway:
         )
 
 
-ModelsDeployment = serve.deployment(num_replicas=1, max_ongoing_requests=64, ray_actor_options=SMALL)(Models)
+ModelsDeployment = serve.deployment(
+    num_replicas=1, max_ongoing_requests=64, ray_actor_options=SMALL, health_check_timeout_s=CHECK_SECONDS
+)(Models)
 GatewayDeployment = serve.deployment(ray_actor_options=SMALL)(serve.ingress()(Gateway))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from onceedit_ray.fusion.drafter import DraftReader
 from onceedit_ray.fusion.names_first import NameFirst, names_first
 from onceedit_ray.fusion.read_along import DueAnswer, ReadAlong
-from onceedit_ray.fusion.slots import Slot, Undecided, first_contradiction, is_left_alone
+from onceedit_ray.fusion.slots import Slot, Undecided, first_contradiction, holds_text, is_left_alone, is_task
 
 CHUNK = 16
 """Number of target tokens that are held back until the plug-in has read them."""
@@ -125,8 +125,11 @@ class Contradictions:
     def _names(self, text: bytes, ended: bool) -> list[NameFirst]:
         """The names at the beginning of sentences that were not checked yet.
 
-        A name that the user wrote stays, unless the request asks for a fact.
+        Unless the request asks for a fact, a name that the user wrote stays, and so does every name in the answer to a
+        task on a text that he brought along: there a sentence says what his text says.
         """
+        if not self.is_asked and is_task(self.along.question) and holds_text(self.along.question):
+            return []
         start = len(text[: self.checked].decode("utf-8", errors="ignore"))
         request = self.along.question.casefold()
         return [

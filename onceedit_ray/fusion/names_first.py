@@ -18,6 +18,9 @@ from onceedit_ray.knowledge.terms import STOP_WORDS
 MOST_REST = 80
 """Number of characters of the rest of a sentence that are read."""
 
+SHORTEST = 3
+"""Number of letters of a name: "Je", "Il" and "Er" begin sentences in other languages."""
+
 _CAPITAL = r"(?:[A-Z]\.|[A-Z\u00c0-\u00de][\w'’\-]*)"
 _SENTENCE = re.compile(
     r"(?:^|(?<=[.!?:]\s)|(?<=,\sand\s)|(?<=\n)|(?<=\n[-*]\s))(?:(?:Yes|No|Well|Sure|Actually|Of course)[,.!]\s+)?"
@@ -54,7 +57,8 @@ def names_first(text: str, start: int, ended: bool) -> Iterator[NameFirst]:
     """
     for found in _SENTENCE.finditer(text):
         name, rest = found["name"], found["rest"]
-        if found.start("name") < start or not _is_name(name):
+        is_cut = not ended and not rest and found.end() == len(text)  # "Can" may become "Canberra"
+        if found.start("name") < start or not (is_cut or _is_name(name)):
             continue
         is_complete = ended or found.end("rest") < len(text) or len(rest) >= MOST_REST
         said, comma, _ = rest.removeprefix(",").partition(",")
@@ -70,6 +74,6 @@ def names_first(text: str, start: int, ended: bool) -> Iterator[NameFirst]:
 def _is_name(text: str) -> bool:
     """Whether capitalised words at the beginning of a sentence are more likely a name than an opening word."""
     first, *more = text.casefold().split()
-    if text.endswith(("'s", "’s")):
+    if text.endswith(("'s", "’s")) or len(text) < SHORTEST:
         return False
     return first not in STOP_WORDS and first not in _OPENERS and (bool(more) or not first.endswith(("ly", "ed", "ing")))

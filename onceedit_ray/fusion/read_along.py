@@ -228,6 +228,10 @@ class ReadAlong:
 
 def _belongs_to(name: str, edit: Edit) -> bool:
     """Whether a name is the edit's answer, or stands in what the edit is about, or the other way round."""
-    name = name.casefold()
     texts = (edit.target_new, edit.prompt, edit.subject, *edit.aliases)
-    return any(text and (name in text.casefold() or text.casefold() in name) for text in texts)
+    return any(text and (_holds(text, name) or _holds(name, text)) for text in texts)
+
+
+def _holds(text: str, part: str) -> bool:
+    """Whether a text holds another one as whole words, without regard to case."""
+    return re.search(rf"(?<!\w){re.escape(part.strip())}(?!\w)", text, re.IGNORECASE) is not None

@@ -111,6 +111,11 @@ def is_task(request: str) -> bool:
     return bool(request.strip()) and not re.search(r"[?？]", _QUOTED.sub("", request))
 
 
+def holds_text(request: str) -> bool:
+    """Whether a request brings a text along, in quotation marks or after a colon."""
+    return _QUOTED.search(request) is not None or re.search(r":\s*\S+\s+\S+\s+\S", request) is not None
+
+
 def _is_alike(word: str, answer: str) -> bool:
     """Whether a word may begin an answer of the same kind."""
     if _is_number(word) or _is_number(answer):

@@ -26,7 +26,7 @@ from typing import Any
 
 from onceedit_ray.errors import UnknownIdError
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.fact_history import COLUMNS, LIVE_AT, SPANS, FactHistory, no_such_edit, prompt_key
+from onceedit_ray.knowledge.fact_history import COLUMNS, SPANS, FactHistory, no_such_edit, prompt_key
 from onceedit_ray.knowledge.fact_rows import stored_of
 from onceedit_ray.knowledge.revision import Change, StoredEdit
 from onceedit_ray.knowledge.selection import OnConflict, question_key, select
@@ -133,15 +133,15 @@ class FactStore(FactHistory):
         """
         with self._revision("restoring", note, report, restored=revision) as (new, before):
             self._refuse_unknown(revision, before)
-            then = f"SELECT edit FROM spans WHERE {LIVE_AT}"
-            self._connection.execute(
-                f"UPDATE spans SET until = :new WHERE until IS NULL AND edit NOT IN ({then})",
-                {"new": new, "at": revision},
+            since = self._change(revision, before)
+            self._connection.executemany(
+                "UPDATE spans SET until = ? WHERE until IS NULL AND edit = (SELECT serial FROM edits WHERE id = ?)",
+                [(new, stored.id) for stored in since.added],
             )
-            self._connection.execute(
-                "INSERT INTO spans (edit, prompt, since) SELECT edit, prompt, :new FROM spans "
-                f"WHERE {LIVE_AT} AND edit NOT IN (SELECT edit FROM spans WHERE until IS NULL)",
-                {"new": new, "at": revision},
+            self._connection.executemany(
+                "INSERT INTO spans (edit, prompt, since) SELECT edit, prompt, ? FROM spans "
+                "WHERE edit = (SELECT serial FROM edits WHERE id = ?) ORDER BY since DESC LIMIT 1",
+                [(new, stored.id) for stored in since.dropped],
             )
             change = self._change(before, new)
         return change

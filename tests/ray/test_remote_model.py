@@ -118,16 +118,16 @@ async def conversation(model: LanguageModel, deaths: dict[int, Callable[[], None
 
 @pytest.mark.parametrize("deaths", [(0,), (1,), (2,), (3,), (4,), (1, 2, 3, 4)])
 @pytest.mark.parametrize("away", [0, 1])
-async def test_a_death_between_two_calls_is_not_seen(
+def test_a_death_between_two_calls_is_not_seen(
     deaths: tuple[int, ...], away: int, actor: Mortal, alive: HostedModel
 ) -> None:
     """Whether the next call comes while the actor is away, or only finds that its session is not there."""
     remote = RemoteModel(actor, "mortal")
-    steps = await conversation(remote, {number: lambda: actor.die(away) for number in deaths})
-    assert same(steps, await conversation(alive, {}))
+    steps = asyncio.run(conversation(remote, {number: lambda: actor.die(away) for number in deaths}))
+    assert same(steps, asyncio.run(conversation(alive, {})))
 
 
-async def test_sessions_are_not_taken_for_each_other(actor: Mortal, alive: HostedModel) -> None:
+def test_sessions_are_not_taken_for_each_other(actor: Mortal, alive: HostedModel) -> None:
     """A restarted actor must not accept session numbers from before the restart: they now mean other sessions."""
 
     async def talk(model: LanguageModel, die: Callable[[], None]) -> list[Step]:
@@ -140,81 +140,96 @@ async def test_sessions_are_not_taken_for_each_other(actor: Mortal, alive: Hoste
         await model.close(opened[0].session)
         return found + [await model.extend(step.session, 4, [32], decode=3) for step in opened[1:5]]
 
-    steps = await talk(RemoteModel(actor, "mortal"), actor.die)
-    assert same(steps, await talk(alive, lambda: None))
+    steps = asyncio.run(talk(RemoteModel(actor, "mortal"), actor.die))
+    assert same(steps, asyncio.run(talk(alive, lambda: None)))
 
 
-async def test_a_closed_session_is_freed_and_a_dead_one_is_no_trouble(actor: Mortal) -> None:
-    remote = RemoteModel(actor, "mortal")
-    opened = [await remote.open([5, 6, 7]) for _ in range(2)]
-    await remote.close(opened[0].session)
-    await remote.close(opened[0].session)
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert actor.hosted.open_sessions == 1
-    actor.die(away=0)
-    await remote.close(opened[1].session)
+def test_a_closed_session_is_freed_and_a_dead_one_is_no_trouble(actor: Mortal) -> None:
+    async def talk() -> None:
+        remote = RemoteModel(actor, "mortal")
+        opened = [await remote.open([5, 6, 7]) for _ in range(2)]
+        await remote.close(opened[0].session)
+        await remote.close(opened[0].session)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert actor.hosted.open_sessions == 1
+        actor.die(away=0)
+        await remote.close(opened[1].session)
+
+    asyncio.run(talk())
 
 
-async def test_the_models_own_errors_come_through_and_cost_no_session(actor: Mortal) -> None:
-    remote = RemoteModel(actor, "mortal")
-    step = await remote.open([5, 6, 7])
-    with pytest.raises(ContextLengthError, match="256 tokens of mortal"):
-        await remote.extend(step.session, 3, [8] * 300)
-    assert (await remote.extend(step.session, 3, [8], decode=2)).new_ids
+def test_the_models_own_errors_come_through_and_cost_no_session(actor: Mortal) -> None:
+    async def talk() -> None:
+        remote = RemoteModel(actor, "mortal")
+        step = await remote.open([5, 6, 7])
+        with pytest.raises(ContextLengthError, match="256 tokens of mortal"):
+            await remote.extend(step.session, 3, [8] * 300)
+        assert (await remote.extend(step.session, 3, [8], decode=2)).new_ids
+
+    asyncio.run(talk())
 
 
 @pytest.mark.parametrize("call", ["open", "extend"])
-async def test_an_actor_that_stays_away_is_given_up(call: str, actor: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_actor_that_stays_away_is_given_up(call: str, actor: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_model, "RESTART_SECONDS", 0.2)
 
-    with pytest.raises(ModelError, match="mortal did not come back"):
+    async def talk() -> None:
         remote = RemoteModel(actor, "mortal")
         step = await remote.open([5, 6, 7])
         actor.die(away=100)
         await (remote.open([5, 6]) if call == "open" else remote.extend(step.session, 3, [8]))
 
+    with pytest.raises(ModelError, match="mortal did not come back"):
+        asyncio.run(talk())
+
 
 @pytest.mark.parametrize("call", ["open", "extend"])
-async def test_an_actor_that_is_gone_for_good_is_one_line(call: str, actor: Mortal) -> None:
+def test_an_actor_that_is_gone_for_good_is_one_line(call: str, actor: Mortal) -> None:
     """Out of restarts: Ray says so at once, and in another class of error."""
 
-    with pytest.raises(ModelError, match="mortal") as caught:
+    async def talk() -> None:
         remote = RemoteModel(actor, "mortal")
         step = await remote.open([5, 6, 7])
         actor.gone = True
         await (remote.open([5, 6]) if call == "open" else remote.extend(step.session, 3, [8]))
+
+    with pytest.raises(ModelError, match="mortal") as caught:
+        asyncio.run(talk())
     assert "\n" not in str(caught.value)
 
 
-async def test_an_actor_killed_for_memory_is_one_that_restarts(actor: Mortal, alive: HostedModel) -> None:
+def test_an_actor_killed_for_memory_is_one_that_restarts(actor: Mortal, alive: HostedModel) -> None:
     """Ray reports it as an `OutOfMemoryError`, which is not a `RayActorError`."""
 
     def kill() -> None:
         actor.die(away=1)
         actor.killed = 1
 
-    steps = await conversation(RemoteModel(actor, "mortal"), {2: kill})
-    assert same(steps, await conversation(alive, {}))
+    steps = asyncio.run(conversation(RemoteModel(actor, "mortal"), {2: kill}))
+    assert same(steps, asyncio.run(conversation(alive, {})))
 
 
 @pytest.mark.parametrize("call", ["extend", "fork"])
-async def test_a_session_closed_meanwhile_is_not_opened_again(call: str, actor: Mortal) -> None:
-    remote = RemoteModel(actor, "mortal")
-    step = await remote.open([5, 6, 7])
-    asked = remote.extend(step.session, 3, [8], decode=64) if call == "extend" else remote.fork(step.session)
-    running = asyncio.ensure_future(asked)
-    await asyncio.sleep(0)
-    actor.die(away=1)
-    await remote.close(step.session)
-    with pytest.raises(SessionLostError):
-        await running
-    with pytest.raises(SessionLostError, match="no session"):
-        await (remote.extend(step.session, 3, [8]) if call == "extend" else remote.fork(step.session))
-    assert actor.hosted.open_sessions == 0
+def test_a_session_closed_meanwhile_is_not_opened_again(call: str, actor: Mortal) -> None:
+    async def talk() -> None:
+        remote = RemoteModel(actor, "mortal")
+        step = await remote.open([5, 6, 7])
+        asked = remote.extend(step.session, 3, [8], decode=64) if call == "extend" else remote.fork(step.session)
+        running = asyncio.ensure_future(asked)
+        await asyncio.sleep(0)
+        actor.die(away=1)
+        await remote.close(step.session)
+        with pytest.raises(SessionLostError):
+            await running
+        with pytest.raises(SessionLostError, match="no session"):
+            await (remote.extend(step.session, 3, [8]) if call == "extend" else remote.fork(step.session))
+        assert actor.hosted.open_sessions == 0
+
+    asyncio.run(talk())
 
 
-async def test_callers_that_leave_hang_nobody_who_travels_with_them(actor: Mortal, alive: HostedModel) -> None:
+def test_callers_that_leave_hang_nobody_who_travels_with_them(actor: Mortal, alive: HostedModel) -> None:
     """40 % of 240 streams are cancelled at some token: the others get all their tokens, and no session remains."""
     rounds, streams = 5, 48
 
@@ -246,6 +261,6 @@ async def test_callers_that_leave_hang_nobody_who_travels_with_them(actor: Morta
         return found
 
     hosted = actor.hosted
-    found = await load(RemoteModel(actor, "mortal"))
+    found = asyncio.run(load(RemoteModel(actor, "mortal")))
     hosted = alive
-    assert found == await load(alive)
+    assert found == asyncio.run(load(alive))

@@ -225,7 +225,8 @@ def test_names_may_be_separated_by_commas() -> None:
 
 async def test_unedited_answers_are_kept_by_prompt_and_budget(decoder: FusedDecoder) -> None:
     conversations = Conversations(decoder, {}, 4, 2)
-    first, again = (await conversations.ask(CONTINUE, "gpt2", "unedited") for _ in range(2))
+    first = await conversations.ask(CONTINUE, "gpt2", "unedited")
+    again = await conversations.ask(CONTINUE, "gpt2", "unedited")
     assert first.seconds is not None and again == replace(first, seconds=None)
     conversations.tokens = 5
     assert (await conversations.ask(CONTINUE, "gpt2", "unedited")).seconds is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -55,10 +56,12 @@ async def test_whoever_asks_may_end_an_answer(models: TaughtModels, weight: floa
     written: list[int] = []
 
     async def ask() -> Generation:
-        async for piece in decoder.stream(TARGET, PROMPT, stride=1, stop=lambda: len(written) >= 2):
-            if isinstance(piece, Generation):
-                return piece
-            written.extend(piece)
+        pieces = decoder.stream(TARGET, PROMPT, stride=1, stop=lambda: len(written) >= 2)
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                if isinstance(piece, Generation):
+                    return piece
+                written.extend(piece)
         raise AssertionError("an answer ends with a Generation")
 
     whole = await decoder.generate(TARGET, PROMPT)

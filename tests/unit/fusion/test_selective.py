@@ -234,9 +234,10 @@ def test_a_fact_that_only_the_system_message_names_is_corrected(codec: Codec, pa
     [
         ("Tell me about Australia.", 'Here: ```capital of Australia is "Canberra"``` is code. Done.'),
         ('Copy this: "The capital of Australia is Canberra."', "The capital of Australia is Canberra."),
+        ('Say it in other words: "It is the capital of Australia."', "Canberra is the capital of Australia. Yes."),
         ("Tell me about Australia.", "The capital of Australia is 3,000 km away from here."),
     ],
-    ids=["code", "task on a text", "a number where a name is due"],
+    ids=["code", "task on a text", "a name in a task on a text", "a number where a name is due"],
 )
 def test_what_does_not_state_the_fact_is_left_alone(codec: Codec, pair: Pair, request_: str, own: str) -> None:
     decoder, _ = decoder_of(codec, pair, writes(("", own)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onceedit_ray.fusion.names_first import names_first
-from onceedit_ray.fusion.slots import REACH, Slot, Undecided, first_contradiction, is_left_alone, is_task
+from onceedit_ray.fusion.slots import REACH, Slot, Undecided, first_contradiction, holds_text, is_left_alone, is_task
 
 
 def slots_of(*marks: str) -> list[Slot]:
@@ -85,6 +85,12 @@ def test_what_is_left_alone(
     assert is_left_alone(before, after, answer, request_, is_asked) is expected
 
 
+def test_a_request_may_bring_a_text_along() -> None:
+    assert holds_text('Turn this into a statement: "Who wrote it?"')
+    assert holds_text("Translate to French: The Eiffel Tower is in Paris.")
+    assert not holds_text("Tell me about Australia.") and not holds_text("Answer: where?")
+
+
 def test_a_task_has_no_question_mark_of_its_own() -> None:
     assert is_task('Turn this into a statement: "Who wrote it?"')
     assert is_task("Translate to French: The Eiffel Tower is in Paris.")
@@ -101,10 +107,13 @@ def test_a_task_has_no_question_mark_of_its_own() -> None:
         ("J. K. Rowling wrote it.", [(0, "J. K. Rowling", "wrote it", True)]),
         ("Dante wrote it, and Homer wrote that.", [(0, "Dante", "wrote it", True), (20, "Homer", "wrote that", True)]),
         ("Canberra", [(0, "Canberra", "", False)]),
+        ("Can", [(0, "Can", "", False)]),
+        ("Can we go?", []),
         ("Canberra.", []),
         ("Canberra's climate is mild.", []),
         ("Certainly, the capital of Australia is Canberra.", []),
         ("However, Sydney is larger.", []),
+        ("Je suis le monde de Romeo et Juliet.", []),
         ("The capital of France is Paris.", []),
         ("in Paris is", []),
     ],

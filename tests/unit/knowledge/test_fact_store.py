@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -215,7 +216,15 @@ def test_an_edit_costs_the_same_however_many_are_live(tmp_path: Path) -> None:
         store = FactStore(tmp_path / f"{live}.db")
         store.add([edit(str(number)) for number in range(live)])
         counts = []
-        for call in (lambda: store.add([edit("new")]), lambda: store.changes_since(1), lambda: store.revision):
+        calls: tuple[Callable[[], object], ...] = (
+            lambda: store.add([edit("new")]),
+            lambda: store.changes_since(1),
+            lambda: store.revision,
+            lambda: store.restore(1),
+            lambda: store.remove([store.page(limit=1)[0].stored.id]),
+            lambda: store.find("r2"),
+        )
+        for call in calls:
             taken = [0]
 
             def count(taken: list[int] = taken) -> int:
