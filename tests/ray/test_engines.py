@@ -16,8 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from onceedit_ray.editing.served_run import begin_without_edits, run_of, servers_of
-from onceedit_ray.knowledge.store import open_store
+from onceedit_ray.editing.served_run import run_of, servers_of
 from onceedit_ray.models.engines.start import try_servers
 from tests.ray.served import served
 from tests.stand_in_server import StandIn, running
@@ -61,8 +60,6 @@ def address(ray_session: None, stand_in: StandIn, onceedit_home: Path, tmp_path_
         said: list[str] = []
         try_servers(run.served_targets, lambda step: said.append(str(step)))
         assert said == [f"{TARGET}: org/stand-in-7b at {url}: completions, /tokenize, chat, continues replies"]
-        (onceedit_home / "knowledge" / "active").unlink(missing_ok=True)  # another module's, of another plug-in
-        begin_without_edits(run, open_store(), lambda step: None)
         with served(None, tmp_path_factory.mktemp("engines"), servers=servers) as here:
             yield [here, url]
 
