@@ -5,9 +5,17 @@
 
 from pathlib import Path
 
+from ray.serve import Application
+
 from onceedit_ray.cluster.app import build_app
 from onceedit_ray.cluster.serve import ServeArgs
 
+__all__ = ["build_app"]
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
 
-app = build_app(ServeArgs(config=CONFIG))
+
+def __getattr__(name: str) -> Application:
+    """`app`, for `serve build`, which takes no builder; made when it is asked for, since it looks for the version."""
+    if name == "app":
+        return build_app(ServeArgs(config=CONFIG))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -40,9 +40,8 @@ def paths_in(value: Any) -> list[str]:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_what_a_run_file_names_is_in_the_repository(config: Path) -> None:
     named = paths_in(read_yaml(config))
-    assert [
-        path for path in named if not (ROOT / path).resolve().is_relative_to(ROOT) or not (ROOT / path).exists()
-    ] == []
+    places = [beside if (beside := config.parent / path).exists() else ROOT / path for path in named]
+    assert [place for place in places if not place.resolve().is_relative_to(ROOT) or not place.exists()] == []
     assert named or "like" in read_yaml(config)
 
 

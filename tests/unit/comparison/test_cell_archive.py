@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from onceedit_ray.cli import main
-from onceedit_ray.comparison import grid_report
+from onceedit_ray.comparison import grid_figure
 from onceedit_ray.comparison.cell_archive import ARCHIVE, placed_cells, read_archive, unpack, write_archive
 from onceedit_ray.comparison.cell_store import CellStore
 from onceedit_ray.comparison.grid_config import load_grid
@@ -43,7 +43,7 @@ def test_a_committed_table_is_what_the_command_makes_of_its_cells(archive: Path,
     config = Path("configs", f"{grid}.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        patch.setattr(grid_report, "draw_panels", lambda *panels: None)  # it takes most of the time and is not compared
+        patch.setattr(grid_figure, "draw_panels", lambda *panels: None)  # it takes most of the time and is not compared
         chosen = ["--config", str(config), "--scale", "small", "--at-once", "0", "--results", str(tmp_path)]
         assert main(["compare", *chosen, "--cells", str(archive)]) == 0
     made = tmp_path / grid

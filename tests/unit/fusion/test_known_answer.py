@@ -39,11 +39,11 @@ def streamed(
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(0.8, 0.9, 3)])
 def test_what_is_known_changes_no_token_and_no_piece(decoder: FusedDecoder, strategy: str, sampling: Sampling) -> None:
     for target in list(decoder.members):
-        for text in BEGUN[:3]:
+        for text in BEGUN[:1]:
             pieces, whole = streamed(decoder, target, text, strategy, (), sampling)
             ids = whole.token_ids
             wrong = [*ids[:5], (ids[min(5, len(ids) - 1)] + 1) % 50, *ids[6:]]
-            for known in (ids, ids[:7], wrong, [*ids, *ids, *ids], wrong[::-1]):
+            for known in (ids, ids[:7], wrong, [*ids, *ids, *ids]):
                 again, found = streamed(decoder, target, text, strategy, known, sampling)
                 assert (again, found.token_ids, found.ended) == (pieces, ids, whole.ended), (target, text, known)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -43,6 +44,7 @@ def test_a_server_that_cannot_start_says_why(
 
 def test_the_yaml_is_valid_and_builds_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("onceedit_ray.cluster.serve.own_version", lambda config, store: SimpleNamespace(id="own"))
     settings = ServeDeploySchema.model_validate(yaml.safe_load((ROOT / "deployments" / "serve.yaml").read_text()))
     assert is_loopback(settings.http_options.host), "without keys no other machine is served"
     (application,) = settings.applications
