@@ -15,6 +15,7 @@ from ray.util import placement_group_table
 from jobs.edit_and_eval import main
 from onceedit_ray.cluster.job import run_job
 from onceedit_ray.config import RunConfig
+from onceedit_ray.editing.run import own_version
 from onceedit_ray.errors import ModelError
 from onceedit_ray.evaluation.evaluate_targets import EvaluationResults
 from onceedit_ray.evaluation.records import gate_records_from, read_gate_records, read_records, records_from
@@ -54,10 +55,10 @@ def job(ray_session: None, onceedit_home: Path, folder: Path) -> Job:
         evaluation={"general_limit": 3, "drift_limit": 2, "drift_tokens": 4, "gate_shapes": ["raw", "chat"]},
     )
     lines: list[str] = []
+    active = open_store().active_id()
     outcome = run_job(config, folder / "results", COMMAND, lines.append)
-    (made,) = open_store().versions()
-    assert open_store().active_id() is None, "an evaluation activates nothing"
-    return Job(config, outcome, lines, made.manifest)
+    assert open_store().active_id() == active, "an evaluation activates nothing"
+    return Job(config, outcome, lines, own_version(config, open_store()).manifest)
 
 
 def test_the_results_are_complete(job: Job, folder: Path) -> None:
