@@ -90,7 +90,8 @@ def test_edits_are_live_gone_and_back_again(
     async def again(address: str, version: str) -> None:
         async with httpx2.AsyncClient(base_url=address, trust_env=False, timeout=120) as client:
             assert {each["version"] for each in (await told(client)).values()} == {version}
-            assert [edit["status"] for edit in (await client.get("/v1/edits")).json()["data"]] == ["live"] * 4
+            live = (await client.get("/v1/edits", params={"status": "live"})).json()["data"]
+            assert len(live) == 4
 
     with served(config, tmp_path) as address:
         version = asyncio.run(edited(address))
