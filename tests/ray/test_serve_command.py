@@ -61,7 +61,7 @@ def serving(config: RunConfig, folder: Path) -> Iterator[tuple[psutil.Process, s
         yield known, f"http://127.0.0.1:{port}"
         process.wait(SECONDS)
         _, left = psutil.wait_procs(tree, timeout=60)
-        # Ray 2.60 itself leaves its two agents behind when its driver is killed; they hold no model and none of our ports.
+        # Ray 2.60 leaves its two agents behind when its driver is killed; they hold no model and none of our ports.
         assert not [one for one in left if one.name() not in AGENTS], "every other process of its Ray ends"
     finally:
         process.kill()
