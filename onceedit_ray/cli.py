@@ -57,21 +57,16 @@ def _init(options: argparse.Namespace) -> None:
     print("next: `onceedit demo`, or write your facts into edits.jsonl and `onceedit evaluate`")
 
 
-def _demo(options: argparse.Namespace) -> int:
+def _demo(options: argparse.Namespace) -> None:
     let_threads_sleep()
     from onceedit_ray.demo import run_demo
-    from onceedit_ray.models.sources import resolve
 
-    config = load_config(options.config)
-    for model in dict.fromkeys([config.plugin.model, *(target.model for target in config.targets.values())]):
-        resolve(model, _say)
-    missed = run_demo(config, _say)
+    missed = run_demo(load_config(options.config), _say)
     _say.close()
     for question in missed:
         print(f"not as it should be: {question}")
     print('\nnext:\n  onceedit generate --model all --shape chat "What is the capital of Australia?"')
     print("  onceedit evaluate     scores every target\n  onceedit serve        answers at http://127.0.0.1:8000/v1")
-    return 0
 
 
 def _models_list(options: argparse.Namespace) -> None:

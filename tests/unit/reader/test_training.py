@@ -92,18 +92,23 @@ def test_losses_fall_when_a_batch_is_learnt(base: ModelFolder) -> None:
     assert all((weight > 0.5) == (label == 1.0) for weight, label in zip(weights, labels, strict=True))
 
 
-def test_an_interrupted_run_goes_on_exactly(
-    base: ModelFolder, trained: adapters.Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training_run, "SAVE_EVERY", 2)
+def interrupt(base: ModelFolder, folder: Path, monkeypatch: pytest.MonkeyPatch, step: int, save_every: int) -> None:
+    """Begin to train a reader in `folder`, with Ctrl-C at a step."""
+    monkeypatch.setattr(training_run, "SAVE_EVERY", save_every)
     monkeypatch.setattr(training_run, "REPORT_EVERY", 1)
 
-    def end_at_four(report: StepReport) -> None:
-        if report.step == 4:
+    def end(report: StepReport) -> None:
+        if report.step == step:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_reader(base, material(), SETTINGS, tmp_path / "b", end_at_four)
+        train_reader(base, material(), SETTINGS, folder, end)
+
+
+def test_an_interrupted_run_goes_on_exactly(
+    base: ModelFolder, trained: adapters.Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(base, tmp_path / "b", monkeypatch, step=4, save_every=2)
     assert (tmp_path / "b" / training_run.CHECKPOINT).is_file()
     steps: list[int] = []
     train_reader(base, material(), SETTINGS, tmp_path / "b", lambda report: steps.append(report.step))
@@ -117,15 +122,7 @@ def test_an_interrupted_run_goes_on_exactly(
 def test_a_checkpoint_of_other_settings_is_refused(
     base: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_run, "SAVE_EVERY", 1)
-    monkeypatch.setattr(training_run, "REPORT_EVERY", 1)
-
-    def end_at_two(report: StepReport) -> None:
-        if report.step == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_reader(base, material(), SETTINGS, tmp_path / "c", end_at_two)
+    interrupt(base, tmp_path / "c", monkeypatch, step=2, save_every=1)
     other = ReaderSettings(steps=7, batch_size=4, rank=2, frozen_layers=1)
     with pytest.raises(ModelError, match="is of a run with other settings; give those, or another folder"):
         train_reader(base, material(), other, tmp_path / "c")
