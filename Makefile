@@ -6,10 +6,10 @@ CONFIG ?= configs/quickstart.yaml
 PYTEST := RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo serve fuzz bench test test-unit test-ray test-browser test-clients test-engines picture lint types format docs-check clean
+.PHONY: help venv demo serve fuzz bench test test-unit test-ray test-exhaustive test-browser test-clients test-engines picture lint types format docs-check clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(VENV)/.complete ## create the environment in .venv from the pinned versions
 
@@ -34,6 +34,10 @@ test-unit: venv ## run the tests that need no Ray and no download
 
 test-ray: venv ## run the tests that start a Ray of their own
 	$(PYTEST) tests/ray
+
+test-exhaustive: venv ## run every case of the tests of which the others take a sample
+	OMP_NUM_THREADS=1 $(PYTEST) -n auto -m exhaustive tests/unit
+	$(PYTEST) -m exhaustive tests/ray
 
 test-browser: venv ## run the tests of the playground in headless Chromium (skipped where it is missing)
 	OMP_NUM_THREADS=1 $(PYTEST) tests/browser

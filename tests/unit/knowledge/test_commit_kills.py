@@ -64,12 +64,19 @@ def store(tmp_path: Path) -> KnowledgeStore:
     return held
 
 
-def test_a_commit_killed_at_any_line_leaves_a_whole_version_or_none(store: KnowledgeStore, tmp_path: Path) -> None:
+# The default run kills at every fifth line, `make test-exhaustive` at each.
+each_or_some_lines = pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.exhaustive)])
+
+
+@each_or_some_lines
+def test_a_commit_killed_at_any_line_leaves_a_whole_version_or_none(
+    store: KnowledgeStore, tmp_path: Path, step: int
+) -> None:
     lines = lines_of(lambda: store.commit(manifest("counted"), EDITS, weights))
     shutil.rmtree(tmp_path / "store" / "versions" / "counted")
     assert lines > 60, "the lines that write are counted"
     seen = set()
-    for at in [*range(1, lines, 3), lines]:
+    for at in [*range(1, lines, step), lines]:
         id = f"at-{at}"
         store.sweep()
         killed(lambda id=id: store.commit(manifest(id), EDITS, weights), at)  # type: ignore[misc]
@@ -86,13 +93,14 @@ def test_a_commit_killed_at_any_line_leaves_a_whole_version_or_none(store: Knowl
     assert not [name for name in names(tmp_path) if "staging" in name]
 
 
+@each_or_some_lines
 def test_an_activation_killed_at_any_line_leaves_the_old_or_the_new_version_active(
-    store: KnowledgeStore, tmp_path: Path
+    store: KnowledgeStore, tmp_path: Path, step: int
 ) -> None:
     store.commit(manifest("two"), EDITS, weights)
     lines = lines_of(lambda: store.activate("two"))
     seen = set()
-    for at in range(1, lines + 1):
+    for at in [*range(1, lines, step), lines]:
         store.activate("one")
         killed(lambda: store.activate("two"), at)
         seen.add(store.active_id())
