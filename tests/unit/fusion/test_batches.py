@@ -162,12 +162,12 @@ class TestStreams:
 async def test_sampled_answers_do_not_depend_on_the_draft(models: TaughtModels) -> None:
     """The token drawn at a position depends only on the seed, the position and the fused distribution."""
     found = {}
-    for draft_tokens in (0, 1, 3, 5, 8):
+    for draft_tokens in (0, 1, 3, 8):
         decoder = decoder_of(models, weight=0.5, draft_tokens=draft_tokens)
         found[draft_tokens] = [
             (await decoder.generate(target, begun, None, 8, Sampling(1.2, 0.95, seed))).token_ids
             for target in ("gpt2", "gemma3")
-            for begun in BEGUN[:3]
+            for begun in BEGUN[:2]
             for seed in range(3)
         ]
     assert all(answers == found[0] for answers in found.values()), found

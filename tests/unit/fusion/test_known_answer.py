@@ -38,14 +38,14 @@ def streamed(
 @pytest.mark.parametrize("strategy", [UNEDITED, "draft", "onceedit"])
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(0.8, 0.9, 3)])
 def test_what_is_known_changes_no_token_and_no_piece(decoder: FusedDecoder, strategy: str, sampling: Sampling) -> None:
-    for target in list(decoder.members):
-        for text in BEGUN[:1]:
-            pieces, whole = streamed(decoder, target, text, strategy, (), sampling)
-            ids = whole.token_ids
-            wrong = [*ids[:5], (ids[min(5, len(ids) - 1)] + 1) % 50, *ids[6:]]
-            for known in (ids, ids[:7], wrong, [*ids, *ids, *ids]):
-                again, found = streamed(decoder, target, text, strategy, known, sampling)
-                assert (again, found.token_ids, found.ended) == (pieces, ids, whole.ended), (target, text, known)
+    # A draw goes the same way for every target: half of them show it.
+    for target in list(decoder.members)[:: 1 if sampling is GREEDY else 2]:
+        pieces, whole = streamed(decoder, target, BEGUN[0], strategy, (), sampling)
+        ids = whole.token_ids
+        wrong = [*ids[:5], (ids[min(5, len(ids) - 1)] + 1) % 50, *ids[6:]]
+        for known in (ids, ids[:7], wrong, [*ids, *ids, *ids]):
+            again, found = streamed(decoder, target, BEGUN[0], strategy, known, sampling)
+            assert (again, found.token_ids, found.ended) == (pieces, ids, whole.ended), (target, known)
 
 
 def test_known_tokens_are_read_in_few_passes(models: TaughtModels) -> None:
