@@ -38,6 +38,15 @@ def config(onceedit_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
     return config
 
 
+def named(processes: list[psutil.Process]) -> dict[psutil.Process, str]:
+    """Those that still run, with their names."""
+    found = {}
+    for one in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found[one] = one.name()
+    return found
+
+
 @contextlib.contextmanager
 def serving(config: RunConfig, folder: Path) -> Iterator[tuple[psutil.Process, str]]:
     """The command, once it serves, and its address."""
@@ -51,18 +60,18 @@ def serving(config: RunConfig, folder: Path) -> Iterator[tuple[psutil.Process, s
             command, stdout=out, stderr=err, env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=ROOT
         )
     known = psutil.Process(process.pid)
-    tree: list[psutil.Process] = []
+    tree: dict[psutil.Process, str] = {}
     try:
         until = time.monotonic() + SECONDS
         while not re.search("^serving ", (folder / "out").read_text() + (folder / "err").read_text(), re.MULTILINE):
             assert process.poll() is None and time.monotonic() < until, (folder / "err").read_text()[-2000:]
             time.sleep(0.2)
-        tree = known.children(recursive=True)
+        tree = named(known.children(recursive=True))
         yield known, f"http://127.0.0.1:{port}"
         process.wait(SECONDS)
-        _, left = psutil.wait_procs(tree, timeout=60)
         # Ray 2.60 leaves its two agents behind when its driver is killed; they hold no model and none of our ports.
-        assert not [one for one in left if one.name() not in AGENTS], "every other process of its Ray ends"
+        _, left = psutil.wait_procs([one for one, name in tree.items() if name not in AGENTS], timeout=60)
+        assert not left, "every other process of its Ray ends"
     finally:
         process.kill()
         process.wait()
