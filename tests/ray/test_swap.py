@@ -36,7 +36,7 @@ def versions(onceedit_home: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     return config, made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fleet(ray_session: None, versions: tuple[RunConfig, list[Version]]) -> Iterator[Fleet]:
     config, (first, _) = versions
     fleet = Fleet.start(config, first.path)
