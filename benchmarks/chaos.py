@@ -53,7 +53,7 @@ BOUNDS = {"learnt": 0.0, "kept": 0.0, "locality": 0.0, "false_alarms": 1.0, "gen
 """Random models: what they learn is not what is tested."""
 MOST_PIECES = 40
 """Pieces of streams between the end of a recovery and the next fault, at most."""
-PATIENCE = 240.0
+PATIENCE = 600.0
 TRAINER_SECONDS = 60.0
 
 

@@ -199,7 +199,7 @@ class Editor:
     address: str
     pool: Sequence[Edit]
     seed: int
-    wait: float = 240.0
+    wait: float = 600.0
     accepted: dict[str, str] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
     settled: int = 0

@@ -20,10 +20,12 @@ os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "onceedit_ray
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what lies under this folder, so that `-m "not ray"` leaves it out."""
+    """Mark what lies here, so that `-m "not ray"` leaves it out; one process runs each module or folder."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.ray)
+            folder = item.path.parent
+            item.add_marker(pytest.mark.xdist_group(item.path.stem if folder == HERE else folder.name))
 
 
 @pytest.fixture(scope="session")

@@ -6,25 +6,24 @@ import asyncio
 import math
 from pathlib import Path
 
+import pytest
+
 from benchmarks.chaos import KINDS, TARGETS, run, schedule, small_run, tables
-from benchmarks.chaos_load import SECONDS
-from onceedit_ray.editing.run import edit_plugin
-from onceedit_ray.knowledge.store import open_store
-from onceedit_ray.serving.limits import Limits
-from tests.ray.served import served
+from tests.ray.served import Shared
 
-FAULTS = ["coordinator", "trainer", "target or plug-in", "gateway", "coordinator"]
+ALL = ["coordinator", "trainer", "target or plug-in", "gateway", "coordinator"]
+SOME = ["trainer", "gateway", "coordinator"]
+"""Models are killed under load in `test_served_faults.py` too."""
 
 
+@pytest.mark.parametrize(("faults", "clients"), [(SOME, 1), pytest.param(ALL, 3, marks=pytest.mark.exhaustive)])
 def test_nothing_is_lost_or_wrong_when_processes_are_killed(
-    ray_session: None, onceedit_home: Path, tmp_path: Path
+    shared: Shared, tmp_path: Path, faults: list[str], clients: int
 ) -> None:
-    config, pool = small_run(tmp_path)
-    edit_plugin(config, open_store())
-    with served(config, tmp_path, limits=Limits(seconds=SECONDS)) as address:
-        found = asyncio.run(run(address, config, pool[:6], FAULTS, clients=3, seed=1))
-    said = tables(found, 3, 1)
-    assert [fault.kind for fault in found.faults] == FAULTS, said
+    _, pool = small_run(tmp_path)
+    found = asyncio.run(run(shared.address, shared.config, pool[:6], faults, clients, seed=1))
+    said = tables(found, clients, 1)
+    assert [fault.kind for fault in found.faults] == faults, said
     assert all(math.isfinite(fault.recovery) for fault in found.faults), said
     assert not found.wrong, found.wrong
     assert not (found.ends["hung"] or found.ends["unreadable"] or found.ends["broken off"]), said

@@ -9,17 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.knowledge.run_data import selected_edits
-from onceedit_ray.knowledge.store import open_store
 from tests.browser.page import Page, browser_or_skip
 from tests.browser.page_process import page_process
-from tests.ray.served import served
-from tests.ray.small_fleet import build_models, model, run_config
-
-TARGETS = ("mistral", "qwen2")
-BOUNDS = {"learnt": 0.5, "kept": 0.5, "locality": 0.0, "false_alarms": 1.0, "general_limit": 4}
-"""Random models of two layers: what the gate lets through is not what is tested here."""
+from tests.ray.served import Shared
 
 
 @pytest.fixture
@@ -29,21 +22,11 @@ def page(tmp_path: Path) -> Iterator[Page]:
         yield Page(browser)
 
 
-def test_an_edit_is_added_told_and_rolled_back(
-    page: Page,
-    ray_session: None,
-    onceedit_home: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_edit_is_added_told_and_rolled_back(page: Page, shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.browser.page.SECONDS", 180)  # the plug-in is trained meanwhile
-    build_models(tmp_path, TARGETS)
-    targets = {family: model(tmp_path, family) for family in TARGETS}
-    knowledge = {"path": tmp_path / "edits.jsonl", "limit": 2}
-    config = run_config(tmp_path, "playground", targets, living=BOUNDS, knowledge=knowledge)
-    new = selected_edits(config.knowledge.model_copy(update={"limit": None}))[2]
-    first = edit_plugin(config, open_store())
-    with served(config, tmp_path) as address, page_process(f"{address}/v1") as playground:
+    new = selected_edits(shared.config.knowledge.model_copy(update={"limit": None}))[2]
+    first = shared.version
+    with page_process(f"{shared.address}/v1") as playground:
         page.open(playground.url)
         page.until_shown("#versions .active code", first.id)
         page.add(new.prompt, new.target_new, new.subject)
@@ -53,9 +36,9 @@ def test_an_edit_is_added_told_and_rolled_back(
         page.ask(new.prompt)
         page.until_answered()
         before, after = page.texts("#answers .answer")[::2], page.texts("#answers .answer")[1::2]
-        assert after == [new.target_new] * len(TARGETS), "every model tells the new fact"
+        assert after == [new.target_new] * len(shared.config.targets), "every model tells the new fact"
         assert new.target_new not in before, "which none of them told before"
-        assert page.texts("#answers .version") == [second] * len(TARGETS)
+        assert page.texts("#answers .version") == [second] * len(shared.config.targets)
         page.keep("live-over-serve")
         page.click(f"[data-id='{first.id}'] .activate")
         page.until_shown("#versions .active code", first.id)

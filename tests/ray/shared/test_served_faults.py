@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +18,17 @@ from ray import serve
 from ray.exceptions import RayActorError
 
 from onceedit_ray.cluster.serve import APP_NAME
-from onceedit_ray.config import RunConfig
-from onceedit_ray.editing.run import edit_plugin
-from onceedit_ray.knowledge.store import open_store
-from onceedit_ray.serving.limits import Limits
-from tests.ray.served import served
-from tests.ray.small_fleet import build_models, model, run_config
+from tests.ray.served import Shared
 
 TARGETS = ["mistral", "qwen2"]
 QUESTION = "What is the capital of France?"
-STREAMS = 48
+STREAMS = 30
 RECOVERY_SECONDS = 300.0
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    folder = tmp_path_factory.mktemp("faults")
-    build_models(folder, TARGETS)
-    return run_config(folder, "faults", {family: model(folder, family) for family in TARGETS})
-
-
-@pytest.fixture(scope="module")
-def address(ray_session: None, onceedit_home: Path, config: RunConfig, tmp_path_factory: Any) -> Iterator[str]:
-    edit_plugin(config, open_store())
-    with served(config, tmp_path_factory.mktemp("served"), limits=Limits(temperature=0.0)) as address:
-        yield address
+@pytest.fixture
+def address(shared: Shared) -> str:
+    return shared.address
 
 
 def test_clients_that_leave_hang_no_other_stream(address: str) -> None:
@@ -157,12 +142,12 @@ def test_a_coordinator_that_is_killed_comes_back_and_until_then_every_answer_can
         assert answer.json()["choices"][0]["text"] == before
 
 
-def test_every_target_is_asked_and_the_one_that_died_is_named(address: str, config: RunConfig) -> None:
+def test_every_target_is_asked_and_the_one_that_died_is_named(address: str, shared: Shared) -> None:
     """Its weights are gone, so that it cannot come back by itself; with them it does."""
     models = serve.get_deployment_handle("Models", APP_NAME)
     coordinator = models.coordinator.remote().result()
     target = ray.get(coordinator.__ray_call__.remote(lambda decoder: decoder.members["qwen2"].model._actor))
-    folder = Path(config.targets["qwen2"].model.removeprefix("local:"))
+    folder = Path(shared.config.targets["qwen2"].model.removeprefix("local:"))
     body = {"model": "*", "prompt": QUESTION, "max_tokens": 8}
     with httpx2.Client(base_url=address, trust_env=False, timeout=120) as http:
         before = {each["onceedit"]["target"]: each["text"] for each in answered(http, body)["choices"]}
