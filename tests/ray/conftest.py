@@ -19,6 +19,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "onceedit_ray.serving.proxy_guard.middlewares")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what lies here, so that `-m "not ray"` leaves it out; one process runs each module or folder."""
     for item in items:
