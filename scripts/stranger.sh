@@ -39,7 +39,8 @@ unset PYTHONPATH VIRTUAL_ENV ONCEEDIT_API_KEYS ONCEEDIT_EDIT_KEYS
 pip() { "$folder/env/bin/python" -m pip --disable-pip-version-check -q --retries 5 "$@"; }
 pip wheel --no-deps --wheel-dir "$folder" "$checkout"
 wheels=("$folder"/onceedit_ray-*.whl)
-pip install -c "$checkout/constraints.txt" "${wheels[0]}[serve]" openai
+# Most modules are never imported: Python compiles those that are.
+pip install --no-compile -c "$checkout/constraints.txt" "${wheels[0]}[serve]" openai
 export PATH=$folder/env/bin:$PATH ONCEEDIT_HOME=${ONCEEDIT_HOME:-$folder/home}
 mkdir "$folder/work"
 cd "$folder/work"
