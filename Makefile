@@ -33,7 +33,7 @@ test-unit: venv ## run the tests that need no Ray and no download
 	OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist loadfile tests/unit
 
 test-ray: venv ## run the tests that start a Ray of their own
-	$(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder tests/ray
+	$(PYTEST) -n 2 --no-loadscope-reorder tests/ray
 
 test-exhaustive: venv ## run every case of the tests of which the others take a sample
 	OMP_NUM_THREADS=1 $(PYTEST) -n auto -m exhaustive tests/unit

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 import ray
+from xdist.scheduler import LoadScopeScheduling
 
 HERE = Path(__file__).parent
 
@@ -19,14 +21,25 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "onceedit_ray.serving.proxy_guard.middlewares")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+class OneProcessForAModule(LoadScopeScheduling):
+    """A process runs a whole module; those of `shared`, which share a system, run in one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = PurePosixPath(nodeid.split("::")[0])
+        return str(module.parent if module.parent.name == "shared" else module)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneProcessForAModule:
+    """How `pytest -n` shares these tests out."""
+    return OneProcessForAModule(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what lies here, so that `-m "not ray"` leaves it out; one process runs each module or folder."""
+    """Mark what lies under this folder, so that `-m "not ray"` leaves it out."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.ray)
-            folder = item.path.parent
-            item.add_marker(pytest.mark.xdist_group(item.path.stem if folder == HERE else folder.name))
 
 
 @pytest.fixture(scope="session")
