@@ -55,8 +55,8 @@ class Contradictions:
 
     along: the plug-in. threshold: of the gate. reader: of the direct answer; None if the request names no fact.
     version: the plug-in's. weight: the highest gate weight so far. corrections: new answers written so far. checked:
-    bytes of the answer that need no further look: they were sent. stated: whether the target itself has said what the
-    plug-in would, where the gate is open.
+    bytes of the answer that need no further look: they were sent. stated: whether the target itself has said a fact's
+    answer where the gate is open.
     """
 
     along: ReadAlong
@@ -122,7 +122,7 @@ class Contradictions:
                 continue  # it was left alone
             if found is None:
                 self.checked = max(self.checked, len(text))
-                self.stated |= any(each.weight >= self.threshold and bool(each.agrees) for each in slots)
+                self.stated |= any(each.weight >= self.threshold and each.begins and bool(each.agrees) for each in slots)
             return found
 
     def begin(self, edits: Sequence[str]) -> None:
