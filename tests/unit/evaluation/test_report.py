@@ -269,7 +269,7 @@ def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
 
 def test_shapes_with_the_same_readings_share_a_column(tmp_path: Path) -> None:
     def wide(weights: dict[str, float], name: str) -> int:
-        records = [GateRecord(0, "edit", shape, weight) for shape, weight in weights.items()]
+        records = [GateRecord("edit", shape, "Who?", weight) for shape, weight in weights.items()]
         draw_gate(tmp_path / name, records, 0.5)
         return int.from_bytes((tmp_path / name).read_bytes()[16:20])  # the width in a PNG's header
 
