@@ -1,4 +1,4 @@
-"""`/docs`: the routes of the API as one page of HTML, made from its own schema; it loads nothing from another server."""
+"""`/docs`: the routes of the API as a page of HTML, made from its own schema; it loads nothing from another server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def docs_page(schema: Mapping[str, Any]) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         f"<style>{STYLE}</style></head>\n"
-        f'<body><h1>{title}</h1>\n<p>For programs: <a href="openapi.json">openapi.json</a>.</p>\n{body}\n</body></html>\n'
+        f'<body><h1>{title}</h1>\n<p>For programs: <a href="openapi.json">openapi.json</a>.</p>\n'
+        f"{body}\n</body></html>\n"
     )
 
 

@@ -90,9 +90,14 @@ def test_it_says_few_lines_and_then_one_of_json_for_each_request(config: RunConf
         while "ray_onceedit_requests_total" not in http.get(metrics[1]).text:
             assert time.monotonic() < until, "Ray exports what replicas count after some seconds"
             time.sleep(1)
+        lost = next(one for one in command.children(recursive=True) if one.name().startswith("ray::HostedModel"))
+        lost.kill()
+        assert http.post(f"{address}/v1/completions", json=asked).status_code == 200, "it is started again"
         command.terminate()
     lines = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
-    assert [(line["route"], line["status"]) for line in lines] == [("/v1/completions", 200), ("/v1/completions", 400)]
+    assert [(line["route"], line["status"]) for line in lines] == [
+        ("/v1/completions", status) for status in (200, 400, 200)
+    ]
     assert len((tmp_path / "err").read_text().splitlines()) < 10, said
 
 
