@@ -122,7 +122,9 @@ class Contradictions:
                 continue  # it was left alone
             if found is None:
                 self.checked = max(self.checked, len(text))
-                self.stated |= any(each.weight >= self.threshold and each.begins and bool(each.agrees) for each in slots)
+                self.stated |= any(
+                    each.weight >= self.threshold and each.begins and bool(each.agrees) for each in slots
+                )
             return found
 
     def begin(self, edits: Sequence[str]) -> None:
