@@ -8,6 +8,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -31,6 +32,9 @@ from onceedit_ray.models.engines.start import try_servers
 from onceedit_ray.progress import Progress
 from onceedit_ray.serving.keys import EDIT_KEYS_VARIABLE, check_binding, read_keys
 from onceedit_ray.serving.listening import free_port
+
+OURS = re.compile(r"onceedit_ray\.errors\.\w+: (.+)")
+"""An error of ours at the end of a replica's traceback."""
 
 
 def serve_here(
@@ -125,6 +129,12 @@ def _cpus(config: RunConfig) -> float:
 
 
 def _reason(error: BaseException) -> str:
-    """The last line of an error of Ray's, which holds the traceback of a replica."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """Why the application did not start, as one line: what its replicas raised, else the end of Ray's own words."""
+    told = [str(error)]
+    with contextlib.suppress(Exception):  # a Ray that has died tells no more
+        deployments = serve.status().applications[APP_NAME].deployments.values()
+        told = [*(each.message for each in deployments if OURS.search(each.message)), *told]
+    if found := OURS.findall(told[0]):
+        return str(found[-1])
+    lines = [line.strip() for line in told[0].splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
