@@ -251,8 +251,7 @@ def _after(member: Member, token_ids: Sequence[int], wanted: Sequence[str]) -> i
 def open_system(config: RunConfig, options: argparse.Namespace) -> FusedDecoder:
     """The decoder that answers: over the version named, the run file's, or the base plug-in if nothing is edited."""
     targets = options.targets or list(config.targets)
-    if unknown := set(targets) - set(config.targets):
-        raise ConfigError(f"unknown target '{min(unknown)}': the run file has {', '.join(config.targets)}")
+    config.check_targets(targets)
     for strategy in options.strategies:
         if strategy != UNEDITED:
             STRATEGIES.get(strategy)

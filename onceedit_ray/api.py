@@ -58,9 +58,7 @@ class OnceEdit:
         store: KnowledgeStore | None = None,
         progress: Progress = silent,
     ) -> None:
-        for name in targets or ():
-            if name not in config.targets:
-                raise ConfigError(f"unknown target '{name}': the run file has {', '.join(config.targets)}")
+        config.check_targets(targets or ())
         chosen = {name: model for name, model in config.targets.items() if targets is None or name in targets}
         self.config = config.model_copy(update={"targets": chosen})
         self.edits = tuple(edits)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -21,10 +20,15 @@ from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.comparison.grid_config import is_grid, load_grid
 from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.extras import check_extra
+from onceedit_ray.listing import add_json
 from onceedit_ray.living.command import add_edit_actions, add_version_actions
-from onceedit_ray.playground.beside import DEFAULT_PORT, check_extra, page_process
+from onceedit_ray.models.command import add_model_actions
+from onceedit_ray.playground.beside import DEFAULT_PORT, page_process
 from onceedit_ray.progress import ProgressDisplay
 from onceedit_ray.reader.command import add_reader_actions
+from onceedit_ray.run_check import validate
+from onceedit_ray.serving.listening import free_port
 from onceedit_ray.starter import PLACES, default_run_file, write_starter
 from onceedit_ray.threads import let_threads_sleep
 
@@ -35,17 +39,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        if getattr(options, "config", "") is None and not getattr(options, "target", ()):
-            options.config = default_run_file()
-        return options.run(options) or 0
+        if getattr(options, "of_a_run", False):
+            _find_run_file(options)
+        code: int = options.run(options) or 0
+        sys.stdout.flush()
+        return code
     except OnceEditError as error:
         _say.close()
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
+        return 1
     except KeyboardInterrupt:
         _say.close()
         print("interrupted; nothing was half-written", file=sys.stderr)
         return 130
+
+
+def _find_run_file(options: argparse.Namespace) -> None:
+    """Take the default run file if none is named; raises `ConfigError` for a grid file, which has no run."""
+    if options.config is None and not getattr(options, "target", ()):
+        options.config = default_run_file()
+    if options.config is not None and is_grid(options.config):
+        raise ConfigError(f"{options.config} is a grid file; use `onceedit compare --config {options.config}`")
 
 
 def _init(options: argparse.Namespace) -> None:
@@ -67,61 +84,6 @@ def _demo(options: argparse.Namespace) -> None:
         print(f"not as it should be: {question}")
     print('\nnext:\n  onceedit generate --model all --shape chat "What is the capital of Australia?"')
     print("  onceedit evaluate     scores every target\n  onceedit serve        answers at http://127.0.0.1:8000/v1")
-
-
-def _models_list(options: argparse.Namespace) -> None:
-    from onceedit_ray.models.engines import ENGINES
-    from onceedit_ray.models.sources import SOURCES
-    from onceedit_ray.models.sources.wheel import CATALOGUE
-
-    print("catalogue (from the package index, no model hub):")
-    for name, entry in CATALOGUE.items():
-        print(f"  {name:18} {entry.about}")
-    print("or any transformers causal LM:")
-    for name in SOURCES.names():
-        print(f"  {name + ':':18} {SOURCES.get(name).form}")
-    print("engines that run a target's model:")
-    for name in ENGINES.names():
-        print(f"  {name + ':':18} {ENGINES.get(name).about}")
-
-
-def _models_fetch(options: argparse.Namespace) -> None:
-    from onceedit_ray.models.sources import resolve
-
-    for reference in options.models:
-        folder = resolve(reference, _say)
-        print(f"{reference}  {folder.path}")
-
-
-def _validate(options: argparse.Namespace) -> None:
-    from onceedit_ray.editing.editors import EDITORS
-    from onceedit_ray.fusion.engine_check import check_engines
-    from onceedit_ray.fusion.strategies import STRATEGIES
-    from onceedit_ray.knowledge.prompt_shapes import plugin_view
-    from onceedit_ray.knowledge.run_data import general_prompts, selected_edits, unrelated_prompts
-    from onceedit_ray.models.sources import check_reference
-    from onceedit_ray.reader.plugin import editor_name
-
-    if is_grid(options.config):
-        from onceedit_ray.comparison.cells import cells_of
-
-        cells = cells_of(load_grid(options.config, options.scale), _say)
-        print(f"{options.config}: valid, {len({cell.id for cell in cells})} cells")
-        return
-    config = load_config(options.config)
-    for strategy in (config.fusion.strategy, *config.evaluation.strategies):
-        STRATEGIES.get(strategy)
-    EDITORS.get(editor_name(config.editing.editor))
-    check_engines(config)
-    plugin_view("", config.plugin.view)
-    edits = selected_edits(config.knowledge)
-    unrelated = unrelated_prompts(config.editing.unrelated)
-    general = general_prompts(config.evaluation.general, config.evaluation.general_limit)
-    models = {config.plugin.model, *(target.model for target in config.loaded_targets.values())}
-    for model in sorted(models):
-        check_reference(model)
-    print(f"{len(edits)} edits, {sum(map(len, unrelated))} unrelated and {len(general)} general prompts")
-    print(f"{options.config} is valid; `onceedit models fetch {' '.join(sorted(models))}` gets the models")
 
 
 def _edit(options: argparse.Namespace) -> None:
@@ -151,12 +113,10 @@ def _generate(options: argparse.Namespace) -> None:
     from onceedit_ray.serving.ask import ask
 
     config = load_config(options.config)
-    if options.model != "all" and options.model not in config.targets:
-        known = ", ".join(config.targets)
-        raise ConfigError(f"unknown target '{options.model}': {options.config} has {known}; or ask for 'all'")
+    targets = list(config.targets) if options.model == "all" else [options.model]
+    config.check_targets(targets)
     version = version_for(config, options.version, _say)
     _say(f"version {version.id} answers")
-    targets = list(config.targets) if options.model == "all" else [options.model]
     decoder = open_decoder(config, version, _say, targets)
 
     async def answer() -> None:
@@ -205,10 +165,10 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("fastapi") is None:
-        raise ConfigError("serving needs ray[serve]; install its extra: pip install 'onceedit-ray[serve]'")
+    check_extra("serve", "serving")
     prepare_environment()  # before the import of ray, which reads the environment
-    from onceedit_ray.cluster.serve import ServeArgs, serve_here
+    from onceedit_ray.cluster.serve import ServeArgs
+    from onceedit_ray.cluster.serve_here import serve_here
     from onceedit_ray.editing.served_run import servers_of
 
     servers = servers_of(options.target)
@@ -221,16 +181,36 @@ def _serve(options: argparse.Namespace) -> None:
     )
     beside: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if options.playground is not None:
-        check_extra()
+        check_extra("playground", "the playground")
+        free_port("127.0.0.1", options.playground, "--playground")
         beside = page_process(options.host, options.port, options.playground)
-    serve_here(args, options.host, options.port, _say, beside)
+    serve_here(args, options.host, options.port, _say, beside, options.metrics_port)
 
 
 def _playground(options: argparse.Namespace) -> None:
-    check_extra()
+    check_extra("playground", "the playground")
     from onceedit_ray.playground.server import serve_page
 
     serve_page(options.url, options.host, options.port, _say)
+
+
+def _completion(options: argparse.Namespace) -> None:
+    import shtab
+
+    print(shtab.complete(_with_files(_parser()), options.shell))
+
+
+def _with_files(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The parser, where each argument that is a path is completed as one."""
+    import shtab
+
+    for action in parser._actions:  # argparse has no other way to walk a parser
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                _with_files(inner)
+        elif action.type is Path:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+    return parser
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -248,17 +228,13 @@ def _parser() -> argparse.ArgumentParser:
     _with_config(demo)
     demo.set_defaults(run=_demo)
 
-    models = commands.add_parser("models", help="list and fetch models").add_subparsers(required=True, metavar="ACTION")
-    listing = models.add_parser("list", help="the ways to name a model in a run file")
-    listing.set_defaults(run=_models_list)
-    fetch = models.add_parser("fetch", help="download, verify and convert models into ONCEEDIT_HOME")
-    fetch.add_argument("models", nargs="+", metavar="MODEL", help="catalogue name, org/name, folder or .gguf file")
-    fetch.set_defaults(run=_models_fetch)
+    add_model_actions(commands.add_parser("models", help="list and fetch models"))
 
-    validate = commands.add_parser("validate", help="check a run file, its data and its names before a long run")
-    validate.add_argument("config", type=Path)
-    validate.add_argument("--scale", help="of a grid file: one of its scales")
-    validate.set_defaults(run=_validate)
+    checking = commands.add_parser("validate", help="check a run file, its data and its names before a long run")
+    checking.add_argument("config", type=Path)
+    checking.add_argument("--scale", help="of a grid file: one of its scales")
+    add_json(checking)
+    checking.set_defaults(run=validate)
 
     edit = commands.add_parser("edit", help="edit the plug-in once and make the version active")
     _with_config(edit)
@@ -321,6 +297,9 @@ def _parser() -> argparse.ArgumentParser:
     serving = commands.add_parser("serve", help="start an OpenAI-compatible server, with every target by its name")
     serving.add_argument("--host", default="127.0.0.1", help="where to listen; other than this machine needs API keys")
     serving.add_argument("--port", type=int, default=8000, metavar="N")
+    serving.add_argument(
+        "--metrics-port", type=int, metavar="N", help="where Prometheus reads the metrics (default: any free port)"
+    )
     serving.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line; also $ONCEEDIT_API_KEYS")
     serving.add_argument("--edit-keys", type=Path, metavar="FILE", help="keys for editing; also $ONCEEDIT_EDIT_KEYS")
     serving.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the run file's)")
@@ -350,12 +329,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     playground.add_argument("--port", type=int, default=DEFAULT_PORT, metavar="N", help="0: any that is free")
     playground.set_defaults(run=_playground)
+
+    completion = commands.add_parser("completion", help="what a shell needs to complete this command")
+    completion.add_argument("shell", choices=["bash", "zsh"])
+    completion.set_defaults(run=_completion)
     return parser
 
 
 def _with_config(parser: argparse.ArgumentParser) -> None:
     places = " or ".join(place.as_posix() for place in PLACES)
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"run file (default: {places})")
+    parser.set_defaults(of_a_run=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ This module knows no model, no data and no Ray.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -257,6 +258,12 @@ class RunConfig(_Strict):
     def served_targets(self) -> dict[str, ModelConfig]:
         """The targets that servers have."""
         return {name: target for name, target in self.targets.items() if not target.is_loaded}
+
+    def check_targets(self, names: Iterable[str]) -> None:
+        """Raise `ConfigError` for a name that no target of the run has."""
+        for name in names:
+            if name not in self.targets:
+                raise ConfigError(f"unknown target '{name}': the run file has {', '.join(self.targets)}")
 
     @field_validator("targets")
     @classmethod

@@ -1,12 +1,18 @@
-"""Formats pydantic errors as one line: the place, what was found, and what to do."""
+"""Formats pydantic errors as one line: the place, what was found, and what to do.
+
+The line is for the person who wrote the input: it names the keys of the input, never pydantic's names of types.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+
+_OBJECT = "input should be an object"
 
 
 def problems(error: ValidationError, model: type[BaseModel] | None = None, most: int = 3) -> str:
@@ -17,6 +23,43 @@ def problems(error: ValidationError, model: type[BaseModel] | None = None, most:
 def place(location: Sequence[int | str]) -> str:
     """The place of a problem: `targets.gemma.threads`, `locality[0].prompt`; "" for the whole object."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+
+
+def written_place(detail: Mapping[str, Any], given: Any) -> str:
+    """The place of a problem in `given`, the input. The tags that pydantic adds to a location for the branches of a
+    union, such as "constrained-str", are left out.
+    """
+    *parts, last = detail["loc"] or ("",)
+    kept: list[int | str] = []
+    for part in (*parts, last):
+        if (isinstance(given, Mapping) and part in given) or (
+            isinstance(given, list) and isinstance(part, int) and part < len(given)
+        ):
+            given = given[part]
+        elif part is not last or detail["type"] != "missing":
+            continue
+        kept.append(part)
+    return place(kept)
+
+
+def first_problem(details: Sequence[Mapping[str, Any]], given: Any) -> tuple[str, str, str]:
+    """The place, the message and the type of the first problem of an input `given`; the message repeats nothing of it.
+
+    Where every branch of a union has refused the input, the problem is that of the branch that came furthest into it;
+    branches that came equally far are told together.
+    """
+    places = [written_place(detail, given) for detail in details]
+    top = re.split(r"[.\[]", places[0])[0]
+    rivals = [at for at, place in enumerate(places) if re.split(r"[.\[]", place)[0] == top]
+    first = max(rivals, key=lambda at: len(re.findall(r"[.\[]", places[at])))  # the first of the deepest
+    messages = [_plain(details[at]) for at in rivals if places[at] == places[first]]
+    return places[first], ", or ".join(dict.fromkeys(messages)), str(details[first]["type"])
+
+
+def _plain(detail: Mapping[str, Any]) -> str:
+    if detail["type"] == "union_tag_not_found":
+        return f"missing key {detail['ctx']['discriminator']}"
+    return _OBJECT if detail["type"] in ("model_attributes_type", "model_type") else reason(str(detail["msg"]))
 
 
 def reason(message: str) -> str:

@@ -119,10 +119,10 @@ class HostedDecoder(FusedDecoder):
         if plugin.facts is not None:
             await asyncio.to_thread(plugin.facts.leave)
 
-    async def add_target(self, name: str, actor: ActorHandle, folder: ModelFolder, beside: bool) -> None:
+    async def add_target(self, name: str, actor: ActorHandle, folder: ModelFolder, beside: bool) -> str:
         """Add a target: it answers with every edit made so far, and nothing is edited again.
 
-        beside: whether it runs on hardware of its own.
+        beside: whether it runs on hardware of its own. Returns its codec's `chat_note`.
         """
         codec = open_codec(folder.path)
 
@@ -131,6 +131,7 @@ class HostedDecoder(FusedDecoder):
             return pair_up(self._base, self._base_codec, folder, codec, self._alignment, print)
 
         self.members[name] = Member(name, RemoteModel(actor, name), codec, pair, beside)
+        return codec.chat_note
 
     async def add_server(self, name: str, config: ModelConfig) -> None:
         """Add a target that a server has; raises `ConfigError` if this process lacks the server's key."""

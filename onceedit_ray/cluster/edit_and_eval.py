@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import ray
+from ray.exceptions import RayActorError
 
 from onceedit_ray.cluster.grid import on_ray
 from onceedit_ray.cluster.job import run_job
@@ -46,12 +47,18 @@ def main() -> int:
         config = load_config(options.config)
         ray.init(log_to_driver=True)
         outcome = run_job(config, options.results, command, progress)
-    except OnceEditError as error:
+    except (OnceEditError, RayActorError) as error:
         progress.close()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error if isinstance(error, OnceEditError) else lost(error)}", file=sys.stderr)
         return 2
     print(f"\n{outcome.table}\n\nresults: {outcome.folder}")
     return 0
+
+
+def lost(error: RayActorError) -> str:
+    """One line about a process that died: what Ray says of it first, and what to do."""
+    said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return f"a process of this job has died, perhaps for want of memory ({said}); start the job again"
 
 
 if __name__ == "__main__":

@@ -253,9 +253,11 @@ class Fleet:
         for name, folder in folders.items():
             seat = self.seat(name)
             target = Joined(folder, configs[name].num_gpus > 0)
-            fetch(self.coordinator.add_target.remote(name, self.actors[name], target.folder, target.beside))
+            note = fetch(self.coordinator.add_target.remote(name, self.actors[name], target.folder, target.beside))
             self.joined[name] = target
-            progress(f"{name} is up (process {seat.process}, GPUs {', '.join(seat.gpu_ids) or 'none'})")
+            progress(
+                f"{name} is up (process {seat.process}, GPUs {', '.join(seat.gpu_ids) or 'none'}){note and f'; {note}'}"
+            )
 
     def _remove(self, name: str) -> None:
         self.joined.pop(name, None)

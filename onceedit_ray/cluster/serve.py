@@ -11,10 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
-import os
-import signal
-import threading
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -27,30 +23,28 @@ from ray.actor import ActorHandle
 from ray.serve import Application
 
 from onceedit_ray.cluster.calls import fetch
+from onceedit_ray.cluster.command_output import output_stream
 from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
 from onceedit_ray.cluster.hot_swap import open_living, served_version
-from onceedit_ray.cluster.own_processes import first_dead, ray_processes
 from onceedit_ray.cluster.remote_backend import RemoteBackend
 from onceedit_ray.cluster.telemetry import Metrics, VersionGauge
 from onceedit_ray.config import ModelConfig, RunConfig
-from onceedit_ray.editing.run import own_version, version_for
+from onceedit_ray.editing.run import answering_version, own_version
 from onceedit_ray.editing.served_run import run_of
 from onceedit_ray.errors import ModelError, ProcessLostError
 from onceedit_ray.fusion.engine_answer import Event
-from onceedit_ray.fusion.engine_check import check_engines
 from onceedit_ray.fusion.members import Plugin
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
-from onceedit_ray.models.engines.start import try_servers
 from onceedit_ray.models.sampling import GREEDY
-from onceedit_ray.progress import Progress
+from onceedit_ray.progress import Count
 from onceedit_ray.serving.any_target import answer, probe, relay, speak, targets
 from onceedit_ray.serving.backend import PROBE_SECONDS
 from onceedit_ray.serving.engine_requests import EngineRequest
 from onceedit_ray.serving.generation import BUSY, GenerationEnd, GenerationRequest
 from onceedit_ray.serving.ingress import build_ingress
-from onceedit_ray.serving.keys import EDIT_KEYS_VARIABLE, check_binding, read_keys
+from onceedit_ray.serving.keys import EDIT_KEYS_VARIABLE, read_keys
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.logprobs import Piece
 from onceedit_ray.serving.observing import Observer
@@ -94,11 +88,18 @@ class ServeArgs(BaseModel):
 def application(args: ServeArgs) -> Application:
     """The application; raises `ConfigError` if the run file is wrong. Nothing is loaded yet."""
     config = run_of(args.config, args.servers)
+    return bound(args, config, args.version or own_version(config, open_store()).id)
+
+
+def bound(args: ServeArgs, config: RunConfig, own: str, output: Path | None = None) -> Application:
+    """The application of `config`, the run of `args`, whose own version is `own`: read where the run file's files are.
+
+    output: the pipe of `command_output` to which the replicas write; None writes to their own standard output.
+    """
     most = args.limits.in_flight + SPARE_REQUESTS
-    own = args.version or own_version(config, open_store()).id  # read here, where the files of the run file are
-    models = ModelsDeployment.bind(config, args.version, own)
+    models = ModelsDeployment.bind(config, args.version, own, output)
     return GatewayDeployment.options(num_replicas=args.replicas, max_ongoing_requests=most).bind(
-        models, args, config.served_targets
+        models, args, config.served_targets, output
     )
 
 
@@ -147,35 +148,34 @@ class SpeakingDecoder(HostedDecoder):
 SpeakingCoordinator = ray.remote(max_restarts=0)(SpeakingDecoder)
 
 
-def first_served(version: str | None, own: str) -> Version:
-    """The version with which a replica begins: the one named, or the last active one of the line that `own` began."""
-    store = open_store()
-    return store.get(version) if version else store.latest(store.get(own))
-
-
 class Models:
     """Starts the fleet, checks its health, and edits its plug-in.
 
     Args:
         config: the run file with plug-in and targets. version: of the plug-in; None takes the run file's own, `own`, as
-            it has been edited since.
+            it has been edited since. output: as for `bound`; what is loaded is told there.
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, config: RunConfig, version: str | None, own: str
+        self, config: RunConfig, version: str | None, own: str, output: Path | None = None
     ) -> None:
         self._servers = set(config.served_targets)
-        served = await asyncio.to_thread(lambda: served_version(config, first_served(version, own)))
-        self.fleet = await asyncio.to_thread(Fleet.start, config, served, print, SpeakingCoordinator)
+        self._output = output_stream(output)
+        served = await asyncio.to_thread(lambda: served_version(config, answering_version(config, version, own)))
+        self.fleet = await asyncio.to_thread(Fleet.start, config, served, self._tell, SpeakingCoordinator)
         await asyncio.to_thread(self._warm_up, config, served)
         self._living = open_living(config, self.fleet, served)
         self._editing = asyncio.ensure_future(self._living.run())
         self._heard = time.monotonic()
         self._watching = asyncio.ensure_future(self._watch())
 
+    def _tell(self, update: str | Count) -> None:
+        self._output.write(f"{update}\n")  # in one piece: other processes write too
+        self._output.flush()
+
     def _warm_up(self, config: RunConfig, served: Version) -> None:
         """Do what the first request would otherwise wait for: load the alignments and run each model once."""
-        self.fleet.prepare([config.fusion.strategy], print)
+        self.fleet.prepare([config.fusion.strategy], self._tell)
         question = next((edit.prompt for edit in served.edits()), "Who?")
         asked = (GenerationRequest(target, 4, GREEDY, question) for target in config.loaded_targets)
         fetch([self.fleet.coordinator.answer.remote(each) for each in asked])
@@ -225,13 +225,18 @@ class Models:
 
 
 class Gateway:
-    """The HTTP ingress over the fleet of `models`. served: the targets that servers have."""
+    """The HTTP ingress over the fleet of `models`. served: the targets that servers have. output: as for `bound`."""
 
-    def __init__(self, models: Any, args: ServeArgs, served: dict[str, ModelConfig]) -> None:
+    def __init__(
+        self, models: Any, args: ServeArgs, served: dict[str, ModelConfig], output: Path | None = None
+    ) -> None:
         self._backend = RemoteBackend(models)
         self._limits = args.limits
         self._served = served
-        self._observers: list[Observer] = [Metrics(), *([RequestLog()] if args.request_log else [])]
+        self._observers: list[Observer] = [
+            Metrics(),
+            *([RequestLog(output_stream(output))] if args.request_log else []),
+        ]
         self._keys = read_keys(args.keys_file)  # read here, so that no key is stored with the application's settings
         self._edit_keys = read_keys(args.edit_keys_file, EDIT_KEYS_VARIABLE)
 
@@ -245,51 +250,3 @@ ModelsDeployment = serve.deployment(
     num_replicas=1, max_ongoing_requests=64, ray_actor_options=SMALL, health_check_timeout_s=CHECK_SECONDS
 )(Models)
 GatewayDeployment = serve.deployment(ray_actor_options=SMALL)(serve.ingress()(Gateway))
-
-
-def _cpus(config: RunConfig) -> float:
-    """The CPUs reserved by all actors while a version is built and then loaded beside the active one.
-
-    Reservations only decide what may run at the same time: a machine with fewer cores works too, only slower.
-    """
-    models = [config.plugin, config.plugin, *config.loaded_targets.values()]
-    return sum(model.num_cpus for model in models) + config.living.num_cpus + 1.0
-
-
-def serve_here(
-    args: ServeArgs,
-    host: str,
-    port: int,
-    progress: Progress = print,
-    beside: contextlib.AbstractContextManager[None] | None = None,
-) -> None:
-    """Serve in a Ray of this process until the process is interrupted or terminated.
-
-    The context `beside` is entered when the server answers, and left before the server ends.
-
-    Raises the errors of a wrong run file, version or key before Ray is started, and `ModelError` if Ray dies: then the
-    command must be started again.
-    """
-    check_binding(host, read_keys(args.keys_file))
-    read_keys(args.edit_keys_file, EDIT_KEYS_VARIABLE)
-    config = run_of(args.config, args.servers)
-    check_engines(config)
-    try_servers(config.served_targets, progress)
-    served = version_for(config, args.version)
-    app = application(args)
-    told_to_end = threading.Event()
-    ray.init(address="local", include_dashboard=False, num_cpus=max(os.cpu_count() or 1, math.ceil(_cpus(config))))
-    processes = ray_processes()
-    signal.signal(signal.SIGTERM, lambda number, frame: told_to_end.set())  # `ray.init` sets its own handler
-    try:
-        serve.start(http_options={"host": host, "port": port})
-        serve.run(app, name=APP_NAME)
-        progress(f"serving {served.id} at http://{host}:{port}/v1; Ctrl-C ends it")
-        with beside or contextlib.nullcontext():
-            while not told_to_end.wait(WATCH_SECONDS):
-                if (dead := first_dead(processes)) is not None:
-                    raise ModelError(f"Ray's {dead} has died, so nothing answers any more; start the command again")
-    finally:
-        if first_dead(processes) is None:  # a dead Ray would never answer the call
-            serve.shutdown()
-        ray.shutdown()

@@ -13,9 +13,10 @@ from onceedit_ray.comparison.cells import Cell
 from onceedit_ray.comparison.grid_config import ONCEEDIT, GridConfig
 from onceedit_ray.comparison.paper import PaperRow, PaperTable, paper_table
 from onceedit_ray.comparison.table import CLOCKS, Block, Panel, blocks, write_table
-from onceedit_ray.evaluation.machine import can_draw, describe_machine
+from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.summary import SETTING_LABELS
 from onceedit_ray.evaluation.tables import figure, markdown_table, markdown_text
+from onceedit_ray.extras import has_extra
 from onceedit_ray.files import replacing
 
 _LABELS = {**SETTING_LABELS, **CLOCKS}
@@ -47,7 +48,7 @@ def write_comparison(
     """
     found, paper = blocks(config, cells, results), paper_table(config.table.number)
     write_table(folder / "table.parquet", cells, results, failures)
-    if can_draw():
+    if has_extra("plots"):
         _draw(folder / "figure.png", config, found, paper)
     sections = [f"# {_title(config, paper)}", _state(cells, results, failures)]
     sections += [_READING[config.table.layout], figure("the table as bars", "figure.png")]

@@ -28,8 +28,13 @@ def version_for(config: RunConfig, version_id: str | None = None, progress: Prog
 
     Raises `StoreError` if there is none, `ConfigError` if it was made from another plug-in than `config` names.
     """
+    return answering_version(config, version_id, version_id or own_version(config, open_store(), progress).id, progress)
+
+
+def answering_version(config: RunConfig, version_id: str | None, own: str, progress: Progress = silent) -> Version:
+    """As `version_for`, where the id of the run file's own version is known: `own`."""
     store = open_store()
-    found = store.get(version_id) if version_id else store.latest(own_version(config, store, progress))
+    found = store.get(version_id) if version_id else store.latest(store.get(own))
     if found.manifest.base_digest != resolve(config.plugin.model, progress).digest:
         raise ConfigError(
             f"version {found.id} was made from another plug-in ({found.manifest.base_model}) than the run file names "

@@ -114,6 +114,7 @@ def _pale(colour: str) -> tuple[float, ...]:
 def draw_gate(path: str | Path, gate_records: Sequence[GateRecord], threshold: float) -> None:
     """Histograms of w, a row for each kind of prompt and a column for each shape, with the threshold as a line.
 
+    Shapes with the same readings share a column: a gate that sees only the question inside a prompt gives such.
     Counts are on a log axis: nearly all weights lie near 0 or 1, and the few others matter most.
 
     Raises:
@@ -126,18 +127,20 @@ def draw_gate(path: str | Path, gate_records: Sequence[GateRecord], threshold: f
     for record in gate_records:
         weights.setdefault((record.kind, record.shape), []).append(record.weight)
     kinds = [kind for kind in KIND_LABELS if any(kind == known for known, _ in weights)]
-    shapes = list(dict.fromkeys(shape for _, shape in weights))
+    columns: dict[tuple[tuple[float, ...], ...], list[str]] = {}  # the shapes, by their readings for every kind
+    for shape in dict.fromkeys(shape for _, shape in weights):
+        columns.setdefault(tuple(tuple(weights.get((kind, shape), ())) for kind in kinds), []).append(shape)
     tallest = max(len(values) for values in weights.values())
     with matplotlib.rc_context(_STYLE):
-        size = (max(5.5, 1.2 + 2.6 * len(shapes)), 0.9 + 1.35 * len(kinds))
+        size = (max(5.5, 1.2 + 2.6 * len(columns)), 0.9 + 1.35 * len(kinds))
         figure = Figure(figsize=size, layout="constrained")
-        panels = figure.subplots(len(kinds), len(shapes), squeeze=False, sharex=True, sharey=True)
+        panels = figure.subplots(len(kinds), len(columns), squeeze=False, sharex=True, sharey=True)
         for row, kind in enumerate(kinds):
-            for column, shape in enumerate(shapes):
+            for column, (readings, shapes) in enumerate(columns.items()):
                 panel = panels[row][column]
-                _draw_gate_panel(panel, weights.get((kind, shape), []), kind, threshold, tallest)
+                _draw_gate_panel(panel, readings[row], kind, threshold, tallest)
                 if row == 0:
-                    panel.set_title(f"{shape} prompts", fontsize=10)
+                    panel.set_title(f"{', '.join(shapes)} prompts", fontsize=10)
             panels[row][0].set_ylabel(KIND_LABELS[kind])
         figure.supxlabel(f"gate weight w (dashed: threshold {threshold:g})", fontsize=9)
         figure.supylabel("number of prompts, log scale", fontsize=9)

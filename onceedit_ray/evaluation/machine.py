@@ -5,7 +5,6 @@ Describes the machine of this process only, not the other nodes of a cluster.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 from collections import Counter
@@ -34,11 +33,6 @@ def package_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def can_draw() -> bool:
-    """Whether matplotlib, the extra `plots`, is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 def _cores() -> int:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onceedit_ray.evaluation.machine import can_draw, package_versions
+from onceedit_ray.evaluation.machine import package_versions
 from onceedit_ray.evaluation.records import GateRecord, Record
 from onceedit_ray.evaluation.summary import (
     KIND_LABELS,
@@ -22,6 +22,7 @@ from onceedit_ray.evaluation.summary import (
     strategies_of,
 )
 from onceedit_ray.evaluation.tables import figure, fitted, markdown_table, markdown_text, plain_table
+from onceedit_ray.extras import has_extra
 from onceedit_ray.files import replacing
 from onceedit_ray.fusion.decoder import UNEDITED
 from onceedit_ray.knowledge.prompt_shapes import unwrap
@@ -89,7 +90,7 @@ def write_report(
     """
     folder = Path(folder)
     numbers = json.dumps({**summary, "meta": asdict(meta)}, indent=2, allow_nan=False, ensure_ascii=False)
-    if can_draw():
+    if has_extra("plots"):
         from onceedit_ray.evaluation.figures import draw_gate, draw_scores
 
         draw_scores(folder / "scores.png", summary)

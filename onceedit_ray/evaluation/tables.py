@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tabulate import DataRow, TableFormat, tabulate
 from wcwidth import wcswidth
 
-from onceedit_ray.evaluation.machine import can_draw
+from onceedit_ray.extras import has_extra
 
 _CELL = 120
 """Characters of a text shown in a Markdown cell."""
@@ -78,6 +78,6 @@ def _is_number(cell: str) -> bool:
 
 def figure(caption: str, name: str) -> str:
     """A picture in Markdown, or in its place how to get it where the extra `plots` is not installed."""
-    if can_draw():
+    if has_extra("plots"):
         return f"![{caption}]({name})"
     return f"*{caption}: no picture, since matplotlib is not installed (`pip install 'onceedit-ray[plots]'`).*"

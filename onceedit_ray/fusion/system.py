@@ -120,6 +120,8 @@ def open_screen(edited: Path, config: FusionConfig) -> Screen | None:
 def _member(name: str, target: ModelConfig, base: ModelFolder, config: RunConfig, progress: Progress) -> Member:
     folder = resolve(target.model, progress)
     codec = open_codec(folder.path)
+    if codec.chat_note:
+        progress(f"{name} has {codec.chat_note}")
     base_codec: Codec = open_codec(base.path)
     model = open_model(folder.path, target, codec, config.fusion.top_k, name)
     return Member(

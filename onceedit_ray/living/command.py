@@ -7,7 +7,6 @@ to a running server, or to the file that a run file names.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from tabulate import tabulate
 from onceedit_ray.errors import ConfigError, OnceEditError
 from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.knowledge.store import open_store
+from onceedit_ray.listing import add_json, print_json
 from onceedit_ray.living.edit_views import version_view
 
 SERVER = "http://127.0.0.1:8000/v1"
@@ -42,7 +42,7 @@ def add_version_actions(versions: argparse.ArgumentParser) -> None:
         if name in ("list", "activate"):
             _with_server(action, None)
         if name in ("list", "show"):
-            action.add_argument("--json", action="store_true", help="for programs")
+            add_json(action)
         action.set_defaults(run=run)
 
 
@@ -50,7 +50,7 @@ def add_edit_actions(edits: argparse.ArgumentParser) -> None:
     """Add the actions of `onceedit edits` to its parser."""
     actions = edits.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="the live edits of a server, the newest first")
-    listing.add_argument("--json", action="store_true", help="for programs")
+    add_json(listing)
     listing.set_defaults(run=_list_edits)
     adding = actions.add_parser("add", help="correct a fact on a running server, or all facts of a file")
     adding.add_argument("prompt", nargs="?", metavar="PROMPT", help="the question, or a half sentence")
@@ -80,7 +80,7 @@ def _list_versions(options: argparse.Namespace) -> None:
         views = (version_view(version, version.id == active) for version in reversed(store.versions()))
         shown = [view.model_dump() for view in views]
     if options.json:
-        print(json.dumps(shown, indent=2))
+        print_json(shown)
         return
     _table(("version", "active", "edits", "plug-in"), shown, lambda row: (
         row["id"], "yes" if row["active"] else "", row["edits"], row["base_model"]
@@ -91,7 +91,7 @@ def _show_version(options: argparse.Namespace) -> None:
     version = open_store().get(options.id)
     manifest, edits = version.manifest.model_dump(mode="json"), version.edits()
     if options.json:
-        print(json.dumps({**manifest, "data": [edit.model_dump() for edit in edits]}, indent=2))
+        print_json({**manifest, "data": [edit.model_dump() for edit in edits]})
         return
     for name in ("id", "created", "base_model", "editor", "parents", "seconds"):
         print(f"{name:12} {manifest[name]}")
@@ -119,7 +119,7 @@ def _list_edits(options: argparse.Namespace) -> None:
         found += page["data"]
         more, after = page["has_more"], f"&after={found[-1]['id']}" if found else ""
     if options.json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
         return
     _table(("id", "prompt", "answer"), found, lambda row: (row["id"], row["prompt"], row["target_new"]))
 

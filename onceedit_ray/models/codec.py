@@ -173,6 +173,13 @@ class Codec:
         """Strings that end a reply in a chat, besides the end-of-text tokens."""
         return () if self.tokenizer.chat_template else PLAIN_CHAT_STOPS
 
+    @property
+    def chat_note(self) -> str:
+        """What a user should know of how chats are written; "" if the model has a chat template."""
+        return (
+            "" if self.tokenizer.chat_template else "no chat template: a chat is written as Question: ..., Answer: ..."
+        )
+
     def _apply_template(self, messages: Sequence[Message]) -> str:
         if not self.tokenizer.chat_template:
             return plain_chat(messages)

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
 
-from onceedit_ray.errors import ConfigError
-
 DEFAULT_PORT = 8080
-NEEDED = ("nicegui", "openai", "httpx2")
 END_SECONDS = 10.0
 """How long the process may take to end before it is killed."""
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
-
-
-def check_extra() -> None:
-    """Raise `ConfigError` if packages that the page needs are missing."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"the playground needs {', '.join(missing)}; install its extra: pip install 'onceedit-ray[playground]'"
-        )
 
 
 @contextlib.contextmanager

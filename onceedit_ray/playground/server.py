@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 
 from nicegui import Client, app, ui
 from nicegui.server import Server
@@ -15,6 +14,7 @@ from onceedit_ray.playground.page import ICON, open_page
 from onceedit_ray.playground.page_guard import PageGuard
 from onceedit_ray.progress import Progress
 from onceedit_ray.serving.keys import KEYS_VARIABLE, is_loopback
+from onceedit_ray.serving.listening import free_port
 
 TITLE = "OnceEdit playground"
 KEYS_KEPT = 600.0
@@ -56,15 +56,6 @@ def serve_page(url: str, host: str, port: int, progress: Progress = print) -> No
             show_welcome_message=False, reconnect_timeout=RECONNECT_SECONDS,
             timeout_graceful_shutdown=GOODBYE_SECONDS,
         )  # fmt: skip
-
-
-def free_port(host: str, port: int) -> int:
-    """`port`, or any free port if it is 0; raises `ConfigError` if `port` is taken."""
-    try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
-            return int(listener.getsockname()[1])
-    except (OSError, OverflowError) as error:
-        raise ConfigError(f"{host}:{port} cannot be listened on ({error}); choose another with --port") from None
 
 
 def check_keys_are_asked_for(url: str, host: str) -> None:

@@ -97,7 +97,7 @@ def _check(edits: Sequence[Edit], limits: Limits) -> None:
     if len(edits) > limits.edits:
         raise ApiError(400, f"{len(edits)} edits; {limits.edits} is the most in one call", "edits", "too_many_edits")
     for number, edit in enumerate(edits):
-        where = f"edits.{number}" if len(edits) > 1 else None
+        where = f"edits[{number}]" if len(edits) > 1 else None
         texts = [edit.prompt, edit.target_new, edit.subject, edit.ground_truth, *edit.rephrasings]
         texts += [text for probe in (*edit.locality, *edit.portability) for text in (probe.prompt, probe.answer)]
         if max(map(len, texts)) > limits.edit_chars:

@@ -19,6 +19,7 @@ from onceedit_ray.errors import (
     RefusedError,
     UnknownIdError,
 )
+from onceedit_ray.validation import first_problem
 
 LOG = logging.getLogger(__name__)
 
@@ -108,14 +109,18 @@ def _of_a_server(error: EngineError) -> ApiError:
     return ApiError(error.status, error.public, param, kind)
 
 
-def invalid(details: Sequence[Mapping[str, Any]]) -> ApiError:
-    """The error for a body that does not match the schema; it does not repeat parts of the body."""
-    detail = details[0] if details else {"type": "", "loc": (), "msg": "the request is not valid"}
-    place = [str(part) for part in detail["loc"] if part != "body"]
-    if detail["type"] == "json_invalid":
+def invalid(details: Sequence[Mapping[str, Any]], body: Any = None) -> ApiError:
+    """The error for a request that does not match the schema; it names places of `body` and repeats no text."""
+    if details and details[0]["type"] == "json_invalid":
         return ApiError(400, "the body is not JSON", code="invalid_json")
-    param = ".".join(place)[:100] or None
-    if detail["type"] == "extra_forbidden":
+    if not details:
+        return ApiError(400, "the request is not valid", code="invalid_value")
+    inner = [{**detail, "loc": detail["loc"][1:]} for detail in details]  # after "body", "query" or "path"
+    given = (
+        body if details[0]["loc"][:1] == ("body",) else {detail["loc"][-1]: None for detail in inner if detail["loc"]}
+    )
+    where, message, kind = first_problem(inner, given)
+    param = where[:100] or None
+    if kind == "extra_forbidden":
         return ApiError(400, f"unrecognized request argument: '{param}'", param, "unknown_parameter")
-    message = str(detail["msg"]).removeprefix("Value error, ")
     return ApiError(400, f"'{param}': {message}" if param else message, param, "invalid_value")

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from onceedit_ray import __version__
@@ -22,6 +22,7 @@ from onceedit_ray.errors import OnceEditError
 from onceedit_ray.serving.admission import Admission
 from onceedit_ray.serving.backend import Backend
 from onceedit_ray.serving.cancellation import merged, together, while_there
+from onceedit_ray.serving.docs_page import docs_page
 from onceedit_ray.serving.editing_routes import add_editing_routes
 from onceedit_ray.serving.errors import ApiError, api_error_of, invalid, unknown_model
 from onceedit_ray.serving.event_stream import EventStream
@@ -87,6 +88,10 @@ def build_ingress(
 
     add_editing_routes(api, backend, limits)
 
+    @api.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(api.openapi()))
+
     @api.get("/health")
     async def health() -> JSONResponse:
         probing = asyncio.ensure_future(backend.probe())
@@ -120,7 +125,7 @@ def _refuse_in_openais_shape(api: FastAPI) -> None:
 
     async def not_valid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return invalid(error.errors()).response()
+        return invalid(error.errors(), error.body).response()
 
     async def not_routed(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, Protocol
 
 from onceedit_ray.serving.observing import Account
 from onceedit_ray.serving.responses import usage
@@ -16,10 +16,20 @@ from onceedit_ray.serving.responses import usage
 DIGITS = 6
 
 
+class Stream(Protocol):
+    """Where lines are written."""
+
+    def write(self, text: str, /) -> object:
+        """Write lines, each with its end."""
+
+    def flush(self) -> None:
+        """Write what is held back."""
+
+
 class RequestLog:
     """An `Observer` that writes lines to `stream`, by default to the process's standard output."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: Stream | None = None) -> None:
         self._stream = stream or sys.stdout
 
     def began(self, account: Account) -> None:

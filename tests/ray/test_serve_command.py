@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -78,6 +79,46 @@ def serving(config: RunConfig, folder: Path) -> Iterator[tuple[psutil.Process, s
         for one in tree:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
+
+
+def test_it_says_few_lines_and_then_one_of_json_for_each_request(config: RunConfig, tmp_path: Path) -> None:
+    with serving(config, tmp_path) as (command, address), httpx2.Client(trust_env=False, timeout=60) as http:
+        asked = {"model": "mistral", "prompt": "Who leads?", "max_tokens": 2}
+        assert http.post(f"{address}/v1/completions", json=asked).status_code == 200
+        assert http.post(f"{address}/v1/completions", json={"model": "nobody"}).status_code == 400
+        port = address.rpartition(":")[2]
+        again = [sys.executable, "-c", SERVE, "serve", "--config", str(tmp_path / "run.yaml"), "--port", port]
+        second = subprocess.run(again, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        assert second.returncode == 2 and second.stdout == ""
+        (line,) = second.stderr.splitlines()
+        assert "already in use" in line and "--port" in line
+        said = (tmp_path / "err").read_text()
+        metrics = re.search(r"^metrics: (\S+)", said, re.MULTILINE)
+        assert metrics is not None
+        until = time.monotonic() + 60
+        while "ray_onceedit_requests_total" not in http.get(metrics[1]).text:
+            assert time.monotonic() < until, "Ray exports what replicas count after some seconds"
+            time.sleep(1)
+        lost = next(one for one in command.children(recursive=True) if one.name().startswith("ray::HostedModel"))
+        lost.kill()
+        assert http.post(f"{address}/v1/completions", json=asked).status_code == 200, "it is started again"
+        command.terminate()
+    lines = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert [(line["route"], line["status"]) for line in lines] == [
+        ("/v1/completions", status) for status in (200, 400, 200)
+    ]
+    assert len((tmp_path / "err").read_text().splitlines()) < 10, said
+
+
+def test_what_cannot_be_loaded_is_one_line(config: RunConfig, tmp_path: Path) -> None:
+    run = config.model_dump(mode="json")
+    run["targets"]["mistral"]["model"] = f"local:{tmp_path / 'nowhere'}"
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    command = [sys.executable, "-c", SERVE, "serve", "--config", str(tmp_path / "run.yaml"), "--port", "0"]
+    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert ended.returncode == 2 and len(ended.stderr.splitlines()) < 10
+    assert ended.stderr.splitlines()[-1].startswith("error: the server could not be started: ")
+    assert "there is no folder" in ended.stderr.splitlines()[-1]
 
 
 def test_after_a_dead_raylet_the_command_ends_with_one_line(config: RunConfig, tmp_path: Path) -> None:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from onceedit_ray import __version__
-from onceedit_ray.cli import main
+from onceedit_ray.cli import _parser, main
 from onceedit_ray.config import load_config
 from onceedit_ray.fusion.system import open_decoder
 from tests.command_line import EDITING, QUESTION, Command, Place
+from tests.paths import ROOT
+
+
+def commands(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Each command that can be run, by its words."""
+    inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for each in inner:
+        for word, choice in each.choices.items():
+            yield from commands(choice, f"{name} {word}".strip())
+    if not inner:
+        yield name, parser
 
 
 @pytest.mark.parametrize(
@@ -56,6 +72,47 @@ def test_models_can_be_listed_and_fetched(place: Place, command: Command) -> Non
     assert code == 0 and "smollm2-135m" in out and "gemma-3-270m" in out and "hub:" in out
     reference = f"local:{place.models / 'gpt2'}"
     assert command("models", "fetch", reference)[:2] == (0, f"{reference}  {place.models / 'gpt2'}\n")
+
+
+def test_listings_are_json_for_programs(place: Place, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = json.loads(command("models", "list", "--json")[1])
+    assert "smollm2-135m" in listed["catalogue"] and set(listed) == {"catalogue", "sources", "engines"}
+    run = json.loads(command("validate", place.run_file(), "--json")[1])
+    assert (run["kind"], run["valid"], run["edits"], run["targets"]) == ("run", True, 2, ["one", "two"])
+    monkeypatch.chdir(ROOT)
+    grid = json.loads(command("validate", "configs/paper_table1.yaml", "--scale", "small", "--json")[1])
+    assert grid["kind"] == "grid" and grid["cells"] > 0
+
+
+def test_every_listing_has_json() -> None:
+    """Whatever is called `list` or `show`, and `validate`."""
+    found = {name: parser for name, parser in commands(_parser()) if name.split()[-1] in ("list", "show", "validate")}
+    assert {"models list", "versions list", "versions show", "edits list", "validate"} <= set(found)
+    assert [name for name, parser in found.items() if "--json" not in parser._option_string_actions] == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_can_complete_it(shell: str, command: Command) -> None:
+    pytest.importorskip("shtab")
+    code, script, _ = command("completion", shell)
+    assert code == 0 and "onceedit" in script
+    assert all(name in script for name in ("validate", "generate", "--max-new-tokens", "activate"))
+
+
+def test_bash_takes_the_completion(command: Command, tmp_path: Path) -> None:
+    pytest.importorskip("shtab")
+    script = tmp_path / "completion.bash"
+    script.write_text(command("completion", "bash")[1])
+    complete = 'COMP_WORDS=(onceedit ver); COMP_CWORD=1; _shtab_onceedit; echo "${COMPREPLY[@]}"'
+    found = subprocess.run(["bash", "-c", f"source {script}; {complete}"], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["versions"]
+
+
+def test_a_reader_that_stops_reading_is_no_error() -> None:
+    command = "from onceedit_ray.cli import main; import sys; sys.exit(main(['models', 'list', '--json']))"
+    piped = f'set -o pipefail; {sys.executable} -c "{command}" | true'
+    ended = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, cwd=ROOT)
+    assert "Traceback" not in ended.stderr and "BrokenPipe" not in ended.stderr
 
 
 def test_validate_checks_without_making_anything(place: Place, command: Command) -> None:

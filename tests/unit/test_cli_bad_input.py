@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from onceedit_ray.editing.editors.onceedit import OnceEdit
 from tests.command_line import EDITING, EDITS, QUESTION, Command, Place
+from tests.paths import ROOT
 
 
 def refused(place: Place, command: Command, *arguments: str) -> str:
@@ -88,6 +89,14 @@ def test_a_run_file_that_is_none(place: Place, command: Command) -> None:
 )
 def test_validate_knows_every_name(changes: dict[str, Any], known: str, place: Place, command: Command) -> None:
     assert known in refused(place, command, "validate", place.run_file(**changes))
+
+
+@pytest.mark.parametrize("arguments", [["edit"], ["evaluate"], ["serve"], ["generate", "--model", "all", "Q"]])
+def test_a_grid_file_has_no_run(arguments: list[str], place: Place, command: Command) -> None:
+    grid = str(ROOT / "configs" / "paper_table1.yaml")
+    assert f"is a grid file; use `onceedit compare --config {grid}`" in refused(
+        place, command, *arguments, "--config", grid
+    )
 
 
 def test_an_unknown_model(place: Place, command: Command) -> None:

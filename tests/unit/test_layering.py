@@ -14,7 +14,20 @@ from tests.paths import ROOT
 PACKAGE = "onceedit_ray"
 # From the bottom up. A module may import its own part and those of lower lines, never a neighbour on its line.
 LAYERS = (
-    ("", "config", "digest", "errors", "files", "registry", "home", "progress", "threads", "validation"),
+    (
+        "",
+        "config",
+        "digest",
+        "errors",
+        "extras",
+        "files",
+        "home",
+        "listing",
+        "progress",
+        "registry",
+        "threads",
+        "validation",
+    ),
     ("knowledge", "starter"),
     ("models",),
     ("alignment", "reader"),
@@ -23,7 +36,7 @@ LAYERS = (
     ("living",),
     ("serving", "comparison"),
     ("cluster", "playground", "api"),
-    ("demo",),
+    ("demo", "run_check"),
     ("cli",),
     ("__main__",),
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from typing import Any
 
 import pytest
 import ray
 import yaml
+from jsonschema import Draft202012Validator
 from ray.serve.schema import ServeDeploySchema
 
 from onceedit_ray.cluster.serve import ServeArgs
@@ -15,6 +18,15 @@ from onceedit_ray.serving.keys import KEYS_VARIABLE
 from tests.paths import ROOT
 
 FOLDER = ROOT / "deployments"
+
+
+MANIFESTS = ("deployments/rayservice.yaml", "examples/vllm/rayservice.yaml")
+
+
+def ray_service(path: str) -> dict[str, Any]:
+    documents = yaml.safe_load_all((ROOT / path).read_text(encoding="utf-8"))
+    found: dict[str, Any] = next(document for document in documents if document["kind"] == "RayService")
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +86,32 @@ def test_only_the_api_and_metrics_are_reached_from_outside(manifest: dict[str, A
     assert "ports" not in inside and {each["port"] for each in outside["ports"]} == {8000, 8080}
     assert all(pod["metadata"]["labels"] == policy["podSelector"]["matchLabels"] for pod in pods(cluster))
     assert cluster["authOptions"] == {"mode": "token"}
-    head = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
-    assert head["readinessProbe"]["tcpSocket"]["port"] == 8000 and head["livenessProbe"]["exec"]["command"]
+
+
+@pytest.mark.parametrize("path", MANIFESTS)
+def test_the_head_is_ready_before_serve_listens(path: str) -> None:
+    """KubeRay submits the application once the head is ready (`reconcileServe` of its RayService controller). A probe
+    of what Serve opens with the application would wait for itself; KubeRay's own probes ask the raylet and the GCS.
+    """
+    head = ray_service(path)["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    assert {"readinessProbe", "startupProbe", "livenessProbe"} & set(head) == set()
+
+
+@pytest.mark.parametrize("path", MANIFESTS)
+def test_it_is_what_kuberay_defines(path: str) -> None:
+    """By KubeRay v1.7.0's own definition; `scripts/kuberay_schema.py` made the schema of it."""
+    schema = json.loads(gzip.decompress((ROOT / "tests/unit/cluster/data/rayservice.json.gz").read_bytes()))
+    definition = Draft202012Validator(schema)
+    service = ray_service(path)
+    assert [error.message for error in definition.iter_errors(service)] == []
+    head = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    head["ports"][0]["containerPort"] = "6379"
+    head["readynessProbe"] = service["spec"]["serveConfig"] = {}
+    assert len(list(definition.iter_errors(service))) == 3, "a wrong type, and two names that are spelt wrong"
 
 
 def test_the_manifest_before_vllm_serves_without_a_run_file() -> None:
-    text = (ROOT / "examples" / "vllm" / "rayservice.yaml").read_text(encoding="utf-8")
-    service = next(document for document in yaml.safe_load_all(text) if document["kind"] == "RayService")["spec"]
+    service = ray_service("examples/vllm/rayservice.yaml")["spec"]
     (application,) = ServeDeploySchema.model_validate(yaml.safe_load(service["serveConfigV2"])).applications
     args = ServeArgs.model_validate(application.args)
     assert list(run_of(args.config, args.servers).served_targets) == ["llama", "qwen"]

@@ -267,6 +267,17 @@ def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
         draw_gate(tmp_path / "gate.png", [], 0.5)
 
 
+def test_shapes_with_the_same_readings_share_a_column(tmp_path: Path) -> None:
+    def wide(weights: dict[str, float], name: str) -> int:
+        records = [GateRecord("edit", shape, "Who?", weight) for shape, weight in weights.items()]
+        draw_gate(tmp_path / name, records, 0.5)
+        return int.from_bytes((tmp_path / name).read_bytes()[16:20])  # the width in a PNG's header
+
+    one = wide({"raw": 0.9}, "one.png")
+    assert wide({"raw": 0.9, "qa": 0.9, "template": 0.9, "chat": 0.9}, "same.png") == one
+    assert wide({"raw": 0.9, "qa": 0.9, "template": 0.9, "chat": 0.1}, "two.png") > one
+
+
 def test_a_figure_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot write .*gate\.png"):

@@ -170,12 +170,12 @@ def test_a_model_without_a_template_reads_a_plain_chat(family: str, codecs: dict
     ]
     prompt = codec.chat_prompt(messages)
     if codec.tokenizer.chat_template:
-        assert codec.chat_stops == ()
+        assert codec.chat_stops == () and codec.chat_note == ""
         return
     text = f"Be brief.\n\nQuestion: Who?\nAnswer: Ada.\n\nQuestion: {QUESTION}\nAnswer:"
     assert prompt.ids == codec.text_prompt(text).ids
     assert (prompt.question, prompt.lead) == (QUESTION, b"")
-    assert "\nQuestion:" in codec.chat_stops
+    assert "\nQuestion:" in codec.chat_stops and "Question: ..." in codec.chat_note
 
 
 def test_of_a_long_message_the_paragraphs_that_may_ask_are_read() -> None:

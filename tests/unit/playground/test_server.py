@@ -13,11 +13,13 @@ from collections.abc import Iterator
 import pytest
 import uvicorn
 
+from onceedit_ray import extras
 from onceedit_ray.cli import main
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.playground import beside
 from onceedit_ray.playground.page_guard import PageGuard
-from onceedit_ray.playground.server import check_keys_are_asked_for, free_port
+from onceedit_ray.playground.server import check_keys_are_asked_for
+from onceedit_ray.serving.listening import free_port
 from tests.paths import ROOT
 from tests.small_ingress import Scripted, ingress_of
 
@@ -62,7 +64,7 @@ def test_a_port_that_is_taken_is_said(capsys: pytest.CaptureFixture[str]) -> Non
 def test_without_its_extra_the_command_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(beside, "NEEDED", ("json", "a_package_that_is_missing"))
+    monkeypatch.setitem(extras.EXTRAS, "playground", ("json", "a_package_that_is_missing"))
     for command in (["playground", "--url", "http://127.0.0.1:9/v1"], ["serve", "--playground"]):
         assert main(command) == 2
         said = capsys.readouterr().err
