@@ -9,12 +9,22 @@ begins with a name and says afterwards who or what it is has its slot at the nam
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from onceedit_ray.fusion.drafter import DraftReader
 from onceedit_ray.fusion.names_first import NameFirst, names_first
 from onceedit_ray.fusion.read_along import DueAnswer, ReadAlong
-from onceedit_ray.fusion.slots import Slot, Undecided, first_contradiction, holds_text, is_left_alone, is_task
+from onceedit_ray.fusion.slots import (
+    Slot,
+    Undecided,
+    first_contradiction,
+    holds_text,
+    is_left_alone,
+    is_task,
+    may_repeat,
+    name_at,
+    repeats,
+)
 
 CHUNK = 16
 """Number of target tokens that are held back until the plug-in has read them."""
@@ -30,11 +40,13 @@ class Contradiction:
     """A place at which a text contradicts a fact.
 
     place: bytes of the text before it. due: what the plug-in would write there. weight: the gate's w there.
+    replaced: the name, number or word that the text has there.
     """
 
     place: int
     due: DueAnswer
     weight: float
+    replaced: str = ""
 
 
 @dataclass
@@ -43,7 +55,8 @@ class Contradictions:
 
     along: the plug-in. threshold: of the gate. reader: of the direct answer; None if the request names no fact.
     version: the plug-in's. weight: the highest gate weight so far. corrections: new answers written so far. checked:
-    bytes of the answer that need no further look: they were sent.
+    bytes of the answer that need no further look: they were sent. stated: whether the target itself has said a fact's
+    answer where the gate is open.
     """
 
     along: ReadAlong
@@ -53,7 +66,9 @@ class Contradictions:
     weight: float = 0.0
     corrections: int = 0
     checked: int = 0
+    stated: bool = False
     _told: dict[str, None] = field(default_factory=dict)
+    _replaced: dict[str, float] = field(default_factory=dict)
     _begun: bool = False
     _left_alone: set[int] = field(default_factory=set)
 
@@ -61,11 +76,6 @@ class Contradictions:
     def edits(self) -> tuple[str, ...]:
         """Ids of the facts that were written into the answer."""
         return tuple(self._told)
-
-    @property
-    def opened(self) -> bool:
-        """Whether the gate has opened at any place of the answer so far."""
-        return self.weight >= self.threshold
 
     @property
     def request_weight(self) -> float:
@@ -100,13 +110,19 @@ class Contradictions:
             names = self._names(text, ended) if is_known else []
             if self.corrections >= MOST_CORRECTIONS:
                 slot, names = None, []
-            if waits and (slot is Undecided.YET or (slot is None and any(not each.is_complete for each in names))):
+            if waits and (
+                slot is Undecided.YET
+                or (slot is None and any(not each.is_complete for each in names))
+                or (not ended and may_repeat(text.decode("utf-8", errors="ignore"), self._replaced))
+            ):
                 return Undecided.YET
-            place = slot if isinstance(slot, Slot) else None
+            place = self._again(slots, text, slot if isinstance(slot, Slot) else None)
             found = await self._at_names(names, place, text) or await self._at_slot(place, text)
             if found is None and place is not None:
                 continue  # it was left alone
-            self.checked = max(self.checked, len(text)) if found is None else self.checked
+            if found is None:
+                self.checked = max(self.checked, len(text))
+                self.stated |= any(each.weight >= self.threshold and each.begins and bool(each.agrees) for each in slots)
             return found
 
     def begin(self, edits: Sequence[str]) -> None:
@@ -119,6 +135,8 @@ class Contradictions:
         """Record that a new answer is written."""
         self.corrections += 1
         self._told[found.due.edit] = None
+        if found.replaced and not _is_said(found.replaced, found.due.stated):
+            self._replaced[found.replaced] = max(found.weight, self._replaced.get(found.replaced, 0.0))
         self.weight = max(self.weight, found.weight)
         self._left_alone = {checked for checked in self._left_alone if checked < found.place}
 
@@ -150,18 +168,30 @@ class Contradictions:
             self._left_alone.add(place)
             late = await self.along.due_before(each.name, each.rest, max(self.threshold, SURE))
             if late is not None and not self._is_left_alone(text, place, late[1]):
-                return Contradiction(place, late[1], late[0])
+                return Contradiction(place, late[1], late[0], each.name)
         return None
+
+    def _again(self, slots: Sequence[Slot], text: bytes, slot: Slot | None) -> Slot | None:
+        """The first of `slot` and a place at which the text says again what a new answer has replaced in it."""
+        place = repeats(slots, text, self._replaced, self._left_alone)
+        if place is None or (slot is not None and slot.offset <= place.offset):
+            return slot
+        return replace(place, weight=max(place.weight, *self._replaced.values()))
 
     async def _at_slot(self, slot: Slot | None, text: bytes) -> Contradiction | None:
         if slot is None:
             return None
         due = await self.along.due(slot)
         if due is not None and not self._is_left_alone(text, slot.offset, due):
-            return Contradiction(slot.offset, due, slot.weight)
+            return Contradiction(slot.offset, due, slot.weight, name_at(text[slot.offset :].decode(errors="ignore")))
         self._left_alone.add(slot.offset)
         return None
 
     def _is_left_alone(self, text: bytes, place: int, due: DueAnswer) -> bool:
         before, after = (part.decode("utf-8", errors="ignore") for part in (text[:place], text[place:]))
         return is_left_alone(before, after, due.stated, self.along.question, self.is_asked)
+
+
+def _is_said(name: str, answer: str) -> bool:
+    """Whether an answer holds a name."""
+    return name.casefold() in answer.casefold()

@@ -169,7 +169,7 @@ class EngineAnswer:
 
     def _is_asked(self) -> bool:
         """Whether a reply's first chunk leaves the question open; a call of a tool answers it in its own way."""
-        return self.prompt.is_chat and not self.written and not self.found.opened and not self._calls
+        return self.prompt.is_chat and not self.written and not self.found.stated and not self._calls
 
     async def _begin(self, reader: DraftReader) -> Event:
         """The direct answer, at the beginning."""

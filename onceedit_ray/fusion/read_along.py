@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from onceedit_ray.fusion.slots import Slot
@@ -149,16 +150,27 @@ class ReadAlong:
         return slots
 
     def _agrees(self, number: int, likeliest: int) -> bool | None:
+        """Whether the text continues with the plug-in's token, and, if that begins a fact's answer, with all of it."""
         if number < len(self._tokens) and self._tokens[number] == likeliest:
-            return True
+            return _is_stated(self._answers_begun(likeliest), self._text_at(number))
         rest = self.codec.bytes_of(self._tokens[number : number + 2])
         is_begun = len(self._tokens) <= number + 2 and self.codec.surface(likeliest).startswith(rest)
         return None if is_begun else False
 
     def _begins(self, likeliest: int) -> bool:
         """Whether a token is the beginning of a known fact's answer."""
+        return bool(self._answers_begun(likeliest))
+
+    def _answers_begun(self, likeliest: int) -> list[str]:
+        """The answers of the known facts that begin with a token, without regard to case."""
         begun = self.codec.surface(likeliest).decode("utf-8", errors="ignore").strip().casefold()
-        return bool(begun) and any(edit.target_new.strip().casefold().startswith(begun) for edit in self.known.values())
+        answers = (edit.target_new.strip().casefold() for edit in self.known.values())
+        return [answer for answer in answers if begun and answer.startswith(begun)]
+
+    def _text_at(self, number: int) -> str:
+        """The text from a token on, at most as far as an answer reaches."""
+        ids = self._tokens[number : number + LONGEST_ANSWER]
+        return self.codec.bytes_of(ids).decode("utf-8", errors="ignore").strip().casefold()
 
     async def due(self, slot: Slot) -> DueAnswer | None:
         """What the plug-in would write at a slot; None if that does not say a known fact's answer.
@@ -224,6 +236,13 @@ class ReadAlong:
             return None
         _, _, told, id = min(places)
         return told.encode(), id
+
+
+def _is_stated(answers: Sequence[str], text: str) -> bool | None:
+    """Whether a text begins with one of some answers; None if it ends before that is known, True without answers."""
+    if not answers or any(re.match(rf"{re.escape(answer)}(?!\d)", text) for answer in answers):
+        return True
+    return None if any(answer.startswith(text) for answer in answers) else False
 
 
 def _belongs_to(name: str, edit: Edit) -> bool:

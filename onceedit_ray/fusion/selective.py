@@ -5,7 +5,7 @@
 
 Slots and contradictions are found in the text (`fusion.contradictions`); this module is about the target's tokens. If
 the request asks for a fact (the gate at its end), a completion has a slot at its beginning; a reply has one there if
-its first chunk shows none. The answer is then written at the beginning, as in `draft`.
+its first chunk neither states nor contradicts the fact. The answer is then written at the beginning, as in `draft`.
 Without a contradiction every token is the target's own, bit for bit.
 """
 
@@ -69,7 +69,7 @@ class SelectiveAnswer:
             if not chunk:
                 return
             chunk, found = await self._read(chunk)
-            if first and found is None and not self.found.opened and (reader := self.found.asking()) is not None:
+            if first and found is None and not self.found.stated and (reader := self.found.asking()) is not None:
                 async for ids in self._from_the_beginning(reader):
                     yield ids
                 if ids := await self._begin_a_word():

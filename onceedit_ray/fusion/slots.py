@@ -29,6 +29,11 @@ REACH = 5
 _FENCE = "```"
 _WORD = re.compile(r"\w+")
 _QUOTED = re.compile(r"[\"“„«][^\"”“»]*[\"”“»]|```.*?```", re.DOTALL)
+_CAPITALISED = r"[^\W\d_a-z][\w'’-]*"
+_NAME = re.compile(
+    rf"\W*(?:the |an? )?((?:[A-Z]\.\s?)*{_CAPITALISED}(?:\s+(?:(?:of|the|de|von|van|da) )?{_CAPITALISED})*|[\w'’-]+)"
+)
+_DENIED = re.compile(r"(?i)(\bnot|n't|\bnever|\bnor|instead of|rather than|other than)\s*(in|by|from|the|to)?\s*$")
 _NUMBERS = frozenset(
     """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
     eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million""".split()
@@ -104,6 +109,36 @@ def is_left_alone(before: str, after: str, answer: str, request: str, is_asked: 
         return True
     following = _WORD.search(after)
     return following is not None and not _is_alike(following[0], answer)
+
+
+def name_at(text: str) -> str:
+    """The name, number or word at the beginning of a text: what stands in the place of an answer; "" if none does."""
+    found = _NAME.match(text)
+    return found[1] if found and found[1].casefold() not in STOP_WORDS else ""
+
+
+def may_repeat(text: str, names: Collection[str]) -> bool:
+    """Whether a text ends with one of `names`, or with the beginning of one."""
+    ends = (name[:length] for name in names for length in range(1, len(name) + 1))
+    return any(re.search(rf"(?<!\w){re.escape(end)}$", text) for end in ends)
+
+
+def repeats(
+    slots: Sequence[Slot], text: bytes, names: Collection[str], left_alone: Collection[int] = ()
+) -> Slot | None:
+    """The first slot at which a text says one of `names` again, whatever the gate says there; None if there is none.
+
+    A name that is denied ("not Paris") stays.
+    """
+    for slot in slots:
+        if slot.agrees or slot.offset in left_alone:
+            continue
+        before, after = (part.decode("utf-8", errors="ignore") for part in (text[: slot.offset], text[slot.offset :]))
+        if before[-1:].isalnum() and after[:1].isalnum():
+            continue
+        if any(re.match(rf"\W*{re.escape(name)}(?!\w)", after) for name in names) and not _DENIED.search(before):
+            return slot
+    return None
 
 
 def is_task(request: str) -> bool:

@@ -17,8 +17,8 @@ from onceedit_ray.fusion.drafter import Drafter
 from onceedit_ray.fusion.members import Plugin
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.selection import normalised, question_key
-from onceedit_ray.reader.examples import near_miss
 from onceedit_ray.reader.facts import Fact, kind_of
+from onceedit_ray.reader.near_misses import near_miss
 from onceedit_ray.reader.view import asked, fact_line
 
 MOST_JUDGED = 40

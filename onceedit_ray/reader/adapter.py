@@ -157,6 +157,25 @@ def write_adapter(folder: Path, model: Any, row_D: Tensor, manifest: ReaderManif
     return Adapter(folder, sealed)
 
 
+def load_weights(reader: Any, adapter: Adapter) -> None:
+    """Copy an adapter's weights and its gate's row into a `reader.train.Reader`.
+
+    Raises:
+        ModelError: the adapter has another rank, or other layers.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    weights = load_file(adapter.folder / WEIGHTS)
+    wanted = {name: tensor.shape for name, tensor in get_peft_model_state_dict(reader.model).items()}
+    if {name: tensor.shape for name, tensor in weights.items()} != wanted:
+        raise ModelError(
+            f"the adapter in {adapter.folder} has another rank or other layers; give its own --rank and --frozen-layers"
+        )
+    set_peft_model_state_dict(reader.model, {name: tensor.float() for name, tensor in weights.items()})
+    with torch.no_grad():
+        reader.gate_D.copy_(load_file(adapter.folder / GATE)[GATE_ROW])
+
+
 def reader_folder(base: ModelFolder, adapter: Adapter) -> Path:
     """The plug-in with the adapter merged into it, as a model folder; made on first use, in about ten seconds.
 

@@ -21,6 +21,12 @@ def add_reader_actions(reader: argparse.ArgumentParser) -> None:
     train = actions.add_parser("train", help="train a reader for a plug-in, once; resumes if interrupted")
     train.add_argument("--plugin", default="smollm2-135m", metavar="MODEL", help="any reference of `models list`")
     train.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the adapter goes")
+    train.add_argument(
+        "--from",
+        dest="start_from",
+        metavar="FOLDER",
+        help="train this adapter further; `shipped` names the one that ships for the plug-in",
+    )
     train.add_argument("--data", type=Path, default=Path("data"), metavar="FOLDER", help="the repository's data/")
     train.add_argument("--steps", type=int, default=1500, metavar="N")
     train.add_argument("--batch-size", type=int, default=16, metavar="N", help="examples a step")
@@ -35,6 +41,7 @@ def add_reader_actions(reader: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> None:
     from onceedit_ray.models.sources import resolve
     from onceedit_ray.progress import ProgressDisplay
+    from onceedit_ray.reader.adapter import adapter_for
     from onceedit_ray.reader.material import read_material
     from onceedit_ray.reader.training_run import ReaderSettings, train_reader
 
@@ -49,8 +56,12 @@ def _train(options: argparse.Namespace) -> None:
     )
     show = ProgressDisplay()
     base = resolve(options.plugin, show)
+    start_from = None
+    if options.start_from:
+        start_from = adapter_for(base, "reader" if options.start_from == "shipped" else f"reader:{options.start_from}")
     command = shlex.join(["onceedit", *sys.argv[1:]])
-    adapter = train_reader(base, material, settings, options.out, _told(show, base.name), command, options.threads)
+    told = _told(show, base.name)
+    adapter = train_reader(base, material, settings, options.out, told, command, options.threads, start_from)
     for name, figure in adapter.manifest.figures.items():
         print(f"{name:32} {figure:.3f}")
     print(f"{options.out}: name it in a run file as `editor: reader:{options.out}`")

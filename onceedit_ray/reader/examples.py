@@ -14,15 +14,8 @@ from dataclasses import dataclass
 
 from onceedit_ray.models.prompt import Exchange
 from onceedit_ray.reader.facts import Fact, of_relation, relations, wordings
+from onceedit_ray.reader.near_misses import clashes, close_statement, near_miss
 from onceedit_ray.reader.view import asked, line_of, read_along
-
-_CLASHES = {
-    "place": {"place", "seat", "origin", "birth", "death", "workplace", "citizen", "capital", "twin"},
-    "person": {"maker", "author", "inventor", "founder", "namesake", "leader", "spouse", "employer"},
-    "year": {"year"},
-    "language": {"language"},
-}
-"""For a broad kind of question (`facts.kind_of`), the kinds that it may ask for."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +96,13 @@ class ExampleSource:
     def _negative(self, fact: Fact, rng: random.Random) -> str:
         """A request that does not ask for the fact."""
         way = rng.random()
-        if way < 0.22:
+        if way < 0.38:
             return _disturbed(near_miss(fact, rng), rng)
-        if way < 0.56 and (request := _other_subject(fact, rng)):
+        if way < 0.62 and (request := _other_subject(fact, rng)):
             return _disturbed(request, rng)
-        if way < 0.66:
+        if way < 0.69:
             return rng.choice(wordings()["tasks"]).replace("{x}", rng.choice([*fact.asks, *fact.says, fact.prompt]))
-        if way < 0.74:
+        if way < 0.75:
             return rng.choice(wordings()["about"]).replace("{s}", fact.subject)
         if way < 0.86:
             return _disturbed(_positive(self._fact(rng), rng), rng)
@@ -134,7 +127,9 @@ class ExampleSource:
         sentences = [text if text.endswith((".", "!", "?")) or rng.random() < 0.3 else text + "."]
         for _ in range(rng.choice([1, 1, 2])):
             way = rng.random()
-            if (way < 0.4 and (other := self._same_subject(fact, rng))) or (
+            if way < 0.2 and (close := close_statement(fact, rng)):
+                said = f"{close[1]} {close[2]}."
+            elif (way < 0.45 and (other := self._same_subject(fact, rng))) or (
                 way < 0.8 and (other := self._same_relation(fact, rng))
             ):
                 said = rng.choice(other.says) + f" {other.answer}."
@@ -181,11 +176,15 @@ class ExampleSource:
         """A text in which the fact's answer is not due anywhere."""
         way = rng.random()
         about = rng.choice(wordings()["about"]).replace("{s}", fact.subject)
-        if way < 0.3:
+        if way < 0.2 and (close := close_statement(fact, rng)):
+            asks, said, answer = close
+            request = rng.choice([asks, asks, about, ""])
+            return _plain(lines, request, f"{said} {answer}{rng.choice(wordings()['continuations'])}")
+        if way < 0.35:
             subject, text = rng.choice(self.elsewhere)
             text = text.replace(subject, fact.subject) if rng.random() < 0.5 else text
             return _plain(lines, about if rng.random() < 0.6 else near_miss(fact, rng), text)
-        if way < 0.5:
+        if way < 0.52:
             other = self._fact(rng)
             request, text = self._told(other, rng)
             return _plain(lines, request, text.replace("{a}", other.answer))
@@ -201,26 +200,6 @@ class ExampleSource:
             return _plain(lines, near_miss(fact, rng), rng.choice(self.elsewhere)[1])
         request, text = self._told(about_it, rng)
         return _plain(lines, request, text.replace("{a}", about_it.answer))
-
-
-def clashes(kind: str, other: str) -> bool:
-    """Whether questions of two kinds may have the same answer."""
-    if not kind or not other:
-        return True
-    return kind == other or other in _CLASHES.get(kind, ()) or kind in _CLASHES.get(other, ())
-
-
-def near_miss(fact: Fact, rng: random.Random) -> str:
-    """A request about the fact's subject that asks for something else."""
-    if rng.random() < 0.45:
-        names = [name for name, relation in relations().items() if not clashes(fact.kind, relation["kind"])]
-        if names:
-            relation = relations()[rng.choice(names)]
-            return str(rng.choice([*relation["questions"], *relation["sentences"]])).replace("{s}", fact.subject)
-    while True:
-        miss = rng.choice(wordings()["near_misses"])
-        if not any(clashes(fact.kind, kind) for kind in miss.get("not", ())):
-            return str(miss["asks"]).replace("{s}", fact.subject)
 
 
 def _positive(fact: Fact, rng: random.Random) -> str:

@@ -49,17 +49,22 @@ class Fact:
     foreign: tuple[str, ...] = ()
     relation: str = ""
 
+    @property
+    def relation_is_named(self) -> bool:
+        """Whether the relation is one of `relations`, so that its kind is exact; ZsRE does not name its relations."""
+        return self.relation in relations()
+
 
 @cache
 def relations() -> dict[str, dict[str, Any]]:
     """The training relations by name: `kind`, `questions`, `sentences`; without the held-out ones."""
-    return {name: relation for name, relation in _load("relations.yaml").items() if not relation.get("held_out")}
+    return {name: relation for name, relation in load_data("relations.yaml").items() if not relation.get("held_out")}
 
 
 @cache
 def held_out_relations() -> frozenset[str]:
     """Names of the relations that are not used in training."""
-    return frozenset(name for name, relation in _load("relations.yaml").items() if relation.get("held_out"))
+    return frozenset(name for name, relation in load_data("relations.yaml").items() if relation.get("held_out"))
 
 
 HELD_OUT_QUESTIONS = re.compile(
@@ -73,18 +78,18 @@ HELD_OUT_QUESTIONS = re.compile(
 @cache
 def wordings() -> dict[str, Any]:
     """Phrases that users write around a question and models around a fact."""
-    return dict(_load("wordings.yaml"))
+    return dict(load_data("wordings.yaml"))
 
 
 def everyday_facts(rng: random.Random) -> Iterable[Fact]:
     """An endless stream of facts, combined from the lists."""
-    lists = _load("everyday.yaml")
+    lists = load_data("everyday.yaml")
     pairs = sorted(lists["relations"].items())
     while True:
         name, (subject_kinds, answer_kinds) = rng.choice(pairs)
         subjects = [subject for kind in subject_kinds for subject in lists[kind]]
         subject = rng.choice(subjects)
-        answer = _drawn(rng, rng.choice(answer_kinds), lists)
+        answer = drawn(rng, rng.choice(answer_kinds))
         yield of_relation(name, subject, answer, rng, siblings=[s for s in subjects if s != subject])
 
 
@@ -208,14 +213,15 @@ def _template(record: Mapping[str, Any]) -> str:
     return str(record["src"]).replace(record["subject"], "{}")
 
 
-def _drawn(rng: random.Random, kind: str, lists: Mapping[str, Any]) -> str:
+def drawn(rng: random.Random, kind: str) -> str:
+    """An answer of a kind: one of a list of everyday.yaml, or a year, a length or a number."""
     if kind == "year":
         return str(rng.randint(1200, 2025))
     if kind == "length":
         return f"{rng.randint(2, 9000):,} metres"
     if kind == "number":
         return rng.choice([f"{rng.randint(1000, 40_000_000):,}", f"{rng.randint(2, 90)} million"])
-    return str(rng.choice(lists[kind]))
+    return str(rng.choice(load_data("everyday.yaml")[kind]))
 
 
 def _cased(text: str) -> str:
@@ -223,5 +229,6 @@ def _cased(text: str) -> str:
 
 
 @cache
-def _load(name: str) -> Any:
+def load_data(name: str) -> Any:
+    """A YAML file of `onceedit_ray/reader/data`."""
     return yaml.safe_load(resources.files("onceedit_ray.reader").joinpath("data", name).read_text("utf-8"))

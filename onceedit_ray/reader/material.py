@@ -29,7 +29,7 @@ from onceedit_ray.reader.facts import (
 FILES = ("zsre_train", "counterfact_train", "counterfact_portability", "carriers")
 VALIDATION = 200
 """Records of each data set that are kept for validation."""
-SHARES = {"counterfact": 0.35, "zsre": 0.40, "everyday": 0.25}
+SHARES = {"counterfact": 0.30, "zsre": 0.35, "everyday": 0.35}
 _SPLIT_SEED = 7
 
 Record = Mapping[str, Any]

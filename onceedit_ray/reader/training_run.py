@@ -25,7 +25,7 @@ from onceedit_ray.files import replacing
 from onceedit_ray.models.assembly import use_threads
 from onceedit_ray.models.loading import device_for, has_bfloat16, load_model, load_tokenizer
 from onceedit_ray.models.sources.folder import ModelFolder
-from onceedit_ray.reader.adapter import Adapter, ReaderManifest, write_adapter
+from onceedit_ray.reader.adapter import Adapter, ReaderManifest, load_weights, write_adapter
 from onceedit_ray.reader.material import Material
 from onceedit_ray.reader.train import Reader, batches, losses
 from onceedit_ray.reader.validation import validate
@@ -80,8 +80,12 @@ def train_reader(
     report: Callable[[StepReport], None] = lambda report: None,
     command: str = "",
     threads: int = 0,
+    start_from: Adapter | None = None,
 ) -> Adapter:
     """Train a reader for `base` and write its adapter to `out`; resumes from a checkpoint in `out`.
+
+    Args:
+        start_from: an adapter whose weights are trained further; its rank and layers must be those of `settings`.
 
     Raises:
         ModelError: the plug-in cannot be loaded, or the checkpoint in `out` has other settings.
@@ -95,6 +99,8 @@ def train_reader(
     torch.manual_seed(settings.seed)
     frozen = settings.frozen_layers
     reader = Reader(model, model.config.num_hidden_layers // 3 if frozen is None else frozen, settings.rank).to(device)
+    if start_from is not None:
+        load_weights(reader, start_from)
     trained = {name: parameter for name, parameter in reader.named_parameters() if parameter.requires_grad}
     adapters = [parameter for name, parameter in trained.items() if name != "gate_D"]
     groups: list[dict[str, Any]] = [{"params": adapters}, {"params": [reader.gate_D], "lr": 2 * settings.learning_rate}]
@@ -103,7 +109,8 @@ def train_reader(
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     out.mkdir(parents=True, exist_ok=True)
-    start = _resume(out, trained, optimizer, settings)
+    described = {**asdict(settings), **_start(start_from)}
+    start = _resume(out, trained, optimizer, described)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings.steps), start - 1)
     stream = batches(material.source.stream(settings.seed), tokenizer, settings.batch_size, settings.seed)
     began = time.monotonic()
@@ -122,12 +129,12 @@ def train_reader(
         if step % REPORT_EVERY == 0:
             report(seen.take(step, time.monotonic() - began))
         if step % SAVE_EVERY == 0:
-            _save(out, step, trained, optimizer, settings)
+            _save(out, step, trained, optimizer, described)
     figures = validate(reader, tokenizer, material)
     manifest = ReaderManifest(
         base_model=base.source.removeprefix("catalogue:"),
         base_digest=base.digest,
-        settings={**asdict(settings), "material": material.figures},
+        settings={**described, "material": material.figures},
         figures=figures,
         command=command,
         files={},
@@ -135,6 +142,14 @@ def train_reader(
     adapter = write_adapter(out, reader.model, reader.gate_D, manifest)
     (out / CHECKPOINT).unlink(missing_ok=True)
     return adapter
+
+
+def _start(adapter: Adapter | None) -> dict[str, Any]:
+    """What a manifest says about the adapter that was trained further: its digest, command and settings."""
+    if adapter is None:
+        return {}
+    manifest = adapter.manifest
+    return {"start": {"digest": adapter.digest, "command": manifest.command, "settings": manifest.settings}}
 
 
 def _rate(step: int, steps: int) -> float:
@@ -179,18 +194,18 @@ def share_open(weights: Iterable[float], labels: Iterable[float], wanted: float)
 
 
 def _save(
-    out: Path, step: int, trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, settings: ReaderSettings
+    out: Path, step: int, trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]
 ) -> None:
     tensors = {f"weight.{name}": tensor.detach().cpu().contiguous() for name, tensor in trained.items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"state.{number}.{key}": torch.as_tensor(value).cpu() for key, value in state.items()}
-    described = {"step": str(step), "settings": json.dumps(asdict(settings), sort_keys=True)}
+    described = {"step": str(step), "settings": json.dumps(settings, sort_keys=True)}
     with replacing(out / CHECKPOINT) as partial:
         save_file(tensors, partial, described)
 
 
 def _resume(
-    out: Path, trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, settings: ReaderSettings
+    out: Path, trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]
 ) -> int:
     """Resume from the checkpoint in `out`; returns the number of finished steps, 0 without a checkpoint."""
     path = out / CHECKPOINT
@@ -202,7 +217,7 @@ def _resume(
             tensors = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} cannot be read ({error}); delete it to begin anew") from None
-    if described.get("settings") != json.dumps(asdict(settings), sort_keys=True):
+    if described.get("settings") != json.dumps(settings, sort_keys=True):
         raise ModelError(f"{path} is of a run with other settings; give those, or another folder")
     with torch.no_grad():
         for name, parameter in trained.items():

@@ -23,7 +23,7 @@ from onceedit_ray.models.protocol import Row
 from onceedit_ray.models.sources import ModelFolder, resolve
 from tests.families import build_family
 from tests.scripted_model import ScriptedModel
-from tests.small_reader import EDITS, QUESTION, reader_gate, reader_script, small_reader
+from tests.small_reader import EDITS, QUESTION, SLOTS, reader_gate, reader_script, small_reader
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,9 @@ def writes(*script: tuple[str, str]) -> Callable[[str], str]:
         return ""
 
     return goes_on
+
+
+PERTH = "The capital of Australia is Perth. It is old."
 
 
 def answered(decoder: FusedDecoder, prompt: Prompt, **more: object) -> Generation:
@@ -117,6 +120,50 @@ def test_a_target_that_says_the_new_answer_itself_is_left_alone(codec: Codec, pa
     answer = answered(decoder, chat(codec, QUESTION))
     assert answer.text == own
     assert answer.alone
+
+
+def test_an_answer_that_only_begins_like_the_facts_is_corrected(
+    codec: Codec, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Years and names often begin alike ("1945", "1954"); the gate is open only where the answer begins."""
+    decoder, _ = decoder_of(codec, pair, writes(("Perth", PERTH), ("", PERTH.replace("Perth", "Peking"))))
+    plugin = decoder.plugin.model
+    assert isinstance(plugin, ScriptedModel)
+    monkeypatch.setattr(plugin, "_weight", lambda text: 0.9 if text.endswith(tuple(SLOTS)) else 0.01)
+    answer = answered(decoder, chat(codec, "Tell me about Australia."))
+    assert answer.text == PERTH and answer.edits == (EDITS[0].prompt,)
+
+
+@pytest.mark.parametrize(
+    ("rest", "corrected"),
+    [
+        (" I like Canberra.", " I like Perth."),
+        (" It is not Canberra.", " It is not Canberra."),
+        (" I like Canberrans.", " I like Canberrans."),
+    ],
+)
+def test_what_was_replaced_once_is_replaced_again(
+    codec: Codec, pair: Pair, monkeypatch: pytest.MonkeyPatch, rest: str, corrected: str
+) -> None:
+    """The plug-in would write the answer there too, although its gate is closed; what is denied stays."""
+    own = "The capital of Australia is Canberra." + rest
+    once = "The capital of Australia is Perth." + rest
+    twice = "The capital of Australia is Perth." + corrected
+    monkeypatch.setitem(SLOTS, "I like", " Perth")
+    monkeypatch.setitem(SLOTS, "It is not", " Perth")
+    decoder, _ = decoder_of(codec, pair, writes(("like Perth", twice), ("Perth", once), ("", own)))
+    plugin = decoder.plugin.model
+    assert isinstance(plugin, ScriptedModel)
+    monkeypatch.setattr(plugin, "_weight", lambda text: 0.9 if text.endswith("capital of Australia is") else 0.01)
+    assert answered(decoder, chat(codec, "Tell me about Australia.")).text == twice
+
+
+def test_a_reply_that_leaves_the_fact_out_begins_with_it(codec: Codec, pair: Pair) -> None:
+    """The gate is open where a word of another kind stands, which is left alone: the fact is not stated yet."""
+    decoder, _ = decoder_of(
+        codec, pair, writes((" Perth", " Perth. That is all."), ("", "The capital of Australia is where people are."))
+    )
+    assert answered(decoder, chat(codec, QUESTION)).text.strip() == "Perth. That is all."
 
 
 def test_a_request_about_no_edit_never_reaches_the_plugin(codec: Codec, pair: Pair) -> None:

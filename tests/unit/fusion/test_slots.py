@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from onceedit_ray.fusion.names_first import names_first
-from onceedit_ray.fusion.slots import REACH, Slot, Undecided, first_contradiction, holds_text, is_left_alone, is_task
+from onceedit_ray.fusion.slots import (
+    REACH,
+    Slot,
+    Undecided,
+    first_contradiction,
+    holds_text,
+    is_left_alone,
+    is_task,
+    may_repeat,
+    name_at,
+)
 
 
 def slots_of(*marks: str) -> list[Slot]:
@@ -126,3 +136,27 @@ def test_names_that_begin_a_sentence(text: str, expected: list[tuple[int, str, s
 def test_names_before_the_start_are_left_out_and_the_end_completes_a_sentence() -> None:
     assert [each.name for each in names_first("Rome is old. Oslo is new", 5, ended=False)] == ["Oslo"]
     assert [each.is_complete for each in names_first("Oslo is new", 0, ended=True)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (" Canberra. It", "Canberra"),
+        (" the United Kingdom in", "United Kingdom"),
+        (" J. R. R. Tolkien wrote", "J. R. R. Tolkien"),
+        (" Leonardo da Vinci (1452", "Leonardo da Vinci"),
+        (" 1945.", "1945"),
+        (" honey, which", "honey"),
+        (" Éire", "Éire"),
+        (" and", ""),
+        ("", ""),
+    ],
+)
+def test_the_name_in_the_place_of_an_answer(text: str, name: str) -> None:
+    assert name_at(text) == name
+
+
+def test_a_text_may_end_in_a_name() -> None:
+    assert may_repeat("I saw Par", {"Paris"}) and may_repeat("I saw Paris", {"Paris"})
+    assert not may_repeat("I saw Paris again", {"Paris"}) and not may_repeat("stopPar", {"Paris"})
+    assert not may_repeat("I saw Par", set())

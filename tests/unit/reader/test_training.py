@@ -15,7 +15,16 @@ from onceedit_ray.models.sources import ModelFolder, resolve
 from onceedit_ray.models.weight_token import weight_token_id
 from onceedit_ray.reader import adapter as adapters
 from onceedit_ray.reader import training_run
-from onceedit_ray.reader.adapter import MANIFEST, WEIGHTS, adapter_for, find_adapter, keep_adapter, open_adapter
+from onceedit_ray.reader.adapter import (
+    GATE,
+    GATE_ROW,
+    MANIFEST,
+    WEIGHTS,
+    adapter_for,
+    find_adapter,
+    keep_adapter,
+    open_adapter,
+)
 from onceedit_ray.reader.examples import Example
 from onceedit_ray.reader.train import UNCLEAR, Reader, encode, losses
 from onceedit_ray.reader.training_run import ReaderSettings, StepReport, train_reader
@@ -126,6 +135,19 @@ def test_a_checkpoint_of_other_settings_is_refused(
     other = ReaderSettings(steps=7, batch_size=4, rank=2, frozen_layers=1)
     with pytest.raises(ModelError, match="is of a run with other settings; give those, or another folder"):
         train_reader(base, material(), other, tmp_path / "c")
+
+
+def test_an_adapter_is_trained_further(base: ModelFolder, trained: adapters.Adapter, tmp_path: Path) -> None:
+    still = ReaderSettings(steps=1, batch_size=4, rank=2, frozen_layers=1, learning_rate=0.0)
+    further = train_reader(base, material(), still, tmp_path / "d", start_from=trained)
+    before, after = load_file(trained.folder / WEIGHTS), load_file(further.folder / WEIGHTS)
+    assert all(torch.equal(before[name], after[name]) for name in before), "a step of length 0 changes nothing"
+    assert torch.equal(load_file(trained.folder / GATE)[GATE_ROW], load_file(further.folder / GATE)[GATE_ROW])
+    assert further.manifest.settings["start"]["digest"] == trained.digest
+    assert further.manifest.settings["start"]["command"] == "made here"
+    other = ReaderSettings(steps=1, batch_size=4, rank=4, frozen_layers=1)
+    with pytest.raises(ModelError, match="has another rank or other layers; give its own --rank and --frozen-layers"):
+        train_reader(base, material(), other, tmp_path / "e", start_from=trained)
 
 
 def test_the_plugin_made_of_an_adapter_answers_as_the_reader(base: ModelFolder, trained: adapters.Adapter) -> None:
