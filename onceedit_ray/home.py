@@ -12,6 +12,8 @@ from onceedit_ray.errors import StoreError
 def onceedit_home() -> Path:
     """`ONCEEDIT_HOME`, or the platform's user cache; created on first use; raises `StoreError` on failure."""
     configured = os.environ.get("ONCEEDIT_HOME")
+    if configured and "://" in configured:
+        raise StoreError(f"ONCEEDIT_HOME={configured}: weights need a local folder; mount it and give its path")
     if configured:
         home = Path(configured).expanduser()
     elif sys.platform == "darwin":

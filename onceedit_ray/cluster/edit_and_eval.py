@@ -17,6 +17,7 @@ from ray.exceptions import RayActorError
 
 from onceedit_ray.cluster.grid import on_ray
 from onceedit_ray.cluster.job import run_job
+from onceedit_ray.cluster.results_folder import place, results_folder
 from onceedit_ray.comparison.grid_config import is_grid, load_grid
 from onceedit_ray.comparison.run_grid import compare
 from onceedit_ray.config import load_config
@@ -29,29 +30,31 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="a run file, such as configs/quickstart.yaml")
     parser.add_argument(
         "--results",
-        type=Path,
-        default=Path(os.environ.get("ONCEEDIT_RESULTS", "results")),
-        help="where results/<run> goes (default: $ONCEEDIT_RESULTS, else ./results)",
+        default=os.environ.get("ONCEEDIT_RESULTS", "results"),
+        help="where <run>/ goes (default: $ONCEEDIT_RESULTS, else results); in a job relative to $ONCEEDIT_HOME",
     )
     parser.add_argument("--scale", help="of a grid file: one of its scales, such as 'small'")
     options = parser.parse_args()
     command = f"ray job submit --working-dir . -- python jobs/edit_and_eval.py --config {options.config}"
     progress = ProgressDisplay(sys.stdout)
     try:
+        results = results_folder(options.results)
         if is_grid(options.config):
             grid = load_grid(options.config, options.scale)
             scale = f" --scale {options.scale}" if options.scale else ""
-            return compare(grid, options.results.resolve(), command + scale, on_ray, progress)
+            code = compare(grid, results, command + scale, on_ray, progress)
+            print(place(results))
+            return code
         if options.scale:
             raise ConfigError(f"{options.config} is a run file and has no scales; leave --scale out")
         config = load_config(options.config)
         ray.init(log_to_driver=True)
-        outcome = run_job(config, options.results, command, progress)
+        outcome = run_job(config, results, command, progress)
     except (OnceEditError, RayActorError) as error:
         progress.close()
         print(f"error: {error if isinstance(error, OnceEditError) else lost(error)}", file=sys.stderr)
         return 2
-    print(f"\n{outcome.table}\n\nresults: {outcome.folder}")
+    print(f"\n{outcome.table}\n\n{place(outcome.folder)}")
     return 0
 
 
