@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import ray
 from ray import serve
@@ -64,8 +65,13 @@ def serve_here(
     own = args.version or own_version(config, open_store(), progress).id
     served = answering_version(config, args.version, own)
     told_to_end = threading.Event()
+
+    def end_at_once(number: int, frame: FrameType | None) -> None:
+        told_to_end.set()  # Python ignores an exception in some places, such as hooks of a fork
+        raise KeyboardInterrupt
+
     with shared_output(progress) as output, _own_ray(config, metrics_port) as own_ray:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # `ray.init` sets its own; loading may take minutes
+        signal.signal(signal.SIGTERM, end_at_once)  # `ray.init` sets its own; loading may take minutes
         try:
             serve.start(http_options={"host": host, "port": port})
             serve.run(bound(args, config, own, output), name=APP_NAME)
