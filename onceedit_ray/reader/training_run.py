@@ -132,7 +132,7 @@ def train_reader(
             _save(out, step, trained, optimizer, described)
     figures = validate(reader, tokenizer, material)
     manifest = ReaderManifest(
-        base_model=base.source.removeprefix("catalogue:"),
+        base_model=base.name,
         base_digest=base.digest,
         settings={**described, "material": material.figures},
         figures=figures,
