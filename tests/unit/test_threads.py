@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,10 +30,12 @@ def test_the_command_comes_before_torch() -> None:
 
 
 @pytest.mark.parametrize("command", ["edit", "evaluate", "compare"])
-def test_commands_that_train_say_so(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+def test_commands_that_train_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str) -> None:
     (name,) = SLEEPING
     monkeypatch.delenv(name, raising=False)
-    assert cli.main([command, "--config", "no-such-file.yaml"]) == 2
+    refused = tmp_path / "run.yaml"  # it is read, and refused, by the command itself
+    refused.write_text("knowledge: 5\n", encoding="utf-8")
+    assert cli.main([command, "--config", str(refused)]) == 2
     assert os.environ[name] == "passive"
 
 
