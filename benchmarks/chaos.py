@@ -14,7 +14,6 @@ import itertools
 import os
 import random
 import signal
-import socket
 import statistics
 import tempfile
 import time
@@ -38,6 +37,7 @@ from onceedit_ray.files import replacing
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.run_data import selected_edits
 from onceedit_ray.knowledge.store import KnowledgeStore, open_store
+from onceedit_ray.serving.listening import free_port
 
 TARGETS = ("mistral", "qwen2")
 KINDS = {  # the process's title, and how many of twenty faults hit it
@@ -281,9 +281,7 @@ def served(config: RunConfig, folder: Path, in_flight: int) -> Iterator[str]:
     from onceedit_ray.serving.limits import Limits
 
     (folder / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port("127.0.0.1", 0)
     ray.init(address="local", num_cpus=6, num_gpus=0, include_dashboard=False, log_to_driver=False)
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})

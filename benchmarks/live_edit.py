@@ -18,7 +18,6 @@ import asyncio
 import contextlib
 import os
 import random
-import socket
 import statistics
 import tempfile
 import time
@@ -44,6 +43,7 @@ from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.knowledge.readers.parquet import write_edits
 from onceedit_ray.knowledge.selection import select
 from onceedit_ray.knowledge.store import open_store
+from onceedit_ray.serving.listening import free_port
 
 FEW, MANY = 10, 10_000
 MADE = 5
@@ -102,9 +102,7 @@ async def server(config: RunConfig, folder: Path) -> AsyncIterator[tuple[Any, fl
 
     run = folder / "run.yaml"
     run.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port("127.0.0.1", 0)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     try:
         started = time.perf_counter()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import socket
 import statistics
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -31,6 +30,7 @@ from onceedit_ray.files import replacing
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.sampling import GREEDY
 from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
+from onceedit_ray.serving.listening import free_port
 from onceedit_ray.serving.logprobs import Piece
 
 CLIENTS = (1, 4, 16)
@@ -190,9 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     config = load_config(options.config)
     asked = questions(version_for(config).edits(), list(config.targets))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port("127.0.0.1", 0)
     rounds, each = (2, 8) if options.quick else (4, 16)
     ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
     try:

@@ -102,18 +102,20 @@ class Contradictions:
             ended: whether the target has ended its answer.
             waits: whether more text may be read first; the result is then `Undecided` if it depends on that text.
         """
+        written = text.decode("utf-8", errors="ignore")
         while True:
-            is_known = self.along.look(text.decode("utf-8", errors="ignore"))
+            is_known = self.along.look(written)
             slots = await self.along.read(text, self.checked) if is_known else []
             self.weight = max([self.weight, *(slot.weight for slot in slots)])
             slot = first_contradiction(slots, self.threshold, ended or not waits, self._left_alone)
             names = self._names(text, ended) if is_known else []
             if self.corrections >= MOST_CORRECTIONS:
                 slot, names = None, []
+                self._replaced.clear()
             if waits and (
                 slot is Undecided.YET
                 or (slot is None and any(not each.is_complete for each in names))
-                or (not ended and may_repeat(text.decode("utf-8", errors="ignore"), self._replaced))
+                or (not ended and may_repeat(written, self._replaced))
             ):
                 return Undecided.YET
             place = self._again(slots, text, slot if isinstance(slot, Slot) else None)
@@ -135,7 +137,7 @@ class Contradictions:
         """Record that a new answer is written."""
         self.corrections += 1
         self._told[found.due.edit] = None
-        if found.replaced and not _is_said(found.replaced, found.due.stated):
+        if found.replaced and found.replaced.casefold() not in found.due.stated.casefold():
             self._replaced[found.replaced] = max(found.weight, self._replaced.get(found.replaced, 0.0))
         self.weight = max(self.weight, found.weight)
         self._left_alone = {checked for checked in self._left_alone if checked < found.place}
@@ -190,8 +192,3 @@ class Contradictions:
     def _is_left_alone(self, text: bytes, place: int, due: DueAnswer) -> bool:
         before, after = (part.decode("utf-8", errors="ignore") for part in (text[:place], text[place:]))
         return is_left_alone(before, after, due.stated, self.along.question, self.is_asked)
-
-
-def _is_said(name: str, answer: str) -> bool:
-    """Whether an answer holds a name."""
-    return name.casefold() in answer.casefold()

@@ -143,23 +143,23 @@ class ReadAlong:
         slots, offset = [], -shift
         for number in range(len(self._tokens) + 1):
             likeliest = int(self._rows[number][0][0])
-            agrees = self._agrees(number, likeliest)
-            slots.append(Slot(offset, self._weights[number], agrees, number, self._begins(likeliest)))
+            begun = self._answers_begun(likeliest)
+            agrees = self._agrees(number, likeliest, begun)
+            slots.append(Slot(offset, self._weights[number], agrees, number, bool(begun)))
             if number < len(self._tokens):
                 offset += len(self.codec.surface(self._tokens[number]))
         return slots
 
-    def _agrees(self, number: int, likeliest: int) -> bool | None:
-        """Whether the text continues with the plug-in's token, and, if that begins a fact's answer, with all of it."""
+    def _agrees(self, number: int, likeliest: int, begun: Sequence[str]) -> bool | None:
+        """Whether the text continues with the plug-in's token, and, if that begins an answer, with all of it.
+
+        begun: the answers of `_answers_begun`.
+        """
         if number < len(self._tokens) and self._tokens[number] == likeliest:
-            return _is_stated(self._answers_begun(likeliest), self._text_at(number))
+            return _is_stated(begun, self._text_at(number)) if begun else True
         rest = self.codec.bytes_of(self._tokens[number : number + 2])
         is_begun = len(self._tokens) <= number + 2 and self.codec.surface(likeliest).startswith(rest)
         return None if is_begun else False
-
-    def _begins(self, likeliest: int) -> bool:
-        """Whether a token is the beginning of a known fact's answer."""
-        return bool(self._answers_begun(likeliest))
 
     def _answers_begun(self, likeliest: int) -> list[str]:
         """The answers of the known facts that begin with a token, without regard to case."""
@@ -239,8 +239,8 @@ class ReadAlong:
 
 
 def _is_stated(answers: Sequence[str], text: str) -> bool | None:
-    """Whether a text begins with one of some answers; None if it ends before that is known, True without answers."""
-    if not answers or any(re.match(rf"{re.escape(answer)}(?!\d)", text) for answer in answers):
+    """Whether a text begins with one of some answers; None if it ends before that is known."""
+    if any(re.match(rf"{re.escape(answer)}(?!\d)", text) for answer in answers):
         return True
     return None if any(answer.startswith(text) for answer in answers) else False
 

@@ -130,6 +130,8 @@ def repeats(
 
     A name that is denied ("not Paris") stays.
     """
+    if not names:
+        return None
     for slot in slots:
         if slot.agrees or slot.offset in left_alone:
             continue

@@ -8,13 +8,13 @@ that it must not be (CI). Pictures go to ONCEEDIT_ARTIFACTS.
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Iterator, Sequence
 
 import pytest
 from selenium.webdriver import Chrome
 
 from onceedit_ray.serving.keys import Keys
+from onceedit_ray.serving.listening import free_port
 from tests.browser.api_server import Paced, Server, Serving, address_of
 from tests.browser.edits_in_memory import EditsInMemory, add_edit_routes
 from tests.browser.page import Page, browser_or_skip
@@ -33,8 +33,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 @pytest.fixture(scope="session")
 def api_port() -> int:
     """The port of every test's API."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    return free_port("127.0.0.1", 0)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from onceedit_ray.serving.listening import free_port
 from tests.paths import ROOT
 
 PYTHON = Path(os.environ.get("ONCEEDIT_ENGINES_VENV", ROOT / ".venv-engines")) / "bin" / "python"
@@ -49,9 +49,7 @@ def llamacpp(real_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     found = sorted((HOME / "gguf").glob("qwen2.5-coder-0.5b-*.gguf"))
     if not found or not PYTHON.exists():
         pytest.skip(f"no environment of engines at {PYTHON.parents[1]}, or no GGUF under {HOME}: `make test-engines`")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port("127.0.0.1", 0)
     log = tmp_path_factory.mktemp("llamacpp") / "log"
     with log.open("w") as out:
         process = subprocess.Popen([PYTHON, "-c", SERVER, found[0], str(port)], stdout=out, stderr=out)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from ray import serve
 from onceedit_ray.cluster.serve import APP_NAME, ServeArgs, application
 from onceedit_ray.config import RunConfig
 from onceedit_ray.knowledge.version import Version
+from onceedit_ray.serving.listening import free_port
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,7 @@ class Shared:
 @functools.cache
 def serve_address() -> str:
     """The address of the HTTP proxy, which is started at the first call."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port("127.0.0.1", 0)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     return f"http://127.0.0.1:{port}"
 

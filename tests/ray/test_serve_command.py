@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import yaml
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.knowledge.store import open_store
+from onceedit_ray.serving.listening import free_port
 from tests.paths import ROOT
 from tests.ray.small_fleet import build_models, model, run_config
 
@@ -52,9 +52,7 @@ def named(processes: list[psutil.Process]) -> dict[psutil.Process, str]:
 def serving(config: RunConfig, folder: Path) -> Iterator[tuple[psutil.Process, str]]:
     """The command, once it serves, and its address."""
     (folder / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port("127.0.0.1", 0)
     command = [sys.executable, "-c", SERVE, "serve", "--config", str(folder / "run.yaml"), "--port", str(port)]
     with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
         process = subprocess.Popen(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from onceedit_ray.config import AlignmentConfig, FusionConfig
+from onceedit_ray.fusion import contradictions
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.outputs import Generation, Trace
@@ -156,6 +157,17 @@ def test_what_was_replaced_once_is_replaced_again(
     assert isinstance(plugin, ScriptedModel)
     monkeypatch.setattr(plugin, "_weight", lambda text: 0.9 if text.endswith("capital of Australia is") else 0.01)
     assert answered(decoder, chat(codec, "Tell me about Australia.")).text == twice
+
+
+def test_what_was_replaced_is_not_replaced_beyond_the_most_corrections(
+    codec: Codec, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contradictions, "MOST_CORRECTIONS", 1)
+    monkeypatch.setitem(SLOTS, "I like", " Perth")
+    own = "The capital of Australia is Canberra. I like Canberra."
+    once = own.replace("Canberra", "Perth", 1)
+    decoder, _ = decoder_of(codec, pair, writes(("Perth", once), ("", own)))
+    assert answered(decoder, chat(codec, "Tell me about Australia.")).text == once
 
 
 def test_a_reply_that_leaves_the_fact_out_begins_with_it(codec: Codec, pair: Pair) -> None:
