@@ -15,7 +15,7 @@ from onceedit_ray.config import read_yaml
 from onceedit_ray.errors import DataError
 from onceedit_ray.knowledge.content import PUBLISHED, content_hash
 from scripts.make_data import FILES, VOCABULARIES, make_data
-from tests.paths import DATA, ROOT
+from tests.paths import DATA, ENVIRONMENTS, ROOT
 
 LISTED: dict[str, dict[str, str]] = json.loads((DATA / PUBLISHED).read_text(encoding="utf-8"))
 MADE_HERE = ("carriers.parquet",)
@@ -102,7 +102,7 @@ def test_the_script_makes_the_files_from_the_published_ones(tmp_path: Path, monk
 def test_no_file_names_a_folder_beside_the_repository() -> None:
     """This file is checked, too, so it builds the folder's name from parts."""
     outside = ("../" + "shared").encode()
-    left_out = {".git", ".venv", ".cache", "build", "results", "__pycache__"}
+    left_out = {".git", ".cache", "build", "results", "__pycache__"} | ENVIRONMENTS
     files = [
         path for top in ROOT.iterdir() if top.name not in left_out for path in (top.rglob("*"), [top])[top.is_file()]
     ]

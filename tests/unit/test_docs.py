@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.paths import ROOT
+from tests.paths import ENVIRONMENTS, ROOT
 
-HIDDEN = {".git", ".venv", ".cache", ".pytest_cache", "results"}
+HIDDEN = {".git", ".cache", ".pytest_cache", "results"} | ENVIRONMENTS
 DOCUMENTS = sorted(
     [*(p for p in ROOT.rglob("*.md") if not HIDDEN & set(p.relative_to(ROOT).parts)), ROOT / "docs/results/README.md"]
 )
