@@ -31,6 +31,7 @@ from onceedit_ray.models.prompt import Message
 from onceedit_ray.models.sampling import GREEDY
 from onceedit_ray.progress import Progress, silent
 from onceedit_ray.reader.plugin import is_read
+from onceedit_ray.results import Results
 from onceedit_ray.serving.any_target import answer
 from onceedit_ray.serving.generation import GenerationRequest
 from onceedit_ray.starter import packaged_run_file
@@ -141,11 +142,11 @@ class OnceEdit:
         return self.ask(prompt, target, UNEDITED, max_new_tokens)
 
     def evaluate(self, results: str | Path = "results") -> EvaluationResults:
-        """Score every loaded target on the present edits, and write `results/<name>/`."""
+        """Score every loaded target on the present edits, and write `results/<name>/`; `results` may be a URI."""
         command = f"OnceEdit.open(...).evaluate({str(results)!r})"
         return edit_and_evaluate(
             self.config,
-            Path(results),
+            Results(results),
             command,
             lambda: self.version,
             lambda version: contextlib.nullcontext(self.decoder),

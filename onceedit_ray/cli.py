@@ -27,6 +27,7 @@ from onceedit_ray.models.command import add_model_actions
 from onceedit_ray.playground.beside import DEFAULT_PORT, page_process
 from onceedit_ray.progress import ProgressDisplay
 from onceedit_ray.reader.command import add_reader_actions
+from onceedit_ray.results import Results
 from onceedit_ray.run_check import validate
 from onceedit_ray.serving.listening import free_port
 from onceedit_ray.starter import PLACES, default_run_file, write_starter
@@ -137,15 +138,16 @@ def _evaluate(options: argparse.Namespace) -> None:
     from onceedit_ray.knowledge.store import open_store
 
     config = load_config(options.config)
-    results = edit_and_evaluate(
+    results = Results(options.results)
+    scored = edit_and_evaluate(
         config,
-        options.results,
+        results,
         f"onceedit evaluate --config {options.config}",
         lambda: edit_plugin(config, open_store(), _say, activate=False),
         lambda version: contextlib.nullcontext(open_decoder(config, version, _say)),
         _say,
     )
-    print(f"{results.table}\n\nresults: {results.folder}")
+    print(f"{scored.table}\n\nresults: {results.named(config.name)}")
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -155,11 +157,11 @@ def _compare(options: argparse.Namespace) -> int:
     from onceedit_ray.comparison.run_grid import compare, report_archive
 
     command = f"onceedit compare --config {options.config}{f' --scale {options.scale}' if options.scale else ''}"
-    grid, results = load_grid(options.config, options.scale), options.results.resolve()
+    grid, results = load_grid(options.config, options.scale), Results(options.results)
     if options.cells and options.at_once == 0:
         return report_archive(grid, options.cells, results, command, _say)
     if options.cells:
-        take_archive(options.cells, results)
+        take_archive(options.cells, results.folder)
     executor = in_processes(options.at_once) if options.at_once > 0 else None
     return compare(grid, results, command, executor, _say)
 
@@ -267,9 +269,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.set_defaults(run=_generate)
 
     evaluate = commands.add_parser("evaluate", help="edit if need be, score every target, write results/<run>/")
-    evaluate.add_argument(
-        "--results", type=Path, default=Path(os.environ.get("ONCEEDIT_RESULTS", "results")), help="default: results/"
-    )
+    _with_results(evaluate)
     _with_config(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
@@ -283,9 +283,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="cells computed at the same time; 0: report what is finished",
     )
-    comparing.add_argument(
-        "--results", type=Path, default=Path(os.environ.get("ONCEEDIT_RESULTS", "results")), help="default: results/"
-    )
+    _with_results(comparing)
     comparing.add_argument(
         "--cells",
         type=Path,
@@ -334,6 +332,15 @@ def _parser() -> argparse.ArgumentParser:
     completion.add_argument("shell", choices=["bash", "zsh"])
     completion.set_defaults(run=_completion)
     return parser
+
+
+def _with_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--results",
+        default=os.environ.get("ONCEEDIT_RESULTS", "results"),
+        metavar="PLACE",
+        help="a folder, or a URI such as s3://bucket/results (default: $ONCEEDIT_RESULTS, else results)",
+    )
 
 
 def _with_config(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from onceedit_ray.errors import ConfigError
+from onceedit_ray.location import DataFile
 from onceedit_ray.validation import problems
 
 Setting = Literal["teacher_forced", "generation"]
@@ -108,15 +109,15 @@ class PluginConfig(ModelConfig):
 class KnowledgeConfig(_Strict):
     """Which edits are made.
 
-    path: JSON, JSONL or Parquet; a relative path is looked for beside the run file, then in the working directory. None
-        begins without edits.
+    path: JSON, JSONL or Parquet, as a path or a URI; a relative path is looked for beside the run file, then in the
+        working directory. None begins without edits.
     format: a reader's name, or "auto".
     limit: how many edits; None takes all.
     seed: None takes the first `limit`, a number a deterministic sample.
     on_conflict: what to do when one prompt is given two answers; "first_per_subject" keeps one edit of each subject.
     """
 
-    path: Path | None = None
+    path: DataFile | None = None
     format: str = "auto"
     limit: int | None = Field(None, ge=1)
     seed: int | None = None
@@ -128,7 +129,7 @@ class EditingConfig(_Strict):
 
     editor: a name in the editors' registry.
     weight_loss: λ of eq. 7; 0 leaves the gate untrained.
-    unrelated: files of unrelated prompts, beside the shipped ones.
+    unrelated: files of unrelated prompts, beside the shipped ones; paths or URIs.
     unrelated_per_epoch: unrelated instances drawn for one epoch; None scales with the number of edits.
     hard_negatives: share of the unrelated instances that are made from the edits themselves.
     paraphrases: paraphrase-like variants of each edit in one epoch.
@@ -141,7 +142,7 @@ class EditingConfig(_Strict):
     max_epochs: int = Field(20, ge=1)
     min_epochs: int = Field(4, ge=1)
     weight_loss: float = Field(0.6, ge=0.0)
-    unrelated: tuple[Path, ...] = ()
+    unrelated: tuple[DataFile, ...] = ()
     unrelated_per_epoch: int | None = Field(None, ge=1)
     hard_negatives: float = Field(0.3, ge=0.0, le=1.0)
     paraphrases: int = Field(2, ge=0)
@@ -188,7 +189,8 @@ class EvaluationConfig(_Strict):
     strategies: fusion strategies compared; the first is the one shown in the before/after table.
     portability: whether the consequences of the edits are evaluated too; they are not part of the average.
     shape: the prompt shape that the targets get.
-    general: file of general prompts for gate and drift; None uses shipped prompts that were held out of training.
+    general: file of general prompts, a path or a URI, for gate and drift; None uses shipped prompts that were held out
+        of training.
     general_limit: how many general prompts. drift_limit: for how many of those an answer is generated to measure drift.
     concurrency: probes in flight at once; they share the models' passes.
     """
@@ -198,7 +200,7 @@ class EvaluationConfig(_Strict):
     portability: bool = True
     shape: Shape = "raw"
     gate_shapes: tuple[Shape, ...] = get_args(Shape)
-    general: Path | None = None
+    general: DataFile | None = None
     general_limit: int = Field(100, ge=0)
     drift_limit: int = Field(20, ge=0)
     drift_tokens: int = Field(16, ge=1)

@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 from onceedit_ray.errors import StoreError
+from onceedit_ray.location import refusal
 
 
 def onceedit_home() -> Path:
     """`ONCEEDIT_HOME`, or the platform's user cache; created on first use; raises `StoreError` on failure."""
     configured = os.environ.get("ONCEEDIT_HOME")
-    if configured and "://" in configured:
-        raise StoreError(f"ONCEEDIT_HOME={configured}: weights need a local folder; mount it and give its path")
+    if configured and (reason := refusal(configured)):
+        raise StoreError(f"ONCEEDIT_HOME: {reason}")
     if configured:
         home = Path(configured).expanduser()
     elif sys.platform == "darwin":

@@ -24,7 +24,7 @@ def read_material(
     folder: ModelFolder,
     corpus: Sequence[Path] = (),
     training: Path | None = None,
-    edited: Path | None = None,
+    edited: Path | str | None = None,
     unrelated: Sequence[Path] = (),
 ) -> Material:
     """The material for one model.
@@ -54,7 +54,7 @@ def prepare_baseline(
     *,
     corpus: Sequence[Path] = (),
     training: Path | None = None,
-    edited: Path | None = None,
+    edited: Path | str | None = None,
     threads: int = 0,
 ) -> None:
     """Prepare the baseline `name` for the model `reference`, with its preset; resumes an interrupted preparation.

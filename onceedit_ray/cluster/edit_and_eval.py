@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError
 
 from onceedit_ray.cluster.grid import on_ray
 from onceedit_ray.cluster.job import run_job
-from onceedit_ray.cluster.results_folder import place, results_folder
+from onceedit_ray.cluster.results_folder import job_results, place
 from onceedit_ray.comparison.grid_config import is_grid, load_grid
 from onceedit_ray.comparison.run_grid import compare
 from onceedit_ray.config import load_config
@@ -31,14 +31,15 @@ def main() -> int:
     parser.add_argument(
         "--results",
         default=os.environ.get("ONCEEDIT_RESULTS", "results"),
-        help="where <run>/ goes (default: $ONCEEDIT_RESULTS, else results); in a job relative to $ONCEEDIT_HOME",
+        help="where <run>/ goes: a folder, in a job relative to $ONCEEDIT_HOME, or a URI such as s3://bucket/results "
+        "(default: $ONCEEDIT_RESULTS, else results)",
     )
     parser.add_argument("--scale", help="of a grid file: one of its scales, such as 'small'")
     options = parser.parse_args()
     command = f"ray job submit --working-dir . -- python jobs/edit_and_eval.py --config {options.config}"
     progress = ProgressDisplay(sys.stdout)
     try:
-        results = results_folder(options.results)
+        results = job_results(options.results)
         if is_grid(options.config):
             grid = load_grid(options.config, options.scale)
             scale = f" --scale {options.scale}" if options.scale else ""
@@ -54,7 +55,7 @@ def main() -> int:
         progress.close()
         print(f"error: {error if isinstance(error, OnceEditError) else lost(error)}", file=sys.stderr)
         return 2
-    print(f"\n{outcome.table}\n\n{place(outcome.folder)}")
+    print(f"\n{outcome.table}\n\n{place(results, config.name)}")
     return 0
 
 

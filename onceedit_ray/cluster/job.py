@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import ray
 
@@ -18,6 +17,7 @@ from onceedit_ray.evaluation.evaluate_targets import EvaluationResults
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.progress import Progress
+from onceedit_ray.results import Results
 from onceedit_ray.threads import SLEEPING
 
 
@@ -28,8 +28,8 @@ def edit_task(config: RunConfig) -> str:
     return edit_plugin(config, open_store(), activate=False).id
 
 
-def run_job(config: RunConfig, results: Path, command: str, progress: Progress) -> EvaluationResults:
-    """Run all that `config` asks for on this cluster and write `results/<name>/`; raises as `edit_and_evaluate`."""
+def run_job(config: RunConfig, results: Results, command: str, progress: Progress) -> EvaluationResults:
+    """Run all that `config` asks for on this cluster and write `results`; raises as `edit_and_evaluate`."""
 
     def edit() -> Version:
         resources = {"num_cpus": config.plugin.num_cpus, "num_gpus": config.plugin.num_gpus}

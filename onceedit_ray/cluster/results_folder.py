@@ -1,30 +1,28 @@
-"""Where a job writes its results: a folder that outlives the working directory which Ray unpacks for each job."""
+"""Where a job writes its results: a place that outlives the working directory which Ray unpacks for each job."""
 
 from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 
-from onceedit_ray.errors import ConfigError
 from onceedit_ray.home import onceedit_home
+from onceedit_ray.location import is_uri
+from onceedit_ray.results import Results
 
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray's Jobs API sets it for the process that it starts."""
 
 
-def results_folder(given: str) -> Path:
-    """The absolute folder of `given`; within a submitted job, relative paths are under `ONCEEDIT_HOME`.
+def job_results(given: str) -> Results:
+    """The results at `given`, a path or a URI; within a submitted job, relative paths are under `ONCEEDIT_HOME`.
 
-    So a job that is submitted again finds its finished cells, whatever became of the checkout. Raises `ConfigError` for
-    a URI, `StoreError` if `ONCEEDIT_HOME` cannot be made.
+    So a job that is submitted again finds its finished cells, whatever became of the checkout. Raises `StoreError` if
+    `ONCEEDIT_HOME` cannot be made, or the URI not written.
     """
-    if "://" in given:
-        raise ConfigError(f"--results {given}: results are written into folders; mount it and give the folder")
-    folder = Path(given).expanduser()
-    return (onceedit_home() / folder if _JOB in os.environ else folder).absolute()
+    return Results(given, onceedit_home() if _JOB in os.environ else None)
 
 
-def place(folder: Path) -> str:
-    """The last line of a job: the node and the absolute path of its results."""
-    return f"results: {folder.absolute()} on node {socket.gethostname()}"
+def place(results: Results, name: str = "") -> str:
+    """The last line of a job: the URI of its results, or the node and the absolute path."""
+    where = results.named(name) if name else results.place
+    return f"results: {where}" if is_uri(where) else f"results: {where} on node {socket.gethostname()}"

@@ -24,6 +24,8 @@ from onceedit_ray.files import replacing
 
 _RESULT = "cell.json"
 _RECORDS = "records.parquet"
+FINISHED = (f"cells/*/{_RECORDS}", f"cells/*/{_RESULT}")
+"""The files of finished cells under a results folder, in the order in which they are written."""
 _LOCK_SECONDS = 20.0  # Ray needs up to this long to end the workers of a run that was killed
 
 

@@ -24,6 +24,7 @@ from onceedit_ray.config import (
     read_yaml,
 )
 from onceedit_ray.errors import ConfigError
+from onceedit_ray.location import LocalFile
 
 ONCEEDIT = "onceedit"
 """The method of a row that edits the plug-in once and fuses; every other method is a baseline's registry name."""
@@ -63,8 +64,8 @@ class DatasetConfig(KnowledgeConfig):
     training: edits of its training part, for MEND. unrelated: files of prompts that no edit is about, for the gates.
     """
 
-    training: Path | None = None
-    unrelated: tuple[Path, ...] = ()
+    training: LocalFile | None = None
+    unrelated: tuple[LocalFile, ...] = ()
 
 
 class RowConfig(_Strict):
@@ -148,7 +149,7 @@ class GridConfig(_Strict):
     alignment: AlignmentConfig = AlignmentConfig()
     fusion: FusionConfig = FusionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    corpus: tuple[Path, ...] = ()
+    corpus: tuple[LocalFile, ...] = ()
     corpus_texts: int = Field(4000, ge=1)
     scales: dict[str, ScaleConfig] = {}
 

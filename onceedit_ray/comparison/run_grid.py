@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Protocol
 
 from onceedit_ray.comparison.cell_archive import ARCHIVE, placed_cells, read_archive, write_archive
-from onceedit_ray.comparison.cell_store import CellResult, CellStore
+from onceedit_ray.comparison.cell_store import FINISHED, CellResult, CellStore
 from onceedit_ray.comparison.cells import Cell, cells_of, cheapest_first
 from onceedit_ray.comparison.grid_config import GridConfig
 from onceedit_ray.comparison.grid_report import write_comparison
 from onceedit_ray.errors import DataError
 from onceedit_ray.progress import Count, Progress
+from onceedit_ray.results import Results
 
 SECONDS_BETWEEN_UPDATES = 1.0
 
@@ -50,29 +51,34 @@ class GridRun:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def compare(config: GridConfig, results: Path, command: str, executor: Executor | None, progress: Progress) -> int:
-    """Run a whole grid and write `results/<name>/`; returns 0 if every cell was computed, 1 if one failed.
+def compare(config: GridConfig, results: Results, command: str, executor: Executor | None, progress: Progress) -> int:
+    """Run a whole grid and write the folder `config.name` of `results`.
 
-    The report is written after every cell, so that finished cells can be read early. Without an executor no cell is
-    computed, and the report shows the finished ones. Raises the errors of the grid file, its data and its models before
-    the first cell begins.
+    Returns 0 if every cell was computed, 1 if one failed. The report is written after every cell, so that finished
+    cells can be read early. Without an executor no cell is computed, and the report shows the finished ones. Raises the
+    errors of the grid file, its data and its models before the first cell begins.
     """
     cells = cells_of(config, progress)
-    folder = results / config.name
+    folder = results.folder / config.name
+    kept = (*FINISHED, f"{config.name}/*")
+    results.fetch(FINISHED)
 
     def report(run: GridRun) -> str:
-        return write_comparison(folder, config, cells, run.results, run.failures, command)
+        table = write_comparison(folder, config, cells, run.results, run.failures, command)
+        results.publish(kept)
+        return table
 
-    run = run_grid(cells, results, executor, progress, report, one_at_a_time=config.table.layout == "cost")
-    progress(f"\n{report(run)}\n\nresults: {folder}")
-    write_archive(folder / ARCHIVE, cells, run.results, CellStore(results))
+    run = run_grid(cells, results.folder, executor, progress, report, one_at_a_time=config.table.layout == "cost")
+    progress(f"\n{report(run)}\n\nresults: {results.named(config.name)}")
+    write_archive(folder / ARCHIVE, cells, run.results, CellStore(results.folder))
+    results.publish(kept)
     failed = [f"{cell.name}: {run.failures[cell.id]}" for cell in cells if cell.id in run.failures]
     if failed:
         progress("\n".join([f"{len(failed)} cells failed; the same command tries them again:", *failed]))
     return 1 if failed else 0
 
 
-def report_archive(config: GridConfig, archive: Path, results: Path, command: str, progress: Progress) -> int:
+def report_archive(config: GridConfig, archive: Path, results: Results, command: str, progress: Progress) -> int:
     """Write `results/<name>/` from the cells of an archive alone: no model and no data is read.
 
     Raises `DataError` if the file is not an archive, or has no cell of this grid.
@@ -80,8 +86,9 @@ def report_archive(config: GridConfig, archive: Path, results: Path, command: st
     cells, found = placed_cells(config, read_archive(archive))
     if not found:
         raise DataError(f"{archive}: has no cell of {config.name}; name the archive and the scale of one grid file")
-    progress(f"\n{write_comparison(results / config.name, config, cells, found, {}, command)}")
-    progress(f"\nresults: {results / config.name}")
+    progress(f"\n{write_comparison(results.folder / config.name, config, cells, found, {}, command)}")
+    results.publish([f"{config.name}/*"])
+    progress(f"\nresults: {results.named(config.name)}")
     return 0
 
 

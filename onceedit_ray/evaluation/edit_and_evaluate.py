@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 from onceedit_ray.config import RunConfig
 from onceedit_ray.evaluation.evaluate import Answerer
@@ -16,18 +15,19 @@ from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.run_data import general_prompts, selected_edits
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.progress import Progress
+from onceedit_ray.results import Results
 
 
 def edit_and_evaluate(
     config: RunConfig,
-    results: Path,
+    results: Results,
     command: str,
     edit: Callable[[], Version],
     answering: Callable[[Version], AbstractContextManager[Answerer]],
     progress: Progress,
     edits: Sequence[Edit] | None = None,
 ) -> EvaluationResults:
-    """Run everything that `config` asks for and write `results/<name>/`.
+    """Run everything that `config` asks for and write the folder `config.name` of `results`.
 
     Args:
         command: the command line, for the report. edit: makes the version, or finds the one that was made before.
@@ -44,4 +44,7 @@ def edit_and_evaluate(
     with answering(version) as answerer:
         records, gate = asyncio.run(evaluate_targets(answerer, config, edits, general, progress))
     seconds = time.monotonic() - started
-    return write_results(results / config.name, config, version, edits, records, gate, seconds, command)
+    folder = results.folder / config.name
+    written = write_results(folder, config, version, edits, records, gate, seconds, command)
+    results.publish([f"{config.name}/*"])
+    return written

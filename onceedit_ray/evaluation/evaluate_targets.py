@@ -16,6 +16,7 @@ from onceedit_ray.evaluation.report import ReportMeta, before_after_table, write
 from onceedit_ray.evaluation.summary import summarise
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.version import Version
+from onceedit_ray.location import without_secrets
 from onceedit_ray.progress import Progress, counting
 
 SHOWN_ANSWERS = 6
@@ -80,7 +81,7 @@ def write_results(
     )
     meta = ReportMeta(
         run=config.name,
-        dataset=str(config.knowledge.path),
+        dataset=without_secrets(str(config.knowledge.path)),
         models={"plug-in": config.plugin.model, **{name: target.model for name, target in config.targets.items()}},
         machine=describe_machine(),
         duration_seconds=seconds,

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from onceedit_ray.errors import DataError
-from onceedit_ray.knowledge.location import locate
+from onceedit_ray.location import locate, without_secrets
 
 Container = Literal["json", "parquet"]
 
@@ -60,7 +60,7 @@ def read_records(path: str | Path) -> RecordFile:
     Raises:
         DataError: the file is missing, empty, cut short, or neither JSON nor Parquet; one line.
     """
-    name = str(path)
+    name = without_secrets(path)
     container: Container
     with _opened(path) as (filesystem, inside):
         if _is_parquet(filesystem, inside):
@@ -76,10 +76,10 @@ def read_lines(path: str | Path) -> list[str]:
     """The lines of a UTF-8 text file that are not blank, without outer whitespace; `DataError` if there are none."""
     with _opened(path) as (filesystem, inside):
         source = _content(filesystem, inside)
-    lines = [line.strip() for line in lines_of(_decoded(source, str(path)))]
+    lines = [line.strip() for line in lines_of(_decoded(source, without_secrets(path)))]
     kept = [line for line in lines if line]
     if not kept:
-        raise DataError(f"{path}: is empty; give it one text a line")
+        raise DataError(f"{without_secrets(path)}: is empty; give it one text a line")
     return kept
 
 
@@ -108,22 +108,23 @@ class _opened:
 
     def __init__(self, path: str | Path) -> None:
         self._path = path
+        self._name = without_secrets(path)
 
     def __enter__(self) -> tuple[fs.FileSystem, str]:
         try:
             filesystem, inside = locate(self._path)
             kind = filesystem.get_file_info(inside).type
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{self._path}: cannot be reached ({_first_line(error)}); check the path") from error
+            raise DataError(f"{self._name}: cannot be reached ({_first_line(error)}); check the path") from error
         if kind == fs.FileType.NotFound:
-            raise DataError(f"{self._path}: no such file; check the path")
+            raise DataError(f"{self._name}: no such file; check the path")
         if kind == fs.FileType.Directory:
-            raise DataError(f"{self._path}: is a folder; name a file in it")
+            raise DataError(f"{self._name}: is a folder; name a file in it")
         return filesystem, inside
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, (OSError, pa.ArrowException)):
-            raise DataError(f"{self._path}: cannot be read ({_first_line(error)}); check the file") from error
+            raise DataError(f"{self._name}: cannot be read ({_first_line(error)}); check the file") from error
 
 
 def _is_parquet(filesystem: fs.FileSystem, inside: str) -> bool:

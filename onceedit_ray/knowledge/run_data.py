@@ -25,13 +25,13 @@ def selected_edits(config: KnowledgeConfig) -> list[Edit]:
     return select(read_edits(config.path, config.format), config.limit, config.seed, config.on_conflict)
 
 
-def unrelated_prompts(files: Sequence[Path]) -> list[list[str]]:
+def unrelated_prompts(files: Sequence[Path | str]) -> list[list[str]]:
     """Prompts for which the gate learns to stay closed, by origin: each file, and the shipped ones not held out."""
     pools = [read_prompts(file) for file in files]
     return [*pools, [prompt for index, prompt in enumerate(shipped_prompts()) if index % HELD_OUT]]
 
 
-def general_prompts(file: Path | None, limit: int) -> list[str]:
+def general_prompts(file: Path | str | None, limit: int) -> list[str]:
     """Prompts for drift and the gate's false alarms: a file's, or the shipped ones held out of training."""
     prompts = read_prompts(file) if file else shipped_prompts()[::HELD_OUT]
     return prompts[:limit]

@@ -34,7 +34,6 @@ from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.fact_history import FactHistory
 from onceedit_ray.knowledge.fact_store import FactStore
-from onceedit_ray.knowledge.location import locate
 from onceedit_ray.knowledge.manifest import Manifest, load_manifest
 from onceedit_ray.knowledge.pointers import Pointers
 from onceedit_ray.knowledge.revision import Revision
@@ -48,6 +47,7 @@ from onceedit_ray.knowledge.version import (
     fill_folder,
     first_line,
 )
+from onceedit_ray.location import locate
 
 NEWEST_FACTS = "@facts"
 """What the pointer says if the newest revision of the fact store is the active version; no id begins so."""

@@ -21,6 +21,7 @@ from onceedit_ray.evaluation.evaluate_targets import EvaluationResults
 from onceedit_ray.evaluation.records import gate_records_from, read_gate_records, read_records, records_from
 from onceedit_ray.knowledge.manifest import Manifest
 from onceedit_ray.knowledge.store import open_store
+from onceedit_ray.results import Results
 from tests.ray.small_fleet import build_models, model, run_config
 
 TARGETS = ["mistral", "gpt2"]
@@ -56,7 +57,7 @@ def job(ray_session: None, onceedit_home: Path, folder: Path) -> Job:
     )
     lines: list[str] = []
     active = open_store().active_id()
-    outcome = run_job(config, folder / "results", COMMAND, lines.append)
+    outcome = run_job(config, Results(folder / "results"), COMMAND, lines.append)
     assert open_store().active_id() == active, "an evaluation activates nothing"
     return Job(config, outcome, lines, own_version(config, open_store()).manifest)
 
@@ -129,7 +130,7 @@ def test_nothing_of_it_is_left_running(job: Job) -> None:
 def test_a_second_run_uses_the_version_for_whatever_target(job: Job, folder: Path) -> None:
     """One target fewer and another name for it: the plug-in is not edited again."""
     again = job.config.model_copy(update={"targets": {"other": job.config.targets["gpt2"]}})
-    outcome = run_job(again, folder / "again", COMMAND, lambda line: None)
+    outcome = run_job(again, Results(folder / "again"), COMMAND, lambda line: None)
     assert outcome.summary["plugin"] == job.manifest.id
     assert outcome.summary["edit_seconds"] == job.manifest.seconds
     assert set(outcome.summary["targets"]) == {"other"}
@@ -140,7 +141,7 @@ def test_a_second_run_uses_the_version_for_whatever_target(job: Job, folder: Pat
 def test_a_plugin_that_is_not_there_is_one_line(job: Job, folder: Path) -> None:
     nowhere = job.config.plugin.model_copy(update={"model": "./nowhere"})
     with pytest.raises(ModelError, match="there is no folder") as caught:
-        run_job(job.config.model_copy(update={"plugin": nowhere}), folder / "none", COMMAND, lambda line: None)
+        run_job(job.config.model_copy(update={"plugin": nowhere}), Results(folder / "none"), COMMAND, lambda line: None)
     assert type(caught.value) is ModelError and "\n" not in str(caught.value)
     assert not (folder / "none").exists()
 
