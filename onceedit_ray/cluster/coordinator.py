@@ -16,6 +16,7 @@ import psutil
 import ray
 from ray.actor import ActorHandle
 
+from onceedit_ray.cluster.on_this_node import SentVersion, model_here, names_the_node, version_here
 from onceedit_ray.cluster.remote_model import RemoteModel
 from onceedit_ray.config import AlignmentConfig, FusionConfig, LivingConfig, ModelConfig
 from onceedit_ray.errors import ModelError, ProcessLostError
@@ -26,7 +27,6 @@ from onceedit_ray.fusion.strategies import Pair
 from onceedit_ray.fusion.system import folder_of, open_plugin, pair_up
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.revision import Change
-from onceedit_ray.knowledge.version import Version
 from onceedit_ray.living.judge_facts import judge_facts
 from onceedit_ray.models.assembly import open_codec, use_threads
 from onceedit_ray.models.engines.openai import OpenAIEngine
@@ -38,15 +38,15 @@ class HostedDecoder(FusedDecoder):
     """A decoder whose models are actors.
 
     Args:
-        plugin: the actor of the edited plug-in. base: the folder of the base plug-in, whose embeddings the alignments
-            use. edited: the version, its edits loaded, or its folder. view: its prompt view.
+        plugin: the actor of the edited plug-in. base: the base plug-in, whose embeddings the alignments use. edited:
+            the version, its edits loaded, or its folder. view: its prompt view. All are found on this node, or fetched.
     """
 
     def __init__(
         self,
         plugin: ActorHandle,
         base: ModelFolder,
-        edited: Version | Path,
+        edited: SentVersion | Path,
         view: str,
         fusion: FusionConfig,
         alignment: AlignmentConfig,
@@ -56,17 +56,20 @@ class HostedDecoder(FusedDecoder):
         self._standby: Plugin | None = None
         self._leaving: dict[int, Plugin] = {}
         self._numbers = itertools.count(time.time_ns())  # differ from those of a coordinator that died
-        self._base = base
+        with names_the_node():
+            self._base = base = model_here(base)
         super().__init__(self._opened(plugin, edited, fusion), fusion)
         self._base_codec = open_codec(base.path)
         self._alignment = alignment
 
-    def _opened(self, actor: ActorHandle, edited: Version | Path, fusion: FusionConfig) -> Plugin:
+    def _opened(self, actor: ActorHandle, sent: SentVersion | Path, fusion: FusionConfig) -> Plugin:
+        with names_the_node():
+            edited = version_here(sent)
         model = RemoteModel(actor, "the plug-in")
         codec = open_codec(plugin_folder(folder_of(edited), self._base))
         return open_plugin(model, codec, self._view, edited, fusion)
 
-    async def stand_by(self, actor: ActorHandle, edited: Version | Path) -> None:
+    async def stand_by(self, actor: ActorHandle, edited: SentVersion | Path) -> None:
         """Prepare another version of the plug-in; `take_over` makes it the active one.
 
         One forward pass is run, so that no request has to wait for the first one. The alignments depend on the
@@ -77,10 +80,15 @@ class HostedDecoder(FusedDecoder):
         await plugin.model.close(step.session)
         self._standby = plugin
 
-    async def stand_by_facts(self, edited: Version) -> None:
+    async def stand_by_facts(self, edited: SentVersion) -> None:
         """As `stand_by` for a version that the same plug-in reads: its facts alone are made ready."""
         now = self.plugin
-        self._standby = await asyncio.to_thread(open_plugin, now.model, now.codec, self._view, edited, self._config)
+
+        def opened() -> Plugin:
+            with names_the_node():
+                return open_plugin(now.model, now.codec, self._view, version_here(edited), self._config)
+
+        self._standby = await asyncio.to_thread(opened)
 
     async def judge(self, new: Sequence[Edit], bounds: LivingConfig) -> Judgement:
         """As `judge_facts.judge_facts`, by the plug-in that answers."""
@@ -124,7 +132,9 @@ class HostedDecoder(FusedDecoder):
 
         beside: whether it runs on hardware of its own. Returns its codec's `chat_note`.
         """
-        codec = open_codec(folder.path)
+        with names_the_node():
+            folder = await asyncio.to_thread(model_here, folder)
+            codec = open_codec(folder.path)
 
         def pair() -> Pair:
             use_threads()  # only in this worker thread; the event loop keeps its single thread

@@ -25,9 +25,11 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from onceedit_ray.cluster.calls import awaited, fetch, received
 from onceedit_ray.cluster.coordinator import Coordinator
 from onceedit_ray.cluster.model_actor import ModelActor, Seat
-from onceedit_ray.cluster.placement import actor_options, reserve
+from onceedit_ray.cluster.on_this_node import PluginWeights, Weights, sent
+from onceedit_ray.cluster.placement import actor_options, node_of, reserve, reserve_all
+from onceedit_ray.cluster.preflight import check_nodes
 from onceedit_ray.cluster.proxy import proxy
-from onceedit_ray.config import AlignmentConfig, FusionConfig, ModelConfig, PluginConfig, RunConfig
+from onceedit_ray.config import ModelConfig, PluginConfig, RunConfig
 from onceedit_ray.errors import ConfigError, ProcessLostError
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.engine_check import check_engines
@@ -70,17 +72,16 @@ class Joined:
 
 @dataclass
 class Fleet:
-    """A running system; `Fleet.start` creates it.
+    """A running system; `Fleet.start` creates it, or `reserve` and `open` do, if something is done between them.
 
-    kind: the actor class of the coordinator. base: the plug-in before any edit. weights, edited: of the plug-in that
-    answers: its model folder, and its version.
+    config: the run. kind: the actor class of the coordinator. base: the plug-in before any edit. folders: the targets
+    that are loaded. weights, edited: of the plug-in that answers: its model folder on this node, and its version.
     """
 
-    plugin: PluginConfig
-    fusion: FusionConfig
-    alignment: AlignmentConfig
-    kind: Any
+    config: RunConfig
+    kind: Any = Coordinator
     base: ModelFolder | None = None
+    folders: dict[str, ModelFolder] = field(default_factory=dict)
     weights: Path | None = None
     edited: Version | Path | None = None
     coordinator: Any = None  # an actor handle, once started
@@ -104,30 +105,60 @@ class Fleet:
 
         A version's edits are sent to the coordinator if they lie in a fact store, which its node may be unable to open.
         coordinator: the actor class that decodes: `Coordinator`, or a class that extends it.
-        Raises `ConfigError` if the cluster has no room, or if an engine cannot do what the run asks of it; `ModelError`
-        if a model is not available.
+        Raises as `reserve` and `open`.
         """
-        check_engines(config)
-        loaded = config.loaded_targets
-        base = resolve(config.plugin.model, progress)
-        models = {PLUGIN: config.plugin, **loaded}
-        folders = {name: resolve(target.model, progress) for name, target in loaded.items()}
-        fleet = cls(config.plugin, config.fusion, config.alignment, coordinator)
+        fleet = cls(config, coordinator)
         try:
-            fleet._reserve({**models, COORDINATOR: fleet._seat_of_coordinator})
-            fleet.base, fleet.edited = base, edited
-            fleet.weights = plugin_folder(folder_of(edited), base)
-            fleet._load(PLUGIN, fleet.weights, config.plugin)
-            fleet.coordinator = fleet._new_coordinator()
-            fleet._join(folders, loaded, progress)
-            for name, target in config.served_targets.items():
-                fetch(fleet.coordinator.add_server.remote(name, target))
-                fleet.servers[name] = target
-                progress(f"{name} is the model of the server at {target.url}")
+            fleet.reserve(progress)
+            fleet.open(edited, progress)
         except BaseException:
             fleet.stop()
             raise
         return fleet
+
+    def reserve(self, progress: Progress = silent) -> None:
+        """Reserve room for all actors, and check that each of their nodes has, or can fetch, what it loads.
+
+        Raises `ConfigError` if the cluster has no room, or if an engine cannot do what the run asks of it; `ModelError`
+        if a model is not available; `StoreError` for a home that cannot be written. The message names the node.
+        """
+        check_engines(self.config)
+        loaded = self.config.loaded_targets
+        self.base = resolve(self.plugin.model, progress)
+        self.folders = {name: resolve(target.model, progress) for name, target in loaded.items()}
+        models = {PLUGIN: self.plugin, **loaded, COORDINATOR: self._seat_of_coordinator}
+        self.groups |= reserve_all(models, progress=progress)
+        self._check_nodes(self.base, self.folders, progress)
+
+    def open(self, edited: Version | Path, progress: Progress = silent) -> None:
+        """Load the models, on the nodes that `reserve` found for them.
+
+        Raises `ModelError` if a model cannot be loaded, `StoreError` if a node can get the version from nowhere.
+        """
+        assert self.base is not None, "room is reserved first"
+        self.edited, self.weights = edited, plugin_folder(folder_of(edited), self.base)
+        self._check_nodes(PluginWeights(self.base, sent(edited)), {}, progress)
+        self._load(PLUGIN, PluginWeights(self.base, sent(edited)), self.plugin)
+        self.coordinator = self._new_coordinator()
+        self._join(self.folders, self.config.loaded_targets, progress)
+        for name, target in self.config.served_targets.items():
+            fetch(self.coordinator.add_server.remote(name, target))
+            self.servers[name] = target
+            progress(f"{name} is the model of the server at {target.url}")
+
+    @property
+    def plugin(self) -> PluginConfig:
+        """The plug-in's entry of the run."""
+        return self.config.plugin
+
+    def _check_nodes(self, plugin: Weights, targets: Mapping[str, ModelFolder], progress: Progress = silent) -> None:
+        """Check the nodes of the plug-in, of the coordinator, which needs every model's tokenizer, and of `targets`."""
+        needs: dict[str, list[Weights]] = {}
+        seats = [(PLUGIN, plugin), (COORDINATOR, plugin), *targets.items()]
+        for name, weights in [*seats, *((COORDINATOR, folder) for folder in targets.values())]:
+            needs.setdefault(node_of(self.groups[name]), []).append(weights)
+        files = {node_of(self.groups[PLUGIN]): self.config.editing.unrelated}
+        check_nodes(needs, files, progress)
 
     @property
     def _seat_of_coordinator(self) -> ModelConfig:
@@ -136,8 +167,10 @@ class Fleet:
     def _new_coordinator(self) -> ActorHandle:
         """A coordinator over the models that are loaded, with the version that answers."""
         options = actor_options(self.groups[COORDINATOR], self._seat_of_coordinator) | {"max_restarts": 0}
+        assert self.edited is not None, "the version is known first"
+        edited = sent(_with_edits(self.edited))
         coordinator = self.kind.options(**options).remote(
-            self.actors[PLUGIN], self.base, _with_edits(self.edited), self.plugin.view, self.fusion, self.alignment
+            self.actors[PLUGIN], self.base, edited, self.plugin.view, self.config.fusion, self.config.alignment
         )
         for name, target in self.joined.items():
             fetch(coordinator.add_target.remote(name, self.actors[name], target.folder, target.beside))
@@ -192,7 +225,9 @@ class Fleet:
             raise ConfigError(f"there is a model called '{name}' already; choose another name for {config.model}")
         folder = resolve(config.model, progress)
         try:
-            self._reserve({name: config})
+            self.groups[name] = reserve(name, config)
+            assert self.base is not None, "the fleet is started first"
+            self._check_nodes(self.base, {name: folder})
             self._join({name: folder}, {name: config}, progress)
         except BaseException:
             self._remove(name)
@@ -208,12 +243,14 @@ class Fleet:
         weights = plugin_folder(folder_of(edited), self.base)
         group = reserve(PLUGIN, self.plugin)
         options = actor_options(group, self.plugin)
-        actor = ModelActor.options(**options).remote(PLUGIN, weights, self.plugin, self.fusion.top_k)
+        actor = ModelActor.options(**options).remote(
+            PLUGIN, PluginWeights(self.base, sent(edited)), self.plugin, self.config.fusion.top_k
+        )
         seated = Seated(actor, group, weights, edited)
         self.aside.append(seated)
         try:
             fetch(seated.actor.seat.remote())
-            fetch(self.coordinator.stand_by.remote(seated.actor, _with_edits(edited)))
+            fetch(self.coordinator.stand_by.remote(seated.actor, sent(_with_edits(edited))))
         except BaseException:
             self.discard(seated)
             raise
@@ -236,20 +273,15 @@ class Fleet:
             ray.kill(seated.actor)
             remove_placement_group(seated.group)
 
-    def _reserve(self, models: Mapping[str, ModelConfig]) -> None:
-        """Reserve room, the largest first: a small model could take a GPU of the only node that fits a large one."""
-        for name in sorted(models, key=lambda name: -models[name].num_gpus):
-            self.groups[name] = reserve(name, models[name])
-
-    def _load(self, name: str, folder: Path, config: ModelConfig) -> ActorHandle:
+    def _load(self, name: str, weights: Weights, config: ModelConfig) -> ActorHandle:
         options = actor_options(self.groups[name], config)
-        self.actors[name] = ModelActor.options(**options).remote(name, folder, config, self.fusion.top_k)
+        self.actors[name] = ModelActor.options(**options).remote(name, weights, config, self.config.fusion.top_k)
         return self.actors[name]
 
     def _join(self, folders: Mapping[str, ModelFolder], configs: Mapping[str, ModelConfig], progress: Progress) -> None:
         """Load targets in parallel, then add them to the coordinator."""
         for name, folder in folders.items():
-            self._load(name, folder.path, configs[name])
+            self._load(name, folder, configs[name])
         for name, folder in folders.items():
             seat = self.seat(name)
             target = Joined(folder, configs[name].num_gpus > 0)
@@ -299,7 +331,7 @@ class Fleet:
             self._remove(name)
 
 
-def _with_edits(edited: Version | Path | None) -> Version | Path | None:
+def _with_edits(edited: Version | Path) -> Version | Path:
     return edited.load() if isinstance(edited, Version) else edited
 
 

@@ -17,6 +17,7 @@ from ray.serve.exceptions import RayServeException
 from onceedit_ray.cluster.calls import result
 from onceedit_ray.cluster.fleet import MOST_TRIES, Fleet, Seated
 from onceedit_ray.cluster.fleet_reader import FleetReader
+from onceedit_ray.cluster.on_this_node import sent
 from onceedit_ray.cluster.proxy import proxy
 from onceedit_ray.cluster.trainer import RemoteBuilder
 from onceedit_ray.config import RunConfig
@@ -76,7 +77,7 @@ class FleetLoader:
             self._standby = None
         assert fleet.base is not None, "the fleet is started first"
         if is_read(version.path) and plugin_folder(version.path, fleet.base) == fleet.weights:
-            await fleet.ask("stand_by_facts", version.load())
+            await fleet.ask("stand_by_facts", sent(version.load()))
             return
         asked = fleet.coordinator
         try:

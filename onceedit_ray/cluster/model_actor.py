@@ -6,12 +6,12 @@ import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
 
+from onceedit_ray.cluster.on_this_node import Weights, names_the_node, weights_here
 from onceedit_ray.config import ModelConfig
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.models.assembly import decoding_threads, load_for_decoding, open_codec
@@ -45,16 +45,18 @@ class HostedModel(LocalModel):
 
     Args:
         name: the target's name, or the plug-in's version.
-        folder: a model folder that this node can read.
+        weights: what it is loaded from; found on this node, or fetched.
         config: its resources. top_k: the number of entries kept of each distribution.
     """
 
-    def __init__(self, name: str, folder: Path, config: ModelConfig, top_k: int) -> None:
+    def __init__(self, name: str, weights: Weights, config: ModelConfig, top_k: int) -> None:
         self._failure: OnceEditError | None = None
         try:
-            codec = open_codec(folder)
-            model = load_for_decoding(folder, config)
-            threads = decoding_threads(model, config)
+            with names_the_node():
+                folder = weights_here(weights)
+                codec = open_codec(folder)
+                model = load_for_decoding(folder, config)
+                threads = decoding_threads(model, config)
             super().__init__(model, codec.end_ids, codec.weight_id, top_k, name, threads)
         except OnceEditError as error:
             self._failure = error  # `seat` raises it: an error in an actor's constructor would arrive as a traceback

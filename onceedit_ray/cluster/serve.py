@@ -27,6 +27,7 @@ from onceedit_ray.cluster.command_output import output_stream
 from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
 from onceedit_ray.cluster.hot_swap import open_living, served_version
+from onceedit_ray.cluster.on_this_node import have_version
 from onceedit_ray.cluster.remote_backend import RemoteBackend
 from onceedit_ray.cluster.telemetry import Metrics, VersionGauge
 from onceedit_ray.config import ModelConfig, RunConfig
@@ -161,6 +162,8 @@ class Models:
     ) -> None:
         self._servers = set(config.served_targets)
         self._output = output_stream(output)
+        for wanted in {own, version or own}:  # they may have been made on another node
+            await asyncio.to_thread(have_version, wanted)
         served = await asyncio.to_thread(lambda: served_version(config, answering_version(config, version, own)))
         self.fleet = await asyncio.to_thread(Fleet.start, config, served, self._tell, SpeakingCoordinator)
         await asyncio.to_thread(self._warm_up, config, served)

@@ -12,9 +12,11 @@ from ray.exceptions import RayActorError
 from ray.util.placement_group import remove_placement_group
 
 from onceedit_ray.cluster.calls import received
-from onceedit_ray.cluster.placement import actor_options, reserve
+from onceedit_ray.cluster.on_this_node import SentVersion, have_version, names_the_node, sent, version_here
+from onceedit_ray.cluster.placement import actor_options, node_of, reserve
 from onceedit_ray.config import ModelConfig, RunConfig
 from onceedit_ray.errors import ProcessLostError
+from onceedit_ray.fusion.system import folder_of
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
@@ -28,7 +30,7 @@ class Trainer:
     """An actor that builds one version in its process."""
 
     async def make(
-        self, config: RunConfig, edits: Sequence[Edit], parent: str | None, new: Sequence[Edit]
+        self, config: RunConfig, edits: Sequence[Edit], parent: SentVersion | None, new: Sequence[Edit]
     ) -> AsyncGenerator[PhaseProgress | BuiltVersion]:
         """As `build_version.build_version`: yields progress, and at the end the version."""
         told: asyncio.Queue[PhaseProgress | None] = asyncio.Queue()
@@ -41,7 +43,9 @@ class Trainer:
             # Not in the constructor: on Linux niceness belongs to a thread, and threads started here inherit it.
             os.nice(max(config.living.niceness - os.nice(0), 0))
             store = open_store()
-            return build_version(config, store, edits, store.get(parent) if parent else None, new, tell)
+            with names_the_node():
+                begun = store.get(folder_of(version_here(parent)).name) if parent else None
+                return build_version(config, store, edits, begun, new, tell)
 
         making = asyncio.ensure_future(asyncio.to_thread(work))
         making.add_done_callback(lambda _: told.put_nowait(None))
@@ -68,10 +72,12 @@ class RemoteBuilder:
         group = await asyncio.to_thread(reserve, "editing", needs)
         trainer = TrainerActor.options(**actor_options(group, needs) | {"max_restarts": 0}).remote()
         try:
-            asked = (self._config, list(edits), parent.id if parent else None, list(new))
+            asked = (self._config, list(edits), sent(parent) if parent else None, list(new))
             async with contextlib.aclosing(received(trainer.make, *asked)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, BuiltVersion):
+                        if piece.reason is None:
+                            await asyncio.to_thread(have_version, piece.version, node_of(group))
                         return piece
                     report(*piece)
         except RayActorError as error:

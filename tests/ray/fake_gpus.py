@@ -10,8 +10,8 @@ room for another. Prints one JSON object: where each model sits, and what was an
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -20,9 +20,8 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 
-from onceedit_ray.cluster import fleet as fleet_module
 from onceedit_ray.cluster.fleet import PLUGIN, Fleet
-from onceedit_ray.cluster.placement import reserve
+from onceedit_ray.cluster.placement import WAIT_VARIABLE
 from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.knowledge.store import open_store
@@ -41,7 +40,7 @@ def main(folder: Path) -> dict[str, Any]:
     config = run_config(folder, "placement", targets)
     config = config.model_copy(update={"plugin": config.plugin.model_copy(update={"num_gpus": 1.0})})
     version = edit_plugin(config, open_store(), lambda line: None)
-    fleet_module.reserve = functools.partial(reserve, wait=15.0)  # type: ignore[assignment]
+    os.environ[WAIT_VARIABLE] = "15"
     fleet = Fleet.start(config, version.path)
     seats = {name: fleet.seat(name) for name in (PLUGIN, *TARGETS)}
     fleet.add_target("late", model(folder, LATE, 1.0))

@@ -16,6 +16,7 @@ import pytest
 
 from onceedit_ray.cluster.fleet import PLUGIN
 from tests.paths import ROOT
+from tests.ray.fake_gpus import GPUS_OF_NODES
 from tests.ray.small_fleet import build_models
 
 Seats = dict[str, dict[str, Any]]
@@ -63,5 +64,6 @@ def test_a_target_added_at_run_time_gets_the_free_gpu_and_answers(outcome: dict[
 
 def test_no_gpu_is_given_twice(outcome: dict[str, Any]) -> None:
     assert outcome["refusal"].startswith("no node has room for 'too late'")
-    assert "'GPU': 1.0" in outcome["refusal"]
-    assert "'GPU'" not in outcome["refusal"].partition("free in the cluster: ")[2], "none is free"
+    assert "'too late' (0.2 CPU and 1 GPU)" in outcome["refusal"]
+    nodes = outcome["refusal"].partition("the nodes have ")[2].split("; ")[: len(GPUS_OF_NODES)]
+    assert all(" GPU, of which free " in node and node.endswith(" and 0 GPU") for node in nodes), "none is free"
