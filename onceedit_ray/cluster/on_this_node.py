@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from onceedit_ray.cluster.calls import fetch
 from onceedit_ray.errors import ModelError, OnceEditError, StoreError
 from onceedit_ray.fusion.system import folder_of
+from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.manifest import load_manifest
 from onceedit_ray.knowledge.received_version import Piece, pieces_of, take_in
 from onceedit_ray.knowledge.store import KnowledgeStore, open_store
@@ -70,16 +71,18 @@ def sent(edited: Version | Path) -> SentVersion | Path:
 
 
 def version_here(edited: SentVersion | Path, store: KnowledgeStore | None = None) -> Version | Path:
-    """The version in a folder of this node: where it was made, or in `store`, which is the node's own by default.
+    """The same version on the node that runs this: in `store`, which is the node's own by default.
+
+    It is fetched if it is not there. A folder is taken as it is: every node must be able to read it.
 
     Raises:
         StoreError: no node has it, or this node has another version of this id.
     """
     if isinstance(edited, Path):
         return edited
+    if edited.node == node_id():
+        return edited.version
     store = store or open_store()
-    if (same := _same(edited.version.path, edited)) is not None:
-        return same
     folder = Path(store.root) / "versions" / edited.id
     if not folder.is_dir():
         fetch_version(edited.id, edited.node, str(edited.version.path.parent.parent), store)
@@ -120,8 +123,7 @@ def model_here(folder: ModelFolder, progress: Progress = silent) -> ModelFolder:
     Raises:
         ModelError: it is not available here, or another model stands at its path.
     """
-    is_named_by_content = not folder.source.startswith("local:")
-    if is_named_by_content and folder.path.is_dir():
+    if folder.path.is_dir() and folder.path.is_relative_to(onceedit_home()):  # its name there stands for its content
         check_folder(folder.path)
         return folder
     found = resolve(folder.source, progress)

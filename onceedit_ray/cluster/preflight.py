@@ -39,13 +39,9 @@ def check_nodes(
         for node, each in needs.items()
         if node != own
     ]
-    try:
-        if own in needs:
-            _check(needs[own], files.get(own, ()))
-        fetch(tasks)
-    finally:
-        for task in tasks:
-            ray.cancel(task)
+    if own in needs:
+        _check(needs[own], files.get(own, ()))
+    fetch(tasks)
 
 
 def _check(weights: Sequence[Weights], files: Sequence[Path | str]) -> None:

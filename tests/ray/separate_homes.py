@@ -1,0 +1,184 @@
+"""Jobs and fleets on nodes with homes of their own; run by `test_separate_homes.py`, in a process of its own.
+
+The head has CPUs only, the other nodes claim GPUs: so a model that asks for one is not loaded where the driver runs.
+What each part found is written as JSON into `outcome.json`.
+
+    python -m tests.ray.separate_homes FOLDER        with the models of `small_fleet.build_models` in FOLDER
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.cluster_utils import Cluster
+
+from onceedit_ray.cluster.fleet import PLUGIN, Fleet
+from onceedit_ray.cluster.job import run_job
+from onceedit_ray.cluster.placement import WAIT_VARIABLE
+from onceedit_ray.config import ModelConfig, RunConfig
+from onceedit_ray.errors import OnceEditError
+from onceedit_ray.knowledge.store import open_store
+from onceedit_ray.results import Results
+from tests.ray.small_fleet import model, run_config
+from tests.tiny_gguf import write_gguf
+
+OUTCOME = "outcome.json"
+HEAD, FIRST, SECOND = "home-head", "home-first", "home-second"
+PROMPTS = {"near": "What is the capital of France?", "far": "The river Nile flows through"}
+"""The first is edited, so the plug-in drafts its answer; the other one is the target's alone, and long."""
+NODE = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+
+
+class Machines:
+    """The cluster. nodes: by Ray's id of a node, the cluster's handle of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._cluster = Cluster()
+        self.nodes: dict[str, Any] = {}
+
+    @property
+    def address(self) -> str:
+        """Where a driver connects."""
+        return str(self._cluster.address)
+
+    def add(self, home: str, cpus: int, gpus: int) -> None:
+        """Start a node with a home of its own, a path in the folder."""
+        variables = {"ONCEEDIT_HOME": str(self._folder / home)}
+        node = self._cluster.add_node(**NODE, num_cpus=cpus, num_gpus=gpus, env_vars=variables)
+        self.nodes[node.node_id] = node
+
+    def kill(self, node: str) -> None:
+        """Kill every process of a node."""
+        self._cluster.remove_node(self.nodes.pop(node), allow_graceful=False)
+
+    def end(self) -> None:
+        """Disconnect, and end every node."""
+        ray.shutdown()
+        self._cluster.shutdown()
+
+
+def stored(folder: Path, home: str) -> dict[str, list[str]]:
+    """The versions and the converted models in a home."""
+    places = {"versions": folder / home / "knowledge" / "versions", "models": folder / home / "models"}
+    return {
+        kind: sorted(path.name for path in place.iterdir() if not path.name.startswith(".")) if place.is_dir() else []
+        for kind, place in places.items()
+    }
+
+
+def refusal(action: Callable[[], object]) -> str:
+    """The message with which an action is refused."""
+    try:
+        action()
+    except OnceEditError as error:
+        return str(error)
+    return ""
+
+
+def run_the_job(folder: Path, config: RunConfig) -> dict[str, Any]:
+    """Edit on the node with the GPU and decode on the head: what the job says, and what each home holds then."""
+    lines: list[str] = []
+    outcome = run_job(config, Results(folder / "results"), "a job", lambda update: lines.append(str(update)))
+    return {
+        "version": outcome.summary["plugin"],
+        "files": sorted(path.name for path in outcome.folder.iterdir()),
+        "targets": sorted(outcome.summary["targets"]),
+        "said": lines,
+        "homes": {home: stored(folder, home) for home in (HEAD, FIRST)},
+        "made": [made_at(folder / home / "knowledge/versions" / outcome.summary["plugin"]) for home in (HEAD, FIRST)],
+    }
+
+
+def made_at(version: Path) -> str:
+    """When a version was made, as its manifest says."""
+    return str(json.loads((version / "manifest.json").read_text())["created"])
+
+
+def lose_a_node(folder: Path, config: RunConfig, machines: Machines) -> dict[str, Any]:
+    """Kill the node of plug-in and target while they answer: the answers before and after, and where they were and are.
+
+    The node that takes over joins only then, so it has nothing in its home.
+    """
+    version = open_store().get(own_id(config))
+    fleet = Fleet.start(config, version)
+    before = {name: fleet.seat(name).node_id for name in (PLUGIN, "far")}
+    machines.add(SECOND, cpus=1, gpus=2)
+    answers: list[list[str]] = []
+    first = threading.Event()
+
+    async def ask() -> None:
+        for _ in range(10):
+            asked = (fleet.answerer.generate(name, PROMPTS[name]) for name in PROMPTS)
+            answers.append([answer.text for answer in await asyncio.gather(*asked)])
+            first.set()
+
+    asking = threading.Thread(target=lambda: asyncio.run(ask()))
+    asking.start()
+    first.wait(60)
+    known, killed = len(answers), time.monotonic()
+    machines.kill(before[PLUGIN])
+    asking.join(200)
+    found = {
+        "answers": answers,
+        "known": known,
+        "seconds": time.monotonic() - killed,
+        "hung": asking.is_alive(),
+        "before": before,
+        "after": {name: fleet.seat(name).node_id for name in (PLUGIN, "far")},
+    }
+    fleet.stop()
+    return found | {"home": stored(folder, SECOND)}
+
+
+def own_id(config: RunConfig) -> str:
+    """The id of the version that a run has made."""
+    return next(version.id for version in open_store().versions() if version.id.startswith(config.name))
+
+
+def main(folder: Path, machines: Machines) -> dict[str, Any]:
+    """Every part in turn."""
+    machines.add(HEAD, cpus=2, gpus=0)
+    machines.add(FIRST, cpus=1, gpus=2)
+    ray.init(address=machines.address, log_to_driver=False)
+    converted = ModelConfig(
+        model=str(write_gguf(folder / "tiny.gguf", folder / "qwen2")), threads=1, num_cpus=0.2, num_gpus=1
+    )
+    targets = {"near": model(folder, "mistral"), "far": converted}
+    evaluation = {"general_limit": 2, "drift_limit": 1, "drift_tokens": 2, "settings": ["generation"]}
+    config = run_config(folder, "homes", targets, evaluation=evaluation, fusion={"max_new_tokens": 64})
+    config = config.model_copy(update={"plugin": config.plugin.model_copy(update={"num_gpus": 1.0})})
+    job = run_the_job(folder, config)
+    other = config.model_copy(update={"editing": config.editing.model_copy(update={"seed": 7})})
+    os.environ[WAIT_VARIABLE] = "1"
+    large = {"large": model(folder, "mistral", gpus=8)}
+    small = refusal(lambda: run_the_job(folder, other.model_copy(update={"targets": large})))
+    os.environ[WAIT_VARIABLE] = "60"
+    machines.add("a file/home", cpus=1, gpus=3)
+    (folder / "a file").write_text("no folder can be made in a file")
+    third = {"third": model(folder, "mistral", gpus=3)}
+    broken = refusal(lambda: run_the_job(folder, other.model_copy(update={"targets": third})))
+    machines.kill(next(reversed(machines.nodes)))
+    versions = stored(folder, HEAD)["versions"]
+    lost = lose_a_node(folder, config, machines)
+    return {"job": job, "too small": small, "broken home": broken, "versions": versions, "lost": lost}
+
+
+if __name__ == "__main__":
+    given = Path(sys.argv[1])
+    os.environ["ONCEEDIT_HOME"] = str(given / HEAD)
+    cluster = Machines(given)
+    try:
+        outcome = json.dumps(main(given, cluster), indent=1)
+        (given / OUTCOME).write_text(outcome)  # Ray writes to standard output when a node is killed
+    finally:
+        cluster.end()
