@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from onceedit_ray.digest import digest
 from onceedit_ray.errors import StoreError
@@ -19,6 +20,9 @@ from onceedit_ray.home import onceedit_home
 from onceedit_ray.location import is_uri, locate, without_secrets
 
 _BLOCK = 1 << 20
+_PROBE = ".onceedit"
+_WITHOUT_FOLDERS = ("s3", "gcs", "abfs")
+"""Filesystems that have no folders, by pyarrow's names."""
 
 
 class Results:
@@ -45,7 +49,7 @@ class Results:
         self.folder = onceedit_home() / "results" / f"{name[:80]}-{digest(self._uri)[:12]}"
         with self._explained("reached"):
             self._filesystem, self._inside = locate(self._uri)
-            self._filesystem.create_dir(self._inside, recursive=True)
+            self._try_to_write()
 
     def named(self, name: str) -> str:
         """The place of the results called `name`, for messages."""
@@ -88,11 +92,23 @@ class Results:
                 copy.write(block)
 
     def _send(self, file: Path) -> None:
-        target = f"{self._inside}/{file.relative_to(self.folder).as_posix()}"
-        self._filesystem.create_dir(target.rpartition("/")[0], recursive=True)
-        with file.open("rb") as source, self._filesystem.open_output_stream(target, compression=None) as copy:
+        with file.open("rb") as source, self._opened(file.relative_to(self.folder).as_posix()) as copy:
             while block := source.read(_BLOCK):
                 copy.write(block)
+
+    def _try_to_write(self) -> None:
+        """An error now is better than one after hours of work."""
+        with self._opened(_PROBE) as probe:
+            probe.write(b"written to see whether results can be\n")
+        with suppress(OSError):  # who may write may perhaps not delete
+            self._filesystem.delete_file(f"{self._inside}/{_PROBE}")
+
+    def _opened(self, name: str) -> Any:
+        """A stream to a file at the URI."""
+        target = f"{self._inside}/{name}"
+        if self._filesystem.type_name not in _WITHOUT_FOLDERS:
+            self._filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+        return self._filesystem.open_output_stream(target, compression=None)
 
     @contextmanager
     def _explained(self, done: str) -> Iterator[None]:

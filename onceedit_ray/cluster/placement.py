@@ -65,6 +65,13 @@ def reserve_all(
     return groups
 
 
+def fits_a_node(config: ModelConfig) -> bool:
+    """Whether a node would have room for a model if nothing else ran there."""
+    needs = _bundle(config)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return any(all(node.get(name, 0.0) >= amount for name, amount in needs.items()) for node in nodes)
+
+
 def node_of(group: PlacementGroup) -> str:
     """Ray's id of the node on which a group has its reservation."""
     return str(placement_group_table(group)["bundles_to_node_id"][0])
