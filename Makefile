@@ -42,7 +42,7 @@ test-exhaustive: venv ## run every case of the tests of which the others take a 
 test-browser: venv ## run the tests of the playground in headless Chromium (skipped where it is missing)
 	OMP_NUM_THREADS=1 $(PYTEST) tests/browser
 
-test-clients: venv .venv-clients/.complete ## run the tests of public clients, in an environment of their own
+test-clients: venv .venv-clients/.complete ## run the tests of public clients and of an object store, in an environment of their own
 	OMP_NUM_THREADS=1 $(PYTEST) tests/clients
 
 test-engines: venv .venv-engines/.complete ## run the tests of real inference engines, in an environment of their own
