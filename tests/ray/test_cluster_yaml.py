@@ -15,6 +15,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from onceedit_ray.cluster.placement import WAIT_VARIABLE
 from tests.paths import ROOT
 
 PROVIDER_KEYS = {"type", "region", "availability_zone", "cache_stopped_nodes", "use_internal_ips", "security_group"}
@@ -71,6 +72,12 @@ def test_images_and_pins_are_of_one_ray(cluster: dict[str, Any]) -> None:
     assert cluster["docker"]["image"] == f"rayproject/ray:{version}-py311-gpu"
     assert cluster["docker"]["head_image"] == f"rayproject/ray:{version}-py311-cpu"
     assert f"ray=={version}" in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+
+
+def test_every_node_has_a_home_and_waits_for_an_autoscaler(cluster: dict[str, Any]) -> None:
+    for commands in (cluster["head_start_ray_commands"], cluster["worker_start_ray_commands"]):
+        assert "ONCEEDIT_HOME=/home/ray/onceedit-home " in commands[-1] and f"{WAIT_VARIABLE}=1200;" in commands[-1]
+        assert "\n" not in commands[-1].strip(), "one command"
 
 
 def test_nothing_is_open_to_the_network(cluster: dict[str, Any]) -> None:
