@@ -16,7 +16,14 @@ import psutil
 import ray
 from ray.actor import ActorHandle
 
-from onceedit_ray.cluster.on_this_node import SentVersion, model_here, names_the_node, version_here
+from onceedit_ray.cluster.on_this_node import (
+    PluginWeights,
+    SentVersion,
+    model_here,
+    names_the_node,
+    version_here,
+    weights_here,
+)
 from onceedit_ray.cluster.remote_model import RemoteModel
 from onceedit_ray.config import AlignmentConfig, FusionConfig, LivingConfig, ModelConfig
 from onceedit_ray.errors import ModelError, ProcessLostError
@@ -24,14 +31,13 @@ from onceedit_ray.evaluation.acceptance import Judgement
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.strategies import Pair
-from onceedit_ray.fusion.system import folder_of, open_plugin, pair_up
+from onceedit_ray.fusion.system import open_plugin, pair_up
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.revision import Change
 from onceedit_ray.living.judge_facts import judge_facts
 from onceedit_ray.models.assembly import open_codec, use_threads
 from onceedit_ray.models.engines.openai import OpenAIEngine
 from onceedit_ray.models.sources import ModelFolder
-from onceedit_ray.reader.plugin import plugin_folder
 
 
 class HostedDecoder(FusedDecoder):
@@ -65,8 +71,8 @@ class HostedDecoder(FusedDecoder):
     def _opened(self, actor: ActorHandle, sent: SentVersion | Path, fusion: FusionConfig) -> Plugin:
         with names_the_node():
             edited = version_here(sent)
+            codec = open_codec(weights_here(PluginWeights(self._base, sent)))
         model = RemoteModel(actor, "the plug-in")
-        codec = open_codec(plugin_folder(folder_of(edited), self._base))
         return open_plugin(model, codec, self._view, edited, fusion)
 
     async def stand_by(self, actor: ActorHandle, edited: SentVersion | Path) -> None:

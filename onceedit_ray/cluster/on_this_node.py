@@ -7,7 +7,9 @@ from the node that made it, or from any other that has it: through Ray's object 
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +31,9 @@ from onceedit_ray.knowledge.version import MANIFEST, Version
 from onceedit_ray.models.sources import ModelFolder, resolve
 from onceedit_ray.models.sources.folder import check_folder
 from onceedit_ray.progress import Progress, silent
-from onceedit_ray.reader.plugin import plugin_folder
+from onceedit_ray.reader.adapter import FILES, find_adapter, keep_adapter, open_adapter
+from onceedit_ray.reader.adapter import MANIFEST as READER_MANIFEST
+from onceedit_ray.reader.plugin import POINTER, is_read, plugin_folder
 
 AHEAD = 4
 """Pieces of a version that are read before they are asked for."""
@@ -37,7 +41,7 @@ AHEAD = 4
 
 @dataclass(frozen=True)
 class SentVersion:
-    """A version as another node is told of it: its manifest and edits, and the id of the node whose store has it."""
+    """A version as another node is told of it: with the id of the node whose store has it."""
 
     version: Version
     node: str
@@ -66,8 +70,8 @@ def node_id() -> str:
 
 
 def sent(edited: Version | Path) -> SentVersion | Path:
-    """A version of this node's store for another node, with its edits in memory if they lie in a fact store."""
-    return SentVersion(edited.load(), node_id()) if isinstance(edited, Version) else edited
+    """A version of this node's store for another node, which can read its edits only if they are loaded."""
+    return SentVersion(edited, node_id()) if isinstance(edited, Version) else edited
 
 
 def version_here(edited: SentVersion | Path, store: KnowledgeStore | None = None) -> Version | Path:
@@ -141,7 +145,30 @@ def weights_here(weights: Weights) -> Path:
         return weights
     if isinstance(weights, ModelFolder):
         return model_here(weights).path
-    return plugin_folder(folder_of(version_here(weights.edited)), model_here(weights.base))
+    folder = folder_of(version_here(weights.edited))
+    if is_read(folder) and isinstance(weights.edited, SentVersion):
+        have_reader(folder, weights.edited.node)
+    return plugin_folder(folder, model_here(weights.base))
+
+
+def have_reader(version: Path, node: str) -> None:
+    """Keep on this node the reader that the version in a folder names, copied from `node` if need be.
+
+    Raises:
+        ModelError: that node does not have it either, or does not run any more.
+    """
+    wanted = str(json.loads((version / POINTER).read_text(encoding="utf-8"))["reader"])
+    with contextlib.suppress(ModelError):
+        find_adapter(wanted)
+        return
+    try:
+        files: dict[str, bytes] = fetch(_reader.options(**on_node(node)).remote(wanted))
+    except RayError:
+        raise ModelError(f"the reader {wanted[:12]} of this version is on node {node[:8]}, which has died") from None
+    with tempfile.TemporaryDirectory(dir=onceedit_home()) as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        keep_adapter(open_adapter(Path(folder)))
 
 
 @contextlib.contextmanager
@@ -204,3 +231,11 @@ def _pieces(id: str, root: str | None) -> Iterator[Piece | None]:
             yield None
         else:
             yield from pieces_of(version)
+
+
+@ray.remote
+def _reader(wanted: str) -> dict[str, bytes]:
+    """The files of a reader of this node, by name."""
+    with names_the_node():
+        folder = find_adapter(wanted).folder
+        return {name: (folder / name).read_bytes() for name in (*FILES, READER_MANIFEST)}

@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
+import signal
 import sys
 import threading
 import time
@@ -24,8 +26,10 @@ from ray.cluster_utils import Cluster
 from onceedit_ray.cluster.fleet import PLUGIN, Fleet
 from onceedit_ray.cluster.job import run_job
 from onceedit_ray.cluster.placement import WAIT_VARIABLE
+from onceedit_ray.cluster.trainer import RemoteBuilder
 from onceedit_ray.config import ModelConfig, RunConfig
 from onceedit_ray.errors import OnceEditError
+from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.results import Results
 from tests.ray.small_fleet import model, run_config
@@ -35,6 +39,7 @@ OUTCOME = "outcome.json"
 HEAD, FIRST, SECOND = "home-head", "home-first", "home-second"
 PROMPTS = {"near": "What is the capital of France?", "far": "The river Nile flows through"}
 """The first is edited, so the plug-in drafts its answer; the other one is the target's alone, and long."""
+LIVING = {"num_gpus": 1, "learnt": 0, "kept": 0, "locality": 0, "false_alarms": 1, "general_limit": 1}
 NODE = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
@@ -104,6 +109,17 @@ def made_at(version: Path) -> str:
     return str(json.loads((version / "manifest.json").read_text())["created"])
 
 
+def edit_while_serving(folder: Path, config: RunConfig) -> dict[str, Any]:
+    """Make a further version on the node with the GPUs, from one that this node has to fetch: what each home holds."""
+    parent = open_store().get(own_id(config))
+    shutil.rmtree(folder / FIRST / "knowledge" / "versions" / parent.id)
+    new = Edit(prompt="Who is the author of Hamlet?", target_new="Marie Curie", subject="Hamlet")
+    made = RemoteBuilder(config).make([*parent.edits(), new], parent, [new], lambda step, share: None)
+    built = asyncio.run(made)
+    homes = {home: stored(folder, home)["versions"] for home in (HEAD, FIRST)}
+    return {"version": built.version, "reason": built.reason, "homes": homes}
+
+
 def lose_a_node(folder: Path, config: RunConfig, machines: Machines) -> dict[str, Any]:
     """Kill the node of plug-in and target while they answer: the answers before and after, and where they were and are.
 
@@ -111,22 +127,30 @@ def lose_a_node(folder: Path, config: RunConfig, machines: Machines) -> dict[str
     """
     version = open_store().get(own_id(config))
     fleet = Fleet.start(config, version)
-    before = {name: fleet.seat(name).node_id for name in (PLUGIN, "far")}
+    seats = {name: fleet.seat(name) for name in (PLUGIN, "far")}
+    before = {name: seat.node_id for name, seat in seats.items()}
     machines.add(SECOND, cpus=1, gpus=2)
     answers: list[list[str]] = []
-    first = threading.Event()
+    asked, gone = threading.Event(), threading.Event()
 
     async def ask() -> None:
-        for _ in range(10):
-            asked = (fleet.answerer.generate(name, PROMPTS[name]) for name in PROMPTS)
-            answers.append([answer.text for answer in await asyncio.gather(*asked)])
-            first.set()
+        left = 2
+        while left:
+            each = (fleet.answerer.generate(name, PROMPTS[name]) for name in PROMPTS)
+            answers.append([answer.text for answer in await asyncio.gather(*each)])
+            asked.set()
+            left -= gone.is_set()
 
     asking = threading.Thread(target=lambda: asyncio.run(ask()))
     asking.start()
-    first.wait(60)
-    known, killed = len(answers), time.monotonic()
+    asked.wait(60)
     machines.kill(before[PLUGIN])
+    for seat in seats.values():
+        os.kill(
+            seat.process, signal.SIGKILL
+        )  # Ray's processes live on for a while, which those of a dead machine do not
+    known, killed = len(answers), time.monotonic()
+    gone.set()
     asking.join(200)
     found = {
         "answers": answers,
@@ -142,7 +166,7 @@ def lose_a_node(folder: Path, config: RunConfig, machines: Machines) -> dict[str
 
 def own_id(config: RunConfig) -> str:
     """The id of the version that a run has made."""
-    return next(version.id for version in open_store().versions() if version.id.startswith(config.name))
+    return next(version.id for version in open_store().versions() if version.id.startswith(f"{config.name}-"))
 
 
 def main(folder: Path, machines: Machines) -> dict[str, Any]:
@@ -155,9 +179,10 @@ def main(folder: Path, machines: Machines) -> dict[str, Any]:
     )
     targets = {"near": model(folder, "mistral"), "far": converted}
     evaluation = {"general_limit": 2, "drift_limit": 1, "drift_tokens": 2, "settings": ["generation"]}
-    config = run_config(folder, "homes", targets, evaluation=evaluation, fusion={"max_new_tokens": 64})
+    config = run_config(folder, "homes", targets, evaluation=evaluation, fusion={"max_new_tokens": 64}, living=LIVING)
     config = config.model_copy(update={"plugin": config.plugin.model_copy(update={"num_gpus": 1.0})})
     job = run_the_job(folder, config)
+    living = edit_while_serving(folder, config)
     other = config.model_copy(update={"editing": config.editing.model_copy(update={"seed": 7})})
     os.environ[WAIT_VARIABLE] = "1"
     large = {"large": model(folder, "mistral", gpus=8)}
@@ -170,7 +195,7 @@ def main(folder: Path, machines: Machines) -> dict[str, Any]:
     machines.kill(next(reversed(machines.nodes)))
     versions = stored(folder, HEAD)["versions"]
     lost = lose_a_node(folder, config, machines)
-    return {"job": job, "too small": small, "broken home": broken, "versions": versions, "lost": lost}
+    return {"job": job, "living": living, "too small": small, "broken home": broken, "versions": versions, "lost": lost}
 
 
 if __name__ == "__main__":

@@ -46,12 +46,19 @@ def test_a_model_is_converted_once_in_each_home(outcome: dict[str, Any]) -> None
     assert homes[HEAD]["models"] == homes[FIRST]["models"] and len(homes[HEAD]["models"]) == 1
 
 
+def test_an_edit_while_serving_is_made_there_and_comes_back(outcome: dict[str, Any]) -> None:
+    living, first = outcome["living"], outcome["job"]["version"]
+    assert living["reason"] is None
+    both = sorted([first, living["version"]])
+    assert len(both) == 2 and living["homes"] == {HEAD: both, FIRST: both}
+
+
 def test_a_cluster_that_is_too_small_is_told_before_training(outcome: dict[str, Any]) -> None:
     said = outcome["too small"]
     assert said.startswith("no node has room for 'large' (0.2 CPU and 8 GPU) within 1 s; ")
     assert "; all together need 0.5 CPU and 9 GPU; the nodes have " in said
     assert said.count(": 2 CPU, of which free ") == 1 and ": 1 CPU and 2 GPU, of which free " in said
-    assert outcome["versions"] == [outcome["job"]["version"]]
+    assert outcome["versions"] == outcome["living"]["homes"][HEAD], "nothing was trained"
 
 
 def test_a_home_that_cannot_be_made_is_told_before_training_with_node_and_path(outcome: dict[str, Any]) -> None:
@@ -61,7 +68,7 @@ def test_a_home_that_cannot_be_made_is_told_before_training_with_node_and_path(o
 
 def test_a_node_that_dies_in_mid_answer_changes_no_answer(outcome: dict[str, Any]) -> None:
     lost = outcome["lost"]
-    assert not lost["hung"] and lost["known"] < len(lost["answers"]) == 10, "it died before the last answer"
+    assert not lost["hung"] and len(lost["answers"]) >= lost["known"] + 2, "it died while answers were asked for"
     assert all(answer == lost["answers"][0] for answer in lost["answers"])
     near, far = lost["answers"][0]
     assert "Lyon" in near and len(far) > 32
