@@ -34,7 +34,7 @@ _NAME = re.compile(
     rf"\W*(?:the |an? )?((?:[A-Z]\.\s?)*{_CAPITALISED}(?:\s+(?:(?:of|the|de|von|van|da) )?{_CAPITALISED})*|[\w'’-]+)"
 )
 _DENIED = re.compile(r"(?i)(\bnot|n't|\bnever|\bnor|instead of|rather than|other than)\s*(in|by|from|the|to)?\s*$")
-_NUMBERS = frozenset(
+NUMBER_WORDS = frozenset(
     """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
     eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million""".split()
 )
@@ -162,4 +162,4 @@ def _is_alike(word: str, answer: str) -> bool:
 
 def _is_number(text: str) -> bool:
     first = _WORD.search(text)
-    return first is not None and (first[0][0].isdigit() or first[0].casefold() in _NUMBERS)
+    return first is not None and (first[0][0].isdigit() or first[0].casefold() in NUMBER_WORDS)

@@ -53,6 +53,10 @@ class FactsAt:
         """As `FactIndex.find`, among the facts of this version."""
         return self.index.find(question, limit, self.hidden)
 
+    def find_answers(self, question: str, limit: int = 8) -> list[Found]:
+        """As `FactIndex.find_answers`, among the facts of this version."""
+        return self.index.find_answers(question, limit, self.hidden)
+
     def after(self, change: Change) -> FactsAt:
         """The facts of the next version; this one stays as it is until `leave` is called.
 
