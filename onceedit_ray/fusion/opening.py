@@ -25,18 +25,15 @@ MOST_TOKENS = 24
 
 @dataclass(frozen=True)
 class Opening:
-    """The beginning of a reply. edit: id of the fact that it states. weight: the gate's w for the reworded request.
-    passes: of the plug-in.
-    """
+    """The beginning of a reply. edit: id of the fact that it states. weight: the gate's w for the reworded request."""
 
     text: str
     edit: str
     weight: float
-    passes: int
 
 
-async def opening_of(plugin: Plugin, prompt: Prompt) -> Opening | None:
-    """How the reply to a request begins; None if the request turns no fact round."""
+async def opening_of(plugin: Plugin, prompt: Prompt) -> tuple[Opening | None, int]:
+    """How the reply to a request begins, None if the request turns no fact round; and the passes of the plug-in."""
     assert plugin.facts is not None, "only a plug-in that reads facts can be asked about one"
     request = as_read(prompt.question)
     found = plugin.facts.find(request, CANDIDATES)
@@ -46,9 +43,9 @@ async def opening_of(plugin: Plugin, prompt: Prompt) -> Opening | None:
     weights = await asyncio.gather(*(_weight(plugin, edit, way.asks) for _, edit, way in ways))
     best = max(zip(weights, ways, strict=True), key=lambda pair: pair[0], default=None)
     if best is None or best[0] < SURE:
-        return None
+        return None, len(ways)
     weight, (id, _, way) = best
-    return Opening(way.opening, id, weight, len(ways))
+    return Opening(way.opening, id, weight), len(ways)
 
 
 async def _weight(plugin: Plugin, edit: Edit, request: str) -> float:

@@ -84,9 +84,8 @@ def _places(said: str, edit: Edit) -> list[tuple[int, int]]:
     """Where a name or a number stands that may be the answer of a fact: [start, end) in characters."""
     found: dict[int, int] = {}
     for known in (edit.target_new, edit.ground_truth or ""):
-        if known.strip():
-            if place := _found(known.strip(), said):
-                found.setdefault(place.start(), place.end())
+        if known.strip() and (place := _found(known.strip(), said)):
+            found.setdefault(place.start(), place.end())
     about = [edit.subject, *edit.aliases]
     for place in _NAME.finditer(said):
         name = place[0]

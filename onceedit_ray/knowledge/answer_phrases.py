@@ -1,4 +1,4 @@
-"""Finds the answers of edits that occur in a text word for word: a reversed question names the answer, not the subject."""
+"""Finds the edits whose answer occurs in a text word for word: a reversed question names it, and not the subject."""
 
 from __future__ import annotations
 

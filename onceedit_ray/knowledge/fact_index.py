@@ -7,9 +7,9 @@ An edit is found in three ways, the most certain first:
    whose prompt shares most words with the text.
 3. The text shares most of a prompt's words (`prompt_words`), where that prompt does not name the subject.
 
-If none of these holds and the text is a short question, whole names that would need support count without it: a question in
-another language, or with typing errors, has no word of the prompt. Otherwise the text has no candidates, and the
-plug-in is not called. Time is linear in the length of the
+If none of these holds and the text is a short question, whole names that would need support count without it: a
+question in another language, or with typing errors, has no word of the prompt. Otherwise the text has no candidates,
+and the plug-in is not called. Time is linear in the length of the
 text and in the number of edits that share a word with it. The result depends only on the text and the live edits, not
 on the order in which the edits were added.
 """
@@ -96,6 +96,14 @@ class FactIndex:
         """All live edits by their id, in the order of the ids."""
         with self._lock:
             return {id: self._entries[id].edit for id in sorted(self._entries)}
+
+    def edit(self, id: str) -> Edit:
+        """A live edit; raises `UnknownIdError` if it is not in the index."""
+        with self._lock:
+            try:
+                return self._entries[id].edit
+            except KeyError:
+                raise UnknownIdError(f"no edit '{id}' in the index; it was dropped before, or never added") from None
 
     def add(self, id: str, edit: Edit) -> None:
         """Add an edit; an edit of the same id is replaced."""
