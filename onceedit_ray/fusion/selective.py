@@ -86,7 +86,8 @@ class SelectiveAnswer:
                 self._take(chunk)
             else:
                 await self._write(chunk, found)
-                await self._begin_a_word()
+                if found.due is not None:
+                    await self._begin_a_word()
             if len(self.answer.ids) > before:
                 yield self.answer.ids[before:]
             elif found is None:
@@ -238,9 +239,9 @@ class SelectiveAnswer:
 
 
 def _begins(token: str, name: str) -> bool:
-    """Whether a token, or its beginning, begins a name."""
+    """Whether a token, or its beginning, begins a name; white space may be followed by it."""
     said, name = re.sub(r"^\W+", "", token).casefold(), name.casefold()
-    return bool(said) and (name.startswith(said) or said.startswith(name))
+    return not token.strip() or (bool(said) and (name.startswith(said) or said.startswith(name)))
 
 
 def _is_cased(character: str) -> bool:

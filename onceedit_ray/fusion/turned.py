@@ -31,7 +31,8 @@ _FRAME = re.compile(
 )
 _TRUE_OR_FALSE = re.compile(r"^true or false:?\s*", re.IGNORECASE)
 _NAME = re.compile(r"[^\W\d_a-z][\w'’-]*(?:\s+(?:(?:of|the|de|von|van|da)\s+)?[^\W\d_a-z][\w'’-]*)*|\d[\d,.]*\d|\d")
-_ASKED = re.compile(r"\b(?:(?:which|what)(?:\s+[a-z]\w*)?|who|whom)\b", re.IGNORECASE)
+_ASKED = re.compile(rf"\b(?:(?:which|what)(?:\s+(?!{_AUXILIARY}\b)[a-z]\w*)?|who|whom)\b", re.IGNORECASE)
+_BEGUN = re.compile(rf"{_AUXILIARY}\s+", re.IGNORECASE)
 _TO_BE = re.compile(r"(is|are|was|were)\s+", re.IGNORECASE)
 _ARTICLE = re.compile(r"(?:The|An?|In|On|At)\s")
 
@@ -87,10 +88,9 @@ def _places(said: str, edit: Edit) -> list[tuple[int, int]]:
         if known.strip() and (place := _found(known.strip(), said)):
             found.setdefault(place.start(), place.end())
     about = [edit.subject, *edit.aliases]
-    for place in _NAME.finditer(said):
-        name = place[0]
-        is_first = place.start() == 0
-        if not is_first and not any(_shares_a_word(name, each) for each in about):
+    begun = _BEGUN.match(said)
+    for place in _NAME.finditer(said, begun.end() if begun else 0):
+        if not any(_shares_a_word(place[0], each) for each in about):
             found.setdefault(place.start(), place.end())
     for place in re.finditer(r"\w+", said):
         if place[0].casefold() in NUMBER_WORDS:

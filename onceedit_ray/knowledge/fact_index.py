@@ -39,7 +39,7 @@ _WORD_FOR_WORD = 3.0
 """The score of a prompt that occurs in the text; higher than any score of a subject (2) or of words (1)."""
 _SHORT = 16
 """Number of terms up to which a question is short."""
-_QUESTION = re.compile(r"[?？]|^(?:who|whom|whose|what|whats|which|when|where|why|how)\b", re.IGNORECASE)
+_QUESTION = re.compile(r"[?？]|^(?:who|whom|whose|what|which|when|where|why|how)\b", re.IGNORECASE)
 _UNNAMED_BAR, _NAMELESS_BAR = 0.6, 0.5
 """The part of a prompt that a text must contain: if the prompt does not name its subject, and if the edit has none."""
 
