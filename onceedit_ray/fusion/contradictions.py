@@ -37,6 +37,8 @@ MOST_GROWN = 5
 SURE = 0.9
 """Lowest gate weight for a name that was written before its fact, since the rest of a sentence is no request; and for a
 slot in the answer to a request that does not ask for the fact."""
+ELSEWHERE_SURE = 0.97
+"""The same where the request is a question for something else."""
 ASKED_SURE = 0.75
 """Lowest gate weight of a request for a reply to begin with the answer that it left out."""
 MOST_CORRECTIONS = 64
@@ -99,6 +101,15 @@ class Contradictions:
         """Whether the request asks for a fact."""
         return self.reader is not None and self.reader.weight >= self.threshold
 
+    @property
+    def _bar(self) -> float:
+        """Lowest gate weight of a slot."""
+        if self.is_asked:
+            return self.threshold
+        question = self.along.question.strip()
+        is_question = self.reader is not None and bool(question) and not is_task(question)
+        return max(self.threshold, ELSEWHERE_SURE if is_question else SURE)
+
     def asking(self, least: float = 0.0) -> DraftReader | None:
         """The direct answer's reader, if the request asks for a fact and the answer was not begun with it yet.
 
@@ -122,8 +133,7 @@ class Contradictions:
             is_known = self.along.look(written)
             slots = await self.along.read(text, self.checked) if is_known else []
             self.weight = max([self.weight, *(slot.weight for slot in slots)])
-            bar = self.threshold if self.is_asked else max(self.threshold, SURE)
-            slot = first_contradiction(slots, bar, ended or not waits, self._left_alone)
+            slot = first_contradiction(slots, self._bar, ended or not waits, self._left_alone)
             names = self._names(text, ended) if is_known else []
             if self.corrections >= MOST_CORRECTIONS:
                 slot, names = None, []
