@@ -32,6 +32,7 @@ from onceedit_ray.models.assembly import open_codec, use_threads
 from onceedit_ray.models.engines.openai import OpenAIEngine
 from onceedit_ray.models.sources import ModelFolder
 from onceedit_ray.reader.plugin import plugin_folder
+from onceedit_ray.serving.any_target import remove_server
 
 
 class HostedDecoder(FusedDecoder):
@@ -134,8 +135,16 @@ class HostedDecoder(FusedDecoder):
         return codec.chat_note
 
     async def add_server(self, name: str, config: ModelConfig) -> None:
-        """Add a target that a server has; raises `ConfigError` if this process lacks the server's key."""
-        self.servers[name] = OpenAIEngine(name, config)
+        """Add a target that a server has, or replace it; raises `ConfigError` if this process lacks its key."""
+        if name in self.servers and self.servers[name].config == config:
+            return  # added before: a call is repeated if a coordinator dies
+        added = OpenAIEngine(name, config)
+        await remove_server(self, name)
+        self.servers[name] = added
+
+    async def remove_server(self, name: str) -> None:
+        """As `any_target.remove_server`."""
+        await remove_server(self, name)
 
     async def resident_bytes(self) -> int:
         """Memory of this actor: the alignments, the tokenizers, Python and torch."""
