@@ -1,6 +1,7 @@
 """A server of OpenAI's API that writes fixed words at a given rate, for benchmarks.
 
-`python -m benchmarks.stand_in_engine PORT RATE`; RATE: tokens a second of each stream, 0 writes them all at once.
+`python -m benchmarks.stand_in_engine PORT RATE DELAY`; RATE: tokens a second of each stream, 0 writes them all at once;
+DELAY: seconds before the first one.
 
 It costs as little as a server in Python can, so what is measured through a gateway is the gateway.
 """
@@ -28,10 +29,11 @@ START_SECONDS = 60.0
 
 
 class StandInEngine:
-    """The ASGI application. rate: as above."""
+    """The ASGI application. rate, delay: as above."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, delay: float) -> None:
         self._pause = 1 / rate if rate else 0.0
+        self._delay = delay
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -47,7 +49,10 @@ class StandInEngine:
         body = json.loads(content)
         chat = "messages" in body
         count = int(body.get("max_tokens") or 16)
+        if self._delay:
+            await asyncio.sleep(self._delay)
         if not body.get("stream"):
+            await asyncio.sleep(self._pause * count)
             told = {"message": {"role": "assistant", "content": WORD * count}} if chat else {"text": WORD * count}
             choice = {"index": 0, "finish_reason": "length", "logprobs": None, **told}
             usage = {"prompt_tokens": 8, "completion_tokens": count, "total_tokens": 8 + count}
@@ -81,11 +86,16 @@ async def _send_json(send: Any, value: Any) -> None:
     await send({"type": "http.response.body", "body": content, "more_body": False})
 
 
+def started(port: int, rate: float, delay: float) -> subprocess.Popen[bytes]:
+    """Its process, which may not listen yet."""
+    return subprocess.Popen([sys.executable, "-m", "benchmarks.stand_in_engine", str(port), str(rate), str(delay)])
+
+
 @contextlib.contextmanager
-def running(rate: float, port: int | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def running(rate: float, delay: float = 0.0) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Its url and its process, while the block runs."""
-    port = port or free_port("127.0.0.1", 0)
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.stand_in_engine", str(port), str(rate)])
+    port = free_port("127.0.0.1", 0)
+    process = started(port, rate, delay)
     try:
         until = time.monotonic() + START_SECONDS
         url = f"http://127.0.0.1:{port}/v1"
@@ -103,4 +113,4 @@ def running(rate: float, port: int | None = None) -> Iterator[tuple[str, subproc
 
 
 if __name__ == "__main__":
-    uvicorn.run(StandInEngine(float(sys.argv[2])), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    uvicorn.run(StandInEngine(*map(float, sys.argv[2:4])), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

@@ -97,10 +97,13 @@ class HostedDecoder(FusedDecoder):
             return next(self._numbers)
         facts = await asyncio.to_thread(now.facts.after, change)
         self._standby = Plugin(now.model, now.codec, self._view, version=version, facts=facts)
-        return await self.take_over()
+        return await self.take_over(change)
 
-    async def take_over(self) -> int:
-        """Let new requests use the prepared version; returns the number of the previous one, for `left`."""
+    async def take_over(self, change: Change | None = None) -> int:
+        """Let new requests use the prepared version; returns the number of the previous one, for `left`.
+
+        change: what it changes, if that is known.
+        """
         if self._standby is None:  # perhaps this coordinator replaces one that had it
             raise ProcessLostError("no other version of the plug-in is loaded; load one first")
         number = next(self._numbers)

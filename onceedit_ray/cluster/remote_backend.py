@@ -24,6 +24,7 @@ from onceedit_ray.cluster.hot_swap import remote_knowledge
 from onceedit_ray.config import ModelConfig
 from onceedit_ray.errors import ModelError
 from onceedit_ray.fusion.engine_answer import Event
+from onceedit_ray.fusion.members import names_a_fact
 from onceedit_ray.models.prompt import Prompt
 from onceedit_ray.serving.backend import PROBE_SECONDS
 from onceedit_ray.serving.engine_requests import EngineRequest
@@ -96,6 +97,8 @@ class RemoteBackend:
         raise self._given_up()
 
     async def mentioned(self, prompt: Prompt) -> bool:
+        if (facts := self._followed.facts) is not None:
+            return names_a_fact(facts, prompt.question, prompt.turns)
         found: bool = await self._ask("mentioned", prompt)
         return found
 
@@ -120,10 +123,10 @@ class RemoteBackend:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"the actor that keeps the targets has died ({reason}) and is being restarted") from None
 
-    async def _news(self, copy: str, known: str, revision: int) -> News:
+    async def _news(self, copy: str, known: str, revision: int, facts_at: int) -> News:
         coordinator = await self._waited_for()
         try:
-            news: News = await awaited(coordinator.news, copy, known, revision)
+            news: News = await awaited(coordinator.news, copy, known, revision, facts_at)
         except RayActorError as error:
             self._mark_lost(coordinator, error, 1)
             raise

@@ -27,7 +27,7 @@ from onceedit_ray.cluster.calls import fetch
 from onceedit_ray.cluster.command_output import output_stream
 from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
-from onceedit_ray.cluster.followed import News
+from onceedit_ray.cluster.followed import News, ToldFacts
 from onceedit_ray.cluster.hot_swap import open_living, served_version
 from onceedit_ray.cluster.remote_backend import RemoteBackend
 from onceedit_ray.cluster.telemetry import Metrics, VersionGauge
@@ -38,6 +38,7 @@ from onceedit_ray.errors import ModelError, ProcessLostError
 from onceedit_ray.fusion.engine_answer import Event
 from onceedit_ray.fusion.engine_check import check_engines
 from onceedit_ray.fusion.members import Plugin
+from onceedit_ray.knowledge.revision import Change
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.sampling import GREEDY
@@ -127,6 +128,7 @@ class SpeakingDecoder(HostedDecoder):
         self._version = VersionGauge()
         self._name = uuid.uuid4().hex
         self._followers = Followers()
+        self._told = ToldFacts()
         super().__init__(*args)
 
     @property
@@ -138,25 +140,46 @@ class SpeakingDecoder(HostedDecoder):
     def plugin(self, plugin: Plugin) -> None:
         self._plugin = plugin
         self._version.show(plugin.version)
+        self._told.replaced(self._followers.changed())
+
+    async def take_facts(self, change: Change, version: str) -> int:
+        """As `HostedDecoder.take_facts`; returns when no gateway screens with the facts before."""
+        number = await super().take_facts(change, version)
+        await self._followers.known()
+        return number
+
+    async def take_over(self, change: Change | None = None) -> int:
+        """As `HostedDecoder.take_over`; returns when no gateway screens with the version before."""
+        number = await super().take_over()
+        if change is not None:
+            self._told.changed(change, self._followers.revision)
+        await self._followers.known()
+        return number
 
     async def add_server(self, name: str, config: ModelConfig) -> None:
         """As `HostedDecoder.add_server`; returns when every gateway knows it."""
         await super().add_server(name, config)
-        await self._told()
+        await self._changed()
 
     async def remove_server(self, name: str) -> None:
         """As `HostedDecoder.remove_server`; returns when every gateway knows it."""
         await super().remove_server(name)
-        await self._told()
+        await self._changed()
 
-    async def _told(self) -> None:
+    async def _changed(self) -> None:
         self._followers.changed()
         await self._followers.known()
 
-    async def news(self, copy: str, coordinator: str, revision: int) -> News:
-        """The state, for the copy of a gateway, as soon as it is another than a revision of a coordinator's."""
-        await self._followers.news(copy, revision if coordinator == self._name else NOTHING)
-        return News(self._name, self._followers.revision, await self.served())
+    async def news(self, copy: str, coordinator: str, revision: int, facts_at: int) -> News:
+        """The state, for the copy of a gateway, as soon as it is another than a revision of a coordinator's.
+
+        facts_at: the revision of that coordinator's facts which the copy has.
+        """
+        known, facts_at = (revision, facts_at) if coordinator == self._name else (NOTHING, NOTHING)
+        await self._followers.news(copy, known)
+        now = self._followers.revision
+        facts = self.plugin.facts if self.servers else None
+        return News(self._name, now, await self.served(), self._told.since(facts_at, now, facts))
 
     async def served(self) -> dict[str, ModelConfig]:
         """As `any_target.served`."""
