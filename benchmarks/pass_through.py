@@ -4,12 +4,14 @@ A stand-in for an engine runs in a process of its own, and is asked directly and
 round by round in turn: the time to the first token, tokens a second, requests a second for answers that cost the engine
 nothing, and the processor time of each part. Requests that name an edit are left out; they are for other benchmarks.
 
-Nobody else should use the machine; read the differences of one run. Writes `pass_through.md`.
+Nobody else should use the machine; read the differences of one run. With `--direct` the replicas of the gateway take the
+requests themselves, without the proxy of Ray Serve. Writes `pass_through.md`, or `pass_through_direct.md`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -120,8 +122,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Start a Ray, the stand-in and the server, measure, write the tables."""
     parser = parser_for("pass_through", __doc__, "fewer edits and rounds")
     parser.add_argument("--replicas", type=int, default=1, metavar="N", help="of the gateway")
+    parser.add_argument(
+        "--direct", action="store_true", help="replicas take requests themselves, without Serve's proxy"
+    )
     options = parse(parser, arguments)
     prepare_environment()
+    port = free_port("127.0.0.1", 0)
+    if options.direct:
+        os.environ |= {"RAY_SERVE_ENABLE_DIRECT_INGRESS": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(port)}
+        os.environ["RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"] = str(port + options.replicas)
+        os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "1"  # nobody asks any more when it ends
     import ray  # after the environment that it reads is set
     from ray import serve
 
@@ -142,10 +152,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }  # fmt: skip
         edit_plugin(parse_config(values, "the benchmark"), open_store())
         (folder / "run.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-        port = free_port("127.0.0.1", 0)
         ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
         try:
-            serve.start(http_options={"host": "127.0.0.1", "port": port})
+            elsewhere = free_port("127.0.0.1", 0) if options.direct else port
+            serve.start(http_options={"host": "127.0.0.1", "port": elsewhere})
             args = ServeArgs(
                 config=folder / "run.yaml", replicas=options.replicas, limits=Limits(in_flight=512), request_log=False
             )
@@ -177,8 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = "\n\n".join(lines)
     print(text)
     options.results.mkdir(parents=True, exist_ok=True)
-    with replacing(options.results / "pass_through.md") as path:
-        path.write_text(f"# An engine asked directly, and through the gateway\n\n{text}\n", encoding="utf-8")
+    name, way = ("pass_through_direct", " without Serve's proxy") if options.direct else ("pass_through", "")
+    with replacing(options.results / f"{name}.md") as path:
+        path.write_text(f"# An engine asked directly, and through the gateway{way}\n\n{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
