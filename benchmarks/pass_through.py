@@ -4,8 +4,8 @@ A stand-in for an engine runs in a process of its own, and is asked directly and
 round by round in turn: the time to the first token, tokens a second, requests a second for answers that cost the engine
 nothing, and the processor time of each part. Requests that name an edit are left out; they are for other benchmarks.
 
-Nobody else should use the machine; read the differences of one run. With `--direct` the replicas of the gateway take the
-requests themselves, without the proxy of Ray Serve. Writes `pass_through.md`, or `pass_through_direct.md`.
+Nobody else should use the machine; read the differences of one run. With `--direct` the replicas of the gateway take
+the requests themselves, without the proxy of Ray Serve. Writes `pass_through.md`, or `pass_through_direct.md`.
 """
 
 from __future__ import annotations
