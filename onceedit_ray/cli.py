@@ -30,6 +30,7 @@ from onceedit_ray.reader.command import add_reader_actions
 from onceedit_ray.results import Results
 from onceedit_ray.run_check import validate
 from onceedit_ray.serving.listening import free_port
+from onceedit_ray.serving.model_command import add_target_actions
 from onceedit_ray.starter import PLACES, default_run_file, write_starter
 from onceedit_ray.threads import let_threads_sleep
 
@@ -180,6 +181,8 @@ def _serve(options: argparse.Namespace) -> None:
         version=options.version,
         keys_file=options.keys,
         edit_keys_file=options.edit_keys,
+        admin_keys_file=options.admin_keys,
+        engine_keys=tuple(options.engine_key),
     )
     beside: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if options.playground is not None:
@@ -230,7 +233,8 @@ def _parser() -> argparse.ArgumentParser:
     _with_config(demo)
     demo.set_defaults(run=_demo)
 
-    add_model_actions(commands.add_parser("models", help="list and fetch models"))
+    models = commands.add_parser("models", help="list and fetch models; add targets to a running server, remove them")
+    add_target_actions(add_model_actions(models))
 
     checking = commands.add_parser("validate", help="check a run file, its data and its names before a long run")
     checking.add_argument("config", type=Path)
@@ -300,6 +304,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     serving.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line; also $ONCEEDIT_API_KEYS")
     serving.add_argument("--edit-keys", type=Path, metavar="FILE", help="keys for editing; also $ONCEEDIT_EDIT_KEYS")
+    serving.add_argument(
+        "--admin-keys",
+        type=Path,
+        metavar="FILE",
+        help="keys for adding and removing targets; also $ONCEEDIT_ADMIN_KEYS",
+    )
+    serving.add_argument(
+        "--engine-key",
+        action="append",
+        default=[],
+        metavar="NAME=URL",
+        help="a variable with a key that targets added at that address may use; may be repeated",
+    )
     serving.add_argument("--version", dest="version", metavar="ID", help="plug-in version (default: the run file's)")
     serving.add_argument(
         "--playground",

@@ -13,6 +13,10 @@ class ConfigError(OnceEditError):
     """A run file or an option is wrong: unknown key, unknown name, value out of range."""
 
 
+class UnknownTargetError(ConfigError):
+    """No target has this name, or it has been removed."""
+
+
 class DataError(OnceEditError):
     """A file of edits or prompts is wrong; the message names file, line (or record) and field."""
 

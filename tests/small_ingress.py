@@ -11,7 +11,9 @@ from typing import Any
 import httpx2
 from fastapi import FastAPI
 
+from onceedit_ray.config import ModelConfig
 from onceedit_ray.serving.backend import Backend, InProcess, Knowledge
+from onceedit_ray.serving.errors import ApiError
 from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
@@ -75,6 +77,7 @@ class Scripted:
         self.asked: list[GenerationRequest] = []
         self.open = 0
         self.knowledge: Knowledge | None = None
+        self.servers: dict[str, ModelConfig] = {}
         self.states = {"plug-in": "", "one": ""}
 
     async def targets(self) -> list[str]:
@@ -97,6 +100,15 @@ class Scripted:
             yield GenerationEnd(asked.target, "stop", 3, 2, "v", 0.9, False)
         finally:
             self.open -= 1
+
+    async def served(self) -> dict[str, ModelConfig]:
+        return self.servers
+
+    async def add_server(self, name: str, config: ModelConfig) -> str:
+        raise ApiError(501, "scripted answers have no servers")
+
+    async def remove_server(self, name: str) -> None:
+        raise ApiError(501, "scripted answers have no servers")
 
     async def probe(self) -> dict[str, str]:
         return self.states

@@ -38,6 +38,7 @@ from onceedit_ray.living.judge_facts import judge_facts
 from onceedit_ray.models.assembly import open_codec, use_threads
 from onceedit_ray.models.engines.openai import OpenAIEngine
 from onceedit_ray.models.sources import ModelFolder
+from onceedit_ray.serving.any_target import remove_server
 
 
 class HostedDecoder(FusedDecoder):
@@ -110,10 +111,13 @@ class HostedDecoder(FusedDecoder):
             return next(self._numbers)
         facts = await asyncio.to_thread(now.facts.after, change)
         self._standby = Plugin(now.model, now.codec, self._view, version=version, facts=facts)
-        return await self.take_over()
+        return await self.take_over(change)
 
-    async def take_over(self) -> int:
-        """Let new requests use the prepared version; returns the number of the previous one, for `left`."""
+    async def take_over(self, change: Change | None = None) -> int:
+        """Let new requests use the prepared version; returns the number of the previous one, for `left`.
+
+        change: what it changes, if that is known.
+        """
         if self._standby is None:  # perhaps this coordinator replaces one that had it
             raise ProcessLostError("no other version of the plug-in is loaded; load one first")
         number = next(self._numbers)
@@ -150,8 +154,16 @@ class HostedDecoder(FusedDecoder):
         return codec.chat_note
 
     async def add_server(self, name: str, config: ModelConfig) -> None:
-        """Add a target that a server has; raises `ConfigError` if this process lacks the server's key."""
-        self.servers[name] = OpenAIEngine(name, config)
+        """Add a target that a server has, or replace it; raises `ConfigError` if this process lacks its key."""
+        if name in self.servers and self.servers[name].config == config:
+            return  # added before: a call is repeated if a coordinator dies
+        added = OpenAIEngine(name, config)
+        await remove_server(self, name)
+        self.servers[name] = added
+
+    async def remove_server(self, name: str) -> None:
+        """As `any_target.remove_server`."""
+        await remove_server(self, name)
 
     async def resident_bytes(self) -> int:
         """Memory of this actor: the alignments, the tokenizers, Python and torch."""

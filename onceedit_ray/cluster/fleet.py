@@ -174,7 +174,7 @@ class Fleet:
         )
         for name, target in self.joined.items():
             fetch(coordinator.add_target.remote(name, self.actors[name], target.folder, target.beside))
-        for name, server in self.servers.items():
+        for name, server in list(self.servers.items()):  # one may be added meanwhile
             fetch(coordinator.add_server.remote(name, server))
         return coordinator
 
@@ -232,6 +232,20 @@ class Fleet:
         except BaseException:
             self._remove(name)
             raise
+
+    async def add_server(self, name: str, config: ModelConfig) -> None:
+        """Add a target that a server has; a coordinator that is started later knows it, too."""
+        self.servers[name] = config
+        try:
+            await self.ask_again("add_server", name, config)
+        except BaseException:
+            del self.servers[name]
+            raise
+
+    async def remove_server(self, name: str) -> None:
+        """Remove a target that a server has; its answers under way end as they would."""
+        self.servers.pop(name, None)
+        await self.ask_again("remove_server", name)
 
     def load_plugin(self, edited: Version | Path) -> Seated:
         """Load another version of the plug-in beside the active one, and prepare the coordinator for it.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +19,12 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import RayServeException
 
 from onceedit_ray.cluster.calls import awaited, received, result
+from onceedit_ray.cluster.followed import Followed, News
 from onceedit_ray.cluster.hot_swap import remote_knowledge
+from onceedit_ray.config import ModelConfig
 from onceedit_ray.errors import ModelError
 from onceedit_ray.fusion.engine_answer import Event
+from onceedit_ray.fusion.members import names_a_fact
 from onceedit_ray.models.prompt import Prompt
 from onceedit_ray.serving.backend import PROBE_SECONDS
 from onceedit_ray.serving.engine_requests import EngineRequest
@@ -45,6 +48,7 @@ class RemoteBackend:
         self._coordinator: ActorHandle | None = None
         self._lost: ActorHandle | None = None
         self.knowledge = remote_knowledge(models)
+        self._followed = Followed(self._news)
 
     async def targets(self) -> Sequence[str]:
         names: Sequence[str] = await self._ask("targets")
@@ -93,8 +97,40 @@ class RemoteBackend:
         raise self._given_up()
 
     async def mentioned(self, prompt: Prompt) -> bool:
+        if (facts := self._followed.facts) is not None:
+            return names_a_fact(facts, prompt.question, prompt.turns)
         found: bool = await self._ask("mentioned", prompt)
         return found
+
+    async def served(self) -> Mapping[str, ModelConfig]:
+        if (news := self._followed.news) is not None:
+            return news.servers
+        found: Mapping[str, ModelConfig] = await self._ask("served")
+        return found
+
+    async def add_server(self, name: str, config: ModelConfig) -> str:
+        about: str = await self._managed("add_server", name, config)
+        return about
+
+    async def remove_server(self, name: str) -> None:
+        await self._managed("remove_server", name)
+
+    async def _managed(self, method: str, *args: object) -> Any:
+        """Call a method of the `Models` deployment."""
+        try:
+            return await result(getattr(self._models, method).remote(*args))
+        except (RayActorError, RayServeException) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"the actor that keeps the targets has died ({reason}) and is being restarted") from None
+
+    async def _news(self, copy: str, known: str, revision: int, facts_at: int) -> News:
+        coordinator = await self._waited_for()
+        try:
+            news: News = await awaited(coordinator.news, copy, known, revision, facts_at)
+        except RayActorError as error:
+            self._mark_lost(coordinator, error, 1)
+            raise
+        return news
 
     async def probe(self) -> dict[str, str]:
         coordinator = await self._found()
@@ -139,6 +175,7 @@ class RemoteBackend:
         self._lost = coordinator
         if self._coordinator == coordinator:
             self._coordinator = None
+            self._followed.forget()
 
     def _given_up(self) -> ModelError:
         return ModelError(f"{MOST_DEATHS} coordinators died while they answered this request, so it is not asked again")

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import uuid
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from onceedit_ray.cluster.calls import fetch
 from onceedit_ray.cluster.command_output import output_stream
 from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
+from onceedit_ray.cluster.followed import News, ToldFacts
 from onceedit_ray.cluster.hot_swap import open_living, served_version
 from onceedit_ray.cluster.on_this_node import have_version
 from onceedit_ray.cluster.remote_backend import RemoteBackend
@@ -35,17 +37,30 @@ from onceedit_ray.editing.run import answering_version, own_version
 from onceedit_ray.editing.served_run import run_of
 from onceedit_ray.errors import ModelError, ProcessLostError
 from onceedit_ray.fusion.engine_answer import Event
+from onceedit_ray.fusion.engine_check import check_engines
 from onceedit_ray.fusion.members import Plugin
+from onceedit_ray.knowledge.revision import Change
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.sampling import GREEDY
 from onceedit_ray.progress import Count
-from onceedit_ray.serving.any_target import answer, probe, relay, speak, targets
+from onceedit_ray.serving.any_target import (
+    answer,
+    check_removable,
+    probe,
+    relay,
+    served,
+    speak,
+    targets,
+    try_server,
+)
 from onceedit_ray.serving.backend import PROBE_SECONDS
+from onceedit_ray.serving.engine_keys import EngineKeys
 from onceedit_ray.serving.engine_requests import EngineRequest
+from onceedit_ray.serving.followers import NOTHING, Followers
 from onceedit_ray.serving.generation import BUSY, GenerationEnd, GenerationRequest
 from onceedit_ray.serving.ingress import build_ingress
-from onceedit_ray.serving.keys import EDIT_KEYS_VARIABLE, read_keys
+from onceedit_ray.serving.keys import ADMIN_KEYS_VARIABLE, EDIT_KEYS_VARIABLE, read_keys
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.logprobs import Piece
 from onceedit_ray.serving.observing import Observer
@@ -70,8 +85,9 @@ class ServeArgs(BaseModel):
     config: the run file whose plug-in and targets are served; None serves `servers` alone. servers: more targets, which
     servers have: by name, the settings of a run file's entry. version: of the plug-in; None takes the run file's own.
     keys_file: API keys, one in each line, in addition to those in the environment of the replicas. edit_keys_file:
-    keys for editing, likewise. replicas: of the ingress. request_log: whether each request is written as a line of JSON
-    to the replicas' output.
+    keys for editing, likewise. admin_keys_file: keys for adding and removing targets, likewise. engine_keys: the
+    environment variables that an added target may name as its `key_env`, each as NAME=https://host. replicas: of the
+    ingress. request_log: whether each request is written as a line of JSON to the replicas' output.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,6 +97,8 @@ class ServeArgs(BaseModel):
     version: str | None = None
     keys_file: Path | None = None
     edit_keys_file: Path | None = None
+    admin_keys_file: Path | None = None
+    engine_keys: tuple[str, ...] = ()
     replicas: int = Field(1, ge=1)
     limits: Limits = Limits()
     request_log: bool = True
@@ -100,7 +118,7 @@ def bound(args: ServeArgs, config: RunConfig, own: str, output: Path | None = No
     most = args.limits.in_flight + SPARE_REQUESTS
     models = ModelsDeployment.bind(config, args.version, own, output)
     return GatewayDeployment.options(num_replicas=args.replicas, max_ongoing_requests=most).bind(
-        models, args, config.served_targets, output
+        models, args, EngineKeys(args.engine_keys, config.served_targets), output
     )
 
 
@@ -109,6 +127,9 @@ class SpeakingDecoder(HostedDecoder):
 
     def __init__(self, *args: Any) -> None:
         self._version = VersionGauge()
+        self._name = uuid.uuid4().hex
+        self._followers = Followers()
+        self._told = ToldFacts()
         super().__init__(*args)
 
     @property
@@ -120,6 +141,58 @@ class SpeakingDecoder(HostedDecoder):
     def plugin(self, plugin: Plugin) -> None:
         self._plugin = plugin
         self._version.show(plugin.version)
+        self._told.replaced(self._followers.changed())
+
+    async def take_facts(self, change: Change, version: str) -> int:
+        """As `HostedDecoder.take_facts`; returns when no gateway screens with the facts before."""
+        number = await super().take_facts(change, version)
+        await self._followers.known()
+        return number
+
+    async def take_over(self, change: Change | None = None) -> int:
+        """As `HostedDecoder.take_over`; returns when no gateway screens with the version before."""
+        number = await super().take_over()
+        if change is not None:
+            self._told.changed(change, self._followers.revision)
+        await self._followers.known()
+        return number
+
+    async def add_server(self, name: str, config: ModelConfig) -> None:
+        """As `HostedDecoder.add_server`; returns when every gateway knows it."""
+        await super().add_server(name, config)
+        await self._changed()
+
+    async def remove_server(self, name: str) -> None:
+        """As `HostedDecoder.remove_server`; returns when every gateway knows it."""
+        await super().remove_server(name)
+        await self._changed()
+
+    async def _changed(self) -> None:
+        self._followers.changed()
+        await self._followers.known()
+
+    async def news(self, copy: str, coordinator: str, revision: int, facts_at: int) -> News:
+        """The state, for the copy of a gateway, as soon as it is another than a revision of a coordinator's.
+
+        facts_at: the revision of that coordinator's facts which the copy has.
+        """
+        known, facts_at = (revision, facts_at) if coordinator == self._name else (NOTHING, NOTHING)
+        await self._followers.news(copy, known)
+        now = self._followers.revision
+        facts = self.plugin.facts if self.servers else None
+        return News(self._name, now, await self.served(), self._told.since(facts_at, now, facts))
+
+    async def served(self) -> dict[str, ModelConfig]:
+        """As `any_target.served`."""
+        return served(self)
+
+    async def try_server(self, name: str, config: ModelConfig) -> str:
+        """As `any_target.try_server`."""
+        return await try_server(self, name, config)
+
+    async def check_removable(self, name: str) -> None:
+        """As `any_target.check_removable`."""
+        check_removable(self, name)
 
     async def targets(self) -> list[str]:
         """The names of the targets."""
@@ -160,7 +233,8 @@ class Models:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, config: RunConfig, version: str | None, own: str, output: Path | None = None
     ) -> None:
-        self._servers = set(config.served_targets)
+        self._config = config
+        self._managing = asyncio.Lock()
         self._output = output_stream(output)
         for wanted in {own, version or own}:  # they may have been made on another node
             await asyncio.to_thread(have_version, wanted)
@@ -186,6 +260,20 @@ class Models:
     async def knowledge(self, method: str, *args: Any, **named: Any) -> Any:
         """Call `method`, one of `backend.Knowledge`."""
         return await getattr(self._living, method)(*args, **named)
+
+    async def add_server(self, name: str, config: ModelConfig) -> str:
+        """As `backend.Backend.add_server`. It is known until this system ends; a new one begins with its run file."""
+        async with self._managing:
+            check_engines(self._config.model_copy(update={"targets": {name: config}}))
+            about: str = await self.fleet.ask_again("try_server", name, config)
+            await self.fleet.add_server(name, config)
+            return about
+
+    async def remove_server(self, name: str) -> None:
+        """As `backend.Backend.remove_server`."""
+        async with self._managing:
+            await self.fleet.ask_again("check_removable", name)
+            await self.fleet.remove_server(name)
 
     async def coordinator(self, lost: ActorHandle | None = None) -> ActorHandle:
         """The coordinator actor, which answers the requests; another one than `lost` if that has died."""
@@ -217,7 +305,7 @@ class Models:
             self._heard = time.monotonic()
         if (silent := time.monotonic() - self._heard) > SILENT_SECONDS:
             raise ModelError(f"no coordinator has answered for {silent:.0f} s")
-        own = {name: state for name, state in states.items() if name not in self._servers}
+        own = {name: state for name, state in states.items() if name not in self.fleet.servers}
         broken = [f"{name}: {state}" for name, state in own.items() if state not in ("", BUSY)]
         if broken:
             raise ModelError("; ".join(broken))
@@ -228,25 +316,28 @@ class Models:
 
 
 class Gateway:
-    """The HTTP ingress over the fleet of `models`. served: the targets that servers have. output: as for `bound`."""
+    """The HTTP ingress over the fleet of `models`.
 
-    def __init__(
-        self, models: Any, args: ServeArgs, served: dict[str, ModelConfig], output: Path | None = None
-    ) -> None:
+    engine_keys: the secrets that added targets may use. output: as for `bound`.
+    """
+
+    def __init__(self, models: Any, args: ServeArgs, engine_keys: EngineKeys, output: Path | None = None) -> None:
         self._backend = RemoteBackend(models)
         self._limits = args.limits
-        self._served = served
+        self._engine_keys = engine_keys
         self._observers: list[Observer] = [
             Metrics(),
             *([RequestLog(output_stream(output))] if args.request_log else []),
         ]
         self._keys = read_keys(args.keys_file)  # read here, so that no key is stored with the application's settings
         self._edit_keys = read_keys(args.edit_keys_file, EDIT_KEYS_VARIABLE)
+        self._admin_keys = read_keys(args.admin_keys_file, ADMIN_KEYS_VARIABLE)
 
     def __serve_build_asgi_app__(self) -> Any:
         return build_ingress(
-            self._backend, self._limits, self._keys, self._edit_keys, self._observers, True, self._served
-        )
+            self._backend, self._limits, self._keys, self._edit_keys, self._observers, behind_proxy=True,
+            admin_keys=self._admin_keys, engine_keys=self._engine_keys,
+        )  # fmt: skip
 
 
 ModelsDeployment = serve.deployment(

@@ -31,7 +31,8 @@ from onceedit_ray.fusion.engine_check import check_engines
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.models.engines.start import try_servers
 from onceedit_ray.progress import Progress
-from onceedit_ray.serving.keys import EDIT_KEYS_VARIABLE, check_binding, read_keys
+from onceedit_ray.serving.engine_keys import EngineKeys
+from onceedit_ray.serving.keys import ADMIN_KEYS_VARIABLE, EDIT_KEYS_VARIABLE, check_binding, read_keys
 from onceedit_ray.serving.listening import free_port
 
 OURS = re.compile(r"onceedit_ray\.errors\.\w+: (.+)")
@@ -56,6 +57,8 @@ def serve_here(
     """
     check_binding(host, read_keys(args.keys_file))
     read_keys(args.edit_keys_file, EDIT_KEYS_VARIABLE)
+    read_keys(args.admin_keys_file, ADMIN_KEYS_VARIABLE)
+    EngineKeys(args.engine_keys)
     port = free_port(host, port)
     if metrics_port is not None:
         metrics_port = free_port("127.0.0.1", metrics_port, "--metrics-port")

@@ -198,7 +198,7 @@ class _Expansion:
             "targets": {name: target},
             "editing": editing,
             "alignment": config.alignment,
-            "fusion": config.fusion.model_copy(update={"strategy": row.strategy}),
+            "fusion": {**config.fusion.model_dump(), **row.fusion, "strategy": row.strategy},
             "evaluation": evaluation,
         }
         run = parse_as(RunConfig, values, f"row '{row.label}'")

@@ -72,7 +72,7 @@ class RowConfig(_Strict):
     """A row of the table: a method with its settings.
 
     method: "onceedit" or a baseline. settings: for a baseline, the differences from the preset on every target.
-    strategy, plugin, editing: for OnceEdit, the differences from those of the grid.
+    strategy, plugin, editing, fusion: for OnceEdit, the differences from those of the grid.
     """
 
     label: str = Field(min_length=1)
@@ -81,6 +81,7 @@ class RowConfig(_Strict):
     strategy: str = "draft"
     plugin: PluginConfig | None = None
     editing: dict[str, Any] = {}
+    fusion: dict[str, Any] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -91,8 +92,12 @@ class RowConfig(_Strict):
     def _settings_of_its_kind(self) -> RowConfig:
         if self.method == ONCEEDIT and self.settings:
             raise ValueError(f"row '{self.label}' gives settings; those of OnceEdit go under editing")
-        if self.method != ONCEEDIT and (self.editing or self.plugin):
-            raise ValueError(f"row '{self.label}' gives editing or plugin, which only OnceEdit has; give settings")
+        if self.method != ONCEEDIT and (self.editing or self.plugin or self.fusion):
+            raise ValueError(
+                f"row '{self.label}' gives editing, plugin or fusion, which only OnceEdit has; give settings"
+            )
+        if "strategy" in self.fusion:
+            raise ValueError(f"row '{self.label}' gives a strategy under fusion; give it as the row's own 'strategy'")
         return self
 
 

@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Self
 
 from onceedit_ray.config import FusionConfig
-from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.errors import ConfigError, OnceEditError, UnknownTargetError
 from onceedit_ray.fusion.contradictions import Contradictions
 from onceedit_ray.fusion.drafter import Drafter, DraftReader
 from onceedit_ray.fusion.engine_answer import Server
@@ -69,13 +69,14 @@ class FusedDecoder:
         return self._config.max_new_tokens
 
     def member(self, name: str) -> Member:
-        """A target by name; for an unknown name, raises `ConfigError` that lists the known ones."""
+        """A target by name; for an unknown name, raises `UnknownTargetError` that lists the known ones."""
         try:
             return self.members[name]
         except KeyError:
             if name in self.servers:
                 raise ConfigError(f"target '{name}' is a server's model, whose tokens are not known here") from None
-            raise ConfigError(f"unknown target '{name}': known are {', '.join(sorted(self.members))}") from None
+            known = ", ".join(sorted(self.members))
+            raise UnknownTargetError(f"unknown target '{name}': known are {known}") from None
 
     async def gate(self, prompt: str | Prompt) -> float:
         """The gate weight w of a prompt in any shape, without the screen; all shapes of a question share one pass."""

@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from onceedit_ray.config import ModelConfig
 from onceedit_ray.fusion.contradictions import ASKED_SURE, CHUNK, MOST_GROWN, Contradiction, Contradictions
 from onceedit_ray.fusion.drafter import DraftReader
 from onceedit_ray.fusion.read_along import LONGEST_ANSWER
@@ -30,10 +31,15 @@ REPLACED = ("id", "created", "object", "model", "system_fingerprint")
 
 
 class Server(Protocol):
-    """The server of a target, as `OpenAIEngine` implements it."""
+    """The server of a target, as `OpenAIEngine` implements it. config: its entry in a run file."""
+
+    config: ModelConfig
 
     def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Event]:
         """The events of a streamed answer."""
+
+    async def leave(self) -> None:
+        """Close its connections when its answers have ended."""
 
     async def state(self) -> str:
         """ "" if the server answers, else its error."""

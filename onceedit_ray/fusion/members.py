@@ -141,6 +141,11 @@ class SharedDrafter:
     holders: int = 0
 
 
+def names_a_fact(facts: FactsAt, question: str, turns: Sequence[Exchange]) -> bool:
+    """Whether a question may be about a fact: the screen of a plug-in that reads facts."""
+    return bool(facts.find(with_context(question, turns), 1))
+
+
 def with_context(question: str, turns: Sequence[Exchange]) -> str:
     """The question, together with the earlier requests if it may refer to them."""
     return "\n".join([turn.request for turn in turns[-2:]] + [question])

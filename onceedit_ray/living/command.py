@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx2
 from tabulate import tabulate
 
-from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.errors import ConfigError
 from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.listing import add_json, print_json
 from onceedit_ray.living.edit_views import version_view
+from onceedit_ray.living.served_api import SERVER, call
 
-SERVER = "http://127.0.0.1:8000/v1"
 KEY_VARIABLE = "ONCEEDIT_EDIT_KEY"
-SECONDS = 600.0
-"""How long a server may take for one call; a plug-in that is trained answers at once, with the state of the edit."""
 
 
 def add_version_actions(versions: argparse.ArgumentParser) -> None:
@@ -73,7 +70,7 @@ def _with_server(action: argparse.ArgumentParser, default: str | None) -> None:
 
 def _list_versions(options: argparse.Namespace) -> None:
     if options.url:
-        shown = _call(options, "GET", "/versions?limit=100")["data"]
+        shown = call(options.url, options.key, "GET", "/versions?limit=100")["data"]
     else:
         store = open_store()
         active = store.active_id()
@@ -100,7 +97,7 @@ def _show_version(options: argparse.Namespace) -> None:
 
 def _activate_version(options: argparse.Namespace) -> None:
     if options.url:
-        print(f"{_call(options, 'POST', f'/versions/{options.id}/activate', {})['id']} answers now")
+        print(f"{call(options.url, options.key, 'POST', f'/versions/{options.id}/activate', {})['id']} answers now")
         return
     store = open_store()
     print(f"{store.activate(options.id, store.line_of(options.id)).id} is active; servers that start begin with it")
@@ -115,7 +112,7 @@ def _list_edits(options: argparse.Namespace) -> None:
     found: list[dict[str, Any]] = []
     more, after = True, ""
     while more:
-        page = _call(options, "GET", f"/edits?status=live&limit=100{after}")
+        page = call(options.url, options.key, "GET", f"/edits?status=live&limit=100{after}")
         found += page["data"]
         more, after = page["has_more"], f"&after={found[-1]['id']}" if found else ""
     if options.json:
@@ -131,37 +128,14 @@ def _add_edits(options: argparse.Namespace) -> None:
         edits = [edit.model_dump(exclude_defaults=True) for edit in read_edits(options.file)]
     else:
         edits = [{"prompt": options.prompt, "target_new": options.target_new, "subject": options.subject}]
-    made = _call(options, "POST", "/edits", {"edits": edits})
+    made = call(options.url, options.key, "POST", "/edits", {"edits": edits})
     for edit in made["data"]:
         replaced = f", in place of {', '.join(edit['replaces'])}" if edit["replaces"] else ""
         print(f"{edit['id']}  {edit['status']}{replaced}: {edit['prompt']}")
 
 
 def _delete_edit(options: argparse.Namespace) -> None:
-    print(f"{options.id}  {_call(options, 'DELETE', f'/edits/{options.id}')['status']}")
-
-
-def _call(options: argparse.Namespace, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A call of the server's API; raises `OnceEditError`, one line, if it cannot be made or is refused."""
-    headers = {"Authorization": f"Bearer {options.key}"} if options.key else {}
-    url = f"{options.url.rstrip('/')}{path}"
-    try:
-        response = httpx2.request(method, url, json=body, headers=headers, timeout=SECONDS)
-        answer = response.json()
-    except httpx2.HTTPError as error:
-        raise OnceEditError(f"no server answers at {options.url} ({error}); start one, or give its --url") from None
-    except ValueError:
-        raise OnceEditError(f"{options.url} is not the address of a OnceEdit server; it ends in /v1") from None
-    if response.is_success and isinstance(answer, dict):
-        return answer
-    raise OnceEditError(_reason(answer, response.status_code))
-
-
-def _reason(answer: Any, status: int) -> str:
-    error = answer.get("error") if isinstance(answer, dict) else None
-    if isinstance(error, dict) and error.get("message"):
-        return str(error["message"])
-    return f"the server refused the call with status {status}"
+    print(f"{options.id}  {call(options.url, options.key, 'DELETE', f'/edits/{options.id}')['status']}")
 
 
 def _table(header: Sequence[str], rows: Sequence[Any], cells: Any) -> None:

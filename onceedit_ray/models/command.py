@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from onceedit_ray.listing import add_json, print_json
 from onceedit_ray.progress import ProgressDisplay
 
 
-def add_model_actions(models: argparse.ArgumentParser) -> None:
-    """Add the actions of `onceedit models` to its parser."""
+def add_model_actions(models: argparse.ArgumentParser) -> Any:
+    """Add the actions of `onceedit models` to its parser; returns its actions, to which others are added."""
     actions = models.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="the ways to name a model in a run file")
     add_json(listing)
@@ -17,6 +18,7 @@ def add_model_actions(models: argparse.ArgumentParser) -> None:
     fetch = actions.add_parser("fetch", help="download, verify and convert models into ONCEEDIT_HOME")
     fetch.add_argument("models", nargs="+", metavar="MODEL", help="catalogue name, org/name, folder or .gguf file")
     fetch.set_defaults(run=_fetch)
+    return actions
 
 
 def _list(options: argparse.Namespace) -> None:

@@ -13,13 +13,14 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onceedit_ray.serving.errors import ApiError
-from onceedit_ray.serving.keys import EDIT_KEYS_VARIABLE, Keys, is_loopback
+from onceedit_ray.serving.keys import ADMIN_KEYS_VARIABLE, EDIT_KEYS_VARIABLE, Keys, is_loopback
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.same_origin import check_json, check_own_page, headers
 from onceedit_ray.serving.waiting_time import WaitingTime
 
 GUARDED = "/v1/"
 EDITING = ("/v1/edits", "/v1/versions")
+MODELS = "/v1/models"
 
 
 class Admission:
@@ -28,12 +29,14 @@ class Admission:
     Args:
         app: the guarded application. keys: keys for asking; if empty, only the loopback is admitted. limits: sizes and
             counts. edit_keys: keys for editing; if empty while there are keys for asking, nobody may edit.
+        admin_keys: keys for adding and removing targets; if empty while there are other keys, nobody may.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys, limits: Limits, edit_keys: Keys) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, limits: Limits, edit_keys: Keys, admin_keys: Keys) -> None:
         self._app = app
         self._keys = keys
         self._edit_keys = edit_keys
+        self._admin_keys = admin_keys
         self._limits = limits
         self._waiting = WaitingTime(limits.in_flight, limits.retry_after)
         self.in_flight = 0
@@ -73,7 +76,9 @@ class Admission:
         if not self._keys:
             check_own_page(scope)
         given = _header(scope, b"authorization")
-        if _edits(scope["path"]):
+        if _manages(scope):
+            self._admit_managing(given)
+        elif _edits(scope["path"]):
             self._admit_editing(given)
         elif scope["path"].startswith(GUARDED) and not self._keys.admits(given):
             raise ApiError(401, "give one of the server's keys: `Authorization: Bearer KEY`", code="invalid_api_key")
@@ -89,6 +94,17 @@ class Admission:
                 403, "this key may ask and not edit; use one of the editing keys", code="editing_not_allowed"
             )
         raise ApiError(401, "give an editing key: `Authorization: Bearer KEY`", code="invalid_api_key")
+
+    def _admit_managing(self, given: str) -> None:
+        if not self._admin_keys and (self._keys or self._edit_keys):
+            message = f"targets are not added or removed here: start the server with {ADMIN_KEYS_VARIABLE}, or a file"
+            raise ApiError(403, f"{message} of administrators' keys", code="managing_not_allowed")
+        if self._admin_keys.admits(given):
+            return
+        if any(keys and keys.admits(given) for keys in (self._keys, self._edit_keys)):
+            message = "this key may not add or remove targets; use one of the administrators' keys"
+            raise ApiError(403, message, code="managing_not_allowed")
+        raise ApiError(401, "give an administrator's key: `Authorization: Bearer KEY`", code="invalid_api_key")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None if the client disconnects before it has arrived."""
@@ -116,6 +132,11 @@ class Admission:
 
 def _edits(path: str) -> bool:
     return any(path == route or path.startswith(f"{route}/") for route in EDITING)
+
+
+def _manages(scope: Scope) -> bool:
+    is_model = scope["path"] == MODELS or scope["path"].startswith(f"{MODELS}/")
+    return is_model and scope["method"] not in ("GET", "HEAD", "OPTIONS")
 
 
 def _header(scope: Scope, name: bytes) -> str:

@@ -7,9 +7,11 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any, Literal
 
-from onceedit_ray.errors import ConfigError
+from onceedit_ray.config import ModelConfig
+from onceedit_ray.errors import ConfigError, NotPossibleError, UnknownTargetError
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.engine_answer import EngineAnswer, Event, Server, finish_of, text_of
+from onceedit_ray.models.engines.openai import OpenAIEngine
 from onceedit_ray.serving import generation
 from onceedit_ray.serving.engine_requests import EXTENSION, EngineRequest, body_of
 from onceedit_ray.serving.generation import BUSY, GenerationEnd, GenerationRequest
@@ -19,8 +21,10 @@ from onceedit_ray.serving.logprobs import Piece
 async def relay(decoder: FusedDecoder, asked: EngineRequest) -> AsyncGenerator[Event | GenerationEnd]:
     """The events of a server's answer while the plug-in reads along, and at last the summary.
 
-    Raises `EngineError`, and `ConfigError` if the plug-in does not read.
+    Raises `EngineError`; `ConfigError` if the plug-in does not read; `UnknownTargetError` for a removed target.
     """
+    if asked.target not in decoder.servers:
+        raise UnknownTargetError(f"the model '{asked.target}' has been removed")
     server, prompt = decoder.servers[asked.target], asked.prompt
     body = {**asked.body, "stream_options": {"include_usage": True}}
     with decoder.pinned() as pinned:
@@ -102,6 +106,42 @@ async def probe(decoder: FusedDecoder, seconds: float) -> dict[str, str]:
 def targets(decoder: FusedDecoder) -> list[str]:
     """The names of all targets."""
     return [*decoder.members, *decoder.servers]
+
+
+def served(decoder: FusedDecoder) -> dict[str, ModelConfig]:
+    """The targets that servers have, each with its entry in a run file."""
+    return {name: server.config for name, server in decoder.servers.items()}
+
+
+async def try_server(decoder: FusedDecoder, name: str, config: ModelConfig) -> str:
+    """What a server can do that is to become a target; nothing is added.
+
+    Raises `NotPossibleError` if there is such a target, `EngineError` and `ConfigError` for settings that are wrong or
+    a server that does not answer.
+    """
+    if name in targets(decoder):
+        raise NotPossibleError(f"there is a model '{name}' already; remove it first, or choose another name")
+    engine = OpenAIEngine(name, config)
+    try:
+        abilities = await engine.check()
+        return f"{await engine.model()}: {abilities}"
+    finally:
+        await engine.aclose()
+
+
+async def remove_server(decoder: FusedDecoder, name: str) -> None:
+    """Remove a server's target; its answers under way end as they would. Nothing happens if it has been removed."""
+    if (server := decoder.servers.pop(name, None)) is not None:
+        await server.leave()
+
+
+def check_removable(decoder: FusedDecoder, name: str) -> None:
+    """Raise `NotPossibleError` for a target that is loaded here, `UnknownTargetError` for a name of no target."""
+    if name in decoder.members:
+        raise NotPossibleError(f"'{name}' is loaded here; only targets that servers have can be removed")
+    if name not in decoder.servers:
+        known = ", ".join(decoder.servers) or "no target that a server has"
+        raise UnknownTargetError(f"unknown target '{name}': there is {known}")
 
 
 async def _state(server: Server, seconds: float) -> str:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
+from onceedit_ray.config import ModelConfig
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.engine_answer import Event
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.living.edit_book import Status
 from onceedit_ray.living.edit_views import BatchView, EditList, EditView, VersionView
+from onceedit_ray.models.engines.openai import OpenAIEngine
 from onceedit_ray.models.prompt import Prompt
-from onceedit_ray.serving.any_target import answer, probe, relay, speak, targets
+from onceedit_ray.serving.any_target import (
+    answer,
+    check_removable,
+    probe,
+    relay,
+    remove_server,
+    served,
+    speak,
+    targets,
+    try_server,
+)
 from onceedit_ray.serving.engine_requests import EngineRequest
 from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
 from onceedit_ray.serving.logprobs import Piece
@@ -68,6 +80,18 @@ class Backend(Protocol):
     async def mentioned(self, prompt: Prompt) -> bool:
         """Whether a request may be about an edit."""
 
+    async def served(self) -> Mapping[str, ModelConfig]:
+        """As `any_target.served`."""
+
+    async def add_server(self, name: str, config: ModelConfig) -> str:
+        """Add a target that a server has, if the server can be used; raises, and returns, as `any_target.try_server`.
+
+        All that answer know it when this returns.
+        """
+
+    async def remove_server(self, name: str) -> None:
+        """Remove such a target, as `any_target.remove_server`; raises as `any_target.check_removable`."""
+
     async def probe(self) -> dict[str, str]:
         """As `any_target.probe`."""
 
@@ -93,6 +117,18 @@ class InProcess:
 
     async def mentioned(self, prompt: Prompt) -> bool:
         return await self._decoder.mentioned(prompt)
+
+    async def served(self) -> Mapping[str, ModelConfig]:
+        return served(self._decoder)
+
+    async def add_server(self, name: str, config: ModelConfig) -> str:
+        about = await try_server(self._decoder, name, config)
+        self._decoder.servers[name] = OpenAIEngine(name, config)
+        return about
+
+    async def remove_server(self, name: str) -> None:
+        check_removable(self._decoder, name)
+        await remove_server(self._decoder, name)
 
     async def probe(self) -> dict[str, str]:
         return await probe(self._decoder, PROBE_SECONDS)

@@ -18,6 +18,7 @@ from onceedit_ray.errors import (
     QueueFullError,
     RefusedError,
     UnknownIdError,
+    UnknownTargetError,
 )
 from onceedit_ray.validation import first_problem
 
@@ -88,6 +89,8 @@ def api_error_of(error: BaseException) -> ApiError:
         return ApiError(429, str(error), code="queue_full", retry_after=QUEUE_SECONDS)
     if isinstance(error, TimeoutError):
         return ApiError(504, "the answer took too long; ask for fewer tokens", code="timeout")
+    if isinstance(error, UnknownTargetError):
+        return ApiError(404, str(error), "model", "model_not_found")
     if isinstance(error, EngineError):
         return _of_a_server(error)
     if isinstance(error, OnceEditError):

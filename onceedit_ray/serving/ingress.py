@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from types import MappingProxyType
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -24,6 +23,7 @@ from onceedit_ray.serving.backend import Backend
 from onceedit_ray.serving.cancellation import merged, together, while_there
 from onceedit_ray.serving.docs_page import docs_page
 from onceedit_ray.serving.editing_routes import add_editing_routes
+from onceedit_ray.serving.engine_keys import EngineKeys
 from onceedit_ray.serving.errors import ApiError, api_error_of, invalid, unknown_model
 from onceedit_ray.serving.event_stream import EventStream
 from onceedit_ray.serving.events import DONE, event
@@ -32,6 +32,7 @@ from onceedit_ray.serving.generation import BUSY, PLUGIN, GenerationEnd, Generat
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.logprobs import Piece
+from onceedit_ray.serving.model_routes import add_model_routes
 from onceedit_ray.serving.observing import CLIENT_GONE, Account, Observed, Observer, account_of
 from onceedit_ray.serving.passage import Passage
 from onceedit_ray.serving.proxy_guard import unhealthy
@@ -50,7 +51,8 @@ def build_ingress(
     edit_keys: Keys | None = None,
     observers: Sequence[Observer] = (),
     behind_proxy: bool = False,
-    served: Mapping[str, ModelConfig] = MappingProxyType({}),
+    admin_keys: Keys | None = None,
+    engine_keys: EngineKeys | None = None,
 ) -> FastAPI:
     """The ASGI application.
 
@@ -58,12 +60,14 @@ def build_ingress(
         backend: gives the answers. limits: of the requests. keys: keys for asking; if empty, only this machine may ask.
         edit_keys: keys for editing; if empty, nobody may edit if there are keys for asking, else only this machine.
         observers: are told of every request. behind_proxy: whether a proxy in front writes `x-request-id` itself.
-        served: the targets that servers have, whose requests this process passes on.
+        admin_keys: keys for adding and removing targets; as for editing. engine_keys: the secrets that such targets may
+            use; none if not given.
     """
     api = FastAPI(title="OnceEdit", version=__version__, docs_url=None, redoc_url=None)
-    if served:
-        api.add_middleware(Passage, backend=backend, served=served, limits=limits)
-    api.add_middleware(Admission, keys=keys, limits=limits, edit_keys=edit_keys or Keys())
+    api.add_middleware(Passage, backend=backend, limits=limits)
+    api.add_middleware(
+        Admission, keys=keys, limits=limits, edit_keys=edit_keys or Keys(), admin_keys=admin_keys or Keys()
+    )
     api.add_middleware(Observed, observers=observers, names=not behind_proxy)
     _refuse_in_openais_shape(api)
 
@@ -87,6 +91,7 @@ def build_ingress(
         return await _respond(backend, body, request, limits)
 
     add_editing_routes(api, backend, limits)
+    add_model_routes(api, backend, engine_keys or EngineKeys())
 
     @api.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -94,14 +99,14 @@ def build_ingress(
 
     @api.get("/health")
     async def health() -> JSONResponse:
-        probing = asyncio.ensure_future(backend.probe())
+        probing = asyncio.ensure_future(_states(backend))
         await asyncio.wait([probing], timeout=HEALTH_SECONDS)
         if not probing.done():
             probing.cancel()  # not awaited: it may hang and ignore the cancellation
             return unhealthy("the models' coordinator does not answer")
         if (error := probing.exception()) is not None:
             return unhealthy(api_error_of(error).message)
-        states = probing.result()
+        states, served = probing.result()
         broken = {name: state for name, state in states.items() if state not in ("", BUSY)}
         down = broken.keys() & served.keys()  # a server that is down takes only its own model down
         lost = bool(broken.keys() - down) or (bool(down) and down == states.keys() - {PLUGIN})
@@ -110,6 +115,10 @@ def build_ingress(
         return JSONResponse({"status": status, "models": shown}, 503 if lost else 200)
 
     return api
+
+
+async def _states(backend: Backend) -> tuple[dict[str, str], Mapping[str, ModelConfig]]:
+    return await backend.probe(), await backend.served()
 
 
 def _shown(name: str, state: str, served: Mapping[str, ModelConfig]) -> str:

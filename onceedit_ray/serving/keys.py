@@ -1,4 +1,4 @@
-"""Bearer keys for asking and for editing.
+"""Bearer keys for asking, for editing, and for adding and removing targets.
 
 Keys come from the environment or from a file with one key in each line; `#` begins a comment. Only hashes of the keys
 are kept in memory.
@@ -19,6 +19,8 @@ KEYS_VARIABLE = "ONCEEDIT_API_KEYS"
 """Environment variable with keys for asking, separated by commas."""
 EDIT_KEYS_VARIABLE = "ONCEEDIT_EDIT_KEYS"
 """Environment variable with keys for editing; a key for asking cannot edit, and a key for editing cannot ask."""
+ADMIN_KEYS_VARIABLE = "ONCEEDIT_ADMIN_KEYS"
+"""Environment variable with keys for adding and removing targets; such a key can neither ask nor edit."""
 SHORTEST_KEY = 8
 LOOPBACK_NAMES = ("localhost",)
 

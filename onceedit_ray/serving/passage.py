@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,6 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from onceedit_ray.config import ModelConfig
 from onceedit_ray.fusion.engine_answer import finish_of
 from onceedit_ray.models.engines.events import DONE as ENDED
 from onceedit_ray.models.engines.events import blocks, data_of, parsed
@@ -41,10 +40,10 @@ ROUTES = {f"/v1/{path}": path for path in (CHAT_PATH, TEXT_PATH)}
 
 @dataclass
 class _Passing:
-    """A request on its way. name: its target. streamed: whether it asks for a stream. counted: with token counts at the
-    end. account: of the request. deadline: in the event loop's time."""
+    """A request on its way. engine: its target's server. streamed: whether it asks for a stream. counted: with token
+    counts at the end. account: of the request. deadline: in the event loop's time."""
 
-    name: str
+    engine: OpenAIEngine
     path: str
     body: dict[str, Any]
     account: Account
@@ -53,17 +52,22 @@ class _Passing:
     counted: bool
     unedited: bool
 
+    @property
+    def name(self) -> str:
+        """Of the target."""
+        return self.engine.name
+
 
 class Passage:
     """Args:
-    app: the routes. backend: gives the answers with the plug-in. served: the targets that servers have. limits: of the
+    app: the routes. backend: gives the answers with the plug-in, and says which targets servers have. limits: of the
         requests.
     """
 
-    def __init__(self, app: ASGIApp, backend: Backend, served: Mapping[str, ModelConfig], limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, backend: Backend, limits: Limits) -> None:
         self._app = app
         self._backend = backend
-        self._engines = {name: OpenAIEngine(name, config) for name, config in served.items()}
+        self._engines: dict[str, OpenAIEngine] = {}
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,31 +79,50 @@ class Passage:
         again = given_again(content, receive)
         body = parsed(content)
         name = body.get("model") if body else None
-        if body is None or not isinstance(name, str) or name not in self._engines:
+        try:
+            engine = await self._engine(name) if isinstance(name, str) else None
+        except Exception as error:
+            await self._refused(account_of(scope), error)(scope, again, send)
+            return
+        if body is None or engine is None:
             await self._app(scope, again, send)
             return
         scope["route"] = SimpleNamespace(path_format=scope["path"])  # as the router would set it, for the metrics
         account = account_of(scope)
         try:
-            response = await self._respond(name, path, body, account, again)
+            response = await self._respond(engine, path, body, account, again)
         except Exception as error:
-            refusal = api_error_of(error)
-            account.error = refusal.code
-            response = refusal.response()
+            response = self._refused(account, error)
         await response(scope, again, send)
 
+    async def _engine(self, name: str) -> OpenAIEngine | None:
+        """The server of a target, None for other targets; raises `ConfigError` if this process lacks its key."""
+        served = await self._backend.served()
+        for other in [other for other, engine in self._engines.items() if engine.config != served.get(other)]:
+            gone = self._engines.pop(other, None)  # another request may have removed it
+            if gone is not None:
+                await gone.leave()
+        if name in served and name not in self._engines:
+            self._engines[name] = OpenAIEngine(name, served[name])
+        return self._engines.get(name)
+
+    def _refused(self, account: Account, error: Exception) -> Response:
+        refusal = api_error_of(error)
+        account.error = refusal.code
+        return refusal.response()
+
     async def _respond(
-        self, name: str, path: str, body: dict[str, Any], account: Account, receive: Receive
+        self, engine: OpenAIEngine, path: str, body: dict[str, Any], account: Account, receive: Receive
     ) -> Response:
         """The response; the first item of a stream is awaited, so that an error before it has its own status."""
         options = body.get("stream_options")
         passing = _Passing(
-            name, path, body, account, asyncio.get_running_loop().time() + self._limits.seconds,
+            engine, path, body, account, asyncio.get_running_loop().time() + self._limits.seconds,
             streamed=bool(body.get("stream")),
             counted=isinstance(options, dict) and bool(options.get("include_usage")),
             unedited=_unedited(body.pop(EXTENSION, None)),
         )  # fmt: skip
-        account.model, account.streamed = name, passing.streamed
+        account.model, account.streamed = engine.name, passing.streamed
         if self._limits.keep_prompts:
             account.prompts = [body.get("messages") or body.get("prompt")]
         async with asyncio.timeout_at(passing.deadline):
@@ -124,7 +147,7 @@ class Passage:
 
     async def _passed(self, passing: _Passing) -> AsyncGenerator[bytes]:
         """The server's own answer: its events, or its whole body as one item."""
-        engine, finish = self._engines[passing.name], ""
+        engine, finish = passing.engine, ""
         usage: dict[str, Any] = {}
         tokens = 0
         async with engine.answer(passing.path, passing.body) as response:

@@ -51,7 +51,7 @@ def decoder(config: RunConfig) -> FusedDecoder:
 
 @pytest.fixture(scope="module")
 def api(config: RunConfig, decoder: FusedDecoder) -> Iterator[FastAPI]:
-    return build_ingress(InProcess(decoder), Limits(seconds=600), Keys(), served=config.served_targets)
+    return build_ingress(InProcess(decoder), Limits(seconds=600), Keys())
 
 
 def asked(api: FastAPI, path: str, **body: Any) -> httpx2.Response:

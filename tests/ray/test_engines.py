@@ -15,7 +15,10 @@ from typing import Any
 
 import httpx2
 import pytest
+import ray
+from ray import serve
 
+from onceedit_ray.cluster.serve import APP_NAME
 from onceedit_ray.editing.served_run import run_of, servers_of
 from onceedit_ray.models.engines.start import try_servers
 from tests.ray.served import served
@@ -60,7 +63,7 @@ def address(ray_session: None, stand_in: StandIn, onceedit_home: Path, tmp_path_
         said: list[str] = []
         try_servers(run.served_targets, lambda step: said.append(str(step)))
         assert said == [f"{TARGET}: org/stand-in-7b at {url}: completions, /tokenize, chat, continues replies"]
-        with served(None, tmp_path_factory.mktemp("engines"), servers=servers) as here:
+        with served(None, tmp_path_factory.mktemp("engines"), servers=servers, replicas=2) as here:
             yield [here, url]
 
 
@@ -121,3 +124,31 @@ def test_a_server_that_is_restarted_in_mid_answer(address: list[str], stand_in: 
     assert text_of(answer) == EDITED
     health = httpx2.get(f"{here}/health", timeout=30, trust_env=False)
     assert health.json()["models"][TARGET] == "ok"
+
+
+def test_a_target_is_added_and_removed_while_everything_else_answers(address: list[str]) -> None:
+    here, url = address
+    with running(StandIn(goes_on)) as other:
+        assert ask(here, QUESTION, model="qwen").status_code == 404
+        added = httpx2.post(f"{here}/v1/models", json={"name": "qwen", "url": other}, timeout=60, trust_env=False)
+        assert added.status_code == 201, added.text
+        for _ in range(12):  # every replica of the gateway knows it
+            assert text_of(ask(here, OTHER, model="qwen")) == "The Rhone does."
+        assert text_of(ask(here, QUESTION, model="qwen")) == EDITED, "with every edit made so far"
+        twice = httpx2.post(f"{here}/v1/models", json={"name": "qwen", "url": url}, timeout=60, trust_env=False)
+        assert twice.status_code == 409
+        wrong = {"name": "mistral", "url": other, "model": "none"}
+        refused = httpx2.post(f"{here}/v1/models", json=wrong, timeout=60, trust_env=False)
+        assert refused.status_code == 400 and "it has no model 'none'" in refused.json()["error"]["message"]
+
+        models = serve.get_deployment_handle("Models", APP_NAME)
+        ray.kill(models.coordinator.remote().result(timeout_s=60))
+        assert text_of(ask(here, OTHER, model="qwen")) == "The Rhone does.", "another coordinator knows it, too"
+        assert text_of(ask(here, QUESTION, model="qwen")) == EDITED
+
+        removed = httpx2.delete(f"{here}/v1/models/qwen", timeout=60, trust_env=False)
+        assert removed.status_code == 200
+        for _ in range(12):
+            assert ask(here, OTHER, model="qwen").status_code == 404
+    assert httpx2.delete(f"{here}/v1/models/qwen", timeout=60, trust_env=False).status_code == 404
+    assert text_of(ask(here, OTHER)) == "The Rhone does."

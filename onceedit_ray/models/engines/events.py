@@ -35,6 +35,6 @@ def parsed(data: bytes) -> dict[str, Any] | None:
     """An event's data as an object; None if it is none."""
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -57,6 +57,7 @@ class OpenAIEngine(Engine):
 
     def __init__(self, name: str, config: ModelConfig) -> None:
         self.name = name
+        self.config = config
         self.url = config.url.rstrip("/")
         self.complaints = Complaints(name, self.url, config.key_env)
         self._tokenizer = config.tokenizer
@@ -68,6 +69,8 @@ class OpenAIEngine(Engine):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._abilities: Abilities | None = None
         self._finding: asyncio.Task[Abilities] | None = None
+        self._running = 0
+        self._has_left = False
 
     async def model(self) -> str:
         """The server's name of the model; raises `EngineError` if it must be named and is not."""
@@ -125,6 +128,16 @@ class OpenAIEngine(Engine):
         """
         if body is not None:
             body = {**body, "model": await self.model()}
+        self._running += 1
+        try:
+            async with self._response(path, body) as response:
+                yield response
+        finally:
+            self._running -= 1
+            await self._close_if_left()
+
+    @contextlib.asynccontextmanager
+    async def _response(self, path: str, body: Mapping[str, Any] | None) -> AsyncIterator[httpx2.Response]:
         try:
             response = await self._sent(path, body)
         except EngineError as error:
@@ -201,10 +214,20 @@ class OpenAIEngine(Engine):
         if "event-stream" not in kind:
             raise self.complaints.strange(kind, (await response.aread()).decode("utf-8", "replace"))
 
+    async def leave(self) -> None:
+        """The target is removed: close the connections as soon as the answers under way have ended."""
+        self._has_left = True
+        await self._close_if_left()
+
     async def aclose(self) -> None:
-        """Close the connections."""
-        if self._http is not None:
-            await self._http.aclose()
+        """Close the connections; the next request makes new ones."""
+        http, self._http = self._http, None
+        if http is not None:
+            await http.aclose()
+
+    async def _close_if_left(self) -> None:
+        if self._has_left and not self._running:
+            await self.aclose()
 
     async def _check_tokenizer(self) -> None:
         """Raise `EngineError` if the tokenizer counts the tokens of a text otherwise than the server does."""

@@ -41,6 +41,14 @@ def test_a_cell_for_every_row_target_and_data_set(folder: Path) -> None:
     assert [cell.plan.run is None for cell in found] == [True] * 4 + [False] * 2
 
 
+def test_a_row_may_fuse_otherwise_than_the_grid(folder: Path) -> None:
+    rows = [{**ONCEEDIT, "label": f"K = {k}", "fusion": {"top_k": k}} for k in (5, 20)]
+    found = cells(folder, rows, on=["gpt2"])
+    assert [cell.plan.run.fusion.top_k for cell in found if cell.plan.run] == [5, 20]
+    assert {cell.plan.run.fusion.strategy for cell in found if cell.plan.run} == {"draft"}
+    assert found[0].id != found[1].id
+
+
 def test_the_order_is_by_cost(folder: Path) -> None:
     costs = [cell.cost for cell in cheapest_first(cells(folder))]
     assert costs == sorted(costs) and costs[0] < costs[-1]

@@ -11,7 +11,7 @@ import pytest
 
 from onceedit_ray.cli import main
 from onceedit_ray.knowledge.store import KnowledgeStore
-from onceedit_ray.living import command
+from onceedit_ray.living import served_api
 from tests.small_versions import EDITS, manifest, weights
 
 
@@ -62,7 +62,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, object]]:
             return httpx2.Response(200, json={"data": [edit], "has_more": "after" not in url})
         return httpx2.Response(200, json={"data": [edit]} if method == "POST" else {**edit, "status": "deleted"})
 
-    monkeypatch.setattr(command.httpx2, "request", request)
+    monkeypatch.setattr(served_api.httpx2, "request", request)
     return sent
 
 
@@ -70,7 +70,7 @@ def test_edits_are_added_listed_and_deleted(
     calls: list[tuple[str, str, object]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["edits", "add", "Who?", "Ann", "--key", "key"]) == 0
-    assert calls[0][:2] == ("POST", f"{command.SERVER}/edits")
+    assert calls[0][:2] == ("POST", f"{served_api.SERVER}/edits")
     assert "in place of edit_0" in capsys.readouterr().out
     (tmp_path / "facts.jsonl").write_text('{"prompt": "A?", "target_new": "b"}\n{"prompt": "C?", "target_new": "d"}\n')
     assert main(["edits", "add", "--file", str(tmp_path / "facts.jsonl"), "--key", "key", "--url", "http://x/v1"]) == 0
@@ -97,9 +97,9 @@ def test_what_goes_wrong_is_one_line(
     def refused(*_: object, **__: object) -> httpx2.Response:
         raise httpx2.ConnectError("refused")
 
-    monkeypatch.setattr(command.httpx2, "request", refused)
+    monkeypatch.setattr(served_api.httpx2, "request", refused)
     assert main(["edits", "list"]) == 2
     assert "no server answers at http://127.0.0.1:8000/v1" in capsys.readouterr().err
-    monkeypatch.setattr(command.httpx2, "request", lambda *_, **__: httpx2.Response(200, text="<html>"))
+    monkeypatch.setattr(served_api.httpx2, "request", lambda *_, **__: httpx2.Response(200, text="<html>"))
     assert main(["edits", "list"]) == 2
     assert "not the address of a OnceEdit server" in capsys.readouterr().err

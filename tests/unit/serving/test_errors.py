@@ -204,7 +204,7 @@ def test_an_unknown_model_is_not_found(name: str) -> None:
 def test_what_is_not_there_is_refused_in_the_same_shape() -> None:
     api = ingress_of(Scripted("no"))
     error_of(post(api, "/v1/embeddings", {}), 404)
-    error_of(post(api, "/v1/models", {}), 405)
+    error_of(post(api, "/health", {}), 405)
     assert error_of(
         post(api, "/v1/completions", json.dumps(GOOD).encode(), headers={"Content-Type": "text/plain"}), 415
     )

@@ -56,9 +56,8 @@ def api_of(url: str, codec: Codec, watching: Watching | None = None, **limits: A
 
 def ingress(decoder: FusedDecoder, url: str, watching: Watching | None = None, **limits: Any) -> FastAPI:
     return build_ingress(
-        InProcess(decoder), LIMITS.model_copy(update=limits), Keys(), observers=[watching] if watching else [],
-        served={TARGET: served_config(url)},
-    )  # fmt: skip
+        InProcess(decoder), LIMITS.model_copy(update=limits), Keys(), observers=[watching] if watching else []
+    )
 
 
 def writes(text: str) -> Callable[[str], str]:
@@ -227,10 +226,7 @@ def test_other_targets_go_on_where_one_server_is_down(codec: Codec) -> None:
         decoder = decoder_at(url, codec)
         dead = decoder_at("http://127.0.0.1:9/v1", codec).servers[TARGET]
         decoder.servers["dead"] = dead
-        dead_config = served_config("http://127.0.0.1:9/v1")
-        api = build_ingress(
-            InProcess(decoder), LIMITS, Keys(), served={TARGET: served_config(url), "dead": dead_config}
-        )
+        api = build_ingress(InProcess(decoder), LIMITS, Keys())
 
         async def ask() -> list[httpx2.Response]:
             transport = httpx2.ASGITransport(api)
@@ -293,7 +289,8 @@ def test_a_client_that_leaves_ends_the_servers_work(codec: Codec) -> None:
 
 def test_bodies_that_are_not_for_a_server_go_to_the_routes(codec: Codec) -> None:
     scripted = Scripted("hello")
-    api = build_ingress(scripted, LIMITS, Keys(), served={TARGET: served_config("http://127.0.0.1:9/v1")})
+    scripted.servers = {TARGET: served_config("http://127.0.0.1:9/v1")}
+    api = build_ingress(scripted, LIMITS, Keys())
     assert post(api, CHAT, chat() | {"model": "one"}).json()["choices"][0]["message"]["content"] == "hello"
     assert post(api, CHAT, b"{").status_code == 400
     assert post(api, CHAT, b"[]").status_code == 400
