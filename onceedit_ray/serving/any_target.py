@@ -12,7 +12,7 @@ from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.engine_answer import EngineAnswer, Event, Server, finish_of, text_of
 from onceedit_ray.serving import generation
 from onceedit_ray.serving.engine_requests import EXTENSION, EngineRequest, body_of
-from onceedit_ray.serving.generation import BUSY, GenerationEnd, GenerationRequest
+from onceedit_ray.serving.generation_request import BUSY, GenerationEnd, GenerationRequest
 from onceedit_ray.serving.logprobs import Piece
 
 

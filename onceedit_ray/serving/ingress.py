@@ -28,12 +28,11 @@ from onceedit_ray.serving.errors import ApiError, api_error_of, invalid, unknown
 from onceedit_ray.serving.event_stream import EventStream
 from onceedit_ray.serving.events import DONE, event
 from onceedit_ray.serving.every_target import Failed, answered, spoken
-from onceedit_ray.serving.generation import BUSY, PLUGIN, GenerationEnd, GenerationRequest
+from onceedit_ray.serving.generation_request import BUSY, PLUGIN, GenerationEnd, GenerationRequest
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.logprobs import Piece
 from onceedit_ray.serving.observing import CLIENT_GONE, Account, Observed, Observer, account_of
-from onceedit_ray.serving.passage import Passage
 from onceedit_ray.serving.proxy_guard import unhealthy
 from onceedit_ray.serving.requests import EVERY, questions
 from onceedit_ray.serving.responses import ResponseWriter, model_card
@@ -62,6 +61,8 @@ def build_ingress(
     """
     api = FastAPI(title="OnceEdit", version=__version__, docs_url=None, redoc_url=None)
     if served:
+        from onceedit_ray.serving.passage import Passage  # it reads along, with the models' libraries
+
         api.add_middleware(Passage, backend=backend, served=served, limits=limits)
     api.add_middleware(Admission, keys=keys, limits=limits, edit_keys=edit_keys or Keys())
     api.add_middleware(Observed, observers=observers, names=not behind_proxy)

@@ -20,7 +20,7 @@ from schemathesis.schemas import BaseSchema
 
 from onceedit_ray.config import FusionConfig
 from onceedit_ray.serving.admission import EDITING
-from onceedit_ray.serving.backend import InProcess
+from onceedit_ray.serving.in_process import InProcess
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits

@@ -1,0 +1,31 @@
+"""The arguments of the Ray Serve application."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from onceedit_ray.serving.limits import Limits
+
+
+class ServeArgs(BaseModel):
+    """The arguments of the application.
+
+    config: the run file whose plug-in and targets are served; None serves `servers` alone. servers: more targets, which
+    servers have: by name, the settings of a run file's entry. version: of the plug-in; None takes the run file's own.
+    keys_file: API keys, one in each line, in addition to those in the environment of the replicas. edit_keys_file:
+    keys for editing, likewise. replicas: of the ingress. request_log: whether each request is written as a line of JSON
+    to the replicas' output.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config: Path | None = Path("configs/quickstart.yaml")
+    servers: dict[str, dict[str, str]] = Field(default_factory=dict)
+    version: str | None = None
+    keys_file: Path | None = None
+    edit_keys_file: Path | None = None
+    replicas: int = Field(1, ge=1)
+    limits: Limits = Limits()
+    request_log: bool = True
