@@ -106,7 +106,7 @@ def test_bash_takes_the_completion(command: Command, tmp_path: Path) -> None:
 
 
 def test_a_reader_that_stops_reading_is_no_error() -> None:
-    command = "from onceedit_ray.cli import main; import sys; sys.exit(main(['models', 'list', '--json']))"
+    command = "from onceedit_ray.cli import main; import sys; sys.exit(main(['completion', 'zsh']))"
     piped = f'set -o pipefail; {sys.executable} -c "{command}" | true'
     ended = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, cwd=ROOT)
     assert "Traceback" not in ended.stderr and "BrokenPipe" not in ended.stderr
