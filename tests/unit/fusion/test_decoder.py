@@ -121,7 +121,7 @@ class TestDraftEqualsTokenByTokenFusion:
         prompts = [BEGUN[4], f"{BEGUN[20]} ", "Où est né Jürgen"]
         answers = {
             length: generations(decoder_of(models, 0.55, draft_tokens=length), target, prompts)
-            for length in (0, 1, 2, 5, BUDGET + 1)
+            for length in (0, 1, 5, BUDGET + 1)
         }
         tokens = {length: [answer.token_ids for answer in made] for length, made in answers.items()}
         assert all(made == tokens[0] for made in tokens.values()), tokens
