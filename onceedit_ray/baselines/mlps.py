@@ -66,6 +66,12 @@ def layer_at(layers: int, depth: float, rounded: bool = True) -> int:
     return min(round(share) if rounded else int(share), layers - 1)
 
 
+def nearest_mlp(model: PreTrainedModel, depth: float) -> Mlp:
+    """The MLP of the layer nearest to a share of the depth; raises `ModelError` as `find_mlps` does."""
+    mlps = find_mlps(model)
+    return mlps[layer_at(len(mlps), depth)]
+
+
 def layer_width(model: PreTrainedModel) -> int:
     """D, the width of the layers; embeddings may be narrower or wider (OPT-350m has 512 for 1,024)."""
     text = model.config.get_text_config()
