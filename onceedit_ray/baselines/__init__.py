@@ -22,14 +22,13 @@ from onceedit_ray.errors import ConfigError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.progress import Progress
 from onceedit_ray.registry import Registry
+from onceedit_ray.validation import Strict
 
 S = TypeVar("S", bound="BaselineSettings")
 
 
-class BaselineSettings(BaseModel):
+class BaselineSettings(Strict):
     """Base class of every method's settings: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = 0
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from onceedit_ray.serving.limits import Limits
+from onceedit_ray.validation import Strict
 
 
-class ServeArgs(BaseModel):
+class ServeArgs(Strict):
     """The arguments of the application.
 
     config: the run file whose plug-in and targets are served; None serves `servers` alone. servers: more targets, which
@@ -18,8 +19,6 @@ class ServeArgs(BaseModel):
     keys for editing, likewise. replicas: of the ingress. request_log: whether each request is written as a line of JSON
     to the replicas' output.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     config: Path | None = Path("configs/quickstart.yaml")
     servers: dict[str, dict[str, str]] = Field(default_factory=dict)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from onceedit_ray.config import (
     AlignmentConfig,
@@ -24,6 +24,7 @@ from onceedit_ray.config import (
     read_yaml,
 )
 from onceedit_ray.errors import ConfigError
+from onceedit_ray.validation import Strict
 
 ONCEEDIT = "onceedit"
 """The method of a row that edits the plug-in once and fuses; every other method is a baseline's registry name."""
@@ -32,10 +33,6 @@ _LIKE = "like"
 
 EditProtocol = Literal["batch", "single"]
 Scores = Literal["teacher_forced", "generation", "text_match"]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TargetConfig(ModelConfig):
@@ -67,7 +64,7 @@ class DatasetConfig(KnowledgeConfig):
     unrelated: tuple[Path, ...] = ()
 
 
-class RowConfig(_Strict):
+class RowConfig(Strict):
     """A row of the table: a method with its settings.
 
     method: "onceedit" or a baseline. settings: for a baseline, the differences from the preset on every target.
@@ -95,7 +92,7 @@ class RowConfig(_Strict):
         return self
 
 
-class TableConfig(_Strict):
+class TableConfig(Strict):
     """How the cells are shown.
 
     number: the paper's table that is shown beside this one; None for a table of our own.
@@ -113,7 +110,7 @@ class TableConfig(_Strict):
     frequency: bool = False
 
 
-class ScaleConfig(_Strict):
+class ScaleConfig(Strict):
     """A size of the grid: the keys given here replace those of the grid."""
 
     records: int | None = Field(None, ge=1)
@@ -127,7 +124,7 @@ class ScaleConfig(_Strict):
         return _with_models(values, "plugin", "targets")
 
 
-class GridConfig(_Strict):
+class GridConfig(Strict):
     """A grid: every row on every target over every data set.
 
     protocol: "batch" makes all edits, each method in its own way (at once or one after another), and then scores them
