@@ -15,15 +15,21 @@ from onceedit_ray.models.sampling import GREEDY, Sampling
 class ScriptedModel:
     """Args:
     codec: its tokenizer. goes_on: the text so far → what is written next; "" for the end of text. weight: the text so
-    far → the gate's weight there; None for a model without a gate.
+    far → the gate's weight there; None for a model without a gate. otherwise: the second most likely
+    text.
     """
 
     def __init__(
-        self, codec: Codec, goes_on: Callable[[str], str], weight: Callable[[str], float] | None = None
+        self,
+        codec: Codec,
+        goes_on: Callable[[str], str],
+        weight: Callable[[str], float] | None = None,
+        otherwise: str = "",
     ) -> None:
         self._codec = codec
         self._goes_on = goes_on
         self._weight = weight
+        self._otherwise = codec.encode_bytes(otherwise.encode())[:1]
         self._numbers = itertools.count(1)
         self.sessions: dict[int, list[int]] = {}
         self.fed = 0
@@ -72,7 +78,12 @@ class ScriptedModel:
             if rows:
                 chosen.append(self._next(held))
                 weights.append(self._gate(held))
-        top = Top(np.array(chosen, np.int32).reshape(-1, 1), np.full((len(chosen), 1), 0.9, np.float32))
+        ids_NK = np.array([[token, *self._otherwise] for token in chosen], np.int32).reshape(
+            len(chosen), 1 + len(self._otherwise)
+        )
+        p_NK = np.full(ids_NK.shape, 0.1, np.float32)
+        p_NK[:, :1] = 0.9
+        top = Top(ids_NK, p_NK)
         return Step(top, tuple(new), session, None, (), tuple(weights) if self._weight else ())
 
     async def fork(self, session: int) -> int:

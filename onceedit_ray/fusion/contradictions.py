@@ -8,13 +8,16 @@ begins with a name and says afterwards who or what it is has its slot at the nam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from onceedit_ray.fusion.drafter import DraftReader
 from onceedit_ray.fusion.names_first import NameFirst, names_first
+from onceedit_ray.fusion.opening import Opening
 from onceedit_ray.fusion.read_along import DueAnswer, ReadAlong
 from onceedit_ray.fusion.slots import (
+    Repeat,
     Slot,
     Undecided,
     first_contradiction,
@@ -23,6 +26,7 @@ from onceedit_ray.fusion.slots import (
     is_task,
     may_repeat,
     name_at,
+    old_names,
     repeats,
 )
 
@@ -31,7 +35,12 @@ CHUNK = 16
 MOST_GROWN = 5
 """How often a chunk grows by `REACH` tokens if it ends too near to a slot, or in a sentence that began with a name."""
 SURE = 0.9
-"""Lowest gate weight for a name that was written before its fact: the rest of a sentence is no request."""
+"""Lowest gate weight for a name that was written before its fact, since the rest of a sentence is no request; and for a
+slot in the answer to a request that does not ask for the fact."""
+ELSEWHERE_SURE = 0.97
+"""The same where the request is a question for something else."""
+ASKED_SURE = 0.75
+"""Lowest gate weight of a request for a reply to begin with the answer that it left out."""
 MOST_CORRECTIONS = 64
 
 
@@ -39,12 +48,13 @@ MOST_CORRECTIONS = 64
 class Contradiction:
     """A place at which a text contradicts a fact.
 
-    place: bytes of the text before it. due: what the plug-in would write there. weight: the gate's w there.
-    replaced: the name, number or word that the text has there.
+    place: bytes of the text before it. due: what the plug-in would write there; None if the text goes on to the old
+    answer after it has told the new one: the target then writes something else. weight: the gate's w there. replaced:
+    the name, number or word that the text has there.
     """
 
     place: int
-    due: DueAnswer
+    due: DueAnswer | None
     weight: float
     replaced: str = ""
 
@@ -54,20 +64,24 @@ class Contradictions:
     """One answer, checked as it is written.
 
     along: the plug-in. threshold: of the gate. reader: of the direct answer; None if the request names no fact.
-    version: the plug-in's. weight: the highest gate weight so far. corrections: new answers written so far. checked:
-    bytes of the answer that need no further look: they were sent. stated: whether the target itself has said a fact's
-    answer where the gate is open.
+    version: the plug-in's. opening: how a reply begins to a request that turns a fact round. avoids: whether the target
+    can write something else than an old answer. weight: the highest gate weight so far. corrections: new answers
+    written so far. checked: bytes of the answer that need no further look: they were sent. stated: whether the target
+    itself has said a fact's answer where the gate is open.
     """
 
     along: ReadAlong
     threshold: float
     reader: DraftReader | None = None
     version: str = ""
+    opening: Opening | None = None
+    avoids: bool = True
     weight: float = 0.0
     corrections: int = 0
     checked: int = 0
     stated: bool = False
     _told: dict[str, None] = field(default_factory=dict)
+    _answers: set[str] = field(default_factory=set)
     _replaced: dict[str, float] = field(default_factory=dict)
     _begun: bool = False
     _left_alone: set[int] = field(default_factory=set)
@@ -87,9 +101,21 @@ class Contradictions:
         """Whether the request asks for a fact."""
         return self.reader is not None and self.reader.weight >= self.threshold
 
-    def asking(self) -> DraftReader | None:
-        """The direct answer's reader, if the request asks for a fact and the answer was not begun with it yet."""
-        if self.reader is None or not self.is_asked or self._begun:
+    @property
+    def _bar(self) -> float:
+        """Lowest gate weight of a slot."""
+        if self.is_asked:
+            return self.threshold
+        question = self.along.question.strip()
+        is_question = self.reader is not None and bool(question) and not is_task(question)
+        return max(self.threshold, ELSEWHERE_SURE if is_question else SURE)
+
+    def asking(self, least: float = 0.0) -> DraftReader | None:
+        """The direct answer's reader, if the request asks for a fact and the answer was not begun with it yet.
+
+        least: lowest gate weight, if it is above the threshold.
+        """
+        if self.reader is None or not self.is_asked or self._begun or self.reader.weight < least:
             return None
         self.weight = max(self.weight, self.reader.weight)
         return self.reader
@@ -107,7 +133,7 @@ class Contradictions:
             is_known = self.along.look(written)
             slots = await self.along.read(text, self.checked) if is_known else []
             self.weight = max([self.weight, *(slot.weight for slot in slots)])
-            slot = first_contradiction(slots, self.threshold, ended or not waits, self._left_alone)
+            slot = first_contradiction(slots, self._bar, ended or not waits, self._left_alone)
             names = self._names(text, ended) if is_known else []
             if self.corrections >= MOST_CORRECTIONS:
                 slot, names = None, []
@@ -118,9 +144,14 @@ class Contradictions:
                 or (not ended and may_repeat(written, self._replaced))
             ):
                 return Undecided.YET
-            place = self._again(slots, text, slot if isinstance(slot, Slot) else None)
-            found = await self._at_names(names, place, text) or await self._at_slot(place, text)
-            if found is None and place is not None:
+            first = slot if isinstance(slot, Slot) else None
+            again = repeats(slots, text, self._replaced, self._answers, self.is_asked, self._left_alone)
+            if again is not None and (first is None or again.slot.offset < first.offset):
+                first = replace(again.slot, weight=max(again.slot.weight, *self._replaced.values()))
+            else:
+                again = None
+            found = await self._at_names(names, first, text) or await self._at_slot(first, again, text)
+            if found is None and first is not None:
                 continue  # it was left alone
             if found is None:
                 self.checked = max(self.checked, len(text))
@@ -131,14 +162,22 @@ class Contradictions:
         """Record that the direct answer is written at the beginning; `edits` are the facts that it states."""
         self._begun = True
         self.corrections += 1
-        self._told.update(dict.fromkeys(edits))
+        for edit in edits:
+            self._tell(edit, self.request_weight)
+
+    def open(self, opening: Opening) -> None:
+        """Record that a reply begins with an opening."""
+        self._begun = True
+        self.corrections += 1
+        self.weight = max(self.weight, opening.weight)
+        self._tell(opening.edit, opening.weight)
 
     def correct(self, found: Contradiction) -> None:
-        """Record that a new answer is written."""
+        """Record that a new answer is written, or an old one avoided."""
         self.corrections += 1
-        self._told[found.due.edit] = None
-        if found.replaced and found.replaced.casefold() not in found.due.stated.casefold():
-            self._replaced[found.replaced] = max(found.weight, self._replaced.get(found.replaced, 0.0))
+        if found.due is not None:
+            self._tell(found.due.edit, found.weight)
+            self._replace(found.replaced, found.weight)
         self.weight = max(self.weight, found.weight)
         self._left_alone = {checked for checked in self._left_alone if checked < found.place}
 
@@ -173,21 +212,31 @@ class Contradictions:
                 return Contradiction(place, late[1], late[0], each.name)
         return None
 
-    def _again(self, slots: Sequence[Slot], text: bytes, slot: Slot | None) -> Slot | None:
-        """The first of `slot` and a place at which the text says again what a new answer has replaced in it."""
-        place = repeats(slots, text, self._replaced, self._left_alone)
-        if place is None or (slot is not None and slot.offset <= place.offset):
-            return slot
-        return replace(place, weight=max(place.weight, *self._replaced.values()))
-
-    async def _at_slot(self, slot: Slot | None, text: bytes) -> Contradiction | None:
+    async def _at_slot(self, slot: Slot | None, again: Repeat | None, text: bytes) -> Contradiction | None:
+        """The contradiction at a slot; `again`: where the text says there what a new answer has replaced."""
         if slot is None:
             return None
-        due = await self.along.due(slot)
+        due = None if again is not None and again.is_beside else await self.along.due(slot)
         if due is not None and not self._is_left_alone(text, slot.offset, due):
             return Contradiction(slot.offset, due, slot.weight, name_at(text[slot.offset :].decode(errors="ignore")))
+        if again is not None and due is None and self.avoids:
+            return Contradiction(slot.offset, None, slot.weight, again.name)
         self._left_alone.add(slot.offset)
         return None
+
+    def _tell(self, id: str, weight: float) -> None:
+        """Record that the answer of a fact is told; its old answer, if that is known, is replaced from now on."""
+        self._told[id] = None
+        edit = self.along.edit(id)
+        self._answers.add(edit.target_new.strip())
+        for name in old_names(edit.ground_truth or ""):
+            self._replace(name, weight)
+
+    def _replace(self, name: str, weight: float) -> None:
+        """Record that a name is replaced where it comes again; one of the request or of a new answer is not."""
+        is_wanted = any(name.casefold() in answer.casefold() for answer in self._answers)
+        if name and not is_wanted and not re.search(rf"(?<!\w){re.escape(name)}", self.along.question, re.IGNORECASE):
+            self._replaced[name] = max(weight, self._replaced.get(name, 0.0))
 
     def _is_left_alone(self, text: bytes, place: int, due: DueAnswer) -> bool:
         before, after = (part.decode("utf-8", errors="ignore") for part in (text[:place], text[place:]))

@@ -26,6 +26,7 @@ from onceedit_ray.fusion.engine_answer import Server
 from onceedit_ray.fusion.in_prompt import InPromptAnswer, note_of
 from onceedit_ray.fusion.known_answer import KnownAnswer
 from onceedit_ray.fusion.members import Member, Plugin, SharedDrafter, View, with_context
+from onceedit_ray.fusion.opening import opening_of
 from onceedit_ray.fusion.outputs import Generation, Score, Trace
 from onceedit_ray.fusion.read_along import ReadAlong
 from onceedit_ray.fusion.route import Route, generation_of
@@ -293,7 +294,8 @@ class FusedDecoder:
             reader = None
             if views := plugin.views(prompt.question, prompt.turns):
                 reader = await held.enter_async_context(self._reading(plugin, prompt, views, Selective))
-            yield Contradictions(along, self._config.threshold, reader, plugin.version)
+            opening, along.passes = await opening_of(plugin, prompt) if prompt.is_chat else (None, 0)
+            yield Contradictions(along, self._config.threshold, reader, plugin.version, opening)
 
     @contextlib.asynccontextmanager
     async def _selecting(

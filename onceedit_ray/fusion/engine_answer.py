@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from onceedit_ray.fusion.contradictions import CHUNK, MOST_GROWN, Contradiction, Contradictions
+from onceedit_ray.fusion.contradictions import ASKED_SURE, CHUNK, MOST_GROWN, Contradiction, Contradictions
 from onceedit_ray.fusion.drafter import DraftReader
 from onceedit_ray.fusion.read_along import LONGEST_ANSWER
 from onceedit_ray.fusion.slots import REACH, Undecided
@@ -89,6 +89,11 @@ class EngineAnswer:
             if not self.prompt.continued:
                 yield self._ending("stop")
                 return
+        self.found.avoids = False
+        if self.prompt.is_chat and (opening := self.found.opening) is not None:
+            self.found.open(opening)
+            yield self._said(opening.text.encode())
+            self.found.checked = len(self.written.encode())
         self._cut = self.found.corrections > 0
         while not self.finish:
             left = self._left()
@@ -148,7 +153,7 @@ class EngineAnswer:
     async def _checked(self, held: Sequence[Event], found: Contradiction | None) -> AsyncIterator[Event]:
         """The events that are kept of a chunk, and the new answer if it contradicts a fact."""
         if found is None:
-            if self._is_asked() and (reader := self.found.asking()) is not None:
+            if self._is_asked() and (reader := self.found.asking(ASKED_SURE)) is not None:
                 yield await self._begin(reader)
                 self._cut = True
                 return
@@ -162,6 +167,7 @@ class EngineAnswer:
                 break
             room -= len(text)
             yield self._kept(event if room >= 0 else _with_text(event, text[:room]))
+        assert found.due is not None, "a server's text is corrected, not avoided"
         self.found.correct(found)
         yield self._said(found.due.answer)
         self.found.checked = len(self.written.encode())

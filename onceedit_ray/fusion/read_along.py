@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from onceedit_ray.fusion.slots import Slot
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.facts_at import FactsAt
+from onceedit_ray.knowledge.terms import content, terms
+from onceedit_ray.knowledge.territories import names_elsewhere
 from onceedit_ray.models.codec import Codec, common_prefix
 from onceedit_ray.models.prompt import Exchange, Prompt
 from onceedit_ray.models.protocol import LanguageModel, Row
@@ -82,6 +84,10 @@ class ReadAlong:
         if prompt.continued:
             return cls(model, codec, facts, "", (), prompt.continued.encode())
         return cls(model, codec, facts, as_read(prompt.question), prompt.turns[-1:], system=prompt.system)
+
+    def edit(self, id: str) -> Edit:
+        """A fact by its id."""
+        return self.known.get(id) or self.facts.edit(id)
 
     async def aclose(self) -> None:
         """Free the plug-in's session."""
@@ -201,7 +207,9 @@ class ReadAlong:
         threshold: of the gate.
         """
         edits = {
-            found.id: found.edit for found in self.facts.find(rest, MOST_FACTS) if not _belongs_to(name, found.edit)
+            found.id: found.edit
+            for found in self.facts.find(rest, MOST_FACTS)
+            if not _belongs_to(name, found.edit) and _says_more(rest, found.edit)
         }
         prompts = [self.codec.text_prompt(asked([fact_line(edit)], rest)).ids for edit in edits.values()]
         opened = (self.model.open(ids, rows=1, decode=LONGEST_ANSWER, threshold=threshold) for ids in prompts)
@@ -243,6 +251,13 @@ def _is_stated(answers: Sequence[str], text: str) -> bool | None:
     if any(re.match(rf"{re.escape(answer)}(?!\d)", text) for answer in answers):
         return True
     return None if any(answer.startswith(text) for answer in answers) else False
+
+
+def _says_more(rest: str, edit: Edit) -> bool:
+    """Whether the rest of a sentence says something beside the subject's name."""
+    given = (edit.subject, *edit.aliases, *names_elsewhere(edit.subject))
+    names = {word for name in given for word in terms(name)}
+    return any(word not in names for word in content(terms(rest)))
 
 
 def _belongs_to(name: str, edit: Edit) -> bool:

@@ -5,19 +5,22 @@
 
 Slots and contradictions are found in the text (`fusion.contradictions`); this module is about the target's tokens. If
 the request asks for a fact (the gate at its end), a completion has a slot at its beginning; a reply has one there if
-its first chunk neither states nor contradicts the fact. The answer is then written at the beginning, as in `draft`.
+its first chunk neither states nor contradicts the fact. The answer is then written at the beginning, as in `draft`. A
+reply to a request that turns a fact round begins with yes or no, or with the fact's subject (`fusion.opening`).
 Without a contradiction every token is the target's own, bit for bit.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from onceedit_ray.fusion.contradictions import CHUNK, MOST_GROWN, Contradiction, Contradictions
+from onceedit_ray.fusion.contradictions import ASKED_SURE, CHUNK, MOST_GROWN, Contradiction, Contradictions
 from onceedit_ray.fusion.drafter import DraftReader
+from onceedit_ray.fusion.opening import Opening
 from onceedit_ray.fusion.read_along import DueAnswer, ReadAlong
 from onceedit_ray.fusion.retokenise import LOOKAHEAD, read_draft
 from onceedit_ray.fusion.slots import REACH, Undecided
@@ -63,13 +66,16 @@ class SelectiveAnswer:
                 return
             if ids := await self._begin_a_word():
                 yield ids
+        if self.in_chat and self.found.opening is not None:
+            yield await self._open_with(self.found.opening)
         while not self.answer.done:
             first = not self.answer.ids
             chunk = await self._chunk()
             if not chunk:
                 return
             chunk, found = await self._read(chunk)
-            if first and found is None and not self.found.stated and (reader := self.found.asking()) is not None:
+            reader = self.found.asking(ASKED_SURE) if first and found is None and not self.found.stated else None
+            if reader is not None:
                 async for ids in self._from_the_beginning(reader):
                     yield ids
                 if ids := await self._begin_a_word():
@@ -80,7 +86,8 @@ class SelectiveAnswer:
                 self._take(chunk)
             else:
                 await self._write(chunk, found)
-                await self._begin_a_word()
+                if found.due is not None:
+                    await self._begin_a_word()
             if len(self.answer.ids) > before:
                 yield self.answer.ids[before:]
             elif found is None:
@@ -133,6 +140,17 @@ class SelectiveAnswer:
                 return
             yield ids
 
+    async def _open_with(self, opening: Opening) -> list[int]:
+        """Begin a reply with yes or no and the fact, or with the fact's subject."""
+        answer = self.answer
+        self.found.open(opening)
+        await answer.next_row()  # reads the prompt
+        tokens = list(answer.codec.encode_bytes(opening.text.encode()))[: answer.budget]
+        await self._fuse(tokens)
+        self.found.checked = len(answer.codec.bytes_of(answer.ids))
+        await self._begin_a_word()
+        return list(answer.ids)
+
     def _take(self, chunk: Chunk) -> None:
         for token, row, p in chunk:
             self.answer.ids.append(token)
@@ -156,10 +174,23 @@ class SelectiveAnswer:
             end += len(codec.surface(token))
             kept += 1
         self._take(chunk[:kept])
+        if due is None:
+            await self._avoid(found.replaced)
+            return
         lead = codec.bytes_of(new)[end - start : found.place - start]
         tokens = list(codec.encode_bytes(lead + due.answer))[: answer.budget - len(answer.ids)]
         if tokens and answer.session is not None:
             await self._fuse(tokens, due, due.skipped - len(lead), found.weight)
+        self.found.checked = len(codec.bytes_of(answer.ids))
+
+    async def _avoid(self, name: str) -> None:
+        """Let the target write something else than a name: its most likely token that does not begin it."""
+        answer, codec = self.answer, self.answer.codec
+        if not answer.done:
+            ids_K, p_K = await answer.next_row()
+            begins_K = np.array([_begins(codec.surface(int(token)).decode(errors="ignore"), name) for token in ids_K])
+            kept_K = ~begins_K if not begins_K.all() else begins_K
+            answer.take(Fused(ids_K[kept_K], p_K[kept_K]))
         self.found.checked = len(codec.bytes_of(answer.ids))
 
     async def _begin_a_word(self) -> list[int]:
@@ -177,7 +208,9 @@ class SelectiveAnswer:
         answer.take(Fused(ids_K[~lengthens_K], p_K[~lengthens_K]))
         return answer.ids[-1:]
 
-    async def _fuse(self, tokens: Sequence[int], due: DueAnswer, offset: int, weight: float) -> None:
+    async def _fuse(
+        self, tokens: Sequence[int], due: DueAnswer | None = None, offset: int = 0, weight: float = 0.0
+    ) -> None:
         """Write tokens after the answer so far, fused where the plug-in has a distribution.
 
         offset: of the first token in the bytes of the plug-in's draft; below 0 the bytes are not the draft's.
@@ -191,7 +224,7 @@ class SelectiveAnswer:
         for at, token in enumerate(tokens):
             ids_K, p_K = step.top.row(at)
             chosen = token
-            if offset >= 0 and _reaches(due, offset, self.found.along):
+            if due is not None and offset >= 0 and _reaches(due, offset, self.found.along):
                 position = read_draft(list(due.tokens), list(due.rows), plugin, offset, codec)
                 fused = self.strategy.fuse(position, ids_K, p_K, weight)
                 chosen = fused.likeliest
@@ -203,6 +236,12 @@ class SelectiveAnswer:
                 return
             answer.accepted += 1
             offset += len(codec.surface(token))
+
+
+def _begins(token: str, name: str) -> bool:
+    """Whether a token, or its beginning, begins a name; white space may be followed by it."""
+    said, name = re.sub(r"^\W+", "", token).casefold(), name.casefold()
+    return not token.strip() or (bool(said) and (name.startswith(said) or said.startswith(name)))
 
 
 def _is_cased(character: str) -> bool:

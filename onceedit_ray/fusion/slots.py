@@ -21,10 +21,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from onceedit_ray.knowledge.terms import STOP_WORDS
+from onceedit_ray.knowledge.terms import STOP_WORDS, is_listed, terms
 
 REACH = 5
 """Number of plug-in tokens within which slots compete: the answer is written at one of them."""
+
+AJAR = 0.1
+"""Lowest gate weight at which an old answer that is a number or an ordinary word counts as said again."""
 
 _FENCE = "```"
 _WORD = re.compile(r"\w+")
@@ -34,7 +37,7 @@ _NAME = re.compile(
     rf"\W*(?:the |an? )?((?:[A-Z]\.\s?)*{_CAPITALISED}(?:\s+(?:(?:of|the|de|von|van|da) )?{_CAPITALISED})*|[\w'’-]+)"
 )
 _DENIED = re.compile(r"(?i)(\bnot|n't|\bnever|\bnor|instead of|rather than|other than)\s*(in|by|from|the|to)?\s*$")
-_NUMBERS = frozenset(
+NUMBER_WORDS = frozenset(
     """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
     eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million""".split()
 )
@@ -54,6 +57,18 @@ class Slot:
     agrees: bool | None
     token: int
     begins: bool = False
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A slot at which a text says again what a new answer has replaced.
+
+    name: what it says. is_beside: whether its sentence has told a new answer before.
+    """
+
+    slot: Slot
+    name: str
+    is_beside: bool
 
 
 class Undecided(Enum):
@@ -124,23 +139,47 @@ def may_repeat(text: str, names: Collection[str]) -> bool:
 
 
 def repeats(
-    slots: Sequence[Slot], text: bytes, names: Collection[str], left_alone: Collection[int] = ()
-) -> Slot | None:
-    """The first slot at which a text says one of `names` again, whatever the gate says there; None if there is none.
+    slots: Sequence[Slot],
+    text: bytes,
+    names: Collection[str],
+    told: Collection[str],
+    is_asked: bool,
+    left_alone: Collection[int] = (),
+) -> Repeat | None:
+    """The first slot at which a text says one of `names`, whatever the gate says there; None if there is none.
 
-    A name that is denied ("not Paris") stays.
+    A name that is denied ("not Paris") stays. A number, or an ordinary word ("green") unless the request asks for the
+    fact, counts only in a sentence that has told a new answer before it, or where the gate is not closed.
+
+    Args:
+        names: what new answers have replaced. told: the new answers. is_asked: whether the request asks for a fact.
     """
-    if not names:
-        return None
-    for slot in slots:
+    for slot in slots if names else ():
         if slot.agrees or slot.offset in left_alone:
             continue
         before, after = (part.decode("utf-8", errors="ignore") for part in (text[: slot.offset], text[slot.offset :]))
         if before[-1:].isalnum() and after[:1].isalnum():
             continue
-        if any(re.match(rf"\W*{re.escape(name)}(?!\w)", after) for name in names) and not _DENIED.search(before):
-            return slot
+        name = next((name for name in names if re.match(rf"\W*{re.escape(name)}(?!\w)", after)), None)
+        if name is None or _DENIED.search(before):
+            continue
+        sentence = re.split(r"[.!?\n](?:\s|$)", before)[-1].casefold()
+        is_beside = any(answer.casefold() in sentence for answer in told)
+        is_told = name[:1].isupper() or (is_asked and not _is_number(name))
+        if is_told or is_beside or slot.weight >= AJAR:
+            return Repeat(slot, name, is_beside)
     return None
+
+
+def old_names(answer: str) -> list[str]:
+    """What an old answer is called in a text: the answer, or its last word if that is a name of its own ("Bach")."""
+    words = answer.split()
+    last = words[-1] if 1 < len(words) <= 3 else ""
+    return [name for name in (answer.strip(), last) if name and (name == answer.strip() or _is_own_name(last))]
+
+
+def _is_own_name(word: str) -> bool:
+    return len(word) > 3 and word[0].isupper() and not any(map(is_listed, terms(word)))
 
 
 def is_task(request: str) -> bool:
@@ -162,4 +201,4 @@ def _is_alike(word: str, answer: str) -> bool:
 
 def _is_number(text: str) -> bool:
     first = _WORD.search(text)
-    return first is not None and (first[0][0].isdigit() or first[0].casefold() in _NUMBERS)
+    return first is not None and (first[0][0].isdigit() or first[0].casefold() in NUMBER_WORDS)

@@ -7,7 +7,9 @@ An edit is found in three ways, the most certain first:
    whose prompt shares most words with the text.
 3. The text shares most of a prompt's words (`prompt_words`), where that prompt does not name the subject.
 
-If none of these holds, the text has no candidates, and the plug-in is not called. Time is linear in the length of the
+If none of these holds and the text is a short question, whole names that would need support count without it: a
+question in another language, or with typing errors, has no word of the prompt. Otherwise the text has no candidates,
+and the plug-in is not called. Time is linear in the length of the
 text and in the number of edits that share a word with it. The result depends only on the text and the live edits, not
 on the order in which the edits were added.
 """
@@ -15,12 +17,14 @@ on the order in which the edits were added.
 from __future__ import annotations
 
 import heapq
+import re
 import sys
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from onceedit_ray.errors import ConfigError, UnknownIdError
+from onceedit_ray.knowledge.answer_phrases import AnswerPhrases
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.prompt_words import PromptWords
 from onceedit_ray.knowledge.reading import Reading
@@ -28,10 +32,14 @@ from onceedit_ray.knowledge.revision import Change
 from onceedit_ray.knowledge.stored_prompts import StoredPrompts
 from onceedit_ray.knowledge.subject_names import SubjectNames, name_words
 from onceedit_ray.knowledge.terms import content, terms, weight
+from onceedit_ray.knowledge.territories import names_elsewhere
 from onceedit_ray.knowledge.vocabulary import Vocabulary, is_form_of
 
 _WORD_FOR_WORD = 3.0
 """The score of a prompt that occurs in the text; higher than any score of a subject (2) or of words (1)."""
+_SHORT = 16
+"""Number of terms up to which a question is short."""
+_QUESTION = re.compile(r"[?？]|^(?:who|whom|whose|what|which|when|where|why|how)\b", re.IGNORECASE)
 _UNNAMED_BAR, _NAMELESS_BAR = 0.6, 0.5
 """The part of a prompt that a text must contain: if the prompt does not name its subject, and if the edit has none."""
 
@@ -68,6 +76,7 @@ class FactIndex:
         self._changes = 0
         self._vocabulary = Vocabulary()
         self._names = SubjectNames()
+        self._answers = AnswerPhrases()
         self._prompts = StoredPrompts()
         self._unnamed = PromptWords(_UNNAMED_BAR)
         self._nameless = PromptWords(_NAMELESS_BAR)
@@ -88,6 +97,14 @@ class FactIndex:
         with self._lock:
             return {id: self._entries[id].edit for id in sorted(self._entries)}
 
+    def edit(self, id: str) -> Edit:
+        """A live edit; raises `UnknownIdError` if it is not in the index."""
+        with self._lock:
+            try:
+                return self._entries[id].edit
+            except KeyError:
+                raise UnknownIdError(f"no edit '{id}' in the index; it was dropped before, or never added") from None
+
     def add(self, id: str, edit: Edit) -> None:
         """Add an edit; an edit of the same id is replaced."""
         with self._lock:
@@ -99,6 +116,7 @@ class FactIndex:
             self._changes += 1
             for name in names:
                 self._names.add(name, id)
+            self._answers.add(id, edit.target_new)
             self._prompts.add(id, prompts)
             words = self._nameless if not names else self._unnamed
             words.add(id, _unnamed(prompts, names))
@@ -114,6 +132,7 @@ class FactIndex:
             names, prompts, of_names = self._parts(entry.edit)
             for name in names:
                 self._names.drop(name, id)
+            self._answers.drop(id, entry.edit.target_new)
             self._prompts.drop(id, prompts)
             words = self._nameless if not names else self._unnamed
             words.drop(id, _unnamed(prompts, names))
@@ -143,14 +162,37 @@ class FactIndex:
         with self._lock:
             reading = Reading(question, self._vocabulary, self._names.__contains__)
             scores = self._scores(reading)
-            # Newer ids sort behind older ones: of equal candidates the newest comes first.
-            seen = (item for item in scores.items() if item[0] not in hidden)
-            best = heapq.nlargest(limit, seen, key=lambda item: (item[1], item[0]))
-            return [Found(id, self._entries[id].edit, score) for id, score in best]
+            if _is_short_question(reading) and all(id in hidden for id in scores):
+                scores = self._scores(reading, supported=True)
+            return self._best(scores, limit, hidden)
 
-    def _scores(self, reading: Reading) -> dict[str, float]:
+    def find_answers(self, question: str, limit: int = 8, hidden: Collection[str] = ()) -> list[Found]:
+        """The edits whose answer occurs in a text; those come first that share most words with it.
+
+        Arguments and errors as for `find`; a score is between 0 and 1.
+        """
+        if limit < 1:
+            raise ConfigError(f"limit is {limit}; it must be at least 1")
+        with self._lock:
+            reading = Reading(question, self._vocabulary, self._names.__contains__)
+            return self._best({id: self._shared(id, reading) for id in self._answers.named_in(reading)}, limit, hidden)
+
+    def _best(self, scores: Mapping[str, float], limit: int, hidden: Collection[str]) -> list[Found]:
+        # Newer ids sort behind older ones: of equal candidates the newest comes first.
+        seen = (item for item in scores.items() if item[0] not in hidden)
+        best = heapq.nlargest(limit, seen, key=lambda item: (item[1], item[0]))
+        return [Found(id, self._entries[id].edit, score) for id, score in best]
+
+    def _shared(self, id: str, reading: Reading) -> float:
+        """The share of the words of an edit's prompt that occur in a text, by their weight."""
+        words = content(terms(self._entries[id].edit.prompt))
+        total = sum(map(weight, words))
+        return sum(weight(word) * reading.hits.get(word, 0.0) for word in words) / total if total else 0.0
+
+    def _scores(self, reading: Reading, supported: bool = False) -> dict[str, float]:
+        """Candidates and their scores; `supported`: whether a whole name counts as if the text supported it."""
         scores = {**self._unnamed.asked_in(reading), **self._nameless.asked_in(reading)}
-        for named in self._names.named_in(reading):
+        for named in self._names.named_in(reading, supported):
             for id in named.name.ids:
                 part = self._asked_part(id, reading, named.place)
                 if part or not named.needs_support:
@@ -174,10 +216,15 @@ class FactIndex:
 
     def _parts(self, edit: Edit) -> tuple[list[str], list[str], frozenset[str]]:
         """An edit's names, its prompts, and the words of its names."""
-        names = [name for name in dict.fromkeys((edit.subject, *edit.aliases)) if terms(name)]
+        given = (edit.subject, *edit.aliases, *names_elsewhere(edit.subject))
+        names = [name for name in dict.fromkeys(given) if terms(name)]
         rephrasings = edit.rephrasings if self._rephrasings else ()
         prompts = [prompt for prompt in dict.fromkeys((edit.prompt, *rephrasings)) if prompt.strip()]
         return names, prompts, frozenset(word for name in names for word in name_words(name))
+
+
+def _is_short_question(reading: Reading) -> bool:
+    return len(reading.terms) <= _SHORT and _QUESTION.search(reading.text.strip()) is not None
 
 
 def _asked(prompt: str, of_names: frozenset[str]) -> list[str]:

@@ -49,9 +49,17 @@ class FactsAt:
         """The edits of this version by their id, in the order of the ids."""
         return {id: edit for id, edit in self.index.edits().items() if id not in self.hidden}
 
+    def edit(self, id: str) -> Edit:
+        """As `FactIndex.edit`."""
+        return self.index.edit(id)
+
     def find(self, question: str, limit: int = 8) -> list[Found]:
         """As `FactIndex.find`, among the facts of this version."""
         return self.index.find(question, limit, self.hidden)
+
+    def find_answers(self, question: str, limit: int = 8) -> list[Found]:
+        """As `FactIndex.find_answers`, among the facts of this version."""
+        return self.index.find_answers(question, limit, self.hidden)
 
     def after(self, change: Change) -> FactsAt:
         """The facts of the next version; this one stays as it is until `leave` is called.

@@ -120,19 +120,19 @@ class SubjectNames:
                 del self._by_word[word][name]
             self._weigh(name.words)
 
-    def named_in(self, reading: Reading) -> Iterator[Named]:
-        """The names that occur in a text."""
+    def named_in(self, reading: Reading, supported: bool = False) -> Iterator[Named]:
+        """The names that occur in a text; `supported`: whether a whole name counts as if the text supported it."""
         matched: dict[Name, list[str]] = {}
         for word in reading.hits:
             for name in self._by_word.get(word, ()):
                 matched.setdefault(name, []).append(word)
         for name, words in matched.items():
             if self._share(name, words, reading) >= SHARE:
-                named = self._confirm(name, words, reading)
+                named = self._confirm(name, words, reading, supported)
                 if named is not None:
                     yield named
 
-    def _confirm(self, name: Name, words: list[str], reading: Reading) -> Named | None:
+    def _confirm(self, name: Name, words: list[str], reading: Reading, supported: bool) -> Named | None:
         place = 0
         if name.in_one_piece:
             start = reading.phrase(name.phrase)
@@ -145,6 +145,8 @@ class SubjectNames:
         is_whole = len(words) == len(name.words)
         if share < SHARE or (name.is_common and not is_whole):
             return None
+        if is_whole and supported:
+            return Named(name, share, True, False, place)
         if not is_whole:
             is_told_by_word = not all(map(is_listed, words))
             if is_told_by_word and not reading.is_long and belongs_to_other_name(words, name.phrase, reading.text):

@@ -70,13 +70,13 @@ class Vocabulary:
         return found
 
     def near(self, asked: str) -> list[str]:
-        """The known words that `asked` may be a misspelling of: one typing error away, two from nine letters on.
+        """The known words that `asked` may be a misspelling of: one typing error away, two from eight letters on.
 
         The first letter must be right. A word of four letters or fewer gives none.
         """
         if len(asked) < TYPO_LETTERS or not asked.isalpha():
             return []
-        slips = 1 if len(asked) < 9 else 2
+        slips = 1 if len(asked) < 8 else 2
         known: list[str] = []
         for length in range(len(asked) - slips, len(asked) + slips + 1):
             known.extend(self._by_start.get((asked[0], length), ()))

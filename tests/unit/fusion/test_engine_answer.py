@@ -138,6 +138,14 @@ def test_a_reply_that_shows_no_place_begins_with_the_answer(codec: Codec) -> Non
     assert end.edits == (EDITS[0].prompt,)
 
 
+def test_a_question_by_yes_or_no_is_answered_by_the_fact(codec: Codec) -> None:
+    opening = "No, Perth is the capital of Australia"
+    stand_in = StandIn(writes((opening, f"{opening}. It is old."), ("", "Yes, it is.")), continues="flags")
+    events, end = answered(stand_in, codec, chat("Is Canberra the capital of Australia?"))
+    assert text(events) == f"{opening}. It is old."
+    assert (end.alone, end.edits) == (False, (EDITS[0].prompt,))
+
+
 def test_completions_of_a_question_and_of_half_a_sentence(codec: Codec) -> None:
     stand_in = StandIn(writes(("crown", "The currency of Japan is the crown, and"), ("", "Canberra.")))
     events, end = answered(stand_in, codec, {"prompt": QUESTION})

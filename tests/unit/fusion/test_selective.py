@@ -159,6 +159,52 @@ def test_what_was_replaced_once_is_replaced_again(
     assert answered(decoder, chat(codec, "Tell me about Australia.")).text == twice
 
 
+def test_an_old_answer_beside_the_new_one_is_avoided(codec: Codec, pair: Pair) -> None:
+    """The text has told the new answer in the same sentence: the target writes its second choice there."""
+    edits = [EDITS[0].model_copy(update={"ground_truth": "Canberra"})]
+    own = "The capital of Australia is Sydney or Canberra."
+    once = "The capital of Australia is Perth or Canberra."
+    twice = "The capital of Australia is Perth or other towns."
+    decoder, _ = decoder_of(codec, pair, writes(("", own)), edits)
+    script = writes(("Perth or o", twice), ("Perth", once), ("", own))
+    decoder.members["target"].model = ScriptedModel(codec, script, otherwise=" other")
+    assert answered(decoder, chat(codec, "Tell me about Australia.")).text == twice
+
+
+@pytest.mark.parametrize(
+    ("question", "opening"),
+    [
+        ("Is Canberra the capital of Australia?", "No, Perth is the capital of Australia"),
+        ("Is Perth the capital of Australia?", "Yes, Perth is the capital of Australia"),
+        ("Is it a riddle that Perth is here, and is Australia big?", ""),
+    ],
+)
+def test_a_question_by_yes_or_no_is_answered_by_the_fact(codec: Codec, pair: Pair, question: str, opening: str) -> None:
+    own = "I do not know."
+    decoder, _ = decoder_of(
+        codec,
+        pair,
+        writes(
+            ("<model>No, Perth", f"{opening}. That is so."), ("<model>Yes, Perth", f"{opening}. That is so."), ("", own)
+        ),
+    )
+    found = answered(decoder, chat(codec, question))
+    assert found.text == (f"{opening}. That is so." if opening else own)
+    assert found.edits == ((EDITS[0].prompt,) if opening else ())
+
+
+def test_a_reversed_question_is_answered_by_the_subject(
+    codec: Codec, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, _ = decoder_of(codec, pair, writes(("<model>Australia", "Australia, of course."), ("", "Scotland.")))
+    plugin = decoder.plugin.model
+    assert isinstance(plugin, ScriptedModel)
+    asks = "Australia has what as its capital?\nAnswer:"
+    monkeypatch.setattr(plugin, "_weight", lambda text: 0.95 if text.endswith(asks) else 0.01)
+    assert answered(decoder, chat(codec, "Which country has Perth as its capital?")).text == "Australia, of course."
+    assert answered(decoder, chat(codec, "Which country has Perth as its biggest city?")).text == "Scotland."
+
+
 def test_what_was_replaced_is_not_replaced_beyond_the_most_corrections(
     codec: Codec, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,7 +314,7 @@ def test_a_name_that_comes_before_its_fact_is_corrected(codec: Codec, pair: Pair
 def test_a_name_that_the_user_brought_up_is_left_alone(codec: Codec, pair: Pair) -> None:
     own = "Yes, Canberra is the capital of Australia. It is nice."
     decoder, _ = decoder_of(codec, pair, writes(("", own)))
-    assert answered(decoder, chat(codec, "Is Canberra the capital of Australia?")).text == own
+    assert answered(decoder, chat(codec, "Canberra is the capital of Australia, is it not?")).text == own
 
 
 def test_two_facts_in_one_reply_are_both_corrected(codec: Codec, pair: Pair) -> None:

@@ -15,6 +15,8 @@ from onceedit_ray.fusion.slots import (
     is_task,
     may_repeat,
     name_at,
+    old_names,
+    repeats,
 )
 
 
@@ -160,3 +162,41 @@ def test_a_text_may_end_in_a_name() -> None:
     assert may_repeat("I saw Par", {"Paris"}) and may_repeat("I saw Paris", {"Paris"})
     assert not may_repeat("I saw Paris again", {"Paris"}) and not may_repeat("stopPar", {"Paris"})
     assert not may_repeat("I saw Par", set())
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "asked", "expected"),
+    [
+        ("It is Paris.", "Paris", False, False),
+        ("Lyon, Paris and Nice", "Paris", False, True),
+        ("It is Lyon. Paris is big.", "Paris", False, False),
+        ("It is not Paris.", "Paris", False, None),
+        ("It is Parisian.", "Paris", False, None),
+        ("They make honey.", "honey", True, False),
+        ("They make honey.", "honey", False, None),
+        ("They make Lyon or honey.", "honey", False, True),
+        ("It has eight eyes.", "eight", True, None),
+        ("It has eight eyes.", "", True, None),
+    ],
+)
+def test_where_an_old_answer_is_said_again(text: str, name: str, asked: bool, expected: bool | None) -> None:
+    """expected: whether its sentence has told the new answer before; None if it does not count."""
+    spaces = [at for at, letter in enumerate(text) if letter == " "]
+    slots = [Slot(at, 0.0, False, number) for number, at in enumerate(spaces)]
+    found = repeats(slots, text.encode(), [name] if name else [], ["Lyon"], asked)
+    assert (found.is_beside if found else None) == expected
+    assert found is None or found.slot.offset == text.index(f" {name}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "names"),
+    [
+        ("Paris", ["Paris"]),
+        ("Alexander Fleming", ["Alexander Fleming", "Fleming"]),
+        ("Atlantic Ocean", ["Atlantic Ocean"]),
+        ("the largest town in the north", ["the largest town in the north"]),
+        ("", []),
+    ],
+)
+def test_what_an_old_answer_is_called(answer: str, names: list[str]) -> None:
+    assert old_names(answer) == names

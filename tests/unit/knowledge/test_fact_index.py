@@ -138,7 +138,8 @@ def test_anything_else_finds_nothing(question: str) -> None:
 
 def test_general_prompts_find_nothing_but_what_they_name() -> None:
     opened = [prompt for prompt in shipped_prompts() if INDEX.find(prompt)]
-    assert all("Eiffel" in prompt or "Japan" in prompt or "Australia" in prompt for prompt in opened)
+    names = ("Eiffel", "Japan", "Australia", "apples")
+    assert all(any(name in prompt for name in names) for prompt in opened)
     assert len(opened) < 0.02 * len(shipped_prompts())
 
 
@@ -270,3 +271,44 @@ def test_threads_find_while_others_write() -> None:
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+COMMON = index(edit("penicillin", "Who discovered penicillin?"), edit("theory of relativity"), edit("Brazil"))
+
+
+@pytest.mark.parametrize(
+    ("question", "subject"),
+    [
+        ("¿Quién descubrió la penicilina?", "penicillin"),
+        ("who develloped the theroy of relativty", "theory of relativity"),
+        ("Welche Sprache spricht man in Brasilien?", "Brazil"),
+        ("巴西说什么语言？", "Brazil"),
+    ],
+)
+def test_a_short_question_in_other_words_finds_a_whole_name(question: str, subject: str) -> None:
+    assert subjects(COMMON, question) == [subject]
+
+
+def test_a_statement_with_a_common_name_needs_support() -> None:
+    assert subjects(COMMON, "Nobody took penicilina with him on the long way home.") == []
+
+
+def test_edits_are_found_by_their_answer_the_one_that_shares_most_words_first() -> None:
+    made = FactIndex()
+    made.add("1", Edit(prompt="Who painted Guernica?", target_new="Claude Monet", subject="Guernica"))
+    made.add("2", Edit(prompt="Who wrote Emma?", target_new="Claude Monet", subject="Emma"))
+    made.add("3", Edit(prompt="Who wrote Faust?", target_new="Monet", subject="Faust"))
+    asked = "Which book was written by Claude Monet, who wrote so well?"
+    assert [found.id for found in made.find_answers(asked)] == ["3", "2", "1"]
+    assert [found.id for found in made.find_answers(asked, 1, hidden={"3"})] == ["2"]
+    assert made.find_answers("Which book is by Claude?") == []
+    made.drop("2")
+    assert [found.id for found in made.find_answers(asked)] == ["3", "1"]
+    with pytest.raises(ConfigError, match="at least 1"):
+        made.find_answers(asked, 0)
+
+
+def test_an_edit_is_known_by_its_id() -> None:
+    assert INDEX.edit("edit_000") == EDITS[0]
+    with pytest.raises(UnknownIdError, match="no edit 'x'"):
+        INDEX.edit("x")
