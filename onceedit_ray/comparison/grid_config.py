@@ -73,10 +73,10 @@ class RowConfig(Strict):
 
     label: str = Field(min_length=1)
     method: str = Field(min_length=1)
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     strategy: str = "draft"
     plugin: PluginConfig | None = None
-    editing: dict[str, Any] = {}
+    editing: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -147,7 +147,7 @@ class GridConfig(Strict):
     evaluation: EvaluationConfig = EvaluationConfig()
     corpus: tuple[Path, ...] = ()
     corpus_texts: int = Field(4000, ge=1)
-    scales: dict[str, ScaleConfig] = {}
+    scales: dict[str, ScaleConfig] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
