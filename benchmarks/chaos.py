@@ -277,7 +277,8 @@ def served(config: RunConfig, folder: Path, in_flight: int) -> Iterator[str]:
     import ray  # after the environment that it reads is set
     from ray import serve
 
-    from onceedit_ray.cluster.serve import APP_NAME, ServeArgs, application
+    from onceedit_ray.cluster.serve import APP_NAME, application
+    from onceedit_ray.cluster.serve_args import ServeArgs
     from onceedit_ray.serving.limits import Limits
 
     (folder / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))

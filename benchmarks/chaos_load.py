@@ -23,7 +23,8 @@ from onceedit_ray.fusion.system import open_decoder
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.models.sampling import GREEDY, Sampling
-from onceedit_ray.serving.generation import GenerationRequest, answer
+from onceedit_ray.serving.generation import answer
+from onceedit_ray.serving.generation_request import GenerationRequest
 
 End = Literal["answered", "refused", "broken off", "unreadable", "hung", "left"]
 ENDS: tuple[End, ...] = ("answered", "refused", "broken off", "unreadable", "hung", "left")

@@ -30,7 +30,7 @@ from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.members import Plugin
 from onceedit_ray.knowledge.facts_at import FactsAt
 from onceedit_ray.models.engines.openai import OpenAIEngine
-from onceedit_ray.serving.backend import InProcess
+from onceedit_ray.serving.in_process import InProcess
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits

@@ -98,7 +98,8 @@ async def server(config: RunConfig, folder: Path) -> AsyncIterator[tuple[Any, fl
     import httpx2
     from ray import serve
 
-    from onceedit_ray.cluster.serve import APP_NAME, ServeArgs, application
+    from onceedit_ray.cluster.serve import APP_NAME, application
+    from onceedit_ray.cluster.serve_args import ServeArgs
 
     run = folder / "run.yaml"
     run.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")

@@ -29,7 +29,7 @@ from onceedit_ray.evaluation.tables import markdown_table
 from onceedit_ray.files import replacing
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.sampling import GREEDY
-from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
+from onceedit_ray.serving.generation_request import GenerationEnd, GenerationRequest
 from onceedit_ray.serving.listening import free_port
 from onceedit_ray.serving.logprobs import Piece
 
@@ -186,7 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from ray import serve
 
     from onceedit_ray.cluster.remote_backend import RemoteBackend
-    from onceedit_ray.cluster.serve import APP_NAME, ServeArgs, application
+    from onceedit_ray.cluster.serve import APP_NAME, application
+    from onceedit_ray.cluster.serve_args import ServeArgs
 
     config = load_config(options.config)
     asked = questions(version_for(config).edits(), list(config.targets))

@@ -8,7 +8,7 @@ from pathlib import Path
 from ray.serve import Application
 
 from onceedit_ray.cluster.app import build_app
-from onceedit_ray.cluster.serve import ServeArgs
+from onceedit_ray.cluster.serve_args import ServeArgs
 
 __all__ = ["build_app"]
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"

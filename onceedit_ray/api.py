@@ -33,7 +33,7 @@ from onceedit_ray.progress import Progress, silent
 from onceedit_ray.reader.plugin import is_read
 from onceedit_ray.results import Results
 from onceedit_ray.serving.any_target import answer
-from onceedit_ray.serving.generation import GenerationRequest
+from onceedit_ray.serving.generation_request import GenerationRequest
 from onceedit_ray.starter import packaged_run_file
 
 QUICKSTART = "quickstart"

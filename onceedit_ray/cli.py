@@ -170,7 +170,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> None:
     check_extra("serve", "serving")
     prepare_environment()  # before the import of ray, which reads the environment
-    from onceedit_ray.cluster.serve import ServeArgs
+    from onceedit_ray.cluster.serve_args import ServeArgs
     from onceedit_ray.cluster.serve_here import serve_here
     from onceedit_ray.editing.served_run import servers_of
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.location import DataFile
-from onceedit_ray.validation import problems
+from onceedit_ray.validation import Strict, problems
 
 Setting = Literal["teacher_forced", "generation"]
 Shape = Literal["raw", "qa", "template", "chat"]
@@ -29,11 +29,7 @@ RESERVED_NAMES = ("plug-in", "all")
 """Names that no target may have: the name of the plug-in, and the name that means all targets."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelConfig(_Strict):
+class ModelConfig(Strict):
     """One model, the engine that runs it, and the hardware that it runs on.
 
     engine: a name in the engines' registry (`models.engines`): "transformers" loads the model here, "openai" uses a
@@ -106,7 +102,7 @@ class PluginConfig(ModelConfig):
         return self
 
 
-class KnowledgeConfig(_Strict):
+class KnowledgeConfig(Strict):
     """Which edits are made.
 
     path: JSON, JSONL or Parquet, as a path or a URI; a relative path is looked for beside the run file, then in the
@@ -124,7 +120,7 @@ class KnowledgeConfig(_Strict):
     on_conflict: Literal["error", "first", "last", "first_per_subject"] = "error"
 
 
-class EditingConfig(_Strict):
+class EditingConfig(Strict):
     """How the plug-in is edited (§3.1).
 
     editor: a name in the editors' registry.
@@ -150,7 +146,7 @@ class EditingConfig(_Strict):
     seed: int = 0
 
 
-class AlignmentConfig(_Strict):
+class AlignmentConfig(Strict):
     """How the two vocabularies are aligned (§2.2, algorithm.md §3.2).
 
     rule: "text" compares the texts that tokens decode to, "paper" compares the token strings.
@@ -163,7 +159,7 @@ class AlignmentConfig(_Strict):
     own_mass: float = Field(0.95, gt=0.0, lt=1.0)
 
 
-class FusionConfig(_Strict):
+class FusionConfig(Strict):
     """How one answer is decoded (§3.2).
 
     strategy: a name in the strategies' registry.
@@ -183,7 +179,7 @@ class FusionConfig(_Strict):
     max_new_tokens: int = Field(32, ge=1)
 
 
-class EvaluationConfig(_Strict):
+class EvaluationConfig(Strict):
     """What is scored (metrics.md).
 
     strategies: fusion strategies compared; the first is the one shown in the before/after table.
@@ -207,7 +203,7 @@ class EvaluationConfig(_Strict):
     concurrency: int = Field(8, ge=1)
 
 
-class LivingConfig(_Strict):
+class LivingConfig(Strict):
     """How a served plug-in learns edits while it answers, and the figures a new version must reach to go live.
 
     adding: "continue" trains the live version further and rehearses old edits, "base" starts from the base plug-in with
@@ -238,7 +234,7 @@ class LivingConfig(_Strict):
     niceness: int = Field(19, ge=0, le=19)
 
 
-class RunConfig(_Strict):
+class RunConfig(Strict):
     """One run: edit once, evaluate on every target. `name` names the folder under `results/`."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)

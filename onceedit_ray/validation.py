@@ -10,9 +10,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 _OBJECT = "input should be an object"
+
+
+class Strict(BaseModel):
+    """Base class of what is read from files: an unknown key is an error, and nothing changes once it is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def problems(error: ValidationError, model: type[BaseModel] | None = None, most: int = 3) -> str:

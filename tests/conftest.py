@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 os.environ.update(
     HF_HUB_OFFLINE="1",
     MPLBACKEND="Agg",
+    PIP_NO_INDEX="1",  # no test downloads a model
     OMP_NUM_THREADS="1",
     TOKENIZERS_PARALLELISM="false",
     RAY_USAGE_STATS_ENABLED="0",

@@ -13,7 +13,7 @@ from tests.families import SENTENCES, build_family
 from tests.small_edits import EDITS, UNRELATED
 
 FT_L = {"label": "FT-L", "method": "ft-l", "settings": {"steps": 3}}
-GRACE = {"label": "GRACE", "method": "grace"}
+GRACE = {"label": "GRACE", "method": "grace", "settings": {"steps": 30}}
 ONCEEDIT = {"label": "OnceEdit", "method": "onceedit"}
 
 

@@ -12,9 +12,10 @@ import httpx2
 from fastapi import FastAPI
 
 from onceedit_ray.config import ModelConfig
-from onceedit_ray.serving.backend import Backend, InProcess, Knowledge
+from onceedit_ray.serving.backend import Backend, Knowledge
 from onceedit_ray.serving.errors import ApiError
-from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
+from onceedit_ray.serving.generation_request import GenerationEnd, GenerationRequest
+from onceedit_ray.serving.in_process import InProcess
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits

@@ -8,12 +8,12 @@ other inputs (statistics of a corpus, a trained hyper-network) and caches them o
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.baselines.edited_model import EditedModel
@@ -21,23 +21,15 @@ from onceedit_ray.errors import ConfigError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.progress import Progress
 from onceedit_ray.registry import Registry
+from onceedit_ray.validation import Strict
 
 S = TypeVar("S", bound="BaselineSettings")
 
 
-class BaselineSettings(BaseModel):
+class BaselineSettings(Strict):
     """Base class of every method's settings: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     seed: int = 0
-
-
-def own_settings(settings: BaselineSettings, kind: type[S], name: str) -> S:
-    """`settings`, which must be of the kind that the baseline `name` takes; raises `ConfigError` otherwise."""
-    if not isinstance(settings, kind):
-        raise ConfigError(f"{name} was given {type(settings).__name__}; give it {kind.__name__}")
-    return settings
 
 
 @dataclass(frozen=True)
@@ -60,42 +52,59 @@ class Material:
         return tuple(random.Random(seed).sample(list(self.unrelated), min(count, len(self.unrelated))))
 
 
-class Baseline(Protocol):
-    """A method with its settings.
+class Baseline(ABC, Generic[S]):
+    """A method with its settings, S. A subclass overrides `check`, `edit` and the defaults that differ.
 
-    paper: its reference, with a URL. Settings: its typed settings. presets: published settings by `config.model_type`
-        of their model; "default" for all others. `preset` chooses among them.
+    name: in the registry. paper: its reference, with a URL. Settings: its typed settings. presets: published settings
+        by `config.model_type` of their model; "default" for all others. `preset` chooses among them.
+
+    Args:
+        settings: its own; raises `ConfigError` for those of another method. No work is done yet.
     """
 
+    name: ClassVar[str]
     paper: ClassVar[str]
     Settings: ClassVar[type[BaselineSettings]]
     presets: ClassVar[Mapping[str, BaselineSettings]]
 
     def __init__(self, settings: BaselineSettings) -> None:
-        """Hold the settings; no work is done."""
+        if not isinstance(settings, self.Settings):
+            raise ConfigError(f"{self.name} was given {type(settings).__name__}; give it {self.Settings.__name__}")
+        self.settings = cast("S", settings)
 
+    @abstractmethod
     def check(self, model: PreTrainedModel) -> None:
         """Raise `ModelError`, before any work, if the method cannot edit a model of this structure."""
 
     def prepare(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, material: Material, progress: Progress
     ) -> None:
-        """Make, or read from the cache, the method's inputs besides the edits. The model is unchanged."""
+        """Make, or read from the cache, the method's inputs besides the edits. The model is unchanged.
 
+        By default there are none.
+        """
+
+    @abstractmethod
     def edit(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        edits: Sequence[Edit],
-        progress: Progress,
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], progress: Progress
     ) -> EditedModel:
         """Make all `edits`, in the method's own way (at once, or one after another)."""
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
-        """Put an edit that `EditedModel.save` wrote onto the unedited `model`."""
+        """Put an edit that `EditedModel.save` wrote onto the unedited `model`.
+
+        By default the edit has changed parameters, and wraps no module.
+        """
+        return EditedModel.restored(model, folder, self.name)
+
+    def begin(self, model: PreTrainedModel) -> EditedModel:
+        """An edit of `model` by this method that has changed nothing yet."""
+        return EditedModel(model, self.name, self.settings.model_dump(mode="json"))
 
 
-BASELINES: Registry[Callable[[BaselineSettings], Baseline]] = Registry("baseline", "onceedit_ray.baselines.methods")
+BASELINES: Registry[Callable[[BaselineSettings], Baseline[Any]]] = Registry(
+    "baseline", "onceedit_ray.baselines.methods"
+)
 
 
 WIDTHS: Mapping[str, int] = {
@@ -115,7 +124,7 @@ def preset(name: str, model: PreTrainedModel) -> BaselineSettings:
     The family alone is not enough: SmolLM2-135M is a Llama too, but the settings for Llama-2-7B do not fit it.
     Published settings are used if the family is the same and the model is at least half and at most twice as wide.
     """
-    method: Baseline = BASELINES.get(name)  # type: ignore[assignment]
+    method: Baseline[Any] = BASELINES.get(name)  # type: ignore[assignment]
     family = model.config.model_type
     width = model.config.get_text_config().hidden_size
     alike = family in WIDTHS and WIDTHS[family] <= 2 * width <= 4 * WIDTHS[family]

@@ -1,9 +1,8 @@
 """Finds the MLP of each decoder layer, which stores its facts, from the module tree.
 
 Locate-then-edit methods change the projection from an MLP's activation back to the model's width. It is found by
-structure, not by a list of model names: the layers are the longest list of modules of the same class, the MLP is the
-child of a layer that holds no attention, and the projection is its linear map from the inner width to the model's
-width.
+structure, not by a list of model names. The layers are the longest list of modules of the same class. The MLP is the
+child of a layer that holds no attention. The projection is its linear map from the inner width to the model's width.
 
 Shapes: D model width, F inner width of the MLP.
 """
@@ -64,6 +63,12 @@ def layer_at(layers: int, depth: float, rounded: bool = True) -> int:
     """
     share = depth * layers
     return min(round(share) if rounded else int(share), layers - 1)
+
+
+def nearest_mlp(model: PreTrainedModel, depth: float) -> Mlp:
+    """The MLP of the layer nearest to a share of the depth; raises `ModelError` as `find_mlps` does."""
+    mlps = find_mlps(model)
+    return mlps[layer_at(len(mlps), depth)]
 
 
 def layer_width(model: PreTrainedModel) -> int:

@@ -56,8 +56,8 @@ def norm_after(model: PreTrainedModel, mlp: Mlp) -> nn.Module | None:
 def residual_factor(model: PreTrainedModel, mlp: Mlp) -> float:
     """By how much a change of the MLP's output is multiplied on its way into the residual stream; 1.0 for most models.
 
-    Raises `ModelError` where it is no one factor: where a norm follows the sum (post-norm layers such as OPT-350m's),
-    or the MLP's share hangs on the token (a gated shared expert).
+    Raises `ModelError` if there is no single factor: a norm follows the sum (post-norm layers such as OPT-350m's), or
+    the MLP's share depends on the token (a gated shared expert).
     """
     layer = model.get_submodule(mlp.layer_path)
     ids_1T = (torch.arange(1, 1 + _TRIED, device=model.device) % model.get_input_embeddings().weight.shape[0])[None]

@@ -2,9 +2,9 @@
 
 ROME and MEMIT weigh a change by C, so that keys of ordinary text keep their values (Meng et al. 2022, eq. 2,
 https://arxiv.org/abs/2202.05262). The mean runs over every token of a corpus. A good corpus is ordinary prose of the
-kind the model was trained on: the papers take 100,000 articles of Wikipedia; a few thousand sentences are enough for a
-model of some hundred million parameters, since the number of tokens need only be much larger than F. Texts are
-streamed, all layers in one pass, and the result is kept on disk, one file per model and layer:
+kind the model was trained on. The papers take 100,000 articles of Wikipedia. The number of tokens must be much larger
+than F, so a few thousand sentences are enough for a model of some hundred million parameters. Texts are streamed, all
+layers in one pass, and the result is kept on disk, one file per model and layer:
 
     <cache>/<digest>/second_moment/<the projection's name>.safetensors
 

@@ -3,7 +3,8 @@
 
 from ray.serve import Application
 
-from onceedit_ray.cluster.serve import ServeArgs, application
+from onceedit_ray.cluster.serve import application
+from onceedit_ray.cluster.serve_args import ServeArgs
 
 
 def build_app(args: ServeArgs) -> Application:

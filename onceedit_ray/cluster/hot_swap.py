@@ -9,19 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import Any
 
 from ray.exceptions import RayActorError, RayError
-from ray.serve.exceptions import RayServeException
 
-from onceedit_ray.cluster.calls import result
 from onceedit_ray.cluster.fleet import MOST_TRIES, Fleet, Seated
 from onceedit_ray.cluster.fleet_reader import FleetReader
 from onceedit_ray.cluster.on_this_node import sent
-from onceedit_ray.cluster.proxy import proxy
 from onceedit_ray.cluster.trainer import RemoteBuilder
 from onceedit_ray.config import RunConfig
-from onceedit_ray.errors import ModelError, OnceEditError, ProcessLostError, StoreError
+from onceedit_ray.errors import OnceEditError, ProcessLostError, StoreError
 from onceedit_ray.files import remove_leftovers
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.store import KnowledgeStore, open_store
@@ -31,7 +27,6 @@ from onceedit_ray.living.edit_book import EditBook
 from onceedit_ray.living.edit_queue import EditQueue, Switch
 from onceedit_ray.living.live_facts import LiveFacts
 from onceedit_ray.reader.plugin import READER, editor_name, is_read, plugin_folder
-from onceedit_ray.serving.backend import Knowledge
 
 LOG = logging.getLogger(__name__)
 BOOK = "edits.json"
@@ -131,19 +126,6 @@ def _clear_leftovers(store: KnowledgeStore) -> None:
         store.sweep()
     for folder in (onceedit_home(), onceedit_home() / DRAFTS):
         remove_leftovers(folder)
-
-
-def remote_knowledge(models: Any) -> Knowledge:
-    """The editing of a `Models` deployment."""
-
-    async def call(method: str, *args: object, **named: object) -> Any:
-        try:
-            return await result(models.knowledge.remote(method, *args, **named))
-        except (RayActorError, RayServeException) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ModelError(f"the actor that keeps the edits has died ({reason}) and is being restarted") from None
-
-    return proxy(Knowledge, call)  # type: ignore[type-abstract]  # it is never made
 
 
 def _reads(config: RunConfig, version: Version) -> bool:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
@@ -20,17 +20,19 @@ from ray.serve.exceptions import RayServeException
 
 from onceedit_ray.cluster.calls import awaited, received, result
 from onceedit_ray.cluster.followed import Followed, News
-from onceedit_ray.cluster.hot_swap import remote_knowledge
+from onceedit_ray.cluster.proxy import proxy
 from onceedit_ray.config import ModelConfig
 from onceedit_ray.errors import ModelError
-from onceedit_ray.fusion.engine_answer import Event
-from onceedit_ray.fusion.members import names_a_fact
+from onceedit_ray.fusion.candidates import names_a_fact
 from onceedit_ray.models.prompt import Prompt
-from onceedit_ray.serving.backend import PROBE_SECONDS
+from onceedit_ray.serving.backend import PROBE_SECONDS, Knowledge
 from onceedit_ray.serving.engine_requests import EngineRequest
-from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
+from onceedit_ray.serving.generation_request import GenerationEnd, GenerationRequest
 from onceedit_ray.serving.given import Given
 from onceedit_ray.serving.logprobs import Piece
+
+if TYPE_CHECKING:  # a gateway has no decoder
+    from onceedit_ray.fusion.engine_answer import Event
 
 LOG = logging.getLogger(__name__)
 MOST_DEATHS = 3
@@ -47,7 +49,7 @@ class RemoteBackend:
         self._models = models
         self._coordinator: ActorHandle | None = None
         self._lost: ActorHandle | None = None
-        self.knowledge = remote_knowledge(models)
+        self.knowledge = _knowledge(models)
         self._followed = Followed(self._news)
 
     async def targets(self) -> Sequence[str]:
@@ -179,3 +181,16 @@ class RemoteBackend:
 
     def _given_up(self) -> ModelError:
         return ModelError(f"{MOST_DEATHS} coordinators died while they answered this request, so it is not asked again")
+
+
+def _knowledge(models: Any) -> Knowledge:
+    """The editing of a `Models` deployment."""
+
+    async def call(method: str, *args: object, **named: object) -> Any:
+        try:
+            return await result(models.knowledge.remote(method, *args, **named))
+        except (RayActorError, RayServeException) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"the actor that keeps the edits has died ({reason}) and is being restarted") from None
+
+    return proxy(Knowledge, call)  # type: ignore[type-abstract]  # it is never made

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.actor import ActorHandle
 from ray.serve import Application
@@ -28,10 +27,11 @@ from onceedit_ray.cluster.command_output import output_stream
 from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
 from onceedit_ray.cluster.followed import News, ToldFacts
+from onceedit_ray.cluster.gateway import SMALL, GatewayDeployment
 from onceedit_ray.cluster.hot_swap import open_living, served_version
 from onceedit_ray.cluster.on_this_node import have_version
-from onceedit_ray.cluster.remote_backend import RemoteBackend
-from onceedit_ray.cluster.telemetry import Metrics, VersionGauge
+from onceedit_ray.cluster.serve_args import ServeArgs
+from onceedit_ray.cluster.telemetry import VersionGauge
 from onceedit_ray.config import ModelConfig, RunConfig
 from onceedit_ray.editing.run import answering_version, own_version
 from onceedit_ray.editing.served_run import run_of
@@ -58,18 +58,11 @@ from onceedit_ray.serving.backend import PROBE_SECONDS
 from onceedit_ray.serving.engine_keys import EngineKeys
 from onceedit_ray.serving.engine_requests import EngineRequest
 from onceedit_ray.serving.followers import NOTHING, Followers
-from onceedit_ray.serving.generation import BUSY, GenerationEnd, GenerationRequest
-from onceedit_ray.serving.ingress import build_ingress
-from onceedit_ray.serving.keys import ADMIN_KEYS_VARIABLE, EDIT_KEYS_VARIABLE, read_keys
-from onceedit_ray.serving.limits import Limits
+from onceedit_ray.serving.generation_request import BUSY, GenerationEnd, GenerationRequest
 from onceedit_ray.serving.logprobs import Piece
-from onceedit_ray.serving.observing import Observer
-from onceedit_ray.serving.request_log import RequestLog
 
 LOG = logging.getLogger(__name__)
 APP_NAME = "onceedit"
-SMALL = {"num_cpus": 0.1}
-"""The CPUs that a replica reserves: no replica does much work."""
 WATCH_SECONDS = 2.0
 HEALTH_SECONDS = 10.0
 CHECK_SECONDS = 90.0
@@ -77,31 +70,6 @@ CHECK_SECONDS = 90.0
 SILENT_SECONDS = 300.0
 SPARE_REQUESTS = 64
 """Requests that a replica accepts beyond its limit, so that it can refuse them itself with 429."""
-
-
-class ServeArgs(BaseModel):
-    """The arguments of the application.
-
-    config: the run file whose plug-in and targets are served; None serves `servers` alone. servers: more targets, which
-    servers have: by name, the settings of a run file's entry. version: of the plug-in; None takes the run file's own.
-    keys_file: API keys, one in each line, in addition to those in the environment of the replicas. edit_keys_file:
-    keys for editing, likewise. admin_keys_file: keys for adding and removing targets, likewise. engine_keys: the
-    environment variables that an added target may name as its `key_env`, each as NAME=https://host. replicas: of the
-    ingress. request_log: whether each request is written as a line of JSON to the replicas' output.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    config: Path | None = Path("configs/quickstart.yaml")
-    servers: dict[str, dict[str, str]] = Field(default_factory=dict)
-    version: str | None = None
-    keys_file: Path | None = None
-    edit_keys_file: Path | None = None
-    admin_keys_file: Path | None = None
-    engine_keys: tuple[str, ...] = ()
-    replicas: int = Field(1, ge=1)
-    limits: Limits = Limits()
-    request_log: bool = True
 
 
 def application(args: ServeArgs) -> Application:
@@ -315,32 +283,6 @@ class Models:
             self.fleet.stop()
 
 
-class Gateway:
-    """The HTTP ingress over the fleet of `models`.
-
-    engine_keys: the secrets that added targets may use. output: as for `bound`.
-    """
-
-    def __init__(self, models: Any, args: ServeArgs, engine_keys: EngineKeys, output: Path | None = None) -> None:
-        self._backend = RemoteBackend(models)
-        self._limits = args.limits
-        self._engine_keys = engine_keys
-        self._observers: list[Observer] = [
-            Metrics(),
-            *([RequestLog(output_stream(output))] if args.request_log else []),
-        ]
-        self._keys = read_keys(args.keys_file)  # read here, so that no key is stored with the application's settings
-        self._edit_keys = read_keys(args.edit_keys_file, EDIT_KEYS_VARIABLE)
-        self._admin_keys = read_keys(args.admin_keys_file, ADMIN_KEYS_VARIABLE)
-
-    def __serve_build_asgi_app__(self) -> Any:
-        return build_ingress(
-            self._backend, self._limits, self._keys, self._edit_keys, self._observers, behind_proxy=True,
-            admin_keys=self._admin_keys, engine_keys=self._engine_keys,
-        )  # fmt: skip
-
-
 ModelsDeployment = serve.deployment(
     num_replicas=1, max_ongoing_requests=64, ray_actor_options=SMALL, health_check_timeout_s=CHECK_SECONDS
 )(Models)
-GatewayDeployment = serve.deployment(ray_actor_options=SMALL)(serve.ingress()(Gateway))

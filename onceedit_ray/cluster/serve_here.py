@@ -22,7 +22,8 @@ from ray.exceptions import RayError
 
 from onceedit_ray.cluster.command_output import shared_output
 from onceedit_ray.cluster.own_processes import first_dead, ray_processes
-from onceedit_ray.cluster.serve import APP_NAME, WATCH_SECONDS, ServeArgs, bound
+from onceedit_ray.cluster.serve import APP_NAME, WATCH_SECONDS, bound
+from onceedit_ray.cluster.serve_args import ServeArgs
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import answering_version, own_version
 from onceedit_ray.editing.served_run import run_of

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from onceedit_ray.serving.generation import GenerationEnd
+from onceedit_ray.serving.generation_request import GenerationEnd
 from onceedit_ray.serving.observing import Account
 
 WEIGHTS = [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99]

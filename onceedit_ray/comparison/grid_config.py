@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from onceedit_ray.config import (
     AlignmentConfig,
@@ -25,6 +25,7 @@ from onceedit_ray.config import (
 )
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.location import LocalFile
+from onceedit_ray.validation import Strict
 
 ONCEEDIT = "onceedit"
 """The method of a row that edits the plug-in once and fuses; every other method is a baseline's registry name."""
@@ -33,10 +34,6 @@ _LIKE = "like"
 
 EditProtocol = Literal["batch", "single"]
 Scores = Literal["teacher_forced", "generation", "text_match"]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TargetConfig(ModelConfig):
@@ -68,7 +65,7 @@ class DatasetConfig(KnowledgeConfig):
     unrelated: tuple[LocalFile, ...] = ()
 
 
-class RowConfig(_Strict):
+class RowConfig(Strict):
     """A row of the table: a method with its settings.
 
     method: "onceedit" or a baseline. settings: for a baseline, the differences from the preset on every target.
@@ -77,11 +74,11 @@ class RowConfig(_Strict):
 
     label: str = Field(min_length=1)
     method: str = Field(min_length=1)
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     strategy: str = "draft"
     plugin: PluginConfig | None = None
-    editing: dict[str, Any] = {}
-    fusion: dict[str, Any] = {}
+    editing: dict[str, Any] = Field(default_factory=dict)
+    fusion: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -101,7 +98,7 @@ class RowConfig(_Strict):
         return self
 
 
-class TableConfig(_Strict):
+class TableConfig(Strict):
     """How the cells are shown.
 
     number: the paper's table that is shown beside this one; None for a table of our own.
@@ -119,7 +116,7 @@ class TableConfig(_Strict):
     frequency: bool = False
 
 
-class ScaleConfig(_Strict):
+class ScaleConfig(Strict):
     """A size of the grid: the keys given here replace those of the grid."""
 
     records: int | None = Field(None, ge=1)
@@ -133,7 +130,7 @@ class ScaleConfig(_Strict):
         return _with_models(values, "plugin", "targets")
 
 
-class GridConfig(_Strict):
+class GridConfig(Strict):
     """A grid: every row on every target over every data set.
 
     protocol: "batch" makes all edits, each method in its own way (at once or one after another), and then scores them
@@ -156,7 +153,7 @@ class GridConfig(_Strict):
     evaluation: EvaluationConfig = EvaluationConfig()
     corpus: tuple[LocalFile, ...] = ()
     corpus_texts: int = Field(4000, ge=1)
-    scales: dict[str, ScaleConfig] = {}
+    scales: dict[str, ScaleConfig] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from onceedit_ray.config import RunConfig
 from onceedit_ray.digest import digest
@@ -27,6 +27,9 @@ from onceedit_ray.models.loading import device_for, load_model, load_tokenizer, 
 from onceedit_ray.models.sources import ModelFolder
 from onceedit_ray.reader.adapter import Adapter, adapter_for
 from onceedit_ray.reader.plugin import READER, editor_name
+
+if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)

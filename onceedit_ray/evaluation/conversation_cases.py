@@ -11,11 +11,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from onceedit_ray.knowledge.dataset_records import DatasetRecord, read_records
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.validation import place, reason
+from onceedit_ray.validation import Strict, place, reason
 
 Role = Literal["system", "user", "assistant"]
 Kind = Literal[
@@ -52,18 +52,14 @@ TOKENS, LONG_TOKENS = 40, 96
 STEPS = "Think step by step: first say what the question builds on, then answer it."
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Message(_Strict):
+class Message(Strict):
     """One message of a chat, as the OpenAI API writes it."""
 
     role: Role
     content: str = Field(min_length=1)
 
 
-class Case(_Strict):
+class Case(Strict):
     """One conversation.
 
     messages: a chat that ends with the user's turn; or prompt: a text to be continued. One of the two is given.

@@ -20,12 +20,13 @@ from typing import Self
 
 from onceedit_ray.config import FusionConfig
 from onceedit_ray.errors import ConfigError, OnceEditError, UnknownTargetError
+from onceedit_ray.fusion.candidates import names_a_fact, with_context
 from onceedit_ray.fusion.contradictions import Contradictions
 from onceedit_ray.fusion.drafter import Drafter, DraftReader
 from onceedit_ray.fusion.engine_answer import Server
 from onceedit_ray.fusion.in_prompt import InPromptAnswer, note_of
 from onceedit_ray.fusion.known_answer import KnownAnswer
-from onceedit_ray.fusion.members import Member, Plugin, SharedDrafter, View, with_context
+from onceedit_ray.fusion.members import Member, Plugin, SharedDrafter, View
 from onceedit_ray.fusion.opening import opening_of
 from onceedit_ray.fusion.outputs import Generation, Score, Trace
 from onceedit_ray.fusion.read_along import ReadAlong
@@ -97,6 +98,8 @@ class FusedDecoder:
     async def mentioned(self, prompt: str | Prompt) -> bool:
         """Whether the screen passes a prompt on to the gate."""
         turns = prompt.turns if isinstance(prompt, Prompt) else ()
+        if self.plugin.facts is not None:
+            return names_a_fact(self.plugin.facts, question_of(prompt), turns)
         return bool(self.plugin.views(question_of(prompt), turns))
 
     @contextlib.contextmanager

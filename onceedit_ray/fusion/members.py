@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from onceedit_ray.errors import ConfigError
+from onceedit_ray.fusion.candidates import CANDIDATES, with_context
 from onceedit_ray.fusion.drafter import Drafter
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.fusion.strategies import STRATEGIES, Pair, Strategy
@@ -22,9 +23,6 @@ from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.prompt import Exchange
 from onceedit_ray.models.protocol import LanguageModel
 from onceedit_ray.reader.view import as_read, asked, fact_line
-
-CANDIDATES = 6
-"""Number of facts for which the gate is evaluated, each in its own view; all views share one pass."""
 
 
 @dataclass
@@ -139,13 +137,3 @@ class SharedDrafter:
     drafter: Drafter
     opening: asyncio.Task[float]
     holders: int = 0
-
-
-def names_a_fact(facts: FactsAt, question: str, turns: Sequence[Exchange]) -> bool:
-    """Whether a question may be about a fact: the screen of a plug-in that reads facts."""
-    return bool(facts.find(with_context(question, turns), 1))
-
-
-def with_context(question: str, turns: Sequence[Exchange]) -> str:
-    """The question, together with the earlier requests if it may refer to them."""
-    return "\n".join([turn.request for turn in turns[-2:]] + [question])

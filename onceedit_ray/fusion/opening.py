@@ -11,8 +11,9 @@ import asyncio
 import re
 from dataclasses import dataclass
 
-from onceedit_ray.fusion.members import CANDIDATES, Plugin
-from onceedit_ray.fusion.turned import may_be_reversed, turned
+from onceedit_ray.fusion.candidates import CANDIDATES, turned_candidates
+from onceedit_ray.fusion.members import Plugin
+from onceedit_ray.fusion.turned import turned
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.prompt import Prompt
 from onceedit_ray.reader.view import as_read, asked, fact_line
@@ -36,9 +37,7 @@ async def opening_of(plugin: Plugin, prompt: Prompt) -> tuple[Opening | None, in
     """How the reply to a request begins, None if the request turns no fact round; and the passes of the plug-in."""
     assert plugin.facts is not None, "only a plug-in that reads facts can be asked about one"
     request = as_read(prompt.question)
-    found = plugin.facts.find(request, CANDIDATES)
-    if not found and may_be_reversed(request):
-        found = plugin.facts.find_answers(request, CANDIDATES)
+    found = turned_candidates(plugin.facts, request)
     ways = [(each.id, each.edit, way) for each in found for way in turned(request, each.edit)][:CANDIDATES]
     weights = await asyncio.gather(*(_weight(plugin, edit, way.asks) for _, edit, way in ways))
     best = max(zip(weights, ways, strict=True), key=lambda pair: pair[0], default=None)

@@ -6,9 +6,10 @@ import ctypes
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig
 
 from onceedit_ray.config import ModelConfig, PluginConfig
 from onceedit_ray.errors import ModelError
@@ -23,6 +24,9 @@ from onceedit_ray.models.loading import (
     load_tokenizer,
 )
 from onceedit_ray.models.local_model import LocalModel
+
+if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
+    from transformers import PreTrainedModel
 
 SMALL = 3 * 2**28
 """Bytes of weights below which a model on a CPU decodes with one thread, unless the run file sets the number.

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from onceedit_ray.models.loading import has_bfloat16
+
+if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
+    from transformers import PreTrainedModel
 
 ROWS = 16
 """Rows for which oneDNN lays a weight out: a layout for one row is slow with two or more; this one is always fast."""

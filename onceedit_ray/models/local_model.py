@@ -14,11 +14,11 @@ import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from onceedit_ray.errors import ContextLengthError, ModelError, PromptError, SessionLostError
 from onceedit_ray.models.loading import context_length
@@ -26,6 +26,9 @@ from onceedit_ray.models.passes import PassRow, passes_for
 from onceedit_ray.models.protocol import Reading, Step, Top
 from onceedit_ray.models.sampling import GREEDY, Sampling, draw_from_logits
 from onceedit_ray.models.session_calls import Answer, Call, Fork, Release, Session, deliver, future, is_settled
+
+if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
+    from transformers import PreTrainedModel
 
 PADDING = 2.0
 SMALL = 32

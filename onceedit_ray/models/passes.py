@@ -15,14 +15,17 @@ import inspect
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 
 from onceedit_ray.models.head_positions import logits_of
 from onceedit_ray.models.kv_cache import SlotCache
+
+if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
+    from transformers import PreTrainedModel
 
 ATTENTION = frozenset({"full_attention", "sliding_attention"})
 AGREEMENT = {torch.float32: 1e-3}

@@ -9,11 +9,13 @@ Shapes: N entries of a distribution.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # requests are passed on by processes that have no model, and need no PyTorch
+    from torch import Tensor
 
 NUCLEUS = 1024
 """Number of largest entries used first for top-p; a flatter distribution is sorted completely."""
@@ -63,10 +65,10 @@ def draw_from_logits(logits_V: Tensor, sampling: Sampling, position: int) -> int
         total = scaled_V.logsumexp(-1)
         for entries in (min(NUCLEUS, len(scaled_V)), len(scaled_V)):
             top = scaled_V.topk(entries)
-            p_N = torch.exp(top.values - total).double().cpu().numpy()
+            p_N = (top.values - total).exp().double().cpu().numpy()
             if p_N.sum() >= sampling.top_p or entries == len(scaled_V):
                 return int(top.indices[_drawn(p_N, sampling, position)])
-    p_V = torch.softmax(scaled_V, -1).double().cpu().numpy()
+    p_V = scaled_V.softmax(-1).double().cpu().numpy()
     return _inverse(p_V, sampling.uniform(position))
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
+
+if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
+    from transformers import PreTrainedModel
 
 WEIGHT_TOKEN = "[WEIGHT]"
 

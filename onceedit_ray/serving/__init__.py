@@ -1,5 +1,5 @@
 """An OpenAI-compatible endpoint for a decoder: requests, limits, keys, answers as JSON and as server-sent events.
 
 It does not use Ray: the same ingress works with a decoder in this process and with a coordinator actor
-(`cluster/serve.py`).
+(`cluster/gateway.py`).
 """

@@ -14,7 +14,7 @@ from onceedit_ray.fusion.engine_answer import EngineAnswer, Event, Server, finis
 from onceedit_ray.models.engines.openai import OpenAIEngine
 from onceedit_ray.serving import generation
 from onceedit_ray.serving.engine_requests import EXTENSION, EngineRequest, body_of
-from onceedit_ray.serving.generation import BUSY, GenerationEnd, GenerationRequest
+from onceedit_ray.serving.generation_request import BUSY, GenerationEnd, GenerationRequest
 from onceedit_ray.serving.logprobs import Piece
 
 

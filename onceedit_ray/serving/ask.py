@@ -9,7 +9,7 @@ from onceedit_ray.fusion.outputs import Generation
 from onceedit_ray.knowledge.prompt_shapes import wrap
 from onceedit_ray.models.sampling import GREEDY
 from onceedit_ray.serving.any_target import answer
-from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
+from onceedit_ray.serving.generation_request import GenerationEnd, GenerationRequest
 
 
 async def ask(decoder: FusedDecoder, target: str, question: str, options: argparse.Namespace) -> None:

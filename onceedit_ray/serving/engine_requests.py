@@ -11,7 +11,7 @@ from typing import Any
 
 from onceedit_ray.errors import PromptError
 from onceedit_ray.models.prompt import Prompt, chat_for_server, text_for_server
-from onceedit_ray.serving.generation import GenerationRequest
+from onceedit_ray.serving.generation_request import GenerationRequest
 
 EXTENSION = "onceedit"
 """The field of a body that is for this system only."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from onceedit_ray.serving.backend import Backend
 from onceedit_ray.serving.errors import ApiError, api_error_of
-from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
+from onceedit_ray.serving.generation_request import GenerationEnd, GenerationRequest
 from onceedit_ray.serving.logprobs import Piece
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from onceedit_ray.errors import OnceEditError, UnwritableError
 from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder
@@ -18,62 +17,10 @@ from onceedit_ray.fusion.outputs import Generation, Trace
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.prompt import Prompt
 from onceedit_ray.models.protocol import LanguageModel
-from onceedit_ray.models.sampling import Sampling
 from onceedit_ray.serving.detokenizer import Detokenizer
 from onceedit_ray.serving.echo import echoed
+from onceedit_ray.serving.generation_request import BUSY, PLUGIN, GenerationEnd, GenerationRequest
 from onceedit_ray.serving.logprobs import Piece, Scored, scored
-
-BUSY = "busy"
-"""What `probe` reports for a model that did not answer in time: it may be loading, or have much work queued."""
-PLUGIN = "plug-in"
-
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """A request to one target.
-
-    prompt: a text to continue, or the target's token ids. messages: a chat, each `{"role", "content"}`, instead of a
-    prompt. stop: strings that end the answer. unedited: the target answers without the plug-in. logprobs: how many of
-    the most likely tokens to return for each token of the answer; None returns no log probabilities. echo: the prompt
-    is returned before the answer. known: the beginning of the answer, if it is made again; it saves time and changes
-    nothing.
-    """
-
-    target: str
-    max_tokens: int
-    sampling: Sampling
-    prompt: str | tuple[int, ...] = ""
-    messages: tuple[Mapping[str, str], ...] = ()
-    stop: tuple[str, ...] = ()
-    unedited: bool = False
-    logprobs: int | None = None
-    echo: bool = False
-    known: str = ""
-
-    @property
-    def strategy(self) -> str | None:
-        """The fusion strategy; None for the configured one."""
-        return UNEDITED if self.unedited else None
-
-
-@dataclass(frozen=True)
-class GenerationEnd:
-    """The summary of an answer that has ended.
-
-    reason: "stop" at an end of text or a stop string, "length" at the limit of tokens or context. The other fields
-    are as in `Generation`.
-    """
-
-    target: str
-    reason: Literal["stop", "length"]
-    prompt_tokens: int
-    completion_tokens: int
-    version: str
-    weight: float | None
-    alone: bool
-    drafted: int = 0
-    accepted: int = 0
-    edits: tuple[str, ...] = ()
 
 
 async def speak(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
@@ -101,7 +48,7 @@ async def _spoken(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGener
     stops = _chat_stops(asked, codec)
     writing = _Writing(codec, Detokenizer((*asked.stop, *stops)), trace, len(echo.text), asked.echo, bool(stops))
     pieces = decoder.stream(
-        asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling, trace=trace,
+        asked.target, prompt, _strategy(asked), asked.max_tokens, asked.sampling, trace=trace,
         stop=lambda: writing.text.stopped,
     )  # fmt: skip
     async with contextlib.aclosing(pieces):
@@ -177,7 +124,7 @@ async def answer(decoder: FusedDecoder, asked: GenerationRequest) -> tuple[Piece
                     return Piece("".join(part.text for part in written), tokens), piece
                 written.append(piece)
         raise AssertionError("an answer ends with a GenerationEnd")
-    generation = await decoder.generate(asked.target, prompt, asked.strategy, asked.max_tokens, asked.sampling)
+    generation = await decoder.generate(asked.target, prompt, _strategy(asked), asked.max_tokens, asked.sampling)
     return Piece(generation.text), _ending(generation)
 
 
@@ -199,6 +146,11 @@ async def _state(model: LanguageModel, codec: Codec, seconds: float) -> str:
     except OnceEditError as error:
         return str(error)
     return ""
+
+
+def _strategy(asked: GenerationRequest) -> str | None:
+    """The fusion strategy; None for the configured one."""
+    return UNEDITED if asked.unedited else None
 
 
 def _chat_stops(asked: GenerationRequest, codec: Codec) -> tuple[str, ...]:

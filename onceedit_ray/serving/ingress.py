@@ -28,13 +28,13 @@ from onceedit_ray.serving.errors import ApiError, api_error_of, invalid, unknown
 from onceedit_ray.serving.event_stream import EventStream
 from onceedit_ray.serving.events import DONE, event
 from onceedit_ray.serving.every_target import Failed, answered, spoken
-from onceedit_ray.serving.generation import BUSY, PLUGIN, GenerationEnd, GenerationRequest
+from onceedit_ray.serving.generation_request import BUSY, PLUGIN, GenerationEnd, GenerationRequest
 from onceedit_ray.serving.keys import Keys
+from onceedit_ray.serving.late_passage import LatePassage
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.logprobs import Piece
 from onceedit_ray.serving.model_routes import add_model_routes
 from onceedit_ray.serving.observing import CLIENT_GONE, Account, Observed, Observer, account_of
-from onceedit_ray.serving.passage import Passage
 from onceedit_ray.serving.proxy_guard import unhealthy
 from onceedit_ray.serving.requests import EVERY, questions
 from onceedit_ray.serving.responses import ResponseWriter, model_card
@@ -64,7 +64,7 @@ def build_ingress(
             use; none if not given.
     """
     api = FastAPI(title="OnceEdit", version=__version__, docs_url=None, redoc_url=None)
-    api.add_middleware(Passage, backend=backend, limits=limits)
+    api.add_middleware(LatePassage, backend=backend, limits=limits)
     api.add_middleware(
         Admission, keys=keys, limits=limits, edit_keys=edit_keys or Keys(), admin_keys=admin_keys or Keys()
     )

@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onceedit_ray.fusion.outputs import TokenProbability
-from onceedit_ray.models.codec import Codec
+
+if TYPE_CHECKING:  # the ingress writes log probabilities, and has no tokenizer
+    from onceedit_ray.models.codec import Codec
 
 UNLIKELIEST = -9999.0
 """What OpenAI writes for a probability of 0; JSON has no infinity."""

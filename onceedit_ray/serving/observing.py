@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onceedit_ray.serving.errors import api_error_of
-from onceedit_ray.serving.generation import GenerationEnd
+from onceedit_ray.serving.generation_request import GenerationEnd
 
 ID_HEADER = "x-request-id"
 CLIENT_GONE = 499

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from onceedit_ray.models.sampling import Sampling
 from onceedit_ray.serving.errors import ApiError, unknown_model
-from onceedit_ray.serving.generation import GenerationRequest
+from onceedit_ray.serving.generation_request import GenerationRequest
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.schema import ChatRequest, CompletionRequest
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from onceedit_ray.serving.every_target import Failed
-from onceedit_ray.serving.generation import GenerationEnd
+from onceedit_ray.serving.generation_request import GenerationEnd
 from onceedit_ray.serving.logprobs import Piece, of_chat, of_completion
 from onceedit_ray.serving.requests import EVERY
 

@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from onceedit_ray.serving.backend import InProcess
-from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
+from onceedit_ray.serving.generation_request import GenerationEnd, GenerationRequest
+from onceedit_ray.serving.in_process import InProcess
 from onceedit_ray.serving.logprobs import Piece
 from tests.browser.edits_in_memory import EditsInMemory
 from tests.small_ingress import small_backend

@@ -18,7 +18,7 @@ from onceedit_ray.fusion.system import open_decoder
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.models.engines.abilities import FLAGS
 from onceedit_ray.models.engines.openai import OpenAIEngine
-from onceedit_ray.serving.backend import InProcess
+from onceedit_ray.serving.in_process import InProcess
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits

@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 from ray import serve
 
-from onceedit_ray.cluster.serve import APP_NAME, ServeArgs, application
+from onceedit_ray.cluster.serve import APP_NAME, application
+from onceedit_ray.cluster.serve_args import ServeArgs
 from onceedit_ray.config import RunConfig
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.serving.listening import free_port

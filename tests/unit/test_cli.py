@@ -74,14 +74,11 @@ def test_models_can_be_listed_and_fetched(place: Place, command: Command) -> Non
     assert command("models", "fetch", reference)[:2] == (0, f"{reference}  {place.models / 'gpt2'}\n")
 
 
-def test_listings_are_json_for_programs(place: Place, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listings_are_json_for_programs(place: Place, command: Command) -> None:
     listed = json.loads(command("models", "list", "--json")[1])
     assert "smollm2-135m" in listed["catalogue"] and set(listed) == {"catalogue", "sources", "engines"}
     run = json.loads(command("validate", place.run_file(), "--json")[1])
     assert (run["kind"], run["valid"], run["edits"], run["targets"]) == ("run", True, 2, ["one", "two"])
-    monkeypatch.chdir(ROOT)
-    grid = json.loads(command("validate", "configs/paper_table1.yaml", "--scale", "small", "--json")[1])
-    assert grid["kind"] == "grid" and grid["cells"] > 0
 
 
 def test_every_listing_has_json() -> None:
@@ -109,7 +106,7 @@ def test_bash_takes_the_completion(command: Command, tmp_path: Path) -> None:
 
 
 def test_a_reader_that_stops_reading_is_no_error() -> None:
-    command = "from onceedit_ray.cli import main; import sys; sys.exit(main(['models', 'list', '--json']))"
+    command = "from onceedit_ray.cli import main; import sys; sys.exit(main(['completion', 'zsh']))"
     piped = f'set -o pipefail; {sys.executable} -c "{command}" | true'
     ended = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, cwd=ROOT)
     assert "Traceback" not in ended.stderr and "BrokenPipe" not in ended.stderr

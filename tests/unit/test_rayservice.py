@@ -12,7 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from ray.serve.schema import ServeDeploySchema
 
-from onceedit_ray.cluster.serve import ServeArgs
+from onceedit_ray.cluster.serve_args import ServeArgs
 from onceedit_ray.editing.served_run import run_of, servers_of
 from onceedit_ray.serving.keys import KEYS_VARIABLE
 from tests.paths import ROOT

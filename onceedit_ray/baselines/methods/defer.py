@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, own_settings
+from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings, Material
 from onceedit_ray.baselines.edited_model import EditedModel, Question
 from onceedit_ray.baselines.mlps import Mlp
 from onceedit_ray.baselines.side_module import State, entering, mlp_at, prompt_end, prompt_of, restore_wrapper
@@ -123,9 +123,10 @@ class Deferral(nn.Module):
 
 
 @BASELINES.register("defer")
-class Defer:
+class Defer(Baseline[DeferSettings]):
     """Edits one after another, all in one gate and one side layer."""
 
+    name: ClassVar[str] = "defer"
     paper: ClassVar[str] = "Hartvigsen et al. 2023 (Defer), https://arxiv.org/abs/2211.11031"
     Settings: ClassVar[type[BaselineSettings]] = DeferSettings
     presets: ClassVar[Mapping[str, BaselineSettings]] = {
@@ -136,38 +137,34 @@ class Defer:
     }
 
     def __init__(self, settings: BaselineSettings) -> None:
-        self._settings = own_settings(settings, DeferSettings, "defer")
+        super().__init__(settings)
         self._unrelated: tuple[str, ...] = ()
 
     def check(self, model: PreTrainedModel) -> None:
         """Raises `ModelError` where the model's layers have no MLP with one output projection."""
-        mlp_at(model, self._settings.depth)
+        mlp_at(model, self.settings.depth)
 
     def prepare(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, material: Material, progress: Progress
     ) -> None:
         """Draw the unrelated prompts for the gate; nothing is computed or cached."""
-        self._unrelated = material.draw_unrelated(self._settings.pool, self._settings.seed)
+        self._unrelated = material.draw_unrelated(self.settings.pool, self.settings.seed)
 
     def edit(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        edits: Sequence[Edit],
-        progress: Progress,
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], progress: Progress
     ) -> EditedModel:
         """Learn edit after edit. Raises `ModelError` if the gate needs unrelated prompts and there are none."""
-        if self._settings.gate_loss and not self._unrelated:
+        if self.settings.gate_loss and not self._unrelated:
             raise ModelError("defer teaches its gate with unrelated prompts and has none; call prepare with some first")
-        edited = EditedModel(model, "defer", self._settings.model_dump(mode="json"))
+        edited = self.begin(model)
         if not edits:
             return edited
-        mlp = mlp_at(model, self._settings.depth)
+        mlp = mlp_at(model, self.settings.depth)
         unrelated_UF = self._unrelated_queries(model, tokenizer, mlp.projection)
         deferral = self._untaught(mlp, edited.question)
         with edited.whole_or_undone():
             edited.wrap(mlp.projection_path, deferral)
-            generator = torch.Generator().manual_seed(self._settings.seed)
+            generator = torch.Generator().manual_seed(self.settings.seed)
             for number, edit in enumerate(edits, 1):
                 batch = answer_batch(tokenizer, [(edit.prompt, edit.target_new)], model.device)
                 loss = self._learn(edited, deferral, batch, unrelated_UF, generator)
@@ -178,7 +175,7 @@ class Defer:
         """Load a saved gate and side layer into the unedited model, with the threshold of these settings."""
 
         def build(mlp: Mlp, question: Question, state: State) -> Deferral:
-            return Deferral(mlp.projection, question, self._settings.threshold, **state)
+            return Deferral(mlp.projection, question, self.settings.threshold, **state)
 
         return restore_wrapper(model, folder, "defer", build)
 
@@ -188,13 +185,13 @@ class Defer:
         bias = mlp.projection.bias
         bias_D = matrix_DF.new_zeros(len(matrix_DF)) if bias is None else bias.detach().float().clone()
         gate_F, gate_bias = matrix_DF.new_zeros(matrix_DF.shape[1]), matrix_DF.new_zeros(1)
-        return Deferral(mlp.projection, question, self._settings.threshold, gate_F, gate_bias, matrix_DF, bias_D)
+        return Deferral(mlp.projection, question, self.settings.threshold, gate_F, gate_bias, matrix_DF, bias_D)
 
     def _unrelated_queries(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, projection: nn.Module
     ) -> Tensor | None:
         """h of the unrelated prompts, [U, F]: they never change, since no layer below changes."""
-        if not self._settings.gate_loss:
+        if not self.settings.gate_loss:
             return None
         prompts = [torch.tensor([prompt_ids(tokenizer, prompt)], device=model.device) for prompt in self._unrelated]
         return torch.stack([entering(model, projection, ids_1T)[-1] for ids_1T in prompts])
@@ -212,16 +209,16 @@ class Defer:
         prompt_1T = prompt_of(batch)
         h_1F = entering(edited.model, deferral, prompt_1T)[-1:]
         learnt = [deferral.gate_F, deferral.gate_bias, deferral.side_DF, deferral.side_bias_D]
-        optimizer = torch.optim.Adam([tensor.requires_grad_() for tensor in learnt], lr=self._settings.learning_rate)
+        optimizer = torch.optim.Adam([tensor.requires_grad_() for tensor in learnt], lr=self.settings.learning_rate)
         deferral.learning = True
         with edited.asked(prompt_1T.shape[1]):
-            for _ in range(self._settings.steps):
+            for _ in range(self.settings.steps):
                 loss = answer_loss(edited.model, batch)
                 if unrelated_UF is not None:
-                    rows_U = torch.randint(len(unrelated_UF), (self._settings.unrelated,), generator=generator)
+                    rows_U = torch.randint(len(unrelated_UF), (self.settings.unrelated,), generator=generator)
                     unrelated = unrelated_UF[rows_U.to(unrelated_UF.device)]
-                    loss = loss + self._settings.gate_loss * _gate_loss(deferral, h_1F, unrelated)
-                if loss.item() < self._settings.enough:
+                    loss = loss + self.settings.gate_loss * _gate_loss(deferral, h_1F, unrelated)
+                if loss.item() < self.settings.enough:
                     break
                 optimizer.zero_grad()
                 loss.backward(inputs=learnt)

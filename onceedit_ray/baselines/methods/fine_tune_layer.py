@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -24,9 +23,9 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, own_settings
+from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings
 from onceedit_ray.baselines.edited_model import EditedModel
-from onceedit_ray.baselines.mlps import Mlp, find_mlps, layer_at
+from onceedit_ray.baselines.mlps import nearest_mlp
 from onceedit_ray.baselines.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.progress import Count, Progress
@@ -47,7 +46,7 @@ class FineTuneLayerSettings(BaselineSettings):
 
 
 @BASELINES.register("ft-l")
-class FineTuneLayer:
+class FineTuneLayer(Baseline[FineTuneLayerSettings]):
     """One layer's MLP projection, under a bound on every weight.
 
     Presets: GPT-2 XL and GPT-J are the constrained fine-tuning of Meng et al. 2022 (layer 0). For Llama, Mistral and
@@ -56,6 +55,7 @@ class FineTuneLayer:
     with ε at 5e-4.)
     """
 
+    name: ClassVar[str] = "ft-l"
     paper: ClassVar[str] = "Zhu et al. 2020, Modifying Memories in Transformer Models, https://arxiv.org/abs/2012.00363"
     Settings: ClassVar[type[BaselineSettings]] = FineTuneLayerSettings
     presets: ClassVar[Mapping[str, BaselineSettings]] = {
@@ -68,28 +68,16 @@ class FineTuneLayer:
         "qwen2": FineTuneLayerSettings(depth=27 / 28),
     }
 
-    def __init__(self, settings: BaselineSettings) -> None:
-        self._settings = own_settings(settings, FineTuneLayerSettings, "ft-l")
-
     def check(self, model: PreTrainedModel) -> None:
         """Raises `ModelError` where the model's MLPs are not found."""
-        self._mlp(model)
-
-    def prepare(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, material: Material, progress: Progress
-    ) -> None:
-        """Nothing is needed besides the edits."""
+        nearest_mlp(model, self.settings.depth)
 
     def edit(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        edits: Sequence[Edit],
-        progress: Progress,
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], progress: Progress
     ) -> EditedModel:
         """Learn all `edits` together."""
-        settings, mlp = self._settings, self._mlp(model)
-        edited = EditedModel(model, "ft-l", settings.model_dump(mode="json"))
+        settings, mlp = self.settings, nearest_mlp(model, self.settings.depth)
+        edited = self.begin(model)
         weight = edited.keep_parameter(mlp.weight_path)
         delta = torch.zeros_like(weight, dtype=torch.float32, requires_grad=False)
         optimizer = torch.optim.Adam([delta], lr=settings.learning_rate)
@@ -111,14 +99,6 @@ class FineTuneLayer:
                 if mean < settings.goal:
                     break
         return edited
-
-    def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
-        """Put an edit that `EditedModel.save` wrote onto the unedited `model`."""
-        return EditedModel.restored(model, folder, "ft-l")
-
-    def _mlp(self, model: PreTrainedModel) -> Mlp:
-        mlps = find_mlps(model)
-        return mlps[layer_at(len(mlps), self._settings.depth)]
 
 
 @torch.enable_grad()

@@ -30,7 +30,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, own_settings
+from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings
 from onceedit_ray.baselines.edited_model import EditedModel, Question
 from onceedit_ray.baselines.mlps import Mlp
 from onceedit_ray.baselines.side_module import State, entering, mlp_at, prompt_end, prompt_of, restore_wrapper
@@ -140,9 +140,10 @@ class Codebook(nn.Module):
 
 
 @BASELINES.register("grace")
-class Grace:
+class Grace(Baseline[GraceSettings]):
     """Edits one after another, each an entry of one codebook."""
 
+    name: ClassVar[str] = "grace"
     paper: ClassVar[str] = "Hartvigsen et al. 2023, Aging with GRACE, https://arxiv.org/abs/2211.11031"
     Settings: ClassVar[type[BaselineSettings]] = GraceSettings
     presets: ClassVar[Mapping[str, BaselineSettings]] = {
@@ -154,28 +155,16 @@ class Grace:
         "qwen2": _published(18 / 28, 50),
     }
 
-    def __init__(self, settings: BaselineSettings) -> None:
-        self._settings = own_settings(settings, GraceSettings, "grace")
-
     def check(self, model: PreTrainedModel) -> None:
         """Raises `ModelError` where the model's layers have no MLP with one output projection."""
-        mlp_at(model, self._settings.depth)
-
-    def prepare(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, material: Material, progress: Progress
-    ) -> None:
-        """Nothing is prepared: GRACE learns from its edits only."""
+        mlp_at(model, self.settings.depth)
 
     def edit(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        edits: Sequence[Edit],
-        progress: Progress,
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], progress: Progress
     ) -> EditedModel:
         """Algorithm 1, edit after edit."""
-        edited = EditedModel(model, "grace", self._settings.model_dump(mode="json"))
-        mlp = mlp_at(model, self._settings.depth)
+        edited = self.begin(model)
+        mlp = mlp_at(model, self.settings.depth)
         width_D, width_F = mlp.matrix_DF.shape
         empty = torch.empty(0, device=mlp.projection.weight.device)
         codebook = Codebook(
@@ -183,7 +172,7 @@ class Grace:
         )
         with edited.whole_or_undone():
             edited.wrap(mlp.projection_path, codebook)
-            generator = torch.Generator().manual_seed(self._settings.seed)
+            generator = torch.Generator().manual_seed(self.settings.seed)
             answers: list[str] = []
             for number, edit in enumerate(edits, 1):
                 batch = answer_batch(tokenizer, [(edit.prompt, edit.target_new)], model.device)
@@ -204,16 +193,16 @@ class Grace:
         """One edit: its entry, then the entry's value; the loss before the last step."""
         prompt_1T = prompt_of(batch)
         key_F = entering(edited.model, codebook, prompt_1T)[-1]
-        radius = self._settings.radius * (float(key_F.norm()) if self._settings.relative else 1.0)
+        radius = self.settings.radius * (float(key_F.norm()) if self.settings.relative else 1.0)
         entry = codebook.make_room(key_F, answer, answers, radius, self._first_value(codebook, key_F, generator))
         value_D = codebook.values_KD[entry].clone()
-        scale = float(value_D.norm()) / len(value_D) ** 0.5 if self._settings.relative else 1.0
-        optimizer = torch.optim.Adam([value_D.requires_grad_()], lr=self._settings.learning_rate * scale)
+        scale = float(value_D.norm()) / len(value_D) ** 0.5 if self.settings.relative else 1.0
+        optimizer = torch.optim.Adam([value_D.requires_grad_()], lr=self.settings.learning_rate * scale)
         with edited.asked(prompt_1T.shape[1]):
-            for _ in range(self._settings.steps):
+            for _ in range(self.settings.steps):
                 codebook.set_value(entry, value_D)
                 loss = answer_loss(edited.model, batch)
-                if loss.item() < self._settings.enough:
+                if loss.item() < self.settings.enough:
                     break
                 optimizer.zero_grad()
                 loss.backward(inputs=[value_D])
@@ -223,7 +212,7 @@ class Grace:
 
     @torch.no_grad()
     def _first_value(self, codebook: Codebook, key_F: Tensor, generator: torch.Generator) -> Tensor:
-        if self._settings.start == "cold":
+        if self.settings.start == "cold":
             return torch.rand(codebook.values_KD.shape[1], generator=generator).to(key_F.device)
         weight = next(codebook.inner.parameters())
         value_D: Tensor = codebook.inner(key_F.to(weight.dtype)[None, None])[0, 0].float()

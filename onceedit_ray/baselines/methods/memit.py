@@ -19,7 +19,6 @@ Shapes: N edits, F inner width, D model width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -27,7 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, own_settings
+from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings, Material
 from onceedit_ray.baselines.closed_form import changed_weight, least_squares
 from onceedit_ray.baselines.context_templates import context_prefixes
 from onceedit_ray.baselines.edited_model import EditedModel
@@ -67,7 +66,7 @@ def _way_out(model: PreTrainedModel, mlp: Mlp) -> tuple[nn.Module | None, float]
 
 
 @BASELINES.register("memit")
-class Memit:
+class Memit(Baseline[MemitSettings]):
     """Closed-form updates of several layers, all edits at once.
 
     Presets: GPT-J as the authors published it; GPT-2 XL, Llama, Mistral and Qwen2 as EasyEdit publishes them.
@@ -76,6 +75,7 @@ class Memit:
     3's λ: with the λ of large models a larger part of every edit is missing after the last layer.
     """
 
+    name: ClassVar[str] = "memit"
     paper: ClassVar[str] = "Meng et al. 2023, Mass-Editing Memory in a Transformer, https://arxiv.org/abs/2210.07229"
     Settings: ClassVar[type[BaselineSettings]] = MemitSettings
     presets: ClassVar[Mapping[str, BaselineSettings]] = {
@@ -91,7 +91,7 @@ class Memit:
     }
 
     def __init__(self, settings: BaselineSettings) -> None:
-        self._settings = own_settings(settings, MemitSettings, "memit")
+        super().__init__(settings)
         self._moments: dict[int, Tensor] = {}
 
     def check(self, model: PreTrainedModel) -> None:
@@ -104,28 +104,24 @@ class Memit:
     ) -> None:
         """Make or read C of the edited layers; `DataError` if there is neither a corpus nor a statistic."""
         mlps = self._mlps(model)
-        self._moments = second_moments(model, tokenizer, mlps, material, self._settings.texts, progress)
+        self._moments = second_moments(model, tokenizer, mlps, material, self.settings.texts, progress)
 
     def edit(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        edits: Sequence[Edit],
-        progress: Progress,
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], progress: Progress
     ) -> EditedModel:
         """Make all `edits` at once; `ModelError` if `prepare` was not called."""
         mlps = self._mlps(model)
         if any(mlp.layer not in self._moments for mlp in mlps):
             raise ModelError("memit has no statistics of this model; call `prepare` before `edit`")
-        edited = EditedModel(model, "memit", self._settings.model_dump(mode="json"))
+        edited = self.begin(model)
         if not edits:
             return edited
         last = model.get_submodule(mlps[-1].layer_path)
-        prefixes = context_prefixes(model, tokenizer, self._settings.prefixes, self._settings.seed)
+        prefixes = context_prefixes(model, tokenizer, self.settings.prefixes, self.settings.seed)
         located = [locate(model, tokenizer, edit, prefixes) for edit in edits]
         targets = []
         for number, each in enumerate(located, start=1):
-            targets.append(bare_output(model, last, each) + target_shift(model, last, each, self._settings))
+            targets.append(bare_output(model, last, each) + target_shift(model, last, each, self.settings))
             progress(Count("memit: targets", number, len(edits)))
         z_ND = torch.stack(targets)
         with edited.whole_or_undone():
@@ -136,19 +132,15 @@ class Memit:
                 progress(f"layer {mlp.layer}: {(z_ND - h_ND).norm(dim=1).mean():.2f} missing before its update")
         return edited
 
-    def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
-        """Put an edit that `EditedModel.save` wrote onto the unedited `model`."""
-        return EditedModel.restored(model, folder, "memit")
-
     def _update(self, model: PreTrainedModel, mlp: Mlp, located: Sequence[Located], r_ND: Tensor) -> Tensor:
         K_NF = torch.stack([edit_key(model, mlp, each) for each in located])
         m_ND = torch.stack([bare_output(model, mlp.projection, each) for each in located])
         norm, gain = _way_out(model, mlp)
         R_ND = value_change(norm, m_ND, r_ND, gain)
-        weight = self._settings.ordinary * K_NF.shape[1]
+        weight = self.settings.ordinary * K_NF.shape[1]
         return least_squares(self._moments[mlp.layer], weight, K_NF.T, R_ND.T)
 
     def _mlps(self, model: PreTrainedModel) -> list[Mlp]:
         mlps = find_mlps(model)
-        chosen = {layer_at(len(mlps), depth) for depth in self._settings.depths}
+        chosen = {layer_at(len(mlps), depth) for depth in self.settings.depths}
         return [mlps[number] for number in sorted(chosen)]

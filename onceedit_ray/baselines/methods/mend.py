@@ -15,7 +15,6 @@ Mitchell, Lin, Bosselut, Finn, Manning: Fast Model Editing at Scale. ICLR 2022, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -24,7 +23,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, own_settings
+from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings, Material
 from onceedit_ray.baselines.edited_model import EditedModel
 from onceedit_ray.baselines.gradient_transform import GradientTransform, LinearMap
 from onceedit_ray.baselines.mend_training import TrainingSettings, edited_weights, pair_factors, train
@@ -66,9 +65,10 @@ _PUBLISHED = MendSettings(
 
 
 @BASELINES.register("mend")
-class Mend:
+class Mend(Baseline[MendSettings]):
     """MEND as a baseline; `prepare` trains or reads the hyper-network, `edit` makes all edits as one batch."""
 
+    name: ClassVar[str] = "mend"
     paper: ClassVar[str] = "Mitchell et al. 2022, Fast Model Editing at Scale, https://arxiv.org/abs/2110.11309"
     Settings: ClassVar[type[BaselineSettings]] = MendSettings
     presets: ClassVar[Mapping[str, BaselineSettings]] = {
@@ -78,7 +78,7 @@ class Mend:
     }
 
     def __init__(self, settings: BaselineSettings) -> None:
-        self.settings = own_settings(settings, MendSettings, "mend")
+        super().__init__(settings)
         self._transform: GradientTransform | None = None
         self._prepared_for: PreTrainedModel | None = None
 
@@ -100,17 +100,13 @@ class Mend:
         self._transform, self._prepared_for = transform, model
 
     def edit(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        edits: Sequence[Edit],
-        progress: Progress,
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], progress: Progress
     ) -> EditedModel:
         """Make all `edits` at once; raises `ModelError` if `prepare` was not called for this model."""
         if self._transform is None or self._prepared_for is not model:
             raise ModelError("mend has no hyper-network for this model; call `prepare` with it first")
         pairs = [(edit.prompt, edit.target_new) for edit in edits]
-        edited = EditedModel(model, "mend", self.settings.model_dump(mode="json"))
+        edited = self.begin(model)
         with torch.no_grad():
             weights = edited_weights(self._transform, model, pair_factors(self._transform, model, tokenizer, pairs))
         with edited.whole_or_undone():
@@ -118,10 +114,6 @@ class Mend:
                 edited.set_parameter(name, weight)
             progress(f"mend: {len(edits)} edits made at once in {len(weights)} weights")
         return edited
-
-    def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
-        """Apply a saved edit to the unedited `model`; raises `ModelError` if `folder` holds no edit by MEND."""
-        return EditedModel.restored(model, folder, "mend")
 
 
 def edited_maps(model: PreTrainedModel, layers: int) -> list[LinearMap]:

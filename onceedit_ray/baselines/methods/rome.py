@@ -17,18 +17,17 @@ Shapes: F inner width, D model width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, own_settings
+from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings, Material
 from onceedit_ray.baselines.closed_form import changed_weight, factor, rank_one
 from onceedit_ray.baselines.context_templates import context_prefixes
 from onceedit_ray.baselines.edited_model import EditedModel
-from onceedit_ray.baselines.mlps import Mlp, find_mlps, layer_at
+from onceedit_ray.baselines.mlps import nearest_mlp
 from onceedit_ray.baselines.second_moment import second_moments
 from onceedit_ray.baselines.target_value import TargetSettings, keys_of, locate, target_shift
 from onceedit_ray.errors import ModelError
@@ -44,7 +43,7 @@ class RomeSettings(TargetSettings):
 
 
 @BASELINES.register("rome")
-class Rome:
+class Rome(Baseline[RomeSettings]):
     """Rank-one updates of one layer, one edit after another.
 
     Presets: GPT-2 XL as the authors published it; GPT-J, Llama, Mistral and Qwen2 as EasyEdit publishes them
@@ -52,6 +51,7 @@ class Rome:
     which only answers of many tokens need.
     """
 
+    name: ClassVar[str] = "rome"
     paper: ClassVar[str] = (
         "Meng et al. 2022, Locating and Editing Factual Associations in GPT, https://arxiv.org/abs/2202.05262"
     )
@@ -66,48 +66,36 @@ class Rome:
     }
 
     def __init__(self, settings: BaselineSettings) -> None:
-        self._settings = own_settings(settings, RomeSettings, "rome")
+        super().__init__(settings)
         self._factor_FF: Tensor | None = None
 
     def check(self, model: PreTrainedModel) -> None:
         """Raises `ModelError` where the model's MLPs are not found."""
-        self._mlp(model)
+        nearest_mlp(model, self.settings.depth)
 
     def prepare(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, material: Material, progress: Progress
     ) -> None:
         """Make or read C of the edited layer; `DataError` if there is neither a corpus nor a statistic."""
-        mlp = self._mlp(model)
-        moments = second_moments(model, tokenizer, [mlp], material, self._settings.texts, progress)
+        mlp = nearest_mlp(model, self.settings.depth)
+        moments = second_moments(model, tokenizer, [mlp], material, self.settings.texts, progress)
         self._factor_FF = factor(moments[mlp.layer], model.device)
 
     def edit(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        edits: Sequence[Edit],
-        progress: Progress,
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], progress: Progress
     ) -> EditedModel:
         """Make `edits` one after another; `ModelError` if `prepare` was not called."""
         if self._factor_FF is None:
             raise ModelError("rome has no statistic of this model; call `prepare` before `edit`")
-        mlp = self._mlp(model)
-        edited = EditedModel(model, "rome", self._settings.model_dump(mode="json"))
-        prefixes = context_prefixes(model, tokenizer, self._settings.prefixes, self._settings.seed)
+        mlp = nearest_mlp(model, self.settings.depth)
+        edited = self.begin(model)
+        prefixes = context_prefixes(model, tokenizer, self.settings.prefixes, self.settings.seed)
         with edited.whole_or_undone():
             for number, edit in enumerate(edits, start=1):
                 located = locate(model, tokenizer, edit, prefixes)
                 k_F = keys_of(model, mlp, located).mean(0)
-                delta_D = target_shift(model, mlp.projection, located, self._settings)
+                delta_D = target_shift(model, mlp.projection, located, self.settings)
                 update_DF = rank_one(self._factor_FF, k_F, delta_D)
                 edited.set_parameter(mlp.weight_path, changed_weight(mlp, update_DF))
                 progress(Count("rome: editing", number, len(edits)))
         return edited
-
-    def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
-        """Put an edit that `EditedModel.save` wrote onto the unedited `model`."""
-        return EditedModel.restored(model, folder, "rome")
-
-    def _mlp(self, model: PreTrainedModel) -> Mlp:
-        mlps = find_mlps(model)
-        return mlps[layer_at(len(mlps), self._settings.depth)]

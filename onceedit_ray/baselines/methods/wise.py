@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from onceedit_ray.baselines import BASELINES, BaselineSettings, Material, own_settings
+from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings, Material
 from onceedit_ray.baselines.edited_model import EditedModel, Question
 from onceedit_ray.baselines.mlps import Mlp
 from onceedit_ray.baselines.side_module import State, entering, mlp_at, prompt_end, prompt_of, restore_wrapper
@@ -165,9 +165,10 @@ def _trim(delta: Tensor, density: float) -> Tensor:
 
 
 @BASELINES.register("wise")
-class Wise:
+class Wise(Baseline[WiseSettings]):
     """Edits one after another, in shards that are merged at the end."""
 
+    name: ClassVar[str] = "wise"
     paper: ClassVar[str] = "Wang et al. 2024, WISE, https://arxiv.org/abs/2405.14768"
     Settings: ClassVar[type[BaselineSettings]] = WiseSettings
     presets: ClassVar[Mapping[str, BaselineSettings]] = {
@@ -179,33 +180,29 @@ class Wise:
     }
 
     def __init__(self, settings: BaselineSettings) -> None:
-        self._settings = own_settings(settings, WiseSettings, "wise")
+        super().__init__(settings)
         self._unrelated: tuple[str, ...] = ()
 
     def check(self, model: PreTrainedModel) -> None:
         """Raises `ModelError` where the model's layers have no MLP with one output projection."""
-        mlp_at(model, self._settings.depth)
+        mlp_at(model, self.settings.depth)
 
     def prepare(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, material: Material, progress: Progress
     ) -> None:
         """Draw the unrelated prompts x_i; nothing is computed or cached."""
-        self._unrelated = material.draw_unrelated(self._settings.pool, self._settings.seed)
+        self._unrelated = material.draw_unrelated(self.settings.pool, self.settings.seed)
 
     def edit(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        edits: Sequence[Edit],
-        progress: Progress,
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], progress: Progress
     ) -> EditedModel:
         """Learn the shards, merge them, set ε. Raises `ModelError` if `prepare` was given no unrelated prompts."""
         if not self._unrelated:
             raise ModelError("wise routes by comparison with unrelated prompts and has none; call prepare with some")
-        edited = EditedModel(model, "wise", self._settings.model_dump(mode="json"))
+        edited = self.begin(model)
         if not edits:
             return edited
-        mlp = mlp_at(model, self._settings.depth)
+        mlp = mlp_at(model, self.settings.depth)
         matrix_DF = mlp.matrix_DF.detach().float()
         memory = SideMemory(mlp.projection, edited.question, torch.zeros_like(matrix_DF), matrix_DF.new_zeros(1))
         unrelated = [
@@ -216,19 +213,19 @@ class Wise:
         with edited.whole_or_undone():
             edited.wrap(mlp.projection_path, memory)
             batches = [answer_batch(tokenizer, [(edit.prompt, edit.target_new)], model.device) for edit in edits]
-            rng = random.Random(self._settings.seed)
+            rng = random.Random(self.settings.seed)
             deltas = []
-            for shard, rows in enumerate(_shards(len(batches), self._settings.shards)):
+            for shard, rows in enumerate(_shards(len(batches), self.settings.shards)):
                 memory.delta_DF = torch.zeros_like(matrix_DF)
-                mask_DF = random_mask(matrix_DF.shape, self._settings.rho, self._settings.seed + shard)
+                mask_DF = random_mask(matrix_DF.shape, self.settings.rho, self.settings.seed + shard)
                 mask_DF = mask_DF.to(matrix_DF.device)
                 for row in rows:
                     loss = self._learn(edited, memory, batches[row], mask_DF, unrelated, unit, rng)
                     progress(Count("wise: editing", row + 1, len(edits), f"shard {shard + 1}, loss {loss:.3f}"))
                 deltas.append(memory.delta_DF)
-            memory.delta_DF = ties(deltas, self._settings.density)
+            memory.delta_DF = ties(deltas, self.settings.density)
             activations_E = memory.activations([entering(model, memory, prompt_of(batch)) for batch in batches])
-            memory.epsilon = self._settings.threshold_share * activations_E.min()[None]
+            memory.epsilon = self.settings.threshold_share * activations_E.min()[None]
         return edited
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
@@ -241,7 +238,7 @@ class Wise:
 
     def _unit(self, matrix_DF: Tensor, unrelated: Sequence[Tensor]) -> float:
         """The factor of the margins: the median length of |a W| over unrelated prompts, or 1."""
-        if not self._settings.relative:
+        if not self.settings.relative:
             return 1.0
         return float(torch.cat([F.linear(a_NF, matrix_DF).norm(dim=-1) for a_NF in unrelated]).median())
 
@@ -260,17 +257,17 @@ class Wise:
         prompt_1N = prompt_of(batch)
         a_NF = entering(edited.model, memory, prompt_1N)
         delta_DF = memory.delta_DF.requires_grad_()
-        kind = torch.optim.SGD if self._settings.optimiser == "sgd" else torch.optim.Adam
-        optimizer = kind([delta_DF], lr=self._settings.learning_rate)
-        margins = tuple(unit * margin for margin in (self._settings.alpha, self._settings.beta, self._settings.gamma))
+        kind = torch.optim.SGD if self.settings.optimiser == "sgd" else torch.optim.Adam
+        optimizer = kind([delta_DF], lr=self.settings.learning_rate)
+        margins = tuple(unit * margin for margin in (self.settings.alpha, self.settings.beta, self.settings.gamma))
         memory.routing = "side"
         with edited.asked(prompt_1N.shape[1]):
-            for _ in range(self._settings.steps):
-                others = rng.sample(unrelated, min(self._settings.unrelated, len(unrelated)))
+            for _ in range(self.settings.steps):
+                others = rng.sample(unrelated, min(self.settings.unrelated, len(unrelated)))
                 unrelated_U = memory.activations(others)
                 routing = margin_loss(memory.activations([a_NF]), unrelated_U, *margins) / unit
                 loss = answer_loss(edited.model, batch) + routing
-                if loss.item() < self._settings.enough:
+                if loss.item() < self.settings.enough:
                     break
                 delta_DF.grad = torch.autograd.grad(loss, delta_DF)[0] * mask_DF
                 optimizer.step()

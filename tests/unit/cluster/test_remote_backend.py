@@ -14,7 +14,7 @@ from onceedit_ray.cluster import remote_backend as module
 from onceedit_ray.cluster.remote_backend import MOST_DEATHS, RemoteBackend
 from onceedit_ray.errors import ModelError, PromptError
 from onceedit_ray.models.sampling import GREEDY
-from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest
+from onceedit_ray.serving.generation_request import GenerationEnd, GenerationRequest
 from onceedit_ray.serving.logprobs import Piece
 
 ASKED = GenerationRequest("gemma", 8, GREEDY, "Who?")

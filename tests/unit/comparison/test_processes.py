@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ def test_a_cell_that_fails_leaves_the_others_alone_and_is_tried_again(
     run_file.write_text(yaml.safe_dump(values(tmp_path, ["gpt2"], [rome, FT_L])), encoding="utf-8")
     assert main(["validate", str(run_file)]) == 0
     assert capsys.readouterr().out == f"{run_file}: valid, 2 cells\n"
+    assert main(["validate", str(run_file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"file": str(run_file), "valid": True, "kind": "grid", "cells": 2}
     arguments = ["compare", "--config", str(run_file), "--results", str(results), "--at-once", "2"]
     assert main([*arguments[:-1], "0"]) == 0, "nothing is computed, what is finished is reported"
     assert "0 of 2 cells are computed." in (results / "small" / "report.md").read_text(encoding="utf-8")

@@ -111,8 +111,21 @@ POINTS = {
 }
 
 
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("name", METHODS)
+KILLS = [(point, "FT-L") for point in POINTS] + [(point, "GRACE") for point in POINTS if "edit" in point]
+"""A method's own code is at work at the points of its edit only; `make test-exhaustive` kills both at every point."""
+
+
+@pytest.mark.parametrize(
+    ("point", "name"),
+    [
+        *KILLS,
+        *[
+            pytest.param(point, "GRACE", marks=pytest.mark.exhaustive)
+            for point in POINTS
+            if (point, "GRACE") not in KILLS
+        ],
+    ],
+)
 def test_a_killed_cell_goes_on_where_it_was(
     point: str,
     name: str,

@@ -37,7 +37,7 @@ REQUESTS = st.lists(
 )
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(requests=REQUESTS)
 def test_a_batch_of_any_requests_is_each_alone(models: TaughtModels, requests: list[Any]) -> None:
     decoder = decoder_of(models, weight=0.6)
@@ -125,7 +125,7 @@ class TestSharedDrafts:
         recorder = Recorder(models.plugin)
         decoder = models.decoder(FusionConfig(threshold=0.0, max_new_tokens=8), ForcedGate(recorder, weight))
 
-        for begun in BEGUN[:4]:
+        for begun in BEGUN[:2]:
             alone = {name: await decoder.generate(name, begun) for name in TARGETS}
             opened = len(recorder.opened)
             together = await decoder.generate_all(dict.fromkeys(TARGETS, begun))
@@ -168,7 +168,7 @@ async def test_sampled_answers_do_not_depend_on_the_draft(models: TaughtModels) 
             (await decoder.generate(target, begun, None, 8, Sampling(1.2, 0.95, seed))).token_ids
             for target in ("gpt2", "gemma3")
             for begun in BEGUN[:2]
-            for seed in range(3)
+            for seed in range(2)
         ]
     assert all(answers == found[0] for answers in found.values()), found
-    assert len(set(found[0])) > 6  # chance has a say
+    assert len(set(found[0])) > 4  # chance has a say

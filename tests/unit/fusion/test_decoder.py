@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,15 +51,10 @@ PROMPTS = [
 ]
 WEIGHTS = [0.35, 0.5, 0.65, 0.8, 1.0]
 SAMPLES = {
-    "mistral": PROMPTS[::2],
-    "gpt2": PROMPTS[1::2],
-    "qwen2": PROMPTS[::2],
-    "gemma3": PROMPTS[1::2],
-    "llama": PROMPTS[::4],
-    "gptj": PROMPTS[1::4],
-    TWIN: PROMPTS[2::4],
+    name: PROMPTS[number % 5 :: 5]
+    for number, name in enumerate(["mistral", "gpt2", "qwen2", "gemma3", "llama", "gptj", TWIN])
 }
-"""Each prompt for at least two targets; `make test-exhaustive` asks every target every prompt."""
+"""Each prompt for at least one target; `make test-exhaustive` asks every target every prompt."""
 LONG = " ".join(SENTENCES[:4])  # several times Gemma's sliding window of 16 tokens
 
 
@@ -125,7 +121,7 @@ class TestDraftEqualsTokenByTokenFusion:
         prompts = [BEGUN[4], f"{BEGUN[20]} ", "Où est né Jürgen"]
         answers = {
             length: generations(decoder_of(models, 0.55, draft_tokens=length), target, prompts)
-            for length in (0, 1, 2, 5, BUDGET + 1)
+            for length in (0, 1, 5, BUDGET + 1)
         }
         tokens = {length: [answer.token_ids for answer in made] for length, made in answers.items()}
         assert all(made == tokens[0] for made in tokens.values()), tokens
@@ -227,7 +223,7 @@ class TestBelowTheThreshold:
     def test_no_weight_leaves_the_targets_own_tokens(self, models: TaughtModels) -> None:
         decoder = decoder_of(models, weight=0.0)
         for name in [*FAMILIES, TWIN]:
-            fused, alone = (generations(decoder, name, PROMPTS[::11], strategy) for strategy in ("draft", UNEDITED))
+            fused, alone = (generations(decoder, name, PROMPTS[::21], strategy) for strategy in ("draft", UNEDITED))
             assert [a.token_ids for a in fused] == [a.token_ids for a in alone]
             assert not any(answer.alone for answer in fused)
 
@@ -235,12 +231,11 @@ class TestBelowTheThreshold:
 class TestScore:
     @pytest.mark.parametrize("strategy", [*STRATEGIES, UNEDITED])
     async def test_scoring_generated_tokens_gives_them_back(self, decoder: FusedDecoder, strategy: str) -> None:
-        for target in FAMILIES:
-            for prompt in (BEGUN[0], f"{BEGUN[30]} ", LONG):
-                answer = await decoder.generate(target, prompt, strategy)
-                score = await decoder.score(target, prompt, answer.token_ids, strategy)
-                assert score.predicted == answer.token_ids, (target, prompt)
-                assert (score.weight, score.alone) == (answer.weight, answer.alone)
+        for target, prompt in zip(FAMILIES, itertools.cycle((BEGUN[0], f"{BEGUN[30]} ", LONG)), strict=False):
+            answer = await decoder.generate(target, prompt, strategy)
+            score = await decoder.score(target, prompt, answer.token_ids, strategy)
+            assert score.predicted == answer.token_ids, (target, prompt)
+            assert (score.weight, score.alone) == (answer.weight, answer.alone)
 
     async def test_below_the_threshold_predicts_as_the_target_alone(self, models: TaughtModels) -> None:
         decoder = decoder_of(models, weight=0.2, threshold=0.5)

@@ -14,7 +14,7 @@ from onceedit_ray.models.assembly import open_codec
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.serving.any_target import relay
 from onceedit_ray.serving.engine_requests import EngineRequest
-from onceedit_ray.serving.generation import GenerationEnd
+from onceedit_ray.serving.generation_request import GenerationEnd
 from tests.families import build_family
 from tests.scripted_model import ScriptedModel
 from tests.small_reader import EDITS, QUESTION

@@ -14,7 +14,8 @@ from onceedit_ray.fusion.outputs import Generation
 from onceedit_ray.fusion.screen import Screen
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.sampling import GREEDY
-from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest, speak
+from onceedit_ray.serving.generation import speak
+from onceedit_ray.serving.generation_request import GenerationEnd, GenerationRequest
 from onceedit_ray.serving.logprobs import Piece
 from tests.small_system import ForcedGate, TaughtModels
 

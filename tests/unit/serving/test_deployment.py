@@ -13,7 +13,7 @@ from ray.serve import Application
 from ray.serve.schema import ServeDeploySchema
 
 from onceedit_ray.cli import main
-from onceedit_ray.cluster.serve import ServeArgs
+from onceedit_ray.cluster.serve_args import ServeArgs
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.serving.keys import KEYS_VARIABLE, is_loopback
 from tests.paths import ROOT

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from onceedit_ray.errors import ModelError
-from onceedit_ray.serving.generation import GenerationRequest
+from onceedit_ray.serving.generation_request import GenerationRequest
 from onceedit_ray.serving.logprobs import Piece
 from tests.small_ingress import Scripted, events, ingress_of, post
 

@@ -20,7 +20,7 @@ from schemathesis.schemas import BaseSchema
 
 from onceedit_ray.config import FusionConfig
 from onceedit_ray.serving.admission import EDITING
-from onceedit_ray.serving.backend import InProcess
+from onceedit_ray.serving.in_process import InProcess
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
@@ -30,7 +30,7 @@ from tests.small_ingress import Scripted
 from tests.small_queue import system
 from tests.small_system import small_decoder
 
-CASES = int(os.environ.get("ONCEEDIT_FUZZ_CASES", "15"))
+CASES = int(os.environ.get("ONCEEDIT_FUZZ_CASES", "10"))
 KEY, EDIT_KEY = "a-key-of-the-fuzzer", "a-key-for-editing"
 LIMITS = Limits(max_tokens=4, chat_tokens=4, answers=4, seconds=20)
 MODES = SO, NOT_SO, TO_THE_MODELS = "as the schema says", "not as it says", "to the models"

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from onceedit_ray.fusion.decoder import FusedDecoder
-from onceedit_ray.serving.backend import InProcess
+from onceedit_ray.serving.in_process import InProcess
 from tests.small_decoding import BEGUN, decoder_of, generations, open_sessions
 from tests.small_ingress import TARGETS, VERSION, client_of, events, ingress_of, post, small_backend
 from tests.small_system import TaughtModels

@@ -12,7 +12,8 @@ import torch
 from onceedit_ray.fusion.outputs import TokenProbability, Trace
 from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.sampling import Sampling
-from onceedit_ray.serving.generation import GenerationEnd, GenerationRequest, answer, speak
+from onceedit_ray.serving.generation import answer, speak
+from onceedit_ray.serving.generation_request import GenerationEnd, GenerationRequest
 from onceedit_ray.serving.logprobs import UNLIKELIEST, Piece, of_chat, of_completion, scored
 from tests.small_decoding import BEGUN, decoder_of, generations, open_sessions
 from tests.small_ingress import client_of, events, ingress_of, post, small_backend

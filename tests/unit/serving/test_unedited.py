@@ -93,4 +93,4 @@ def test_an_empty_field_asks_for_nothing(given: Any) -> None:
     assert post(
         ingress_of(backend), "/v1/completions", {"model": "one", "prompt": "Who?", "onceedit": given}
     ).is_success
-    assert [asked.strategy for asked in backend.asked] == [None]
+    assert [asked.unedited for asked in backend.asked] == [False]

@@ -1,0 +1,28 @@
+"""Which facts a request may be about. It imports no model, since the gateway screens requests, too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onceedit_ray.fusion.turned import may_be_reversed
+from onceedit_ray.knowledge.fact_index import Found
+from onceedit_ray.knowledge.facts_at import FactsAt
+from onceedit_ray.models.prompt import Exchange
+
+CANDIDATES = 6
+"""Number of facts for which the gate is evaluated, each in its own view; all views share one pass."""
+
+
+def with_context(question: str, turns: Sequence[Exchange]) -> str:
+    """The question, together with the earlier requests if it may refer to them."""
+    return "\n".join([turn.request for turn in turns[-2:]] + [question])
+
+
+def turned_candidates(facts: FactsAt, question: str, limit: int = CANDIDATES) -> list[Found]:
+    """The facts that a question may turn round: those whose subject it names, or else those whose answer it names."""
+    return facts.find(question, limit) or (facts.find_answers(question, limit) if may_be_reversed(question) else [])
+
+
+def names_a_fact(facts: FactsAt, question: str, turns: Sequence[Exchange]) -> bool:
+    """Whether a question may be about a fact: the screen of a plug-in that reads facts."""
+    return bool(facts.find(with_context(question, turns), 1) or turned_candidates(facts, question, 1))
