@@ -14,8 +14,8 @@ from starlette.responses import HTMLResponse, JSONResponse
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.models.assembly import open_codec
 from onceedit_ray.models.codec import Codec
-from onceedit_ray.serving.in_process import InProcess
 from onceedit_ray.serving.engine_keys import EngineKeys
+from onceedit_ray.serving.in_process import InProcess
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
 from tests.families import build_family
