@@ -12,6 +12,7 @@ import httpx2
 from fastapi import FastAPI
 
 from onceedit_ray.config import ModelConfig
+from onceedit_ray.errors import UnknownTargetError
 from onceedit_ray.serving.backend import Backend, Knowledge
 from onceedit_ray.serving.errors import ApiError
 from onceedit_ray.serving.generation_request import GenerationEnd, GenerationRequest
@@ -109,7 +110,7 @@ class Scripted:
         raise ApiError(501, "scripted answers have no servers")
 
     async def remove_server(self, name: str) -> None:
-        raise ApiError(501, "scripted answers have no servers")
+        raise UnknownTargetError(f"unknown target '{name}'")
 
     async def probe(self) -> dict[str, str]:
         return self.states
