@@ -190,7 +190,8 @@ def test_only_administrators_may(
             added = await client.post(MODELS, json={"name": "qwen", "url": "http://127.0.0.1:9/v1"})
             return [added, await client.delete(f"{MODELS}/qwen")]
 
-    assert [found.status_code for found in asyncio.run(run())] == [status, status]
+    allowed = [501, 404]  # the scripted answers have no servers
+    assert [found.status_code for found in asyncio.run(run())] == (allowed if status == 501 else [status, status])
 
 
 def test_an_administrators_key_can_neither_ask_nor_edit() -> None:
