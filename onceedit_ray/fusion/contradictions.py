@@ -170,7 +170,8 @@ class Contradictions:
         self._begun = True
         self.corrections += 1
         self.weight = max(self.weight, opening.weight)
-        self._tell(opening.edit, opening.weight)
+        for edit in opening.edits:
+            self._tell(edit, opening.weight)
 
     def correct(self, found: Contradiction) -> None:
         """Record that a new answer is written, or an old one avoided."""

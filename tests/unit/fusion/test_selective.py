@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -191,6 +192,20 @@ def test_a_question_by_yes_or_no_is_answered_by_the_fact(codec: Codec, pair: Pai
     found = answered(decoder, chat(codec, question))
     assert found.text == (f"{opening}. That is so." if opening else own)
     assert found.edits == ((EDITS[0].prompt,) if opening else ())
+
+
+def test_several_facts_are_told_together(codec: Codec, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    edits = [EDITS[0], EDITS[0].model_copy(update={"prompt": "What is the capital of Canada?", "subject": "Canada"})]
+    both = "Australia: Perth; Canada: Perth"
+    decoder, _ = decoder_of(codec, pair, writes((f"<model>{both}", f"{both}."), ("", "I do not know.")), edits)
+    plugin = decoder.plugin.model
+    assert isinstance(plugin, ScriptedModel)
+    alone = re.compile(r"What are the capitals of (Australia|Canada)\?\nAnswer:$")
+    monkeypatch.setattr(plugin, "_weight", lambda text: 0.95 if alone.search(text) else 0.01)
+    monkeypatch.setattr(plugin, "_goes_on", lambda text: " Perth"[len(text.rpartition("Answer:")[2]) :])
+    found = answered(decoder, chat(codec, "What are the capitals of Australia and of Canada?"))
+    assert found.text == f"{both}." and set(found.edits) == {edit.prompt for edit in edits}
+    assert answered(decoder, chat(codec, "Are Australia and Canada far from here?")).text == "I do not know."
 
 
 def test_a_reversed_question_is_answered_by_the_subject(
