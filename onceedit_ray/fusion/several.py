@@ -1,7 +1,8 @@
 """Requests that ask for several facts at once, reduced to one each.
 
 The gate was trained on requests for one fact. A request such as "What are the capitals of Australia and of Canada?" is
-asked once for each subject, without the others: "What are the capitals of Australia?". This file works on texts; it uses no model.
+asked once for each subject, without the others: "What are the capitals of Australia?". This file works on texts; it
+uses no model.
 """
 
 from __future__ import annotations
