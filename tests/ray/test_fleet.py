@@ -22,7 +22,7 @@ from onceedit_ray.cluster.placement import WAIT_VARIABLE, reserve
 from onceedit_ray.cluster.remote_model import RemoteModel
 from onceedit_ray.config import ModelConfig, RunConfig
 from onceedit_ray.editing.run import edit_plugin
-from onceedit_ray.errors import ConfigError, ContextLengthError, ModelError
+from onceedit_ray.errors import ConfigError, ContextLengthError, ModelError, UnknownTargetError
 from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder
 from onceedit_ray.fusion.outputs import Generation, Score
 from onceedit_ray.fusion.strategies import STRATEGIES
@@ -259,7 +259,7 @@ def test_requests_under_way_outlive_their_models(fleet: Fleet, local: FusedDecod
 @pytest.mark.parametrize(
     ("target", "prompt", "strategy", "error", "said"),
     [
-        ("gemma4", "Q", None, ConfigError, "unknown target 'gemma4': known are gemma3, mistral"),
+        ("gemma4", "Q", None, UnknownTargetError, "unknown target 'gemma4': known are gemma3, mistral"),
         ("gemma3", "Q", "drafd", ConfigError, "did you mean 'draft'"),
         ("gemma3", "word " * 300, UNEDITED, ContextLengthError, "the context of 256 tokens of gemma3"),
         ("gemma3", "word " * 300, "draft", ContextLengthError, "the context of 256 tokens of "),
