@@ -52,6 +52,8 @@ from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.prompt import Prompt, asking_part, exchanges, system_text
 from onceedit_ray.models.sources import resolve
 
+ROOM = 96
+"""Tokens in which an answer may end that has not ended within the limit, although the unedited one has."""
 NEXT_QUESTION = "\nQ:"
 """Stop strings for a transcript: a base model also writes the next question."""
 
@@ -91,12 +93,12 @@ class Conversations:
     weights: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
-    async def ask(self, case: Case, target: str, strategy: str) -> Asked:
-        """One answer; unedited answers are kept."""
+    async def ask(self, case: Case, target: str, strategy: str, tokens: int | None = None) -> Asked:
+        """One answer, of at most `tokens` tokens if it is not the case's own limit; unedited answers are kept."""
         member = self.decoder.member(target)
         prompt = prompt_for(case, member.codec)
         kept = self.kept.setdefault(target, UneditedAnswers()).generations if strategy == UNEDITED else {}
-        tokens = self.tokens_of(case)
+        tokens = tokens or self.tokens_of(case)
         key = (" ".join(map(str, prompt.ids)), tokens)
         seconds = None
         if key not in kept:
@@ -147,6 +149,8 @@ class Conversations:
         if key.digest not in self.finished.rows:
             unedited = await self.ask(case, target, UNEDITED)
             asked = unedited if strategy == UNEDITED else await self.ask(case, target, strategy)
+            if unedited.answer.ended and not asked.answer.ended and self.tokens_of(case) < ROOM:
+                asked = await self.ask(case, target, strategy, ROOM)
             self.finished.add(key, await self._row(case, target, strategy, asked, unedited))
         return self.finished.rows[key.digest]
 

@@ -21,8 +21,8 @@ _SHOWN = 200  # characters of a question or an answer in a cell
 
 READING = """\
 - **Fact due**: the answer is right if it contains the new answer, does not contain the old one, and is not cut off: it
-  ends within the token limit, or is 0.7 to 1.3 times as long as the unedited answer. **Not due**: the answer is right
-  if it is identical to the unedited answer.
+  ends by itself (within 96 tokens, if the unedited answer ends within the conversation's limit), or is 0.7 to 1.3 times
+  as long as the unedited answer. **Not due**: the answer is right if it is identical to the unedited answer.
 - The second line under each counts the most informative conversations: those about a fact that the target knew, and
   those whose unedited answer mentions no edited fact. If an answer mentions an edited fact in passing ("Machu Picchu,
   in Peru, lies …"), it is not wrong to correct it.

@@ -216,6 +216,25 @@ def test_a_case_has_its_own_limit_unless_one_is_given(decoder: FusedDecoder) -> 
     assert conversations.tokens_of(CONTINUE) == 8
 
 
+async def test_an_answer_gets_room_to_end_if_the_unedited_one_has_ended(
+    decoder: FusedDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+    generate = decoder.generate
+
+    async def ends(target: str, prompt: Prompt, strategy: str, tokens: int) -> Any:
+        asked.append((strategy, tokens))
+        written = await generate(target, prompt, strategy, 4)
+        return replace(written, ended=strategy == "unedited" or tokens > 40)
+
+    monkeypatch.setattr(decoder, "generate", ends)
+    conversations = Conversations(decoder, {}, None, 1)
+    row = await conversations.row(CHAT, "gpt2", "draft")
+    assert asked == [("unedited", 40), ("draft", 40), ("draft", 96)] and row.ended and not row.cut
+    await conversations.row(CONTINUE, "gpt2", "draft")
+    assert asked[3:] == [("unedited", 96), ("draft", 96)], "a paragraph has that room already"
+
+
 def test_names_may_be_separated_by_commas() -> None:
     options = read_options(["--strategies", "selective,draft", "deck", "--kinds", "plain,near-miss"])
     assert options.strategies == ["selective", "draft", "deck"] and options.kinds == ["plain", "near-miss"]
