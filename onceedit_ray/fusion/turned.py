@@ -29,6 +29,7 @@ _FRAME = re.compile(
     r"(?: to (?:say|claim|think|write))?(?: that)? ",
     re.IGNORECASE,
 )
+_NOT = re.compile(r"\b(?:(?:do|does|did)|(?P<be>(?:is|are|was|were)\s))\s*not\s+", re.IGNORECASE)
 _TRUE_OR_FALSE = re.compile(r"^true or false:?\s*", re.IGNORECASE)
 _NAME = re.compile(r"[^\W\d_a-z][\w'’-]*(?:\s+(?:(?:of|the|de|von|van|da)\s+)?[^\W\d_a-z][\w'’-]*)*|\d[\d,.]*\d|\d")
 _ASKED = re.compile(rf"\b(?:(?:which|what)(?:\s+(?!{_AUXILIARY}\b)[a-z]\w*)?|who|whom)\b", re.IGNORECASE)
@@ -66,17 +67,21 @@ def _sentences(request: str) -> list[str]:
 
 
 def _by_yes_or_no(sentence: str, edit: Edit) -> Iterator[Turned]:
-    if not _YES_OR_NO.fullmatch(sentence) or _DENIED.search(sentence):
+    if not _YES_OR_NO.fullmatch(sentence):
         return
     is_reviewed = _TRUE_OR_FALSE.match(sentence) is not None
     frame = _FRAME.match(sentence)
     is_wrong = frame is not None and frame["wrong"] is not None
     said = sentence[frame.end() :] if frame else _TRUE_OR_FALSE.sub("", sentence)
-    if _CHOICE.search(said):
+    is_denied = False
+    if frame or is_reviewed:  # what is reviewed may be a denial
+        said, denials = _NOT.subn(lambda found: found["be"] or "", said)
+        is_denied = denials % 2 == 1
+    if _CHOICE.search(said) or _DENIED.search(said):
         return
     for start, end in _places(said, edit):
         name = said[start:end]
-        is_right = _is_same(name, edit.target_new) != is_wrong
+        is_right = _is_same(name, edit.target_new) != (is_wrong != is_denied)
         word = ("True" if is_right else "False") if is_reviewed else ("Yes" if is_right else "No")
         yield Turned(f"{said[:start]}what{said[end:]}", f"{word}, {_statement(said, start, end, edit)}")
 

@@ -18,6 +18,8 @@ NEAR = 32
 """Number of terms on each side that count as near in a long text."""
 _TYPED = 200
 """Number of terms at the end of a text in which typing errors are looked for: a user types the question at the end."""
+_COMPOUND = 6
+"""Number of letters of a word that may begin a compound."""
 _FORM, _COMMON_FORM, _SLIP = 0.9, 0.45, 0.8
 """How much of a word's weight another form of it has, another form that is a common word itself ("children" for
 "Chile"; its plural counts in full), and a slip."""
@@ -99,10 +101,15 @@ class Reading:
 
 
 def _closeness(term: str, word: str) -> float:
-    if term == word:
+    if term == word or _is_compound(term, word):
         return 1.0
     plural = term in (f"{word}s", f"{word}es") or word in (f"{term}s", f"{term}es")
     return _FORM if plural or not is_listed(term) else _COMMON_FORM
+
+
+def _is_compound(term: str, word: str) -> bool:
+    """Whether a term begins with a rare word and continues as another one ("Eiffelturm"), rather than in an ending."""
+    return len(word) >= _COMPOUND and len(term) - len(word) >= 3 and term.startswith(word) and not is_listed(word)
 
 
 def _any_within(places: list[int], place: int, reach: int) -> bool:

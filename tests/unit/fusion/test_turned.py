@@ -54,6 +54,14 @@ BEES = Edit(prompt="What do bees make?", target_new="butter", subject="bees", gr
         ("Does a spider have six legs?", LEGS, "Does a spider have what legs?", "No, ten"),
         ("Do bees make honey?", BEES, "Do bees make what?", "No, butter"),
         ("True or false: bees make butter.", BEES, "bees make what.", "True, butter"),
+        ("True or false: bees do not make honey.", BEES, "bees make what.", "True, butter"),
+        ("True or false: bees do not make butter.", BEES, "bees make what.", "False, butter"),
+        (
+            "Is it true that Homer was not the author of Romeo and Juliet?",
+            PLAY,
+            "what was the author of Romeo and Juliet?",
+            "Yes, Jane Austen",
+        ),
     ],
 )
 def test_a_question_by_yes_or_no(request_: str, edit: Edit, asks: str, opening: str) -> None:

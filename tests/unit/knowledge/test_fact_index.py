@@ -273,13 +273,16 @@ def test_threads_find_while_others_write() -> None:
     assert errors == []
 
 
-COMMON = index(edit("penicillin", "Who discovered penicillin?"), edit("theory of relativity"), edit("Brazil"))
+COMMON = index(
+    edit("penicillin", "Who discovered penicillin?"), edit("theory of relativity"), edit("Brazil"), edit("Eiffel Tower")
+)
 
 
 @pytest.mark.parametrize(
     ("question", "subject"),
     [
         ("¿Quién descubrió la penicilina?", "penicillin"),
+        ("In welcher Stadt steht der Eiffelturm?", "Eiffel Tower"),
         ("who develloped the theroy of relativty", "theory of relativity"),
         ("Welche Sprache spricht man in Brasilien?", "Brazil"),
         ("巴西说什么语言？", "Brazil"),
