@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from onceedit_ray.fusion.slots import Slot
+from onceedit_ray.fusion.whole_words import find_whole
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.facts_at import FactsAt
 from onceedit_ray.knowledge.terms import content, terms
@@ -263,9 +264,4 @@ def _says_more(rest: str, edit: Edit) -> bool:
 def _belongs_to(name: str, edit: Edit) -> bool:
     """Whether a name is the edit's answer, or stands in what the edit is about, or the other way round."""
     texts = (edit.target_new, edit.prompt, edit.subject, *edit.aliases)
-    return any(text and (_holds(text, name) or _holds(name, text)) for text in texts)
-
-
-def _holds(text: str, part: str) -> bool:
-    """Whether a text holds another one as whole words, without regard to case."""
-    return re.search(rf"(?<!\w){re.escape(part.strip())}(?!\w)", text, re.IGNORECASE) is not None
+    return any(text and (find_whole(name, text) or find_whole(text, name)) for text in texts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from onceedit_ray.fusion.whole_words import find_whole
 from onceedit_ray.knowledge.edit import Edit
 
 _LINK = r"(?:\s*,?\s*(?:and|or|&)\s+|\s*,\s*)"
@@ -27,7 +28,7 @@ def subjects_in(request: str, edits: Sequence[Edit]) -> list[str]:
     """
     places: dict[str, tuple[int, int]] = {}
     for subject in dict.fromkeys(edit.subject.strip() for edit in edits):
-        if subject and (found := re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", request, re.IGNORECASE)):
+        if subject and (found := find_whole(subject, request)):
             places[subject] = found.span()
     whole = [
         subject
@@ -43,8 +44,8 @@ def asked_alone(request: str, subject: str, others: Sequence[str]) -> str:
     Of two clauses ("who wrote A, and who wrote B") the one with the subject is kept; of a list the other names go.
     """
     clauses = [clause.strip() for clause in _CLAUSES.split(request.strip())]
-    own = [clause for clause in clauses if _names(clause, subject)]
-    if len(clauses) > 1 and len(own) == 1 and not any(_names(own[0], other) for other in others):
+    own = [clause for clause in clauses if find_whole(subject, clause)]
+    if len(clauses) > 1 and len(own) == 1 and not any(find_whole(other, own[0]) for other in others):
         return own[0].rstrip("?.!, ") + ("?" if request.strip().endswith("?") else "")
     reduced = request
     for other in others:
@@ -55,7 +56,7 @@ def asked_alone(request: str, subject: str, others: Sequence[str]) -> str:
         if without == reduced:
             return ""
         reduced = without
-    return reduced if _names(reduced, subject) else ""
+    return reduced if find_whole(subject, reduced) else ""
 
 
 def told_together(asked: Sequence[tuple[str, Edit]]) -> str:
@@ -78,10 +79,6 @@ def _told(request: str, edit: Edit) -> str:
 
 def _joined(parts: Sequence[str]) -> str:
     return ", ".join(parts[:-1]) + f", and {parts[-1]}"
-
-
-def _names(text: str, name: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE) is not None
 
 
 def _capital(text: str) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from onceedit_ray.fusion.slots import NUMBER_WORDS
+from onceedit_ray.fusion.whole_words import find_whole
 from onceedit_ray.knowledge.edit import Edit
 
 _SENTENCES = re.compile(r"(?<=[.!?])\s+")
@@ -90,7 +91,7 @@ def _places(said: str, edit: Edit) -> list[tuple[int, int]]:
     """Where a name or a number stands that may be the answer of a fact: [start, end) in characters."""
     found: dict[int, int] = {}
     for known in (edit.target_new, edit.ground_truth or ""):
-        if known.strip() and (place := _found(known.strip(), said)):
+        if known.strip() and (place := find_whole(known.strip(), said)):
             found.setdefault(place.start(), place.end())
     about = [edit.subject, *edit.aliases]
     begun = _BEGUN.match(said)
@@ -122,9 +123,9 @@ def _statement(said: str, start: int, end: int, edit: Edit) -> str:
 
 def _reversed(sentence: str, edit: Edit) -> Iterator[Turned]:
     subject, answer = edit.subject.strip(), edit.target_new.strip()
-    if not sentence.endswith("?") or not subject or not answer or _found(subject, sentence):
+    if not sentence.endswith("?") or not subject or not answer or find_whole(subject, sentence):
         return
-    said = _found(answer, sentence)
+    said = find_whole(answer, sentence)
     asked = _ASKED.search(sentence)
     if said is None or asked is None or said.start() < asked.end() <= said.end():
         return
@@ -138,12 +139,7 @@ def _reversed(sentence: str, edit: Edit) -> Iterator[Turned]:
 def _is_same(name: str, answer: str) -> bool:
     """Whether a name is an answer, or part of it ("Austen" for "Jane Austen")."""
     name, answer = name.strip(), answer.strip()
-    return bool(_found(name, answer) or _found(answer, name))
-
-
-def _found(part: str, text: str) -> re.Match[str] | None:
-    """Where a text holds another one as whole words, without regard to case."""
-    return re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text, re.IGNORECASE)
+    return bool(find_whole(name, answer) or find_whole(answer, name))
 
 
 def _shares_a_word(name: str, text: str) -> bool:

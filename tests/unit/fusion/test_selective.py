@@ -181,16 +181,10 @@ def test_an_old_answer_beside_the_new_one_is_avoided(codec: Codec, pair: Pair) -
     ],
 )
 def test_a_question_by_yes_or_no_is_answered_by_the_fact(codec: Codec, pair: Pair, question: str, opening: str) -> None:
-    own = "I do not know."
-    decoder, _ = decoder_of(
-        codec,
-        pair,
-        writes(
-            ("<model>No, Perth", f"{opening}. That is so."), ("<model>Yes, Perth", f"{opening}. That is so."), ("", own)
-        ),
-    )
-    found = answered(decoder, chat(codec, question))
-    assert found.text == (f"{opening}. That is so." if opening else own)
+    own, whole = "I do not know.", f"{opening}. That is so."
+    script = writes(("<model>No, Perth", whole), ("<model>Yes, Perth", whole), ("", own))
+    found = answered(decoder_of(codec, pair, script)[0], chat(codec, question))
+    assert found.text == (whole if opening else own)
     assert found.edits == ((EDITS[0].prompt,) if opening else ())
 
 
