@@ -184,7 +184,7 @@ def main(folder: Path, machines: Machines) -> dict[str, Any]:
     job = run_the_job(folder, config)
     living = edit_while_serving(folder, config)
     other = config.model_copy(update={"editing": config.editing.model_copy(update={"seed": 7})})
-    os.environ[WAIT_VARIABLE] = "1"
+    os.environ[WAIT_VARIABLE] = "15"  # what ran before gives its room back meanwhile
     large = {"large": model(folder, "mistral", gpus=8)}
     small = refusal(lambda: run_the_job(folder, other.model_copy(update={"targets": large})))
     os.environ[WAIT_VARIABLE] = "60"

@@ -55,8 +55,8 @@ def test_an_edit_while_serving_is_made_there_and_comes_back(outcome: dict[str, A
 
 def test_a_cluster_that_is_too_small_is_told_before_training(outcome: dict[str, Any]) -> None:
     said = outcome["too small"]
-    # A busy machine may not have reserved the coordinator's room within the second either.
-    assert said.startswith("no node has room for 'large' (0.2 CPU and 8 GPU)") and " within 1 s; " in said
+    assert said.startswith("no node has room for ") and " within 15 s; " in said
+    assert "'large' (0.2 CPU and 8 GPU)" in said.partition(" within ")[0]
     assert "; all together need 0.5 CPU and 9 GPU; the nodes have " in said
     assert said.count(": 2 CPU, of which free ") == 1 and ": 1 CPU and 2 GPU, of which free " in said
     assert outcome["versions"] == outcome["living"]["homes"][HEAD], "nothing was trained"
