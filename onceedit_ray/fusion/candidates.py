@@ -20,9 +20,14 @@ def with_context(question: str, turns: Sequence[Exchange]) -> str:
 
 def turned_candidates(facts: FactsAt, question: str, limit: int = CANDIDATES) -> list[Found]:
     """The facts that a question may turn round: those whose subject it names, or else those whose answer it names."""
-    return facts.find(question, limit) or (facts.find_answers(question, limit) if may_be_reversed(question) else [])
+    return facts.find(question, limit) or _reversed_candidates(facts, question, limit)
 
 
 def names_a_fact(facts: FactsAt, question: str, turns: Sequence[Exchange]) -> bool:
     """Whether a question may be about a fact: the screen of a plug-in that reads facts."""
-    return bool(facts.find(with_context(question, turns), 1) or turned_candidates(facts, question, 1))
+    found = facts.find(with_context(question, turns), 1) or (turns and facts.find(question, 1))
+    return bool(found or _reversed_candidates(facts, question, 1))
+
+
+def _reversed_candidates(facts: FactsAt, question: str, limit: int) -> list[Found]:
+    return facts.find_answers(question, limit) if may_be_reversed(question) else []

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from onceedit_ray.fusion.candidates import CANDIDATES, turned_candidates
 from onceedit_ray.fusion.members import Plugin
+from onceedit_ray.fusion.read_along import LONGEST_ANSWER
 from onceedit_ray.fusion.several import asked_alone, subjects_in, told_together
 from onceedit_ray.fusion.turned import turned
 from onceedit_ray.knowledge.edit import Edit
@@ -25,8 +26,6 @@ SURE = 0.9
 """Lowest gate weight for a reworded request: it is not what the user wrote."""
 SEVERAL_SURE = 0.75
 """The same for each of several facts: the request for it is a part of what the user wrote."""
-MOST_TOKENS = 24
-"""Plug-in tokens that are decoded to see whether it gives the fact's answer."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def _together(asked: Sequence[tuple[Found, str]], weights: Sequence[float]) -> O
 async def _weight(plugin: Plugin, edit: Edit, request: str) -> float:
     """The gate's w for a request beside a fact; 0 if the plug-in does not give the fact's answer."""
     ids = plugin.codec.text_prompt(asked([fact_line(edit)], request)).ids
-    step = await plugin.model.open(list(ids), rows=1, decode=MOST_TOKENS, threshold=SEVERAL_SURE)
+    step = await plugin.model.open(list(ids), rows=1, decode=LONGEST_ANSWER, threshold=SEVERAL_SURE)
     await plugin.model.close(step.session)
     text = plugin.codec.text_of(token for token in step.new_ids if token not in plugin.codec.end_ids)
     return (step.weight or 0.0) if _begins_with(text, edit.target_new) else 0.0

@@ -20,7 +20,7 @@ from onceedit_ray.fusion.whole_words import find_whole
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.facts_at import FactsAt
 from onceedit_ray.knowledge.terms import content, terms
-from onceedit_ray.knowledge.territories import names_elsewhere
+from onceedit_ray.knowledge.territories import names_of
 from onceedit_ray.models.codec import Codec, common_prefix
 from onceedit_ray.models.prompt import Exchange, Prompt
 from onceedit_ray.models.protocol import LanguageModel, Row
@@ -256,8 +256,7 @@ def _is_stated(answers: Sequence[str], text: str) -> bool | None:
 
 def _says_more(rest: str, edit: Edit) -> bool:
     """Whether the rest of a sentence says something beside the subject's name."""
-    given = (edit.subject, *edit.aliases, *names_elsewhere(edit.subject))
-    names = {word for name in given for word in terms(name)}
+    names = {word for name in names_of(edit) for word in terms(name)}
     return any(word not in names for word in content(terms(rest)))
 
 

@@ -32,7 +32,7 @@ from onceedit_ray.knowledge.revision import Change
 from onceedit_ray.knowledge.stored_prompts import StoredPrompts
 from onceedit_ray.knowledge.subject_names import SubjectNames, name_words
 from onceedit_ray.knowledge.terms import content, terms, weight
-from onceedit_ray.knowledge.territories import names_elsewhere
+from onceedit_ray.knowledge.territories import names_of
 from onceedit_ray.knowledge.vocabulary import Vocabulary, is_form_of
 
 _WORD_FOR_WORD = 3.0
@@ -100,10 +100,7 @@ class FactIndex:
     def edit(self, id: str) -> Edit:
         """A live edit; raises `UnknownIdError` if it is not in the index."""
         with self._lock:
-            try:
-                return self._entries[id].edit
-            except KeyError:
-                raise UnknownIdError(f"no edit '{id}' in the index; it was dropped before, or never added") from None
+            return self._entry(id).edit
 
     def add(self, id: str, edit: Edit) -> None:
         """Add an edit; an edit of the same id is replaced."""
@@ -125,9 +122,8 @@ class FactIndex:
     def drop(self, id: str) -> None:
         """Remove an edit; raises `UnknownIdError` if it is not in the index."""
         with self._lock:
-            entry = self._entries.pop(id, None)
-            if entry is None:
-                raise UnknownIdError(f"no edit '{id}' in the index; it was dropped before, or never added")
+            entry = self._entry(id)
+            del self._entries[id]
             self._changes += 1
             names, prompts, of_names = self._parts(entry.edit)
             for name in names:
@@ -177,6 +173,12 @@ class FactIndex:
             reading = Reading(question, self._vocabulary, self._names.__contains__)
             return self._best({id: self._shared(id, reading) for id in self._answers.named_in(reading)}, limit, hidden)
 
+    def _entry(self, id: str) -> _Entry:
+        entry = self._entries.get(id)
+        if entry is None:
+            raise UnknownIdError(f"no edit '{id}' in the index; it was dropped before, or never added")
+        return entry
+
     def _best(self, scores: Mapping[str, float], limit: int, hidden: Collection[str]) -> list[Found]:
         # Newer ids sort behind older ones: of equal candidates the newest comes first.
         seen = (item for item in scores.items() if item[0] not in hidden)
@@ -216,8 +218,7 @@ class FactIndex:
 
     def _parts(self, edit: Edit) -> tuple[list[str], list[str], frozenset[str]]:
         """An edit's names, its prompts, and the words of its names."""
-        given = (edit.subject, *edit.aliases, *names_elsewhere(edit.subject))
-        names = [name for name in dict.fromkeys(given) if terms(name)]
+        names = [name for name in dict.fromkeys(names_of(edit)) if terms(name)]
         rephrasings = edit.rephrasings if self._rephrasings else ()
         prompts = [prompt for prompt in dict.fromkeys((edit.prompt, *rephrasings)) if prompt.strip()]
         return names, prompts, frozenset(word for name in names for word in name_words(name))

@@ -6,6 +6,8 @@ import functools
 
 from babel import Locale
 
+from onceedit_ray.knowledge.edit import Edit
+
 LANGUAGES = ("ar", "de", "es", "fr", "hi", "it", "ja", "ko", "nl", "pl", "pt", "ru", "sv", "tr", "uk", "zh", "zh_Hant")
 """The locales whose names are known."""
 
@@ -17,6 +19,11 @@ def names_elsewhere(name: str) -> tuple[str, ...]:
         return ()
     names = (_territories(language).get(code, "") for language in LANGUAGES)
     return tuple(dict.fromkeys(each for each in names if each and each.casefold() != name.strip().casefold()))
+
+
+def names_of(edit: Edit) -> tuple[str, ...]:
+    """Every name of an edit's subject: as given, its aliases, and those in `LANGUAGES` if it is a territory."""
+    return (edit.subject, *edit.aliases, *names_elsewhere(edit.subject))
 
 
 @functools.cache

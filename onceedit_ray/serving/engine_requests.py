@@ -16,6 +16,8 @@ from onceedit_ray.serving.generation_request import GenerationRequest
 EXTENSION = "onceedit"
 """The field of a body that is for this system only."""
 CHAT_PATH, TEXT_PATH = "chat/completions", "completions"
+ROUTES = {f"/v1/{path}": path for path in (CHAT_PATH, TEXT_PATH)}
+"""The routes of requests that a server's target may get, with their path below its address."""
 ROLES = {"developer": "system", "function": "tool"}
 MOST_CHOICES = 128
 """OpenAI's limit of `n`."""

@@ -13,10 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.serving.backend import Backend
-from onceedit_ray.serving.engine_requests import CHAT_PATH, TEXT_PATH
+from onceedit_ray.serving.engine_requests import ROUTES
 from onceedit_ray.serving.limits import Limits
-
-PATHS = frozenset(f"/v1/{path}" for path in (CHAT_PATH, TEXT_PATH))
 
 
 class LatePassage:
@@ -29,7 +27,7 @@ class LatePassage:
         self._passage: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get("path") in PATHS and self._passage is None and await self._is_needed():
+        if scope.get("path") in ROUTES and self._passage is None and await self._is_needed():
             module = await asyncio.to_thread(importlib.import_module, "onceedit_ray.serving.passage")
             self._passage = self._passage or module.Passage(self._app, self._backend, self._limits)
         await (self._passage or self._app)(scope, receive, send)

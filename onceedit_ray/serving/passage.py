@@ -26,7 +26,7 @@ from onceedit_ray.serving.admission import given_again
 from onceedit_ray.serving.any_target import ending
 from onceedit_ray.serving.backend import Backend
 from onceedit_ray.serving.cancellation import merged, while_there
-from onceedit_ray.serving.engine_requests import CHAT_PATH, EXTENSION, TEXT_PATH, EngineRequest, choices_of
+from onceedit_ray.serving.engine_requests import CHAT_PATH, EXTENSION, ROUTES, EngineRequest, choices_of
 from onceedit_ray.serving.errors import ApiError, api_error_of
 from onceedit_ray.serving.event_stream import EventStream
 from onceedit_ray.serving.events import DONE, event
@@ -34,8 +34,6 @@ from onceedit_ray.serving.generation_request import GenerationEnd
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.observing import CLIENT_GONE, Account, account_of
 from onceedit_ray.serving.whole_answer import assembled
-
-ROUTES = {f"/v1/{path}": path for path in (CHAT_PATH, TEXT_PATH)}
 
 
 @dataclass
