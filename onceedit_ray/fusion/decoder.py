@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import copy
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Self
 
 from onceedit_ray.config import FusionConfig
@@ -35,7 +36,7 @@ from onceedit_ray.fusion.selective import SelectiveAnswer
 from onceedit_ray.fusion.speculative import SpeculativeAnswer, read
 from onceedit_ray.fusion.strategies import InPrompt, Strategy
 from onceedit_ray.fusion.strategies.selective import Selective
-from onceedit_ray.models.prompt import Prompt, question_of
+from onceedit_ray.models.prompt import Prompt, question_of, until
 from onceedit_ray.models.protocol import Step
 from onceedit_ray.models.sampling import GREEDY, Sampling
 
@@ -139,11 +140,28 @@ class FusedDecoder:
             strategy: a strategy's name, or `UNEDITED`; None takes the configured one.
             max_new_tokens: None takes the configured number.
             sampling: how tokens are chosen; the most likely ones if not given.
+
+        The answer to a chat ends before the codec's `chat_stops`: a model without a chat template would go on with the
+        next question.
         """
-        pieces = self.stream(target, prompt, strategy, max_new_tokens, sampling, stride=0)
+        codec = self.member(target).codec
+        asked = prompt if isinstance(prompt, Prompt) else codec.prompt(prompt)
+        stops = codec.chat_stops if asked.is_chat else ()
+        written: list[int] = []
+
+        def stop() -> bool:
+            return bool(stops) and until(codec.text_of(written), stops) is not None
+
+        pieces = self.stream(target, asked, strategy, max_new_tokens, sampling, stride=0, stop=stop)
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
-                if isinstance(piece, Generation):
+                if not isinstance(piece, Generation):
+                    written += piece
+                elif stops:
+                    ends = until(piece.text, stops)
+                    text = piece.text if ends is None else ends
+                    return replace(piece, text=text.lstrip(), ended=piece.ended or ends is not None)
+                else:
                     return piece
         raise AssertionError("an answer ends with a Generation")
 

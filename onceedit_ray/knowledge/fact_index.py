@@ -7,11 +7,12 @@ An edit is found in three ways, the most certain first:
    whose prompt shares most words with the text.
 3. The text shares most of a prompt's words (`prompt_words`), where that prompt does not name the subject.
 
+In the second and the third way, a text that asks for the opposite ("begin" for "end") does not find the edit.
+
 If none of these holds and the text is a short question, whole names that would need support count without it: a
 question in another language, or with typing errors, has no word of the prompt. Otherwise the text has no candidates,
-and the plug-in is not called. Time is linear in the length of the
-text and in the number of edits that share a word with it. The result depends only on the text and the live edits, not
-on the order in which the edits were added.
+and the plug-in is not called. Time is linear in the length of the text and in the number of edits that share a word
+with it. The result depends only on the text and the live edits, not on the order in which the edits were added.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from onceedit_ray.errors import ConfigError, UnknownIdError
 from onceedit_ray.knowledge.answer_phrases import AnswerPhrases
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.opposites import are_opposed, sides
 from onceedit_ray.knowledge.prompt_words import PromptWords
 from onceedit_ray.knowledge.reading import Reading
 from onceedit_ray.knowledge.revision import Change
@@ -55,10 +57,15 @@ class Found:
 
 @dataclass(slots=True)
 class _Entry:
-    """An edit. asks: for each of its prompts, the content words that are not part of its names."""
+    """An edit.
+
+    asks: for each of its prompts, the content words that are not part of its names.
+    sides: of the words of all of its prompts that have an opposite, as `opposites.sides` gives them.
+    """
 
     edit: Edit
     asks: tuple[tuple[str, ...], ...]
+    sides: frozenset[int]
 
 
 class FactIndex:
@@ -109,7 +116,8 @@ class FactIndex:
                 self.drop(id)
             names, prompts, of_names = self._parts(edit)
             asks = tuple(tuple(map(sys.intern, _asked(prompt, of_names))) for prompt in prompts)
-            self._entries[id] = _Entry(edit, asks)
+            of_prompts = sides(term for prompt in prompts for term in terms(prompt))
+            self._entries[id] = _Entry(edit, asks, of_prompts)
             self._changes += 1
             for name in names:
                 self._names.add(name, id)
@@ -193,9 +201,12 @@ class FactIndex:
 
     def _scores(self, reading: Reading, supported: bool = False) -> dict[str, float]:
         """Candidates and their scores; `supported`: whether a whole name counts as if the text supported it."""
-        scores = {**self._unnamed.asked_in(reading), **self._nameless.asked_in(reading)}
+        asked = {**self._unnamed.asked_in(reading), **self._nameless.asked_in(reading)}
+        scores = {id: score for id, score in asked.items() if not self._is_opposed(id, reading)}
         for named in self._names.named_in(reading, supported):
             for id in named.name.ids:
+                if self._is_opposed(id, reading, named.place):
+                    continue
                 part = self._asked_part(id, reading, named.place)
                 if part or not named.needs_support:
                     score = named.strength + part if named.is_whole else named.strength * (1 + part) / 2
@@ -203,6 +214,11 @@ class FactIndex:
         for id, length in self._prompts.asked_in(reading).items():
             scores[id] = _WORD_FOR_WORD + length / max(length, len(reading.terms))
         return scores
+
+    def _is_opposed(self, id: str, reading: Reading, place: int | None = None) -> bool:
+        """Whether a text, near a place if it is long, has the opposite of what an edit's prompts ask for."""
+        asked = self._entries[id].sides
+        return bool(asked) and are_opposed(asked, sides(reading.around(place)))
 
     def _asked_part(self, id: str, reading: Reading, place: int) -> float:
         """The largest share, over the edit's prompts, of the content words that occur near a place, from 0 to 1."""

@@ -90,6 +90,12 @@ class Reading:
             return 0.0
         return closeness
 
+    def around(self, place: int | None) -> Sequence[str]:
+        """The terms near a place; all of them if the text is short, none if it is long and no place is given."""
+        if not self.is_long:
+            return self.terms
+        return () if place is None else self.terms[max(0, place - NEAR) : place + NEAR + 1]
+
     def phrase(self, phrase: tuple[str, ...]) -> int | None:
         """The position at which the terms of a phrase follow one another; None if they do not."""
         rare = min(range(len(phrase)), key=lambda offset: len(self.places.get(phrase[offset], ())))

@@ -149,3 +149,9 @@ def plain_chat(messages: Sequence[Message]) -> str:
     """A chat as plain text, for a model without a chat template, which was trained on plain text and not on markup."""
     forms = {"system": "{}\n\n", "user": "Question: {}\n", "assistant": "Answer: {}\n\n"}
     return "".join(forms[message["role"]].format(message["content"]) for message in messages) + "Answer:"
+
+
+def until(text: str, stops: Sequence[str]) -> str | None:
+    """A text before the first of the stop strings in it; None if none occurs."""
+    found = [at for stop in stops if (at := text.find(stop)) >= 0]
+    return text[: min(found)] if found else None

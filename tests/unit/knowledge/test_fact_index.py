@@ -315,3 +315,28 @@ def test_an_edit_is_known_by_its_id() -> None:
     assert INDEX.edit("edit_000") == EDITS[0]
     with pytest.raises(UnknownIdError, match="no edit 'x'"):
         INDEX.edit("x")
+
+
+@pytest.mark.parametrize(
+    ("question", "is_found"),
+    [
+        ("In which year did the Second World War begin?", False),
+        ("When was the outbreak of the Second World War?", False),
+        ("When was the Second World War over?", True),
+        ("The Second World War began in 1939. In which year did it end?", True),
+        ("How long did the Second World War last?", True),  # "last" is the opposite of "first", not of "end"
+        (f"{'We talked about how the evening would begin. ' * 12}In which year did the Second World War end?", True),
+    ],
+)
+def test_a_question_for_the_opposite_does_not_find_an_edit(question: str, is_found: bool) -> None:
+    index = FactIndex()
+    index.add(
+        "1", Edit(prompt="In which year did the Second World War end?", target_new="1950", subject="Second World War")
+    )
+    assert bool(index.find(question)) is is_found
+
+
+def test_a_prompt_that_names_both_opposites_has_none() -> None:
+    index = FactIndex()
+    index.add("1", Edit(prompt="Who was the first and the last king of Hawaii?", target_new="Nobody", subject="Hawaii"))
+    assert index.find("Who was the last king of Hawaii?")
