@@ -1,8 +1,8 @@
-"""The gate on what is not about an edit: `python -m benchmarks.near_misses [--config FILE] [--cases FILE]`.
+"""The gate on what is not about an edit: `python -m benchmarks.near_misses [--config FILE]`.
 
-All edits of the run file are live. The gate is asked about every near miss (the same subject, another relation) and
-every task on a text of `data/conversations`, in one plug-in pass each; no target is loaded. Counts those that open it,
-beside the prompts of the edits themselves. Writes `near_misses.md`.
+The gate is asked about every near miss (the same subject, another relation) and every task on a text of
+`data/conversations`, in one plug-in pass each; no target is loaded. Counts those that open it, beside the prompts of
+the edits themselves: while all edits of the run file are live, and while samples of 15 are. Writes `near_misses.md`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.ratios import RESULTS
-from onceedit_ray.config import load_config
+from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.editing.run import own_version
 from onceedit_ray.evaluation.conversation_cases import read_cases
 from onceedit_ray.evaluation.machine import describe_machine
@@ -28,39 +28,55 @@ from onceedit_ray.knowledge.store import open_store
 NAME = "near_misses.md"
 KINDS = ("near-miss", "task-on-text")
 OWN = "the edit's own prompt"
+FEW = 15
+"""Number of edits of a sample."""
+
+
+def weights(config: RunConfig, questions: Sequence[str]) -> tuple[list[str], list[float]]:
+    """The prompts of the edits of a run file, and the gate's weight for each of these and of the questions."""
+    version = own_version(config, open_store())
+    decoder = FusedDecoder(load_plugin(config, version), config.fusion)
+    prompts = [edit.prompt for edit in version.edits()]
+
+    async def asked() -> list[float]:
+        return [await decoder.gate(question) for question in (*prompts, *questions)]
+
+    return prompts, asyncio.run(asked())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/conversations.yaml"))
     parser.add_argument("--cases", type=Path, default=Path("data/conversations/cases.jsonl"), metavar="FILE")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3], help="of the samples of 15 edits")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
     options = parser.parse_args(arguments)
     config = load_config(options.config)
-    version = own_version(config, open_store())
-    decoder = FusedDecoder(load_plugin(config, version), config.fusion)
-    prompts = [edit.prompt for edit in version.edits()]
-    asked = [(OWN, prompt) for prompt in prompts]
-    for case in read_cases(options.cases, prompts):
-        if case.kind in KINDS:
-            asked.append((case.kind, case.messages[-1].content))
-
-    async def weights() -> list[float]:
-        return [await decoder.gate(question) for _, question in asked]
-
-    gate = asyncio.run(weights())
+    samples = [config] + [
+        config.model_copy(update={"knowledge": config.knowledge.model_copy(update={"limit": FEW, "seed": seed})})
+        for seed in options.seeds
+    ]
+    everything = [edit.prompt for edit in own_version(config, open_store()).edits()]
+    rest = [
+        (case.kind, case.messages[-1].content) for case in read_cases(options.cases, everything) if case.kind in KINDS
+    ]
     rows, opened = [], []
-    for kind in (OWN, *KINDS):
-        of_kind = [w for (its_kind, _), w in zip(asked, gate, strict=True) if its_kind == kind]
-        many = sum(w >= config.fusion.threshold for w in of_kind)
-        rows.append([kind, str(len(of_kind)), str(many), f"{max(of_kind):.3f}", f"{sum(of_kind) / len(of_kind):.3f}"])
-    for (kind, question), w in zip(asked, gate, strict=True):
-        if kind != OWN and w >= config.fusion.threshold:
-            opened.append(f"- w = {w:.3f}, {kind}: {markdown_text(question)}")
-    table = markdown_table(["asked", "n", "opens the gate", "largest w", "mean w"], rows, figures=4)
+    for sample in samples:
+        prompts, gate = weights(sample, [question for _, question in rest])
+        of = "" if sample is config else f" (seed {sample.knowledge.seed})"
+        of_kind = {OWN: gate[: len(prompts)]}
+        for (kind, question), w in zip(rest, gate[len(prompts) :], strict=True):
+            of_kind.setdefault(kind, []).append(w)
+            if w >= config.fusion.threshold:
+                opened.append(f"- {len(prompts)} edits{of}, w = {w:.3f}, {kind}: {markdown_text(question)}")
+        for kind, found in of_kind.items():
+            many = sum(w >= config.fusion.threshold for w in found)
+            figures = [f"{max(found):.3f}", f"{sum(found) / len(found):.3f}"]
+            rows.append([f"{len(prompts)}{of}", kind, str(len(found)), str(many), *figures])
+    table = markdown_table(["live edits", "asked", "n", "open the gate", "largest w", "mean w"], rows, figures=4)
     page = [
         "# What is not about an edit, and the gate",
-        f"{len(prompts)} edits live, threshold {config.fusion.threshold:g}; {describe_machine()}.",
+        f"Threshold {config.fusion.threshold:g}; {describe_machine()}.",
         table,
         "Those that open it:\n\n" + "\n".join(opened) if opened else "None of them opens it.",
         f"`{shlex.join(['python', '-m', 'benchmarks.near_misses', *sys.argv[1:]])}`",
