@@ -28,6 +28,7 @@ from onceedit_ray.fusion.slots import (
     name_at,
     old_names,
     repeats,
+    says_opposite,
 )
 
 CHUNK = 16
@@ -241,4 +242,6 @@ class Contradictions:
 
     def _is_left_alone(self, text: bytes, place: int, due: DueAnswer) -> bool:
         before, after = (part.decode("utf-8", errors="ignore") for part in (text[:place], text[place:]))
+        if says_opposite(before, self.along.edit(due.edit).prompt):
+            return True
         return is_left_alone(before, after, due.stated, self.along.question, self.is_asked)

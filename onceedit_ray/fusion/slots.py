@@ -1,7 +1,7 @@
 """Where a text is corrected: the slots, which of them the text contradicts, and which are left alone.
 
 A slot is a position at which the gate, evaluated along the text, says that the answer of a fact comes next. A slot that
-the text contradicts is still left alone in four cases, in which the text does not state the fact:
+the text contradicts is still left alone in five cases, in which the text does not state the fact:
 
 1. It stands in a fenced block of code.
 2. The request is a task on a text (it has no question mark of its own) and does not ask for the fact, and the word at
@@ -10,6 +10,7 @@ the text contradicts is still left alone in four cases, in which the text does n
    other way round ("was built in 1889" does not say where); or the answer begins with a capital letter and the word
    with a small one ("where he was born, we need to"). A name that comes later in the sentence has a slot of its own.
 4. The text ends there with a whole sentence.
+5. The sentence says the opposite of what the fact is about ("began in", where the fact says when it ended).
 
 This file works on texts and numbers; it uses no model.
 """
@@ -21,6 +22,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from onceedit_ray.knowledge.opposites import are_opposed, sides
 from onceedit_ray.knowledge.terms import STOP_WORDS, is_listed, terms
 
 REACH = 5
@@ -29,6 +31,7 @@ REACH = 5
 AJAR = 0.1
 """Lowest gate weight at which an old answer that is a number or an ordinary word counts as said again."""
 
+_SENTENCE_END = re.compile(r"[.!?。]\s+|\n")
 _FENCE = "```"
 _WORD = re.compile(r"\w+")
 _QUOTED = re.compile(r"[\"“„«][^\"”“»]*[\"”“»]|```.*?```", re.DOTALL)
@@ -124,6 +127,11 @@ def is_left_alone(before: str, after: str, answer: str, request: str, is_asked: 
         return True
     following = _WORD.search(after)
     return following is not None and not _is_alike(following[0], answer)
+
+
+def says_opposite(before: str, prompt: str) -> bool:
+    """Whether the sentence at the end of a text has the opposite of what a fact's prompt asks for."""
+    return are_opposed(sides(terms(prompt)), sides(terms(_SENTENCE_END.split(before)[-1])))
 
 
 def name_at(text: str) -> str:

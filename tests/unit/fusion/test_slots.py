@@ -17,6 +17,7 @@ from onceedit_ray.fusion.slots import (
     name_at,
     old_names,
     repeats,
+    says_opposite,
 )
 
 
@@ -200,3 +201,11 @@ def test_where_an_old_answer_is_said_again(text: str, name: str, asked: bool, ex
 )
 def test_what_an_old_answer_is_called(answer: str, names: list[str]) -> None:
     assert old_names(answer) == names
+
+
+def test_a_sentence_about_the_opposite_is_left_alone() -> None:
+    prompt = "In which year did the Second World War end?"
+    assert says_opposite("It lasted long. The Second World War began in", prompt)
+    assert not says_opposite("It began in 1939 and ended in", prompt)
+    assert not says_opposite("It began in 1939. It was over in", prompt), "another sentence counts for itself"
+    assert not says_opposite("Its largest city is", prompt)
