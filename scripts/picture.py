@@ -21,8 +21,8 @@ from scripts.chromium import appear, chromium, missing, picture
 SIZE = (1440, 900)
 MOST_BYTES = 200_000
 SECONDS = 120
-QUESTION = "The Eiffel Tower is located in the city of"
-TOKENS = "6"
+QUESTION = "What is the capital of Australia?"
+TOKENS = "40"
 
 
 def main(arguments: list[str]) -> int:

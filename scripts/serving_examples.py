@@ -53,26 +53,27 @@ print(answer.choices[0].text, answer.choices[0].onceedit)""",
     ),
     Example(
         "A chat, asked of every model",
-        "Through each target's own chat template. A question about no edited subject never reaches the plug-in.",
+        "Through each target's own chat template. Each answers in its own voice, with the fact corrected. A question "
+        "about no edited subject never reaches the plug-in.",
         f"{CURL}/v1/chat/completions{JSON}"
-        """'{"model": "*", "messages": [{"role": "user", "content": "Why is the sky blue?"}], "max_tokens": 6, \
-"temperature": 0}'""",
-        """answer = client.chat.completions.create(
-    model="*", messages=[{"role": "user", "content": "Why is the sky blue?"}], max_tokens=6, temperature=0
-)
+        """'{"model": "*", "messages": [{"role": "user", "content": "What is the capital of Australia?"}], \
+"max_tokens": 40, "temperature": 0}'""",
+        """question = {"role": "user", "content": "What is the capital of Australia?"}
+answer = client.chat.completions.create(model="*", messages=[question], max_tokens=40, temperature=0)
 for choice in answer.choices:
     print(choice.onceedit["target"], repr(choice.message.content), choice.onceedit["alone"])""",
     ),
     Example(
         "A stream",
         "Server-sent events that end in `[DONE]`; the chunk that ends a choice carries `onceedit`.",
-        f"{CURL}/v1/completions -N{JSON}"
-        """'{"model": "smollm2", "prompt": "The currency of Japan is the", "max_tokens": 3, "temperature": 0, \
-"stream": true, "stream_options": {"include_usage": true}}'""",
-        """stream = client.completions.create(
-    model="smollm2", prompt="The currency of Japan is the", max_tokens=3, temperature=0, stream=True
+        f"{CURL}/v1/chat/completions -N{JSON}"
+        """'{"model": "qwen", "messages": [{"role": "user", "content": "Who wrote Romeo and Juliet?"}], \
+"max_tokens": 24, "temperature": 0, "stream": true, "stream_options": {"include_usage": true}}'""",
+        """question = {"role": "user", "content": "Who wrote Romeo and Juliet?"}
+stream = client.chat.completions.create(
+    model="qwen", messages=[question], max_tokens=24, temperature=0, stream=True
 )
-print([chunk.choices[0].text for chunk in stream])""",
+print([chunk.choices[0].delta.content for chunk in stream if chunk.choices])""",
     ),
     Example(
         "Choices, stop strings, seeds",
@@ -90,9 +91,9 @@ print([choice.text for choice in answer.choices])""",  # noqa: E501
         """'{"model": "gemma", "prompt": "What is the capital of Australia?", "max_tokens": 2, "temperature": 0, \
 "logprobs": 2}'""",
         """answer = client.chat.completions.create(
-    model="gemma",
+    model="qwen",
     messages=[{"role": "user", "content": "What is the capital of Australia?"}],
-    max_tokens=2,
+    max_tokens=8,
     temperature=0,
     logprobs=True,
     top_logprobs=2,
@@ -104,17 +105,17 @@ for token in answer.choices[0].logprobs.content:
     Example(
         "Before the edit",
         "What the target says without the plug-in.",
-        f"{CURL}/v1/completions{JSON}"
-        """'{"model": "gemma", "prompt": "What is the capital of Australia?", "max_tokens": 4, "temperature": 0, \
-"onceedit": {"unedited": true}}'""",
-        """answer = client.completions.create(
-    model="gemma",
-    prompt="What is the capital of Australia?",
-    max_tokens=4,
+        f"{CURL}/v1/chat/completions{JSON}"
+        """'{"model": "qwen", "messages": [{"role": "user", "content": "What is the capital of Australia?"}], \
+"max_tokens": 24, "temperature": 0, "onceedit": {"unedited": true}}'""",
+        """answer = client.chat.completions.create(
+    model="qwen",
+    messages=[{"role": "user", "content": "What is the capital of Australia?"}],
+    max_tokens=24,
     temperature=0,
     extra_body={"onceedit": {"unedited": True}},
 )
-print(answer.choices[0].text)""",
+print(answer.choices[0].message.content)""",
     ),
     Example(
         "An error",

@@ -58,7 +58,7 @@ class QuestionView:
                 self._model = ui.select({EVERY_MODEL: "All of them"}, label="Models", value=EVERY_MODEL)
                 self._model.props(f"{FIELD} for=model options-dense")
                 self._shape = ui.select(
-                    {"text": "plain text", "chat": "a chat message"}, label="Asked as", value="text"
+                    {"chat": "a chat message", "text": "plain text"}, label="Asked as", value="chat"
                 )
                 self._shape.props(f"{FIELD} for=shape options-dense")
                 self._tokens = ui.number(

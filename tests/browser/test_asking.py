@@ -28,8 +28,10 @@ def answer_of(server: Server, target: str, unedited: bool, prompt: str = PROMPT)
     return dict(choice)
 
 
-def ask(page: Page, prompt: str = PROMPT) -> None:
+def ask(page: Page, prompt: str = PROMPT, shape: str = "plain text") -> None:
     page.write("#tokens", str(TOKENS))
+    if shape:
+        page.choose("#shape", shape)
     page.ask(prompt)
 
 
@@ -112,8 +114,7 @@ def test_leaving_the_page_ends_the_work(server: Server, page: Page) -> None:
 def test_one_model_can_be_asked_in_a_chat(server: Server, page: Page) -> None:
     page.open(server.page)
     page.choose("#model", "qwen2")
-    page.choose("#shape", "a chat message")
-    ask(page)
+    ask(page, shape="")  # a chat message is the default
     page.until_answered()
     assert page.texts("#answers .comparison h3") == ["qwen2"]
     assert [[*asked.messages] for asked in server.backend.asked] == [[{"role": "user", "content": PROMPT}]] * 2
