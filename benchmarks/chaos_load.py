@@ -141,7 +141,10 @@ class Clients:
                     return "answered", text, version, ""
                 if not line:
                     continue
-                event = json.loads(line.removeprefix("data: "))
+                try:
+                    event = json.loads(line.removeprefix("data: "))
+                except ValueError:
+                    return "unreadable", text, version, line[:80]
                 if "error" in event:
                     return _refused(line.removeprefix("data: "))
                 for choice in event["choices"]:

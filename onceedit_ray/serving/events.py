@@ -8,6 +8,11 @@ from typing import Any
 DONE = b"data: [DONE]\n\n"
 
 
+_LINE_ENDS = str.maketrans({character: f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"})
+"""Characters at which `str.splitlines`, and so `httpx.Response.iter_lines`, ends a line; in JSON they stand in strings."""
+
+
 def event(data: dict[str, Any]) -> bytes:
-    """A server-sent event."""
-    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    """A server-sent event, on one line for every client."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_LINE_ENDS)
+    return b"data: " + text.encode() + b"\n\n"
