@@ -9,7 +9,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 _LINE_ENDS = str.maketrans({character: f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"})
-"""Characters at which `str.splitlines`, and so `httpx.Response.iter_lines`, ends a line; in JSON they stand in strings."""
+"""Characters at which `str.splitlines`, and so httpx's `iter_lines`, ends a line; JSON has them in strings only."""
 
 
 def event(data: dict[str, Any]) -> bytes:
