@@ -72,7 +72,7 @@ class Findings:
     """Everything counted in one run."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    wrong: list[Outcome] = field(default_factory=list)
+    wrong: list[tuple[Outcome, str]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     edits: Counter[str] = field(default_factory=Counter)
     reasons: list[str] = field(default_factory=list)
@@ -319,8 +319,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found = asyncio.run(run(address, config, pool, kinds, clients, options.seed, leaving, least, most))
     said = tables(found, clients, options.seed)
     print(said)
-    for outcome in found.wrong:
-        print(f"wrong: {outcome}")
+    for outcome, expected in found.wrong:
+        print(f"wrong: {outcome}; one process says {expected!r}")
     print("\n".join(sorted(set(found.reasons))))
     options.results.mkdir(parents=True, exist_ok=True)
     title, file = ("Clients that leave", "leaving.md") if options.load else ("Processes killed under load", "chaos.md")

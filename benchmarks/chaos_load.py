@@ -166,14 +166,16 @@ def _refused(body: str) -> tuple[End, str, str, str]:
     return ("refused", "", "", str(error["code"])) if readable else ("unreadable", "", "", body[:80])
 
 
-async def wrong_answers(outcomes: Sequence[Outcome], config: RunConfig, store: KnowledgeStore) -> list[Outcome]:
-    """The answers that differ from those of one process, for the version that each names."""
+async def wrong_answers(
+    outcomes: Sequence[Outcome], config: RunConfig, store: KnowledgeStore
+) -> list[tuple[Outcome, str]]:
+    """The answers that differ from those of one process, for the version that each names; and those of that process."""
     given = [outcome for outcome in outcomes if outcome.end == "answered"]
-    wrong: list[Outcome] = []
+    wrong: list[tuple[Outcome, str]] = []
     for version in sorted({outcome.version for outcome in given}):
         known = [v for v in store.versions() if v.id == version]
         if not known:
-            wrong += [outcome for outcome in given if outcome.version == version]
+            wrong += [(outcome, "there is no such version") for outcome in given if outcome.version == version]
             continue
         decoder = open_decoder(config, known[0].path)
         texts: dict[GenerationRequest, str] = {}
@@ -182,7 +184,7 @@ async def wrong_answers(outcomes: Sequence[Outcome], config: RunConfig, store: K
             if asked not in texts:
                 texts[asked] = await _text(decoder, asked)
             if texts[asked] != outcome.text:
-                wrong.append(outcome)
+                wrong.append((outcome, texts[asked]))
     return wrong
 
 
