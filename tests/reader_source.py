@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onceedit_ray.reader.examples import ExampleSource
 from onceedit_ray.reader.facts import CounterFacts, ZsreFacts, everyday_facts
-from onceedit_ray.reader.material import Material
+from onceedit_ray.reader.training_data import Material
 
 COUNTERFACT = [
     {

@@ -26,9 +26,9 @@ from onceedit_ray.models.assembly import use_threads
 from onceedit_ray.models.loading import device_for, has_bfloat16, load_model, load_tokenizer
 from onceedit_ray.models.sources.folder import ModelFolder
 from onceedit_ray.reader.adapter import Adapter, ReaderManifest, load_weights, write_adapter
-from onceedit_ray.reader.material import Material
 from onceedit_ray.reader.train import Reader, batches, losses
-from onceedit_ray.reader.validation import validate
+from onceedit_ray.reader.training_data import Material
+from onceedit_ray.reader.validate import validate
 
 SAVE_EVERY = 100
 REPORT_EVERY = 25

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from onceedit_ray.reader.material import Material
 from onceedit_ray.reader.train import Reader
+from onceedit_ray.reader.training_data import Material
 from onceedit_ray.reader.view import asked, line_of
 
 BATCH = 16
