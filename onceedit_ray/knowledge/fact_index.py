@@ -27,7 +27,7 @@ from onceedit_ray.errors import ConfigError, UnknownIdError
 from onceedit_ray.knowledge.answer_phrases import AnswerPhrases
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.prompt_words import PromptWords
-from onceedit_ray.knowledge.reading import Reading
+from onceedit_ray.knowledge.reading import TextReading
 from onceedit_ray.knowledge.revision import Change
 from onceedit_ray.knowledge.stored_prompts import StoredPrompts
 from onceedit_ray.knowledge.subject_names import SubjectNames, name_words
@@ -156,7 +156,7 @@ class FactIndex:
         if limit < 1:
             raise ConfigError(f"limit is {limit}; it must be at least 1")
         with self._lock:
-            reading = Reading(question, self._vocabulary, self._names.__contains__)
+            reading = TextReading(question, self._vocabulary, self._names.__contains__)
             scores = self._scores(reading)
             if _is_short_question(reading) and all(id in hidden for id in scores):
                 scores = self._scores(reading, supported=True)
@@ -170,7 +170,7 @@ class FactIndex:
         if limit < 1:
             raise ConfigError(f"limit is {limit}; it must be at least 1")
         with self._lock:
-            reading = Reading(question, self._vocabulary, self._names.__contains__)
+            reading = TextReading(question, self._vocabulary, self._names.__contains__)
             return self._best({id: self._shared(id, reading) for id in self._answers.named_in(reading)}, limit, hidden)
 
     def _entry(self, id: str) -> _Entry:
@@ -185,13 +185,13 @@ class FactIndex:
         best = heapq.nlargest(limit, seen, key=lambda item: (item[1], item[0]))
         return [Found(id, self._entries[id].edit, score) for id, score in best]
 
-    def _shared(self, id: str, reading: Reading) -> float:
+    def _shared(self, id: str, reading: TextReading) -> float:
         """The share of the words of an edit's prompt that occur in a text, by their weight."""
         words = content(terms(self._entries[id].edit.prompt))
         total = sum(map(weight, words))
         return sum(weight(word) * reading.hits.get(word, 0.0) for word in words) / total if total else 0.0
 
-    def _scores(self, reading: Reading, supported: bool = False) -> dict[str, float]:
+    def _scores(self, reading: TextReading, supported: bool = False) -> dict[str, float]:
         """Candidates and their scores; `supported`: whether a whole name counts as if the text supported it."""
         scores = {**self._unnamed.asked_in(reading), **self._nameless.asked_in(reading)}
         for named in self._names.named_in(reading, supported):
@@ -204,7 +204,7 @@ class FactIndex:
             scores[id] = _WORD_FOR_WORD + length / max(length, len(reading.terms))
         return scores
 
-    def _asked_part(self, id: str, reading: Reading, place: int) -> float:
+    def _asked_part(self, id: str, reading: TextReading, place: int) -> float:
         """The largest share, over the edit's prompts, of the content words that occur near a place, from 0 to 1."""
         best = 0.0
         for words in self._entries[id].asks:
@@ -224,7 +224,7 @@ class FactIndex:
         return names, prompts, frozenset(word for name in names for word in name_words(name))
 
 
-def _is_short_question(reading: Reading) -> bool:
+def _is_short_question(reading: TextReading) -> bool:
     return len(reading.terms) <= _SHORT and _QUESTION.search(reading.text.strip()) is not None
 
 
