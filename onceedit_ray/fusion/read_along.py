@@ -202,8 +202,8 @@ class ReadAlong:
     async def due_before(self, name: str, rest: str, threshold: float) -> tuple[float, DueAnswer] | None:
         """The answer that is due in the place of a name at the beginning of a sentence, with the gate's w.
 
-        The rest of the sentence is read as a request. None if it asks for no fact, or if the name is the fact's answer, or is part of
-        what the fact is about.
+        The rest of the sentence is read as a request. None if it asks for no fact, or if the name is the fact's answer,
+        or is part of what the fact is about.
 
         threshold: of the gate.
         """

@@ -179,7 +179,7 @@ class KnowledgeStore:
         return FactStore(self._facts)
 
     def take_up(self, version: Version, facts: FactStore) -> Version:
-        """Copy the edits of a version for a reader into the fact store, as its newest revision, and make that one active.
+        """Copy the edits of a version for a reader into the fact store, as its newest revision, and make it active.
 
         Nothing is written if this is so already. Returns the version as a revision, with the ids of the fact store.
         """
