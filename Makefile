@@ -30,7 +30,7 @@ serve: venv ## edit once, then serve every model at http://127.0.0.1:8000/v1, an
 test: test-unit test-ray test-browser ## run all tests
 
 test-unit: venv ## run the tests that need no Ray and no download
-	OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist loadfile tests/unit
+	OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist loadfile --no-loadscope-reorder tests/unit
 
 test-ray: venv ## run the tests that start a Ray of their own
 	$(PYTEST) -n 2 --no-loadscope-reorder tests/ray

@@ -25,21 +25,21 @@ SHA_CHARACTERS = 12
 
 
 @dataclass(frozen=True)
-class Question:
+class DemoQuestion:
     """A question of the demo. expected: the new answer; None if the answer must stay as it was."""
 
     text: str
     expected: str | None
 
 
-def questions_of(edits: list[Edit], shown: int = SHOWN_EDITS) -> list[Question]:
+def questions_of(edits: list[Edit], shown: int = SHOWN_EDITS) -> list[DemoQuestion]:
     """One question about each of the first `shown` edits, then a close question about something else for each.
 
     A half sentence is asked as a question where one of the edit's rephrasings is one.
     """
     asked = edits[:shown]
-    due = [Question(_as_question(edit), edit.target_new) for edit in asked]
-    close = [Question(edit.locality[0].prompt, None) for edit in asked if edit.locality]
+    due = [DemoQuestion(_as_question(edit), edit.target_new) for edit in asked]
+    close = [DemoQuestion(edit.locality[0].prompt, None) for edit in asked if edit.locality]
     return due + close
 
 
@@ -83,18 +83,18 @@ def _as_question(edit: Edit) -> str:
     return next((text for text in (edit.prompt, *edit.rephrasings) if text.endswith("?")), edit.prompt)
 
 
-def _before_and_after(models: OnceEdit, name: str, question: Question) -> tuple[Generation, Generation]:
+def _before_and_after(models: OnceEdit, name: str, question: DemoQuestion) -> tuple[Generation, Generation]:
     messages = [{"role": "user", "content": question.text}]
     return models.ask_unedited(messages, name), models.ask(messages, name)
 
 
-def _is_right(question: Question, before: Generation, after: Generation) -> bool:
+def _is_right(question: DemoQuestion, before: Generation, after: Generation) -> bool:
     if question.expected is None:
         return after.token_ids == before.token_ids
     return question.expected.casefold() in after.text.casefold()
 
 
-def _verdict(question: Question, before: Generation, after: Generation) -> str:
+def _verdict(question: DemoQuestion, before: Generation, after: Generation) -> str:
     right = _is_right(question, before, after)
     if question.expected is None:
         return "identical, token by token" if right else "CHANGED, although no edit is asked for"

@@ -29,7 +29,7 @@ def is_uri(given: str | Path) -> bool:
 
 
 def without_secrets(given: str | Path) -> str:
-    """`given` for a message: a URI may hold a key and its secret, and the settings of a server."""
+    """`given` as a message may show it: a URI may contain a key, its secret, and the settings of a server."""
     text = str(given)
     return _USER.sub("://", text).partition("?")[0] if is_uri(text) else text
 

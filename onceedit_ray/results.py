@@ -100,7 +100,7 @@ class Results:
         """An error now is better than one after hours of work."""
         with self._opened(_PROBE) as probe:
             probe.write(b"written to see whether results can be\n")
-        with suppress(OSError):  # who may write may perhaps not delete
+        with suppress(OSError):  # a user who may write may lack the right to delete
             self._filesystem.delete_file(f"{self._inside}/{_PROBE}")
 
     def _opened(self, name: str) -> Any:

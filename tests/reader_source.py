@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onceedit_ray.reader.examples import ExampleSource
 from onceedit_ray.reader.facts import CounterFacts, ZsreFacts, everyday_facts
-from onceedit_ray.reader.material import Material
+from onceedit_ray.reader.training_data import TrainingData
 
 COUNTERFACT = [
     {
@@ -43,7 +43,7 @@ def source() -> ExampleSource:
     return ExampleSource(draws, [("Oslo", "Oslo is a town. It is cold.")], ["who won the cup in 1990"])
 
 
-def material() -> Material:
+def material() -> TrainingData:
     """What a reader is trained on."""
     zsre = [{**record, "loc": "nq question: who sings"} for record in ZSRE]
-    return Material(source(), zsre, COUNTERFACT, {"records": 6})
+    return TrainingData(source(), zsre, COUNTERFACT, {"records": 6})

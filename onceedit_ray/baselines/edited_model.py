@@ -24,7 +24,7 @@ _MODULES = "modules.safetensors"
 _MANIFEST = "edit.json"
 
 
-class Question:
+class CurrentQuestion:
     """What modules inside an edited model know about the request: `prompt_tokens`, or None between requests. A
     codebook, for example, uses the prompt's last position and does not change the positions of the answer.
     """
@@ -45,7 +45,7 @@ class EditedModel:
         self.model = model
         self.editor = editor
         self.settings = settings
-        self.question = Question()
+        self.question = CurrentQuestion()
         self._originals: dict[str, Tensor] = {}
         self._wrapped: dict[str, nn.Module] = {}
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from onceedit_ray.baselines.activations import module_inputs, whole_mask
-from onceedit_ray.baselines.edited_model import EditedModel, Question, read_edit, saved_modules
+from onceedit_ray.baselines.edited_model import CurrentQuestion, EditedModel, read_edit, saved_modules
 from onceedit_ray.baselines.mlps import Mlp, find_mlps, layer_at
 from onceedit_ray.baselines.teacher_forcing import OUTSIDE, AnswerBatch
 from onceedit_ray.errors import ModelError
@@ -56,7 +56,7 @@ def _is_given_rows(model: PreTrainedModel, mlp: Mlp) -> bool:
     return given.shape[:-1] == ids_BT.shape
 
 
-def prompt_end(question: Question, positions: int) -> int | None:
+def prompt_end(question: CurrentQuestion, positions: int) -> int | None:
     """The index of the prompt's last position in a pass of `positions` positions; None if the pass only continues."""
     if positions == 1:
         return None
@@ -77,7 +77,7 @@ def entering(model: PreTrainedModel, module: nn.Module, ids_1T: Tensor) -> Tenso
 
 
 def restore_wrapper(
-    model: PreTrainedModel, folder: Path, editor: str, build: Callable[[Mlp, Question, State], nn.Module]
+    model: PreTrainedModel, folder: Path, editor: str, build: Callable[[Mlp, CurrentQuestion, State], nn.Module]
 ) -> EditedModel:
     """Put the one module that `EditedModel.save` wrote for `editor` around its place in `model`.
 

@@ -1,4 +1,4 @@
-"""What the replicas of `onceedit serve` say reaches the command's own output, without a word of Ray's: a named pipe.
+"""A named pipe that brings the lines of the replicas to the output of `onceedit serve`, without Ray's own messages.
 
 A line that is a JSON object, one for each request, goes to standard output; any other line is progress. A replica never
 waits for the command: if the pipe is full, because nobody reads the command's output, its lines are lost.
@@ -23,7 +23,7 @@ END = "end\n"
 
 @contextlib.contextmanager
 def shared_output(progress: Progress) -> Iterator[Path]:
-    """A pipe for this machine's processes of this user; what they have written is told before the block ends."""
+    """A pipe for this machine's processes of this user; what they have written is shown before the block ends."""
     with tempfile.TemporaryDirectory(prefix="onceedit-") as folder:
         path = Path(folder) / "output"
         os.mkfifo(path, 0o600)

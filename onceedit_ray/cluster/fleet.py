@@ -45,7 +45,7 @@ COORDINATOR = "(coordinator)"
 """Whose reservation it is; no target can be called so."""
 COORDINATOR_CPUS = 0.1
 ALIVE_SECONDS = 5.0
-"""How long a coordinator has to answer before it counts as busy; a dead one is told at once."""
+"""How long a coordinator has to answer before it counts as busy; Ray reports a dead one at once."""
 FORGET_SECONDS = 10.0
 """How long model actors have to close a dead coordinator's sessions; one that restarts has none."""
 MOST_TRIES = 3

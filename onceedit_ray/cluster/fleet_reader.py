@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 
 
 class FleetReader:
-    """Implements `live_facts.Reader` for a fleet."""
+    """Implements `live_facts.FactReader` for a fleet."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet

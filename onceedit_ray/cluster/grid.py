@@ -21,7 +21,7 @@ from onceedit_ray.cluster.placement import fits_a_node, reserve_all
 from onceedit_ray.comparison.cell_store import CellResult, CellStore
 from onceedit_ray.comparison.cells import Cell
 from onceedit_ray.comparison.run_cell import compute, prepare_version, reason_of, version_store
-from onceedit_ray.comparison.run_grid import CellEnd, News, Tell, now_and_then
+from onceedit_ray.comparison.run_grid import BoardReader, CellEnd, Tell, now_and_then
 from onceedit_ray.config import ModelConfig, RunConfig
 from onceedit_ray.digest import digest
 from onceedit_ray.editing.run import recipe_of
@@ -78,7 +78,7 @@ def on_ray(cells: Sequence[Cell], results: Path, tell: Tell) -> Iterator[CellEnd
         ray.init(log_to_driver=True)
     _check_room(cells, tell)
     board = Board.remote()  # type: ignore[attr-defined]
-    versions, news, store = _Versions(results, tell, board), News(tell), CellStore(results)
+    versions, news, store = _Versions(results, tell, board), BoardReader(tell), CellStore(results)
     waiting: dict[Any, Cell] = {}
     for cell in cells:
         task = cell_task.options(**_resources(cell)).remote(cell, results, versions.of(cell), board)

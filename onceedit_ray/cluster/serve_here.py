@@ -1,5 +1,5 @@
-"""`onceedit serve`: the application in a Ray of this process. It says a few lines until it serves, then a line of JSON
-for each request; Ray's own words go to the session's logs.
+"""`onceedit serve`: the application in a Ray of this process. It prints a few lines until it serves, then a line of
+JSON for each request; Ray's own messages go to the session's logs.
 """
 
 from __future__ import annotations
@@ -139,9 +139,9 @@ def _cpus(config: RunConfig) -> float:
 
 
 def _reason(error: BaseException) -> str:
-    """Why the application did not start, as one line: what its replicas raised, else the end of Ray's own words."""
+    """Why the application did not start, as one line: what its replicas raised, else the end of Ray's own messages."""
     told = [str(error)]
-    with contextlib.suppress(Exception):  # a Ray that has died tells no more
+    with contextlib.suppress(Exception):  # a Ray that has died reports nothing more
         deployments = serve.status().applications[APP_NAME].deployments.values()
         told = [*(each.message for each in deployments if OURS.search(each.message)), *told]
     if found := OURS.findall(told[0]):

@@ -14,7 +14,7 @@ from pathlib import Path
 from onceedit_ray.comparison.cell_store import CellResult
 from onceedit_ray.comparison.cells import Cell
 from onceedit_ray.comparison.run_cell import compute, prepare_version, reason_of
-from onceedit_ray.comparison.run_grid import CellEnd, Executor, News, Tell, now_and_then
+from onceedit_ray.comparison.run_grid import BoardReader, CellEnd, Executor, Tell, now_and_then
 from onceedit_ray.progress import Count
 
 Board = MutableMapping[str, str | Count]
@@ -29,7 +29,7 @@ def in_processes(at_once: int) -> Executor:
 def _run(at_once: int, cells: Sequence[Cell], results: Path, tell: Tell) -> Iterator[CellEnd]:
     # Spawned, not forked: torch's threads do not survive a fork. One process for each cell, so that memory is freed.
     context = multiprocessing.get_context("spawn")
-    news = News(tell)
+    news = BoardReader(tell)
     waiting: dict[Future[CellResult], Cell] = {}
     with context.Manager() as manager:
         board: Board = manager.dict()

@@ -156,7 +156,7 @@ class TaskProgress:
             self._progress(replace(last, done=last.total))
 
 
-class News:
+class BoardReader:
     """Shows what has changed on a board that holds the last update of every task."""
 
     def __init__(self, tell: Tell) -> None:

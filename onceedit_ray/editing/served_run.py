@@ -1,4 +1,4 @@
-"""A run for targets that servers have, without a run file: which server has which target is all that must be said."""
+"""A run for targets that servers have, without a run file: only the server of each target must be named."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ TOKENS, LONG_TOKENS = 40, 96
 STEPS = "Think step by step: first say what the question builds on, then answer it."
 
 
-class Message(Strict):
+class ChatMessage(Strict):
     """One message of a chat, as the OpenAI API writes it."""
 
     role: Role
@@ -71,7 +71,7 @@ class Case(Strict):
 
     id: str = Field(pattern=r"^[a-z-]+-\d{2,4}$")
     kind: Literal[Kind, TwoHopKind]
-    messages: tuple[Message, ...] = ()
+    messages: tuple[ChatMessage, ...] = ()
     prompt: str = ""
     edits: tuple[str, ...] = Field(min_length=1)
     due: bool
@@ -157,7 +157,7 @@ def two_hop_cases(edits: Sequence[Edit]) -> tuple[list[Case], int]:
             continue
         asked: dict[TwoHopKind, str] = {"two-hop": probe.prompt, "two-hop-steps": f"{probe.prompt} {STEPS}"}
         for kind, text in asked.items():
-            messages = (Message(role="user", content=text),)
+            messages = (ChatMessage(role="user", content=text),)
             told = {"id": f"{kind}-{number:03d}", "kind": kind, "messages": messages, "edits": (edit.prompt,)}
             cases.append(Case.model_validate({**told, "due": True, "must": ((probe.answer,),)}))
     return cases, left_out

@@ -49,8 +49,8 @@ MOST_CORRECTIONS = 64
 class Contradiction:
     """A place at which a text contradicts a fact.
 
-    place: bytes of the text before it. due: what the plug-in would write there; None if the text goes on to the old
-    answer after it has told the new one: the target then writes something else. weight: the gate's w there. replaced:
+    place: bytes of the text before it. due: what the plug-in would write there; None if the text gives the old answer
+    after it has told the new one: the target then writes something else. weight: the gate's w there. replaced:
     the name, number or word that the text has there.
     """
 
@@ -187,7 +187,7 @@ class Contradictions:
         """The names at the beginning of sentences that were not checked yet.
 
         Unless the request asks for a fact, a name that the user wrote stays, and so does every name in the answer to a
-        task on a text that he brought along: there a sentence says what his text says.
+        task on a text that the user gave: there a sentence repeats what that text says.
         """
         if not self.is_asked and is_task(self.along.question) and holds_text(self.along.question):
             return []

@@ -32,7 +32,7 @@ from onceedit_ray.fusion.opening import opening_of
 from onceedit_ray.fusion.outputs import Generation, Score, Trace
 from onceedit_ray.fusion.read_along import ReadAlong
 from onceedit_ray.fusion.route import Route, generation_of
-from onceedit_ray.fusion.selective import SelectiveAnswer
+from onceedit_ray.fusion.selective_answer import SelectiveAnswer
 from onceedit_ray.fusion.speculative import SpeculativeAnswer, read
 from onceedit_ray.fusion.strategies import InPrompt, Strategy
 from onceedit_ray.fusion.strategies.selective import Selective

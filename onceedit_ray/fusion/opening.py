@@ -1,5 +1,5 @@
-"""How a reply begins to a request that turns a fact round (`fusion.turned`), with yes or no and the fact, or with the
-fact's subject; and to one that asks for several facts (`fusion.several`), with all of them.
+"""How a reply begins. If the request turns a fact round (`fusion.turned`), it begins with yes or no and the fact, or
+with the fact's subject; if the request asks for several facts (`fusion.several`), it begins with all of them.
 
 The request is reworded into one that asks for the fact. If the plug-in's gate opens for that, and the plug-in gives the
 fact's answer, the reply begins with the opening and the target goes on.

@@ -200,10 +200,10 @@ class ReadAlong:
         return not any(_belongs_to(name, edit) for edit in self.known.values())
 
     async def due_before(self, name: str, rest: str, threshold: float) -> tuple[float, DueAnswer] | None:
-        """The answer that is due in the place of a name of which the rest of its sentence is said, with the gate's w.
+        """The answer that is due in the place of a name at the beginning of a sentence, with the gate's w.
 
-        The rest is read as a request. None if it asks for no fact, or if the name is the fact's answer, or is part of
-        what the fact is about.
+        The rest of the sentence is read as a request. None if it asks for no fact, or if the name is the fact's answer,
+        or is part of what the fact is about.
 
         threshold: of the gate.
         """

@@ -8,7 +8,7 @@ from onceedit_ray.fusion.drafter import DraftReader
 from onceedit_ray.fusion.in_prompt import InPromptAnswer
 from onceedit_ray.fusion.members import Member
 from onceedit_ray.fusion.outputs import Generation
-from onceedit_ray.fusion.selective import SelectiveAnswer
+from onceedit_ray.fusion.selective_answer import SelectiveAnswer
 from onceedit_ray.fusion.speculative import SpeculativeAnswer
 from onceedit_ray.fusion.strategies import Strategy
 from onceedit_ray.models.protocol import Step

@@ -176,7 +176,7 @@ class SpeculativeAnswer:
     async def _readings(self, reader: DraftReader, strategy: Strategy, speculative: bool) -> list[DraftPosition]:
         """The plug-in's distributions at the next positions, as far as its draft reaches.
 
-        None at all where its text and the target's cannot be told in each other's tokens.
+        There are none where one of the two vocabularies cannot write the other's text.
         """
         first = await read(reader, strategy, self.codec, self.codec.bytes_of(self.ids))
         if first is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onceedit_ray.knowledge.reading import Reading
+from onceedit_ray.knowledge.reading import TextReading
 from onceedit_ray.knowledge.terms import terms
 
 _LONGEST = 8
@@ -31,7 +31,7 @@ class AnswerPhrases:
         if not ids:
             self._ids.pop(phrase, None)
 
-    def named_in(self, reading: Reading) -> Iterator[str]:
+    def named_in(self, reading: TextReading) -> Iterator[str]:
         """The ids of the edits whose answer occurs in a text; an id may come twice."""
         for start in range(len(reading.terms)):
             for length in range(1, min(_LONGEST, len(reading.terms) - start) + 1):

@@ -19,7 +19,7 @@ from onceedit_ray.knowledge.selection import question_key
 
 SPANS = "FROM spans JOIN edits ON edits.serial = spans.edit"
 COLUMNS = f"edits.id, edits.content, edits.revision, spans.until {SPANS}"
-"""For `stored_of`."""
+"""The columns that `stored_of` reads."""
 LIVE_AT = "spans.since <= :at AND (spans.until IS NULL OR spans.until > :at)"
 
 

@@ -11,8 +11,10 @@ In the second and the third way, a text that asks for the opposite ("begin" for 
 
 If none of these holds and the text is a short question, whole names that would need support count without it: a
 question in another language, or with typing errors, has no word of the prompt. Otherwise the text has no candidates,
-and the plug-in is not called. Time is linear in the length of the text and in the number of edits that share a word
-with it. The result depends only on the text and the live edits, not on the order in which the edits were added.
+and the plug-in is not called.
+
+Time is linear in the length of the text and in the number of edits that share a word with it. The result depends only
+on the text and the live edits, not on the order in which the edits were added.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from onceedit_ray.knowledge.answer_phrases import AnswerPhrases
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.opposites import are_opposed, sides
 from onceedit_ray.knowledge.prompt_words import PromptWords
-from onceedit_ray.knowledge.reading import Reading
+from onceedit_ray.knowledge.reading import TextReading
 from onceedit_ray.knowledge.revision import Change
 from onceedit_ray.knowledge.stored_prompts import StoredPrompts
 from onceedit_ray.knowledge.subject_names import SubjectNames, name_words
@@ -164,7 +166,7 @@ class FactIndex:
         if limit < 1:
             raise ConfigError(f"limit is {limit}; it must be at least 1")
         with self._lock:
-            reading = Reading(question, self._vocabulary, self._names.__contains__)
+            reading = TextReading(question, self._vocabulary, self._names.__contains__)
             scores = self._scores(reading)
             if _is_short_question(reading) and all(id in hidden for id in scores):
                 scores = self._scores(reading, supported=True)
@@ -178,7 +180,7 @@ class FactIndex:
         if limit < 1:
             raise ConfigError(f"limit is {limit}; it must be at least 1")
         with self._lock:
-            reading = Reading(question, self._vocabulary, self._names.__contains__)
+            reading = TextReading(question, self._vocabulary, self._names.__contains__)
             return self._best({id: self._shared(id, reading) for id in self._answers.named_in(reading)}, limit, hidden)
 
     def _entry(self, id: str) -> _Entry:
@@ -193,13 +195,13 @@ class FactIndex:
         best = heapq.nlargest(limit, seen, key=lambda item: (item[1], item[0]))
         return [Found(id, self._entries[id].edit, score) for id, score in best]
 
-    def _shared(self, id: str, reading: Reading) -> float:
+    def _shared(self, id: str, reading: TextReading) -> float:
         """The share of the words of an edit's prompt that occur in a text, by their weight."""
         words = content(terms(self._entries[id].edit.prompt))
         total = sum(map(weight, words))
         return sum(weight(word) * reading.hits.get(word, 0.0) for word in words) / total if total else 0.0
 
-    def _scores(self, reading: Reading, supported: bool = False) -> dict[str, float]:
+    def _scores(self, reading: TextReading, supported: bool = False) -> dict[str, float]:
         """Candidates and their scores; `supported`: whether a whole name counts as if the text supported it."""
         asked = {**self._unnamed.asked_in(reading), **self._nameless.asked_in(reading)}
         scores = {id: score for id, score in asked.items() if not self._is_opposed(id, reading)}
@@ -215,12 +217,12 @@ class FactIndex:
             scores[id] = _WORD_FOR_WORD + length / max(length, len(reading.terms))
         return scores
 
-    def _is_opposed(self, id: str, reading: Reading, place: int | None = None) -> bool:
+    def _is_opposed(self, id: str, reading: TextReading, place: int | None = None) -> bool:
         """Whether a text, near a place if it is long, has the opposite of what an edit's prompts ask for."""
         asked = self._entries[id].sides
         return bool(asked) and are_opposed(asked, sides(reading.around(place)))
 
-    def _asked_part(self, id: str, reading: Reading, place: int) -> float:
+    def _asked_part(self, id: str, reading: TextReading, place: int) -> float:
         """The largest share, over the edit's prompts, of the content words that occur near a place, from 0 to 1."""
         best = 0.0
         for words in self._entries[id].asks:
@@ -240,7 +242,7 @@ class FactIndex:
         return names, prompts, frozenset(word for name in names for word in name_words(name))
 
 
-def _is_short_question(reading: Reading) -> bool:
+def _is_short_question(reading: TextReading) -> bool:
     return len(reading.terms) <= _SHORT and _QUESTION.search(reading.text.strip()) is not None
 
 

@@ -11,7 +11,7 @@ from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.revision import EditHistory, Revision, StoredEdit
 
 REVISIONS = "SELECT revision, version, root, created, note, added, dropped, live, restored, report FROM revisions"
-"""For `revision_of`."""
+"""The query whose rows `revision_of` reads."""
 
 _LATEST_SPAN = "FROM spans WHERE spans.edit = edits.serial ORDER BY since DESC LIMIT 1"
 LATEST = f"(SELECT until {_LATEST_SPAN})"
@@ -34,7 +34,7 @@ HISTORY = (
     f"{_REPLACED_BY}, (SELECT version FROM revisions WHERE revision = {LATEST}), {_UNDONE} "
     "FROM edits JOIN revisions AS begun ON begun.revision = edits.revision"
 )
-"""For `history_of`."""
+"""The query whose rows `history_of` reads."""
 
 
 def stored_of(row: tuple[Any, ...]) -> StoredEdit:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from onceedit_ray.knowledge.reading import Reading
+from onceedit_ray.knowledge.reading import TextReading
 from onceedit_ray.knowledge.terms import UNLISTED, content, terms, weight
 
 _Row = tuple[str, int]
@@ -48,7 +48,7 @@ class PromptWords:
                 if not self._by_word[word]:
                     del self._by_word[word]
 
-    def asked_in(self, reading: Reading) -> dict[str, float]:
+    def asked_in(self, reading: TextReading) -> dict[str, float]:
         """For each edit that a text may ask for, the part of its prompt that the text contains, from the bar to 1."""
         rows: dict[_Row, None] = {}
         for word in reading.hits:
@@ -66,7 +66,7 @@ class PromptWords:
                 found[row[0]] = max(part, found.get(row[0], 0.0))
         return found
 
-    def _part(self, row: _Row, words: list[str], reading: Reading) -> float:
+    def _part(self, row: _Row, words: list[str], reading: TextReading) -> float:
         total = sum(map(self._weight, self._words[row]))
         return sum(self._weight(word) * reading.hits[word] for word in words) / total
 

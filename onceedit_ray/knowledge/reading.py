@@ -25,7 +25,7 @@ _FORM, _COMMON_FORM, _SLIP = 0.9, 0.45, 0.8
 "Chile"; its plural counts in full), and a slip."""
 
 
-class Reading:
+class TextReading:
     """One text.
 
     terms: its terms, in order.

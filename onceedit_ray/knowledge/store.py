@@ -179,9 +179,9 @@ class KnowledgeStore:
         return FactStore(self._facts)
 
     def take_up(self, version: Version, facts: FactStore) -> Version:
-        """Make a version for a reader the newest revision of the fact store, and that the active version.
+        """Copy the edits of a version for a reader into the fact store, as its newest revision, and make it active.
 
-        Nothing is written if it is both already. Returns the version as a revision, with the ids of the fact store.
+        Nothing is written if this is so already. Returns the version as a revision, with the ids of the fact store.
         """
         newest = next(iter(facts.revisions(1)), None)
         if newest is None or newest.version != version.id:
@@ -205,7 +205,7 @@ class KnowledgeStore:
     def activate(self, id: str, line: str | None = None) -> Version:
         """Make `id`, once verified, the version that `active` returns; the version before stays in the store.
 
-        line: the version from which this one was made, step by step; None begins a line with `id` itself.
+        line: the id of the line to which this version belongs, that of its first version; None begins a line with `id`.
         """
         version = self.get(id)
         if version.facts is not None:
@@ -226,7 +226,7 @@ class KnowledgeStore:
         return first if last in (None, first.id) else self.get(str(last))
 
     def line_of(self, id: str) -> str:
-        """The version with which the line began whose last active version is `id`; `id` itself if there is none."""
+        """The first version of the line whose last active version is `id`; `id` itself if there is no such line."""
         with self._explained("reading the lines of versions"):
             lines = self._pointers.names(LINES)
             return next((line for line in lines if self._pointers.read(f"{LINES}/{line}") == id), id)

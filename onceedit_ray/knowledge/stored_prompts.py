@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from onceedit_ray.knowledge.reading import Reading
+from onceedit_ray.knowledge.reading import TextReading
 from onceedit_ray.knowledge.selection import normalised
 from onceedit_ray.knowledge.terms import content, terms
 
@@ -39,7 +39,7 @@ class StoredPrompts:
             for term in content(phrase):
                 _discard(self._by_term, term, (id, phrase))
 
-    def asked_in(self, reading: Reading) -> dict[str, int]:
+    def asked_in(self, reading: TextReading) -> dict[str, int]:
         """For each edit whose prompt occurs in a text, the number of terms of that prompt."""
         whole = tuple(reading.terms) or _phrase(reading.text)
         found = dict.fromkeys(self._whole.get(whole, ()), len(whole))

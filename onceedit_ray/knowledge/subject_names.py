@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from onceedit_ray.knowledge.capitals import belongs_to_other_name, is_written_as_name
-from onceedit_ray.knowledge.reading import Reading
+from onceedit_ray.knowledge.reading import TextReading
 from onceedit_ray.knowledge.terms import STOP_WORDS, content, is_listed, is_sign, terms, weight
 
 SHARE = 0.5
@@ -120,7 +120,7 @@ class SubjectNames:
                 del self._by_word[word][name]
             self._weigh(name.words)
 
-    def named_in(self, reading: Reading, supported: bool = False) -> Iterator[Named]:
+    def named_in(self, reading: TextReading, supported: bool = False) -> Iterator[Named]:
         """The names that occur in a text; `supported`: whether a whole name counts as if the text supported it."""
         matched: dict[Name, list[str]] = {}
         for word in reading.hits:
@@ -132,7 +132,7 @@ class SubjectNames:
                 if named is not None:
                     yield named
 
-    def _confirm(self, name: Name, words: list[str], reading: Reading, supported: bool) -> Named | None:
+    def _confirm(self, name: Name, words: list[str], reading: TextReading, supported: bool) -> Named | None:
         place = 0
         if name.in_one_piece:
             start = reading.phrase(name.phrase)
@@ -156,7 +156,7 @@ class SubjectNames:
             return Named(name, share, True, False, place)
         return Named(name, share, True, name.is_common or reading.phrase(name.phrase) is None, place)
 
-    def _share(self, name: Name, words: list[str], reading: Reading) -> float:
+    def _share(self, name: Name, words: list[str], reading: TextReading) -> float:
         total = 0.0
         for word in name.words:
             total += self._weights[word]

@@ -1,7 +1,7 @@
 """May these facts go live? A reader is asked about the new ones, their near misses and their neighbours.
 
-Nothing was trained, so nothing else can have changed: an edit in another subject's view is never read. Asked is the
-plug-in alone, in the views that a request would be asked in. The time depends on the new facts, not on how many are
+Nothing was trained, so nothing else can have changed: an edit is never read in a view of another subject. Only the
+plug-in is asked, in the same views as for a request. The time depends on the new facts, not on how many are
 live.
 """
 
@@ -22,7 +22,7 @@ from onceedit_ray.reader.near_misses import near_miss
 from onceedit_ray.reader.view import asked, fact_line
 
 MOST_JUDGED = 40
-"""New facts of one call that are judged; of more, a sample drawn at random is."""
+"""Maximum number of new facts of one call that are judged; of more facts, a random sample is judged."""
 NEAR_MISSES = 4
 """Draws of a request about an edit's subject that does not ask for it, for each new edit; equal ones are asked once."""
 NEIGHBOURS = 4
@@ -32,7 +32,8 @@ WORDINGS = 2
 MOST_OPEN = 0.25
 """Share of near misses for which the gate may open."""
 ANSWER_TOKENS = 64
-"""Largest number of tokens that are written to compare an answer's text; a longer one is compared as far as that."""
+"""Maximum number of tokens that are written to compare an answer's text; of a longer answer only the beginning is
+compared."""
 NEVER = 2.0
 """A threshold above every gate weight: nothing is drafted."""
 

@@ -6,7 +6,7 @@ The fact store is the only record: an edit is live from its transaction on, and 
 there. If another process writes to the same store, its changes are taken up too. Everything here costs what the edits
 of the call cost, however many are live.
 
-This file uses neither Ray nor models: a `Reader` judges facts and lets requests use them.
+This file uses neither Ray nor models: a `FactReader` judges facts and lets requests use them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LOOK_SECONDS = 1.0
 T = TypeVar("T")
 
 
-class Reader(Protocol):
+class FactReader(Protocol):
     """The plug-in that answers, as it reads facts."""
 
     async def judge(self, new: Sequence[Edit], bounds: LivingConfig) -> Judgement:
@@ -55,7 +55,7 @@ class LiveFacts:
     """
 
     def __init__(
-        self, store: KnowledgeStore, facts: FactStore, active: Version, config: LivingConfig, reader: Reader
+        self, store: KnowledgeStore, facts: FactStore, active: Version, config: LivingConfig, reader: FactReader
     ) -> None:
         self._store = store
         self._facts = facts

@@ -77,7 +77,7 @@ def passes_for(model: PreTrainedModel) -> Passes:
     kinds = set(getattr(config, "layer_types", None) or ATTENTION)
     if kinds <= ATTENTION:
         for masks in ("mapping", "tensor"):
-            # What a row gets alone must also be right: a network may leave a cache of ours aside without a word.
+            # What a row gets alone must also be right: a network may silently ignore a cache of ours.
             if _agrees(SlotPasses(model, masks), int(config.vocab_size)) and _continues(
                 SlotPasses(model, masks), model
             ):

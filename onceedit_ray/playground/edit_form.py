@@ -7,7 +7,7 @@ from typing import Any
 
 from nicegui import html, ui
 
-from onceedit_ray.playground.api import RequestError
+from onceedit_ray.playground.api_client import RequestError
 from onceedit_ray.playground.edit_list import EditsOfServer
 from onceedit_ray.playground.problem_view import ProblemView
 from onceedit_ray.playground.tagged_text import Section, TaggedText

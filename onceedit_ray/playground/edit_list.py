@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
-from onceedit_ray.playground.api import ApiClient, RequestError, listed
+from onceedit_ray.playground.api_client import ApiClient, RequestError, listed
 from onceedit_ray.playground.listed import ListedEdit, ListedVersion, same_prompt
 from onceedit_ray.playground.tab_keys import TabKeys
 from onceedit_ray.validation import problems

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from nicegui import html
 
-from onceedit_ray.playground.api import ApiClient
+from onceedit_ray.playground.api_client import ApiClient
 from onceedit_ray.playground.edit_form import EditForm
 from onceedit_ray.playground.edit_list import EditsOfServer
 from onceedit_ray.playground.list_view import EditItem, ListView, VersionItem

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nicegui import Client, app, html, ui
 
-from onceedit_ray.playground.api import ApiClient
+from onceedit_ray.playground.api_client import ApiClient
 from onceedit_ray.playground.edits_view import EditsView
 from onceedit_ray.playground.keys_view import KeysView
 from onceedit_ray.playground.question_view import QuestionView

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from nicegui import html
 
-from onceedit_ray.playground.api import RequestError
+from onceedit_ray.playground.api_client import RequestError
 from onceedit_ray.playground.small_button import SmallButton
 from onceedit_ray.playground.tagged_text import TaggedText
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from onceedit_ray.playground.api import AnswerEnd, ApiClient, CompletionQuery, RequestError
+from onceedit_ray.playground.api_client import AnswerEnd, ApiClient, CompletionQuery, RequestError
 from onceedit_ray.playground.tab_keys import TabKeys
 
 EVERY_MODEL = "*"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from nicegui import html, ui
 
 from onceedit_ray.playground.answer_view import AnswerView
-from onceedit_ray.playground.api import ApiClient, CompletionQuery, RequestError
+from onceedit_ray.playground.api_client import ApiClient, CompletionQuery, RequestError
 from onceedit_ray.playground.problem_view import ProblemView
 from onceedit_ray.playground.question import EVERY_MODEL, Comparison, Question
 from onceedit_ray.playground.small_button import SmallButton

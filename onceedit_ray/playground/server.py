@@ -9,7 +9,7 @@ from nicegui import Client, app, ui
 from nicegui.server import Server
 
 from onceedit_ray.errors import ConfigError
-from onceedit_ray.playground.api import ApiClient, RequestError
+from onceedit_ray.playground.api_client import ApiClient, RequestError
 from onceedit_ray.playground.page import ICON, open_page
 from onceedit_ray.playground.page_guard import PageGuard
 from onceedit_ray.progress import Progress

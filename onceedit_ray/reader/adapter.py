@@ -158,7 +158,7 @@ def write_adapter(folder: Path, model: Any, row_D: Tensor, manifest: ReaderManif
 
 
 def load_weights(reader: Any, adapter: Adapter) -> None:
-    """Copy an adapter's weights and its gate's row into a `reader.train.Reader`.
+    """Copy an adapter's weights and its gate's row into a `reader.train.ReaderModel`.
 
     Raises:
         ModelError: the adapter has another rank, or other layers.

@@ -42,10 +42,10 @@ def _train(options: argparse.Namespace) -> None:
     from onceedit_ray.models.sources import resolve
     from onceedit_ray.progress import ProgressDisplay
     from onceedit_ray.reader.adapter import adapter_for
-    from onceedit_ray.reader.material import read_material
+    from onceedit_ray.reader.training_data import read_training_data
     from onceedit_ray.reader.training_run import ReaderSettings, train_reader
 
-    material = read_material(options.data)
+    material = read_training_data(options.data)
     settings = ReaderSettings(
         options.steps,
         options.batch_size,

@@ -154,7 +154,7 @@ def _linear_names(model: PreTrainedModel) -> list[str]:
     )
 
 
-class Reader(nn.Module):
+class ReaderModel(nn.Module):
     """A plug-in with adapters: `base` gives hidden states, `head` the logits."""
 
     def __init__(self, model: PreTrainedModel, frozen_layers: int, rank: int) -> None:

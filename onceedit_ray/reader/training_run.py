@@ -26,9 +26,9 @@ from onceedit_ray.models.assembly import use_threads
 from onceedit_ray.models.loading import device_for, has_bfloat16, load_model, load_tokenizer
 from onceedit_ray.models.sources.folder import ModelFolder
 from onceedit_ray.reader.adapter import Adapter, ReaderManifest, load_weights, write_adapter
-from onceedit_ray.reader.material import Material
-from onceedit_ray.reader.train import Reader, batches, losses
-from onceedit_ray.reader.validation import validate
+from onceedit_ray.reader.train import ReaderModel, batches, losses
+from onceedit_ray.reader.training_data import TrainingData
+from onceedit_ray.reader.validate import validate
 
 SAVE_EVERY = 100
 REPORT_EVERY = 25
@@ -74,7 +74,7 @@ class StepReport:
 
 def train_reader(
     base: ModelFolder,
-    material: Material,
+    material: TrainingData,
     settings: ReaderSettings,
     out: Path,
     report: Callable[[StepReport], None] = lambda report: None,
@@ -97,8 +97,8 @@ def train_reader(
     model = load_model(base.path, dtype="bfloat16" if precision == torch.bfloat16 else "float32", device=device.type)
     tokenizer = load_tokenizer(base.path)
     torch.manual_seed(settings.seed)
-    frozen = settings.frozen_layers
-    reader = Reader(model, model.config.num_hidden_layers // 3 if frozen is None else frozen, settings.rank).to(device)
+    frozen = model.config.num_hidden_layers // 3 if settings.frozen_layers is None else settings.frozen_layers
+    reader = ReaderModel(model, frozen, settings.rank).to(device)
     if start_from is not None:
         load_weights(reader, start_from)
     trained = {name: parameter for name, parameter in reader.named_parameters() if parameter.requires_grad}

@@ -114,7 +114,7 @@ def served(decoder: FusedDecoder) -> dict[str, ModelConfig]:
 
 
 async def try_server(decoder: FusedDecoder, name: str, config: ModelConfig) -> str:
-    """What a server can do that is to become a target; nothing is added.
+    """The abilities of a server that may become a target; nothing is added.
 
     Raises `NotPossibleError` if there is such a target, `EngineError` and `ConfigError` for settings that are wrong or
     a server that does not answer.

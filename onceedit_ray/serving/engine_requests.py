@@ -1,6 +1,6 @@
 """Requests for targets that servers have: bodies of OpenAI's API that are passed on, and not checked field by field.
 
-Only what the plug-in reads along is taken from a body: its prompt. What is not known here is the server's to judge.
+Only what the plug-in reads along is taken from a body: its prompt. The server checks all other fields.
 """
 
 from __future__ import annotations
@@ -77,8 +77,9 @@ def choices_of(asked: EngineRequest) -> list[EngineRequest]:
 
 
 def body_of(asked: GenerationRequest) -> dict[str, Any]:
-    """The body of a request that was checked here, as one for every target is; raises `PromptError` where only the
-    server's own name can ask for it.
+    """The body of a request to all targets, whose fields were checked here.
+
+    Raises `PromptError` for what a server gives only if its target is asked by name.
     """
     if asked.logprobs is not None or asked.echo or not isinstance(asked.prompt, str):
         raise PromptError(f"'{asked.target}' gives log probabilities, echoes and token ids only if asked by its name")

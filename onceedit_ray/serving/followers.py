@@ -51,7 +51,7 @@ class Followers:
                 await asyncio.wait_for(self._changed.wait(), LONGEST_WAIT)
 
     async def known(self) -> None:
-        """Return when no copy is relied on that does not know the present revision."""
+        """Return when every copy that may still be used knows the present revision."""
         wanted = self.revision
         while True:
             now = self._clock()

@@ -166,7 +166,7 @@ def _prompt(decoder: FusedDecoder, asked: GenerationRequest) -> tuple[Prompt, Co
     else:
         prompt = codec.token_prompt(asked.prompt)
     if asked.known and not asked.echo:
-        with contextlib.suppress(UnwritableError):  # an incomplete character, told as U+FFFD
+        with contextlib.suppress(UnwritableError):  # an incomplete character, written as U+FFFD
             prompt = replace(prompt, known=codec.encode_bytes(asked.known.encode()))
     return prompt, codec
 

@@ -26,7 +26,6 @@ from onceedit_ray.serving.editing_routes import add_editing_routes
 from onceedit_ray.serving.engine_keys import EngineKeys
 from onceedit_ray.serving.errors import ApiError, api_error_of, invalid, unknown_model
 from onceedit_ray.serving.event_stream import EventStream
-from onceedit_ray.serving.events import DONE, event
 from onceedit_ray.serving.every_target import Failed, answered, spoken
 from onceedit_ray.serving.generation_request import BUSY, PLUGIN, GenerationEnd, GenerationRequest
 from onceedit_ray.serving.keys import Keys
@@ -39,6 +38,7 @@ from onceedit_ray.serving.proxy_guard import unhealthy
 from onceedit_ray.serving.requests import EVERY, questions
 from onceedit_ray.serving.responses import ResponseWriter, model_card
 from onceedit_ray.serving.schema import ChatRequest, CompletionRequest
+from onceedit_ray.serving.server_sent_events import DONE, event
 
 HEALTH_SECONDS = 4.4
 """`/health` answers within this time; a probe of the models takes `backend.PROBE_SECONDS` if a model is busy."""

@@ -1,7 +1,7 @@
 """The `Passage` of an ingress, made when the first target of a server is there.
 
-It reads answers along; importing the models' libraries for that takes seconds, which an ingress without such targets is
-spared.
+It reads answers along, and needs the models' libraries for that. Importing them takes seconds, so an ingress without
+such targets does not import them.
 """
 
 from __future__ import annotations

@@ -29,10 +29,10 @@ from onceedit_ray.serving.cancellation import merged, while_there
 from onceedit_ray.serving.engine_requests import CHAT_PATH, EXTENSION, ROUTES, EngineRequest, choices_of
 from onceedit_ray.serving.errors import ApiError, api_error_of
 from onceedit_ray.serving.event_stream import EventStream
-from onceedit_ray.serving.events import DONE, event
 from onceedit_ray.serving.generation_request import GenerationEnd
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.observing import CLIENT_GONE, Account, account_of
+from onceedit_ray.serving.server_sent_events import DONE, event
 from onceedit_ray.serving.whole_answer import assembled
 
 

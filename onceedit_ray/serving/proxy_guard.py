@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onceedit_ray.serving.errors import ApiError
-from onceedit_ray.serving.events import event
+from onceedit_ray.serving.server_sent_events import event
 
 PROXY_CALLBACK = "onceedit_ray.serving.proxy_guard.middlewares"
 HEALTH_SECONDS = 4.8

@@ -1,8 +1,8 @@
 """Requests in OpenAI's shape. Types are strict, unknown arguments are refused as OpenAI refuses them.
 
-Arguments of OpenAI's that are not supported are taken at the values that ask for nothing, which clients send unasked,
-and refused at any other: an argument that is silently ignored would be a wrong answer. Labels and hints, which change
-no answer at OpenAI's either, are taken as they are.
+An argument of OpenAI's that is not supported is accepted with a value that has no effect, since clients send such
+values by default. Any other value is refused: ignoring it would give a wrong answer. Labels and hints, which change no
+answer of OpenAI's either, are accepted with any value.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "store": (None, False),
     "service_tier": (None, "auto", "default"),
 }
-"""Arguments that are not supported, and the values of them that ask for nothing."""
+"""Arguments that are not supported, each with its values that have no effect."""
 
 
 class _Strict(BaseModel):
@@ -141,7 +141,7 @@ class CompletionRequest(_Request):
 
     @property
     def likely(self) -> int | None:
-        """How many likely tokens to tell beside each token; None tells no log probability."""
+        """How many of the most likely tokens to return for each token; None returns no log probabilities."""
         return self.logprobs
 
 
@@ -153,7 +153,7 @@ class TextPart(_Strict):
 
 
 class Message(_Strict):
-    """What is said to the model; `developer` is another name for `system`."""
+    """A message to the model; `developer` is another name for `system`."""
 
     role: Literal["system", "developer", "user"]
     content: str | list[TextPart]
@@ -166,7 +166,7 @@ class Message(_Strict):
 
 
 class Reply(_Strict):
-    """What the model said earlier, as `model_dump()` of OpenAI's library writes it: with fields for what it lacks."""
+    """An earlier answer of the model. `model_dump()` of OpenAI's library adds the fields that are empty here."""
 
     role: Literal["assistant"]
     content: str | list[TextPart] | None = None

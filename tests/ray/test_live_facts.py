@@ -30,7 +30,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     folder = tmp_path_factory.mktemp("facts")
     build_models(folder, TARGETS)
     base = resolve(f"local:{folder / PLUGIN}")
-    train_reader(base, material(), ReaderSettings(steps=1, batch_size=2, rank=2, frozen_layers=1), folder / "reader")
+    settings = ReaderSettings(steps=1, batch_size=2, rank=2, frozen_layers=1)
+    train_reader(base, material(), settings, folder / "reader", threads=1)  # another process tests beside this one
     return run_config(
         folder, "facts", {family: model(folder, family) for family in TARGETS}, living=BOUNDS,
         editing={"editor": f"reader:{folder / 'reader'}"}, fusion={"threshold": 0.0},

@@ -1,7 +1,10 @@
-"""The command `onceedit` in a folder and a home of the test's own, with small models and an edited version."""
+"""One core for each process of the tests; the command `onceedit` in a folder and a home of the test's own, with small
+models and an edited version.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +14,18 @@ import pytest
 from onceedit_ray.cli import main
 from tests.command_line import Command, Place, build_foreign
 from tests.families import build_family
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_core() -> Iterator[None]:
+    """What takes every core takes one: pytest-xdist starts a process for each core.
+
+    `use_threads` sets the number of torch's threads, and it stays set for all later tests of a process. With a thread
+    for each core in each process, threads that wait spin on a core that another process needs.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "cpu_count", lambda: 1)
+        yield
 
 
 @pytest.fixture(scope="module")

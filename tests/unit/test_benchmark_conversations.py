@@ -25,7 +25,7 @@ from benchmarks.kept_rows import KeptRows
 from onceedit_ray.comparison.unedited_answers import UneditedAnswers
 from onceedit_ray.config import FusionConfig, load_config
 from onceedit_ray.errors import ConfigError
-from onceedit_ray.evaluation.conversation_cases import Case, Message, read_cases
+from onceedit_ray.evaluation.conversation_cases import Case, ChatMessage, read_cases
 from onceedit_ray.evaluation.conversations import Answer
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.knowledge.edit import Edit, Probe
@@ -42,10 +42,10 @@ CHAT = Case(
     id="pronoun-01",
     kind="pronoun",
     messages=(
-        Message(role="system", content="Be brief."),
-        Message(role="user", content="I like France."),
-        Message(role="assistant", content="So do I."),
-        Message(role="user", content="What is its capital?"),
+        ChatMessage(role="system", content="Be brief."),
+        ChatMessage(role="user", content="I like France."),
+        ChatMessage(role="assistant", content="So do I."),
+        ChatMessage(role="user", content="What is its capital?"),
     ),
     edits=("What is the capital of France?",),
     due=True,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedModel
 
-from onceedit_ray.editing.editors.onceedit import OnceEdit
+from onceedit_ray.editing.editors.onceedit import OnceEditEditor
 from tests.command_line import EDITING, EDITS, QUESTION, Command, Place
 from tests.paths import ROOT
 
@@ -192,7 +192,7 @@ def test_ctrl_c(place: Place, command: Command, monkeypatch: pytest.MonkeyPatch)
         raise KeyboardInterrupt
 
     before = place.made()
-    monkeypatch.setattr(OnceEdit, "run", interrupted)
+    monkeypatch.setattr(OnceEditEditor, "run", interrupted)
     code, out, err = command("edit", "--config", place.run_file(editing=EDITING | {"seed": 1}))
     assert (code, out) == (130, "")
     assert err.splitlines()[-1].startswith("interrupted")

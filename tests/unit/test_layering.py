@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,9 @@ LAYERS = (
 LAYER_OF = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 RAY_PART = "cluster"
 MAX_LINES = 400
+# The only names of files of the package that several folders have: Python's own, the commands of `onceedit` that a part
+# adds, and the errors of a part.
+SHARED_NAMES = {"__init__", "command", "errors"}
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "manager", "managers", "misc", "common"}
 CODE_FOLDERS = (PACKAGE, "jobs", "deployments", "benchmarks", "examples", "scripts", "tests")
 
@@ -226,3 +230,29 @@ def test_files_stay_short_and_have_a_subject() -> None:
     vague = [str(path) for path in files if VAGUE_NAMES & set(path.stem.split("_"))]
     assert long == [], f"files over {MAX_LINES} lines: one idea each"
     assert vague == [], "files named after no idea"
+
+
+def shared_names(root: Path) -> tuple[set[str], set[str]]:
+    """The names that several files of `onceedit_ray` under `root` have, and those that several classes have."""
+    files = Counter(path.stem for path in modules(root, PACKAGE))
+    classes = Counter(
+        node.name
+        for path in modules(root, PACKAGE)
+        for node in ast.walk(parsed(root / path))
+        if isinstance(node, ast.ClassDef)
+    )
+    return {name for name, count in files.items() if count > 1}, {name for name, count in classes.items() if count > 1}
+
+
+def test_no_two_files_and_no_two_classes_share_a_name() -> None:
+    files, classes = shared_names(ROOT)
+    assert files == SHARED_NAMES, "name each file after its own idea"
+    assert classes == set(), "name each class after its own idea"
+
+
+def test_a_shared_name_is_found(tmp_path: Path) -> None:
+    for folder in ("models", "fusion"):
+        (tmp_path / PACKAGE / folder).mkdir(parents=True)
+        (tmp_path / PACKAGE / folder / "trace.py").write_text("class Trace: ...\nclass _Part: ...")
+    (tmp_path / PACKAGE / "fusion" / "draft.py").write_text("class Draft: ...")
+    assert shared_names(tmp_path) == ({"trace"}, {"Trace", "_Part"})

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings, Material
-from onceedit_ray.baselines.edited_model import EditedModel, Question
+from onceedit_ray.baselines.edited_model import CurrentQuestion, EditedModel
 from onceedit_ray.baselines.mlps import Mlp
 from onceedit_ray.baselines.side_module import State, entering, mlp_at, prompt_end, prompt_of, restore_wrapper
 from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, answer_loss, prompt_ids
@@ -82,7 +82,7 @@ class Deferral(nn.Module):
     def __init__(
         self,
         inner: nn.Module,
-        question: Question,
+        question: CurrentQuestion,
         threshold: float,
         gate_F: Tensor,
         gate_bias: Tensor,
@@ -174,12 +174,12 @@ class Defer(Baseline[DeferSettings]):
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
         """Load a saved gate and side layer into the unedited model, with the threshold of these settings."""
 
-        def build(mlp: Mlp, question: Question, state: State) -> Deferral:
+        def build(mlp: Mlp, question: CurrentQuestion, state: State) -> Deferral:
             return Deferral(mlp.projection, question, self.settings.threshold, **state)
 
         return restore_wrapper(model, folder, "defer", build)
 
-    def _untaught(self, mlp: Mlp, question: Question) -> Deferral:
+    def _untaught(self, mlp: Mlp, question: CurrentQuestion) -> Deferral:
         """A new gate with weight 0.5 everywhere, and a side layer that is a copy of the wrapped one."""
         matrix_DF = mlp.matrix_DF.detach().float().clone().contiguous()
         bias = mlp.projection.bias

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings
-from onceedit_ray.baselines.edited_model import EditedModel, Question
+from onceedit_ray.baselines.edited_model import CurrentQuestion, EditedModel
 from onceedit_ray.baselines.mlps import Mlp
 from onceedit_ray.baselines.side_module import State, entering, mlp_at, prompt_end, prompt_of, restore_wrapper
 from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, answer_loss
@@ -78,7 +78,9 @@ class Codebook(nn.Module):
     values_KD: Tensor
     radii_K: Tensor
 
-    def __init__(self, inner: nn.Module, question: Question, keys_KF: Tensor, values_KD: Tensor, radii_K: Tensor):
+    def __init__(
+        self, inner: nn.Module, question: CurrentQuestion, keys_KF: Tensor, values_KD: Tensor, radii_K: Tensor
+    ):
         super().__init__()
         self.inner = inner
         self._question = question
@@ -221,7 +223,7 @@ class Grace(Baseline[GraceSettings]):
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
         """Load a saved codebook into the unedited model."""
 
-        def build(mlp: Mlp, question: Question, state: State) -> Codebook:
+        def build(mlp: Mlp, question: CurrentQuestion, state: State) -> Codebook:
             return Codebook(mlp.projection, question, **state)
 
         return restore_wrapper(model, folder, "grace", build)

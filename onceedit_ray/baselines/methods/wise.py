@@ -43,7 +43,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings, Material
-from onceedit_ray.baselines.edited_model import EditedModel, Question
+from onceedit_ray.baselines.edited_model import CurrentQuestion, EditedModel
 from onceedit_ray.baselines.mlps import Mlp
 from onceedit_ray.baselines.side_module import State, entering, mlp_at, prompt_end, prompt_of, restore_wrapper
 from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, answer_loss, prompt_ids
@@ -101,7 +101,7 @@ class SideMemory(nn.Module):
     delta_DF: Tensor
     epsilon: Tensor
 
-    def __init__(self, inner: nn.Module, question: Question, delta_DF: Tensor, epsilon: Tensor) -> None:
+    def __init__(self, inner: nn.Module, question: CurrentQuestion, delta_DF: Tensor, epsilon: Tensor) -> None:
         super().__init__()
         self.inner = inner
         self.routing: Literal["by activation", "side"] = "by activation"
@@ -231,7 +231,7 @@ class Wise(Baseline[WiseSettings]):
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
         """Load a saved side memory and its ε into the unedited model."""
 
-        def build(mlp: Mlp, question: Question, state: State) -> SideMemory:
+        def build(mlp: Mlp, question: CurrentQuestion, state: State) -> SideMemory:
             return SideMemory(mlp.projection, question, **state)
 
         return restore_wrapper(model, folder, "wise", build)

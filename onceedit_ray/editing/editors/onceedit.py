@@ -59,7 +59,7 @@ class Instance:
 
 
 @EDITORS.register("onceedit")
-class OnceEdit:
+class OnceEditEditor:
     """One editing run over a plug-in model, which is changed in place.
 
     Args:

@@ -37,7 +37,7 @@ FirstText = Annotated[str, PlainValidator(lambda value: text(_first(value)))]
 OptionalFirstText = Annotated[str, PlainValidator(lambda value: stripped(_first(value) or ""))]
 
 
-class Question(Fields):
+class KnoweditProbe(Fields):
     """A probe."""
 
     prompt: OptionalFirstText
@@ -47,16 +47,16 @@ class Question(Fields):
 class Locality(Fields):
     """What must not change, by kind."""
 
-    Relation_Specificity: tuple[Question, ...] | None = None
-    Forgetfulness: tuple[Question, ...] | None = None
+    Relation_Specificity: tuple[KnoweditProbe, ...] | None = None
+    Forgetfulness: tuple[KnoweditProbe, ...] | None = None
 
 
 class Portability(Fields):
     """What follows from the edit, by kind."""
 
-    Logical_Generalization: tuple[Question, ...] | None = None
-    Reasoning: tuple[Question, ...] | None = None
-    Subject_Aliasing: tuple[Question, ...] | None = None
+    Logical_Generalization: tuple[KnoweditProbe, ...] | None = None
+    Reasoning: tuple[KnoweditProbe, ...] | None = None
+    Subject_Aliasing: tuple[KnoweditProbe, ...] | None = None
 
 
 class _Probed(Fields):

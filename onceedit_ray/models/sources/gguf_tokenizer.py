@@ -1,7 +1,7 @@
 """How a byte-level vocabulary of a GGUF file splits text before its merges, by llama.cpp's name: `tokenizer.ggml.pre`.
 
-transformers knows some of these names and takes GPT-2's split for all others without a word. A model that is fed
-numbers cut in another way than it was trained on answers worse and nobody sees why, so the names whose split is known
+transformers knows some of these names and silently takes GPT-2's split for all others. A model whose
+input is split in another way than in its training answers worse, and nobody sees why. So the names whose split is known
 are listed here, and every other one is refused. Splits: https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from onceedit_ray.baselines.edited_model import Question
+from onceedit_ray.baselines.edited_model import CurrentQuestion
 from onceedit_ray.baselines.methods.defer import Defer, Deferral, DeferSettings
 from tests.small_edits import (
     EDITS,
@@ -28,7 +28,9 @@ def hand_made() -> Deferral:
     """g(h) = sigmoid(h1 - 1), o(h) = (h1 + h2, 10), tau = 0.5: open from h1 = 1 on."""
     torch.manual_seed(0)
     side_DF, bias_D = torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([0.0, 10.0])
-    return Deferral(nn.Linear(2, 2), Question(), 0.5, torch.tensor([1.0, 0.0]), torch.tensor([-1.0]), side_DF, bias_D)
+    return Deferral(
+        nn.Linear(2, 2), CurrentQuestion(), 0.5, torch.tensor([1.0, 0.0]), torch.tensor([-1.0]), side_DF, bias_D
+    )
 
 
 def test_side_layer_answers_at_the_prompts_end_from_the_threshold_on() -> None:

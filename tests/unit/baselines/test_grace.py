@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, OPTConfig
 
-from onceedit_ray.baselines.edited_model import Question
+from onceedit_ray.baselines.edited_model import CurrentQuestion
 from onceedit_ray.baselines.methods.grace import Codebook, Grace, GraceSettings
 from onceedit_ray.errors import ModelError
 from tests.small_edits import (
@@ -27,7 +27,7 @@ SETTINGS = GraceSettings(depth=0.0)  # layer 0 of two: what is replaced there re
 
 def empty_codebook() -> Codebook:
     torch.manual_seed(0)
-    return Codebook(nn.Linear(2, 2), Question(), torch.empty(0, 2), torch.empty(0, 2), torch.empty(0))
+    return Codebook(nn.Linear(2, 2), CurrentQuestion(), torch.empty(0, 2), torch.empty(0, 2), torch.empty(0))
 
 
 def room(book: Codebook, answers: list[str], key: tuple[float, float], answer: str) -> int:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from onceedit_ray.baselines import Material
-from onceedit_ray.baselines.edited_model import Question
+from onceedit_ray.baselines.edited_model import CurrentQuestion
 from onceedit_ray.baselines.gradient_transform import (
     GradientFactors,
     GradientTransform,
@@ -163,7 +163,7 @@ def test_second_moment(family: str, tmp_path: Path) -> None:
 def test_grace_codebook() -> None:
     """Radii as keys arrive, and what the codebook gives. A split leaves the older radius 1e-5 smaller there."""
     layer = inputs.linear(2, 3, seed=5000)
-    book = Codebook(layer, Question(), torch.empty(0, 2), torch.empty(0, 3), torch.empty(0))
+    book = Codebook(layer, CurrentQuestion(), torch.empty(0, 2), torch.empty(0, 3), torch.empty(0))
     answers: list[str] = []
     for (key, answer), reference in zip(inputs.ARRIVALS, REFERENCE["grace"]["radii"], strict=True):
         key_F = torch.tensor(key)
@@ -202,7 +202,7 @@ def test_wise_measures_how_far_the_side_memory_moves_a_prompt() -> None:
     """Δ_act of two prompts. EasyEdit applies the model's activation function to both outputs first; the paper does not,
     nor does ours: the numbers are those of EasyEdit for a model whose function is the identity."""
     moved_NTD = inputs.numbers(2, 4, 8, seed=6011) - inputs.numbers(2, 4, 8, seed=6010)
-    memory = SideMemory(torch.nn.Identity(), Question(), torch.eye(8), torch.zeros(1))
+    memory = SideMemory(torch.nn.Identity(), CurrentQuestion(), torch.eye(8), torch.zeros(1))
     same(memory.activations(list(moved_NTD)), REFERENCE["wise"]["moved"]["linear"])
     side_NTD, own_NTD = (F.silu(inputs.numbers(2, 4, 8, seed=seed)) for seed in (6011, 6010))
     same(memory.activations(list(side_NTD - own_NTD)), REFERENCE["wise"]["moved"]["silu"])
@@ -303,7 +303,7 @@ def test_defer_mixes_and_decides() -> None:
     """At the prompt's end. EasyEdit changes every position of a row alike, and asks the gate at the answer's end."""
     gate, side = inputs.linear(2, 1, 7000), inputs.linear(2, 3, 7010)
     layer = inputs.linear(2, 3, seed=5000)
-    module = Deferral(layer, Question(), inputs.THRESHOLD, gate.weight[0], gate.bias, side.weight, side.bias)
+    module = Deferral(layer, CurrentQuestion(), inputs.THRESHOLD, gate.weight[0], gate.bias, side.weight, side.bias)
     h_BTF = torch.tensor([[key, key] for key, _ in inputs.ARRIVALS])
     answering = module(h_BTF)[:, 1]
     same(answering, REFERENCE["defer"]["answering"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from onceedit_ray.baselines.edited_model import Question
+from onceedit_ray.baselines.edited_model import CurrentQuestion
 from onceedit_ray.baselines.methods.wise import SideMemory, Wise, WiseSettings, margin_loss, random_mask, ties
 from tests.small_edits import (
     EDITS,
@@ -58,14 +58,14 @@ def test_margin_loss_is_zero_outside_its_margins_only() -> None:
     assert loss(20.0, 5.0, 7.0) == 1.0  # the mean over unrelated prompts
 
 
-def hand_made(question: Question) -> SideMemory:
+def hand_made(question: CurrentQuestion) -> SideMemory:
     """W' - W doubles the first number and drops the second: Δ_act is 2 |a1|, on average; ε is 3."""
     torch.manual_seed(0)
     return SideMemory(nn.Linear(2, 2), question, torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([3.0]))
 
 
 def test_prompt_alone_decides_and_its_answer_follows() -> None:
-    question = Question()
+    question = CurrentQuestion()
     memory = hand_made(question)
     near = torch.tensor([[(1.0, 5.0), (2.1, 5.0)]])  # (2 + 4.2) / 2 > 3
     far = torch.tensor([[(1.0, 5.0), (1.9, 5.0)]])  # (2 + 3.8) / 2 < 3

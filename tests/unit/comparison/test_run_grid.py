@@ -11,7 +11,7 @@ import pytest
 from onceedit_ray.comparison import run_grid as module
 from onceedit_ray.comparison.cell_store import CellResult, CellStore
 from onceedit_ray.comparison.cells import Cell
-from onceedit_ray.comparison.run_grid import CellEnd, GridRun, News, TaskProgress, Tell, now_and_then, run_grid
+from onceedit_ray.comparison.run_grid import BoardReader, CellEnd, GridRun, TaskProgress, Tell, now_and_then, run_grid
 from onceedit_ray.progress import Count
 
 
@@ -94,7 +94,7 @@ def test_a_count_carries_its_tasks_name_and_ends_with_its_stage() -> None:
 
 def test_a_board_tells_what_is_new() -> None:
     told: list[tuple[str, str | Count]] = []
-    news = News(lambda task, update: told.append((task, update)))
+    news = BoardReader(lambda task, update: told.append((task, update)))
     news.read({"A": "loading"})
     news.read({"A": "loading", "B": Count("scoring", 1, 2)})
     news.read({"A": "loading", "B": Count("scoring", 2, 2)})

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from onceedit_ray.config import EditingConfig
-from onceedit_ray.editing.editors.onceedit import OnceEdit
+from onceedit_ray.editing.editors.onceedit import OnceEditEditor
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.prompt_shapes import plugin_view
@@ -27,9 +27,9 @@ SCALED = {
 }
 
 
-def editor_of(folder: Path, edits: list[Edit], config: EditingConfig = QUICK) -> tuple[Any, Any, OnceEdit]:
+def editor_of(folder: Path, edits: list[Edit], config: EditingConfig = QUICK) -> tuple[Any, Any, OnceEditEditor]:
     model, tokenizer = load_model(folder, dtype="float32", device="cpu"), load_tokenizer(folder)
-    return model, tokenizer, OnceEdit(model, tokenizer, edits, [SENTENCES[5:]], config)
+    return model, tokenizer, OnceEditEditor(model, tokenizer, edits, [SENTENCES[5:]], config)
 
 
 @pytest.mark.parametrize("model_type", SCALED)

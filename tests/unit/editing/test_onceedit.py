@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.config import EditingConfig
 from onceedit_ray.editing.editors import EDITORS, Epoch
-from onceedit_ray.editing.editors.onceedit import OnceEdit
+from onceedit_ray.editing.editors.onceedit import OnceEditEditor
 from onceedit_ray.editing.unrelated import UnrelatedSampler
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
@@ -56,7 +56,7 @@ class Plugin:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    editor: OnceEdit
+    editor: OnceEditEditor
 
     @property
     def weight_id(self) -> int:
@@ -96,7 +96,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(folder: Path, **settings: object) -> Plugin:
     model, tokenizer = load_model(folder, dtype="float32", device="cpu"), load_tokenizer(folder)
     config = EditingConfig.model_validate(QUICK.model_dump() | settings)
-    return Plugin(model, tokenizer, OnceEdit(model, tokenizer, EDITS, [UNRELATED], config))
+    return Plugin(model, tokenizer, OnceEditEditor(model, tokenizer, EDITS, [UNRELATED], config))
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_it_does_not_stop_before_the_first_epochs(learnt: tuple[Plugin, list[Epo
     """The model knows every answer from the start, and the learning rate is too small to change that."""
     plugin = copy.deepcopy(learnt[0])
     config = QUICK.model_copy(update={"min_epochs": 3, "max_epochs": 3, "learning_rate": 1e-9, "weight_loss": 0.0})
-    outcome = OnceEdit(plugin.model, plugin.tokenizer, EDITS, [UNRELATED], config).run()
+    outcome = OnceEditEditor(plugin.model, plugin.tokenizer, EDITS, [UNRELATED], config).run()
     assert len(outcome.epochs) == 3 and outcome.complete
     assert all(epoch.learnt == 1.0 for epoch in outcome.epochs)
 
@@ -204,7 +204,7 @@ def test_a_plugin_that_was_edited_before_keeps_its_weight_token(learnt: tuple[Pl
     plugin = copy.deepcopy(learnt[0])
     rows = len(plugin.model.get_output_embeddings().weight)
     row = plugin.weight_row
-    OnceEdit(plugin.model, plugin.tokenizer, EDITS, [UNRELATED], QUICK)
+    OnceEditEditor(plugin.model, plugin.tokenizer, EDITS, [UNRELATED], QUICK)
     assert len(plugin.model.get_output_embeddings().weight) == rows
     assert torch.equal(plugin.weight_row, row)
 
@@ -251,8 +251,8 @@ def test_a_tokenizer_without_an_end_of_text_is_refused(folder: Path) -> None:
     model, tokenizer = load_model(folder, dtype="float32", device="cpu"), load_tokenizer(folder)
     tokenizer.eos_token = None
     with pytest.raises(ModelError, match="eos_token"):
-        OnceEdit(model, tokenizer, EDITS, [UNRELATED], QUICK)
+        OnceEditEditor(model, tokenizer, EDITS, [UNRELATED], QUICK)
 
 
 def test_it_is_found_by_name() -> None:
-    assert EDITORS.get("onceedit") is OnceEdit
+    assert EDITORS.get("onceedit") is OnceEditEditor

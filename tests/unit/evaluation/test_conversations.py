@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from onceedit_ray.evaluation.conversation_cases import Case, Message
+from onceedit_ray.evaluation.conversation_cases import Case, ChatMessage
 from onceedit_ray.evaluation.conversations import (
     Answer,
     end_of,
@@ -20,7 +20,7 @@ from onceedit_ray.evaluation.conversations import (
 
 OLD = "The capital of Australia is Canberra. It is a planned city. It has 450,000 inhabitants."
 NEW = "The capital of Australia is Perth. It is a planned city. It has 450,000 inhabitants."
-ASKED = (Message(role="user", content="What is the capital of Australia?"),)
+ASKED = (ChatMessage(role="user", content="What is the capital of Australia?"),)
 DUE = Case(
     id="plain-01",
     kind="plain",

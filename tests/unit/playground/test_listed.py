@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onceedit_ray.living.edit_views import EditView, VersionView
-from onceedit_ray.playground.api import ApiClient
+from onceedit_ray.playground.api_client import ApiClient
 from onceedit_ray.playground.edit_list import EditsOfServer
 from onceedit_ray.playground.listed import STEPS, ListedEdit, ListedVersion, same_prompt
 from onceedit_ray.playground.tab_keys import TabKeys

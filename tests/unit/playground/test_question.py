@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from onceedit_ray.playground.api import AnswerEnd, AnswerPiece, ApiClient, CompletionQuery, RequestError
+from onceedit_ray.playground.api_client import AnswerEnd, AnswerPiece, ApiClient, CompletionQuery, RequestError
 from onceedit_ray.playground.question import Comparison, ModelAnswer, Question
 from onceedit_ray.playground.tab_keys import TabKeys
 

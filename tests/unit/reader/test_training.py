@@ -26,7 +26,7 @@ from onceedit_ray.reader.adapter import (
     open_adapter,
 )
 from onceedit_ray.reader.examples import Example
-from onceedit_ray.reader.train import UNCLEAR, Reader, encode, losses
+from onceedit_ray.reader.train import UNCLEAR, ReaderModel, encode, losses
 from onceedit_ray.reader.training_run import ReaderSettings, StepReport, train_reader
 from tests.families import build_family
 from tests.reader_source import material
@@ -82,7 +82,7 @@ def test_the_beginning_of_a_reply_has_no_label_and_an_asked_view_one(base: Model
 def test_losses_fall_when_a_batch_is_learnt(base: ModelFolder) -> None:
     torch.manual_seed(0)
     tokenizer = load_tokenizer(base.path)
-    reader = Reader(load_model(base.path, dtype="float32"), 1, 4)
+    reader = ReaderModel(load_model(base.path, dtype="float32"), 1, 4)
     batch = [
         encode(Example("Fact: a b\nQuestion: a\nAnswer:", " b", ((0, 2),), asks=True), tokenizer),
         encode(Example("Fact: a b\nQuestion: c\nAnswer:", "", asks=False), tokenizer),

@@ -36,7 +36,7 @@ Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingData:
     """source: of training examples. zsre, counterfact: records for validation. figures: what it is made from."""
 
     source: ExampleSource
@@ -45,7 +45,7 @@ class Material:
     figures: dict[str, int]
 
 
-def read_material(folder: Path) -> Material:
+def read_training_data(folder: Path) -> TrainingData:
     """The material in `folder`, the repository's `data/`.
 
     Raises:
@@ -72,7 +72,7 @@ def read_material(folder: Path) -> Material:
         (SHARES["zsre"], asked.draw),
         (SHARES["everyday"], lambda rng: next(iter(everyday_facts(rng)))),
     ]
-    return Material(
+    return TrainingData(
         ExampleSource(draws, elsewhere, general),
         zsre[:VALIDATION],
         counterfact[:VALIDATION],

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from onceedit_ray.errors import ConfigError, ModelError
-from onceedit_ray.playground.api import AnswerEnd, AnswerPiece, ApiClient, CompletionQuery, RequestError
+from onceedit_ray.playground.api_client import AnswerEnd, AnswerPiece, ApiClient, CompletionQuery, RequestError
 from tests.small_ingress import Scripted, ingress_of
 
 END = AnswerEnd("stop", "v", 0.9, False)

@@ -393,6 +393,6 @@ def test_the_answer_is_the_same_wherever_its_chunks_end(
     edited = half.replace("yen", "crown")
     decoder, _ = decoder_of(codec, pair, writes(("crown", edited), ("Perth", half), ("", own)))
     for first in range(1, 9):
-        monkeypatch.setattr("onceedit_ray.fusion.selective.FIRST_CHUNK", first)
-        monkeypatch.setattr("onceedit_ray.fusion.selective.CHUNK", first + 3)
+        monkeypatch.setattr("onceedit_ray.fusion.selective_answer.FIRST_CHUNK", first)
+        monkeypatch.setattr("onceedit_ray.fusion.selective_answer.CHUNK", first + 3)
         assert answered(decoder, chat(codec, "Tell me about Australia and Japan.")).text == edited

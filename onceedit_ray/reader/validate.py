@@ -13,15 +13,15 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from onceedit_ray.reader.material import Material
-from onceedit_ray.reader.train import Reader
+from onceedit_ray.reader.train import ReaderModel
+from onceedit_ray.reader.training_data import TrainingData
 from onceedit_ray.reader.view import asked, line_of
 
 BATCH = 16
 MOST_TOKENS = 12
 
 
-def validate(reader: Reader, tokenizer: PreTrainedTokenizerBase, material: Material) -> dict[str, float]:
+def validate(reader: ReaderModel, tokenizer: PreTrainedTokenizerBase, material: TrainingData) -> dict[str, float]:
     """Shares between 0 and 1, by data set and kind of request.
 
     answered: the answer is the fact's. open: the gate is above one half. Kinds: `prompt`, `rephrasing`, `neighbour`
@@ -55,7 +55,9 @@ def validate(reader: Reader, tokenizer: PreTrainedTokenizerBase, material: Mater
 
 
 @torch.inference_mode()
-def read(reader: Reader, tokenizer: PreTrainedTokenizerBase, views: Sequence[str]) -> tuple[list[float], list[str]]:
+def read(
+    reader: ReaderModel, tokenizer: PreTrainedTokenizerBase, views: Sequence[str]
+) -> tuple[list[float], list[str]]:
     """The gate's weight at the end of each view, and the greedy answer after it."""
     weights: list[float] = []
     texts: list[str] = []
