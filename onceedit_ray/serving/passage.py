@@ -156,7 +156,7 @@ class Passage:
                 return
             await engine.check_stream(response)
             ended = False
-            async for block in blocks(response.aiter_bytes()):
+            async for block in blocks(response.content.iter_any()):
                 data = data_of(block)
                 ended = ended or data == ENDED
                 item = parsed(data)
