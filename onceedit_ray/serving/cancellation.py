@@ -76,8 +76,8 @@ async def while_there(receive: Receive, items: AsyncGenerator[T], deadline: floa
     finally:
         if late is not None:
             late.cancel()
-        gone.remove_done_callback(steps.leave)
-        await undisturbed(_closed(gone, items))
+        gone.cancel()  # not awaited: it has nothing to clean up
+        await undisturbed(items.aclose())
 
 
 class _Steps:
@@ -92,8 +92,11 @@ class _Steps:
         self._interrupted = False
         self.expired = False
 
-    def leave(self, _: object) -> None:
-        """The client has disconnected."""
+    def leave(self, watch: asyncio.Future[None]) -> None:
+        """The client has disconnected, or its connection has broken."""
+        if watch.cancelled():
+            return
+        watch.exception()  # of a broken connection, which is no error of this system
         self._left = True
         self._interrupt()
 
@@ -153,11 +156,6 @@ async def _ended(tasks: Sequence[asyncio.Future[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await undisturbed(_settled(tasks))
-
-
-async def _closed(task: asyncio.Future[Any], items: AsyncGenerator[Any]) -> None:
-    await _ended([task])
-    await items.aclose()
 
 
 async def _settled(tasks: Sequence[asyncio.Future[Any]]) -> None:
