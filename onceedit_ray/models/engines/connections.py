@@ -1,7 +1,7 @@
 """HTTP connections to one server, kept open between requests. It knows nothing of what is asked.
 
 They may be used in one event loop after another, as by programs that call `asyncio.run` often. The library is aiohttp:
-its request costs a third of the processor time of httpx's, and a gateway makes one for each of its own.
+its requests cost less processor time than httpx's, and a gateway makes one for each that it gets.
 """
 
 from __future__ import annotations
