@@ -1,6 +1,6 @@
 """Edits about relations that the reader never saw: `python -m benchmarks.unseen_relations [--quick]`.
 
-Some relations are kept from the reader's training (`onceedit_ray/reader/material.py`). Edits about them are taken from
+Some relations are kept from the reader's training (`onceedit_ray/reader/training_data.py`). Edits about them are taken from
 the edit parts of CounterFact and ZsRE, one for each subject, and beside them as many edits about the other relations.
 All are live; each is asked through a target: prompt and rephrasing for the new answer, an unrelated prompt for the
 unedited answer (as text). Says, too, what share of the edit parts is about relations seen in training. Writes
@@ -32,7 +32,7 @@ from onceedit_ray.fusion.system import index_of
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.reader.facts import HELD_OUT_QUESTIONS, held_out_relations
-from onceedit_ray.reader.material import relation_by_template
+from onceedit_ray.reader.training_data import relation_by_template
 
 PORTABILITY = Path("data/counterfact_portability.parquet")
 ASKED = 100

@@ -54,32 +54,82 @@ async def together(work: Sequence[Awaitable[T]]) -> list[T]:
         await _ended(tasks)
 
 
-async def while_there(receive: Receive, items: AsyncGenerator[T]) -> AsyncGenerator[T]:
+async def while_there(receive: Receive, items: AsyncGenerator[T], deadline: float | None = None) -> AsyncGenerator[T]:
     """`items`, until they end or the client disconnects; then they are closed.
 
-    receive: the ASGI channel, from which the request's body has already been read.
+    Args:
+        receive: the ASGI channel, from which the request's body has already been read.
+        deadline: in the event loop's time; None for no limit.
+
+    Raises:
+        TimeoutError: the deadline has passed.
     """
+    steps = _Steps()
     gone = asyncio.ensure_future(_disconnected(receive))
-    step: asyncio.Future[list[T]] | None = None
+    gone.add_done_callback(steps.leave)
+    late = None if deadline is None else asyncio.get_running_loop().call_at(deadline, steps.expire)
     try:
-        while True:
-            step = asyncio.ensure_future(_next(items))
-            await asyncio.wait({step, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not step.done():
-                return
-            found = step.result()
-            if not found:
-                return
+        while found := await steps.next(items):
             yield found[0]
+        if steps.expired:
+            raise TimeoutError
     finally:
-        await undisturbed(_closed([gone] if step is None else [gone, step], items))
+        if late is not None:
+            late.cancel()
+        gone.cancel()  # not awaited: it has nothing to clean up
+        await undisturbed(items.aclose())
 
 
-async def _next(items: AsyncGenerator[T]) -> list[T]:
-    """A list with the next item; an empty list at the end."""
-    async for item in items:
-        return [item]
-    return []
+class _Steps:
+    """Awaits items in the caller's task until it is interrupted. An interruption works as that of `asyncio.timeout`:
+    the task is cancelled, and the cancellation is taken back. A task of its own for each item would cost more than most
+    items do.
+    """
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Any] | None = None
+        self._left = False
+        self._interrupted = False
+        self.expired = False
+
+    def leave(self, watch: asyncio.Future[None]) -> None:
+        """The client has disconnected, or its connection has broken."""
+        if watch.cancelled():
+            return
+        watch.exception()  # of a broken connection, which is no error of this system
+        self._left = True
+        self._interrupt()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self.expired = not self._left
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self._task is not None and not self._interrupted:
+            self._interrupted = True
+            self._task.cancel()
+
+    async def next(self, items: AsyncGenerator[T]) -> list[T]:
+        """A list with the next item; an empty list at the end, or if it was interrupted."""
+        if self._left or self.expired:
+            return []
+        task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        self._task = task
+        try:
+            async for item in items:
+                return [item]
+            return []
+        except asyncio.CancelledError:
+            if not self._interrupted or task.cancelling() > before + 1:
+                raise  # the caller itself was cancelled
+            return []
+        finally:
+            self._task = None
+            if self._interrupted:
+                task.uncancel()
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -106,11 +156,6 @@ async def _ended(tasks: Sequence[asyncio.Future[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await undisturbed(_settled(tasks))
-
-
-async def _closed(tasks: Sequence[asyncio.Future[Any]], items: AsyncGenerator[Any]) -> None:
-    await _ended(tasks)
-    await items.aclose()
 
 
 async def _settled(tasks: Sequence[asyncio.Future[Any]]) -> None:

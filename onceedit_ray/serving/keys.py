@@ -6,6 +6,7 @@ are kept in memory.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -36,10 +37,12 @@ class Keys:
 
     def admits(self, authorization: str) -> bool:
         """Whether an `Authorization` header holds one of the keys, compared in constant time."""
+        if not self._hashes:
+            return True
         scheme, _, key = authorization.partition(" ")
         given = _hash(key.strip())
         found = [hmac.compare_digest(given, known) for known in self._hashes]
-        return not self._hashes or (scheme.lower() == "bearer" and any(found))
+        return scheme.lower() == "bearer" and any(found)
 
 
 def read_keys(file: Path | None = None, variable: str = KEYS_VARIABLE) -> Keys:
@@ -65,6 +68,7 @@ def read_keys(file: Path | None = None, variable: str = KEYS_VARIABLE) -> Keys:
     return Keys(keys)
 
 
+@functools.lru_cache(1024)
 def is_loopback(host: str) -> bool:
     """Whether an address or name can only be reached from this machine."""
     try:

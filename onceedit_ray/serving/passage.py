@@ -9,8 +9,9 @@ called from this process, so an answer that passes through reaches no other proc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +19,9 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from onceedit_ray.config import ModelConfig
 from onceedit_ray.fusion.engine_answer import finish_of
-from onceedit_ray.models.engines.events import DONE as ENDED
-from onceedit_ray.models.engines.events import blocks, data_of, parsed
+from onceedit_ray.models.engines.events import parsed
 from onceedit_ray.models.engines.openai import OpenAIEngine
 from onceedit_ray.serving.admission import given_again
 from onceedit_ray.serving.any_target import ending
@@ -32,7 +33,7 @@ from onceedit_ray.serving.event_stream import EventStream
 from onceedit_ray.serving.generation_request import GenerationEnd
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.observing import CLIENT_GONE, Account, account_of
-from onceedit_ray.serving.server_sent_events import DONE, event
+from onceedit_ray.serving.passed_stream import PassedStream, named
 from onceedit_ray.serving.whole_answer import assembled
 
 
@@ -66,6 +67,7 @@ class Passage:
         self._app = app
         self._backend = backend
         self._engines: dict[str, OpenAIEngine] = {}
+        self._served: Mapping[str, ModelConfig] = {}
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,10 +98,12 @@ class Passage:
     async def _engine(self, name: str) -> OpenAIEngine | None:
         """The server of a target, None for other targets; raises `ConfigError` if this process lacks its key."""
         served = await self._backend.served()
-        for other in [other for other, engine in self._engines.items() if engine.config != served.get(other)]:
-            gone = self._engines.pop(other, None)  # another request may have removed it
-            if gone is not None:
-                await gone.leave()
+        if served is not self._served:
+            for other in [other for other, engine in self._engines.items() if engine.config != served.get(other)]:
+                gone = self._engines.pop(other, None)  # another request may have removed it
+                if gone is not None:
+                    await gone.leave()
+            self._served = served
         if name in served and name not in self._engines:
             self._engines[name] = OpenAIEngine(name, served[name])
         return self._engines.get(name)
@@ -123,9 +127,8 @@ class Passage:
         account.model, account.streamed = engine.name, passing.streamed
         if self._limits.keep_prompts:
             account.prompts = [body.get("messages") or body.get("prompt")]
-        async with asyncio.timeout_at(passing.deadline):
-            asked = [] if passing.unedited else await self._about_an_edit(passing)
-        items = while_there(receive, _until(passing, self._edited(passing, asked) if asked else self._passed(passing)))
+        answer = while_there(receive, self._answer(passing), passing.deadline)
+        items = _told(passing, answer) if passing.streamed else answer
         first = await anext(items, None)
         if first is None:
             return Response(status_code=CLIENT_GONE)
@@ -133,6 +136,12 @@ class Passage:
             return EventStream(first, items, {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         await items.aclose()
         return Response(first, media_type="application/json")
+
+    async def _answer(self, passing: _Passing) -> AsyncGenerator[bytes]:
+        asked = [] if passing.unedited else await self._about_an_edit(passing)
+        async with contextlib.aclosing(self._edited(passing, asked) if asked else self._passed(passing)) as items:
+            async for item in items:
+                yield item
 
     async def _about_an_edit(self, passing: _Passing) -> list[EngineRequest]:
         """A request for each choice if any may be about an edit; else none."""
@@ -144,36 +153,26 @@ class Passage:
         return choices if any(about) else []
 
     async def _passed(self, passing: _Passing) -> AsyncGenerator[bytes]:
-        """The server's own answer: its events, or its whole body as one item."""
-        engine, finish = passing.engine, ""
-        usage: dict[str, Any] = {}
-        tokens = 0
+        """The server's own answer: its events, as they come, or its whole body as one item."""
+        engine, extension = passing.engine, _extension(passing)
         async with engine.answer(passing.path, passing.body) as response:
             if not passing.streamed:
                 whole = await engine.whole(response)
-                passing.account.endings.append(self._ending(passing, whole.get("usage") or {}, whole.get("choices")))
-                yield _json(self._named(passing, whole))
+                passing.account.endings.append(_ending(passing, whole.get("usage") or {}, whole.get("choices")))
+                yield _json(named(whole, passing.name, extension))
                 return
             await engine.check_stream(response)
-            ended = False
-            async for block in blocks(response.aiter_bytes()):
-                data = data_of(block)
-                ended = ended or data == ENDED
-                item = parsed(data)
-                if item is None:
-                    yield block + b"\n\n"
-                    continue
-                choices = item.get("choices") or []
-                usage = item.get("usage") or usage
-                tokens += len(choices)
-                finish = finish_of(item) or finish
-                passing.account.told()
-                yield event(self._named(passing, item))
-        if not ended and not finish:
+            stream = PassedStream(passing.name, extension)
+            async for part in response.content.iter_any():
+                if events := stream.feed(part):
+                    passing.account.told()
+                    yield events
+            if events := stream.end():
+                yield events
+        if not stream.complete:
             raise engine.complaints.broken_off()
-        passing.account.endings.append(
-            self._ending(passing, usage or {"completion_tokens": tokens}, [{"finish_reason": finish}])
-        )
+        usage = stream.usage or {"completion_tokens": stream.events}
+        passing.account.endings.append(_ending(passing, usage, [{"finish_reason": stream.finish}]))
 
     async def _edited(self, passing: _Passing, asked: list[EngineRequest]) -> AsyncGenerator[bytes]:
         """The answer that the plug-in reads along, of every choice."""
@@ -201,35 +200,12 @@ class Passage:
         choices = [{**whole["choices"][0], "index": index} for index, whole in enumerate(wholes)]
         yield _json({**wholes[0], "choices": choices, "usage": _sum(last)})
 
-    def _named(self, passing: _Passing, item: dict[str, Any]) -> dict[str, Any]:
-        """An object of the server with the target's name, and the field `onceedit` where a choice ends."""
-        if "model" in item:
-            item["model"] = passing.name
-        extension: dict[str, Any] = {
-            "target": passing.name,
-            "version": "",
-            "weight": _weight(passing),
-            "alone": True,
-            "edits": [],
-        }
-        for choice in item.get("choices") or ():
-            if isinstance(choice, dict) and choice.get("finish_reason"):
-                choice[EXTENSION] = extension
-        return item
 
-    def _ending(self, passing: _Passing, usage: dict[str, Any], choices: Any) -> GenerationEnd:
-        return ending(passing.name, usage, True, _weight(passing), finish_of({"choices": choices}) or "stop")
-
-
-async def _until(passing: _Passing, items: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """`items` until the deadline; an error after the first item becomes an event, as the stream has begun."""
+async def _told(passing: _Passing, items: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """The items of a stream; an error after the first item becomes an event, as the stream has begun."""
     begun = False
     try:
-        while True:
-            async with asyncio.timeout_at(passing.deadline):
-                item = await anext(items, None)
-            if item is None:
-                return
+        async for item in items:
             yield item
             begun = True
     except Exception as error:
@@ -240,6 +216,15 @@ async def _until(passing: _Passing, items: AsyncGenerator[bytes]) -> AsyncGenera
         yield event(refusal.body)
     finally:
         await items.aclose()
+
+
+def _ending(passing: _Passing, usage: dict[str, Any], choices: Any) -> GenerationEnd:
+    return ending(passing.name, usage, True, _weight(passing), finish_of({"choices": choices}) or "stop")
+
+
+def _extension(passing: _Passing) -> dict[str, Any]:
+    """The field `onceedit` of a choice that passes through."""
+    return {"target": passing.name, "version": "", "weight": _weight(passing), "alone": True, "edits": []}
 
 
 def _weight(passing: _Passing) -> float | None:

@@ -8,7 +8,7 @@ import json
 import ssl
 from collections.abc import Sequence
 
-import httpx2
+import aiohttp
 
 from onceedit_ray.errors import EngineError
 from onceedit_ray.models.engines.events import parsed
@@ -32,14 +32,17 @@ class Complaints:
 
     def unreachable(self, error: Exception) -> EngineError:
         """For a connection that was not made, or has broken."""
-        found = next((cause for cause in _causes(error) if isinstance(cause, ssl.SSLError)), None)
+        causes = (cause for cause in _causes(error) if not isinstance(cause, aiohttp.ClientError))
+        found = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
         if isinstance(found, ssl.SSLCertVerificationError):
             reason = f"its TLS certificate is not accepted ({_line(found.verify_message)}); set SSL_CERT_FILE to its CA"
             return self._down(reason, lasting=True)
         if found is not None or "SSL" in str(error):
             return self._down(f"no TLS connection ({_line(error)}); check whether its url begins with http://")
-        if isinstance(error, httpx2.TimeoutException):
+        if isinstance(error, TimeoutError):
             return self._down("it did not answer in time")
+        if isinstance(error, aiohttp.ClientConnectorError):
+            error = error.os_error  # the error itself repeats the address
         return self._down(f"no connection ({_line(error)}); check the address, and that the server runs")
 
     def resting(self, seconds: float) -> EngineError:

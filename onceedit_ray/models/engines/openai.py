@@ -13,9 +13,8 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
-import httpx2
+import aiohttp
 from transformers import PreTrainedTokenizerBase
 
 from onceedit_ray.config import ModelConfig
@@ -24,12 +23,12 @@ from onceedit_ray.models.engines import ENGINES, Engine
 from onceedit_ray.models.engines.abilities import Abilities, find_out
 from onceedit_ray.models.engines.breaker import Breaker
 from onceedit_ray.models.engines.complaints import Complaints
+from onceedit_ray.models.engines.connections import Connections
 from onceedit_ray.models.engines.continuing import CHAT, TEXT, continuing
 from onceedit_ray.models.engines.events import DONE, blocks, data_of, parsed
 from onceedit_ray.models.loading import load_tokenizer
 from onceedit_ray.models.sources import resolve
 
-CONNECT_SECONDS = 5.0
 QUICK_SECONDS = 30.0
 """For requests that need few tokens; an answer may take as long as its request allows."""
 PAUSES = (0.1, 0.4)
@@ -39,7 +38,6 @@ UNAVAILABLE = (502, 503, 504)
 NOT_FOUND = 404
 COUNTED = "In 1889, Gustave's tower (300 m) rose above Zürich and 東京.\n\treturn x_0 != 3.14159;"
 """A text that tokenizers cut differently."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @ENGINES.register("openai")
@@ -61,12 +59,11 @@ class OpenAIEngine(Engine):
         self.url = config.url.rstrip("/")
         self.complaints = Complaints(name, self.url, config.key_env)
         self._tokenizer = config.tokenizer
-        self._headers = {"Authorization": f"Bearer {_key(name, config.key_env)}"} if config.key_env else {}
+        key = {"Authorization": f"Bearer {_key(name, config.key_env)}"} if config.key_env else {}
+        self._connections = Connections(self.url, key)
         self._unnamed = config.model == "auto"
         self._model = None if self._unnamed else config.model
         self._breaker = Breaker()
-        self._http: httpx2.AsyncClient | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._abilities: Abilities | None = None
         self._finding: asyncio.Task[Abilities] | None = None
         self._running = 0
@@ -114,7 +111,7 @@ class OpenAIEngine(Engine):
         return ""
 
     @contextlib.asynccontextmanager
-    async def answer(self, path: str, body: Mapping[str, Any] | None) -> AsyncIterator[httpx2.Response]:
+    async def answer(self, path: str, body: Mapping[str, Any] | None) -> AsyncIterator[aiohttp.ClientResponse]:
         """The server's response to a request, whose body has not been read.
 
         A request is repeated while the server does not answer at all, never after an answer has begun.
@@ -137,7 +134,7 @@ class OpenAIEngine(Engine):
             await self._close_if_left()
 
     @contextlib.asynccontextmanager
-    async def _response(self, path: str, body: Mapping[str, Any] | None) -> AsyncIterator[httpx2.Response]:
+    async def _response(self, path: str, body: Mapping[str, Any] | None) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
             response = await self._sent(path, body)
         except EngineError as error:
@@ -146,14 +143,14 @@ class OpenAIEngine(Engine):
             raise
         try:
             yield response
-        except httpx2.HTTPError as error:
+        except aiohttp.ClientError as error:
             raise self.complaints.broken_off() from error
         finally:
-            await response.aclose()
+            response.close()
 
-    async def whole(self, response: httpx2.Response) -> dict[str, Any]:
+    async def whole(self, response: aiohttp.ClientResponse) -> dict[str, Any]:
         """A response's body as an object; raises `EngineError` if it is none."""
-        content = await response.aread()
+        content = await response.read()
         if (found := parsed(content)) is None:
             kind = response.headers.get("content-type", "")
             raise self.complaints.strange(kind, content.decode("utf-8", "replace"))
@@ -172,7 +169,7 @@ class OpenAIEngine(Engine):
         async with self.answer(path, {**body, "stream": True}) as response:
             await self.check_stream(response)
             ended = False
-            async for block in blocks(response.aiter_bytes()):
+            async for block in blocks(response.content.iter_any()):
                 data = data_of(block)
                 if data == DONE:
                     return
@@ -208,11 +205,11 @@ class OpenAIEngine(Engine):
                         repeated = max(repeated - len(text), 0)
                 yield event
 
-    async def check_stream(self, response: httpx2.Response) -> None:
+    async def check_stream(self, response: aiohttp.ClientResponse) -> None:
         """Raise `EngineError` if a response is no stream of events."""
         kind = response.headers.get("content-type", "")
         if "event-stream" not in kind:
-            raise self.complaints.strange(kind, (await response.aread()).decode("utf-8", "replace"))
+            raise self.complaints.strange(kind, (await response.read()).decode("utf-8", "replace"))
 
     async def leave(self) -> None:
         """The target is removed: close the connections as soon as the answers under way have ended."""
@@ -221,9 +218,7 @@ class OpenAIEngine(Engine):
 
     async def aclose(self) -> None:
         """Close the connections; the next request makes new ones."""
-        http, self._http = self._http, None
-        if http is not None:
-            await http.aclose()
+        await self._connections.aclose()
 
     async def _close_if_left(self) -> None:
         if self._has_left and not self._running:
@@ -250,21 +245,22 @@ class OpenAIEngine(Engine):
             async with asyncio.timeout(QUICK_SECONDS):
                 yield
         except TimeoutError:
-            raise self.complaints.unreachable(httpx2.ReadTimeout("")) from None
+            raise self.complaints.unreachable(TimeoutError()) from None
 
-    async def _sent(self, path: str, body: Mapping[str, Any] | None) -> httpx2.Response:
+    async def _sent(self, path: str, body: Mapping[str, Any] | None) -> aiohttp.ClientResponse:
+        content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         for pause in (*PAUSES, None):
             if wait := self._breaker.wait():
                 raise self.complaints.resting(wait)
             try:
-                response = await self._once(path, body)
-                if response.status_code < 400:
+                response = await self._connections.send(path, content)
+                if response.status < 400:
                     self._breaker.worked()
                     return response
                 error = await self._refusal(response)
-                again = response.status_code in UNAVAILABLE
-            except httpx2.HTTPError as failure:
-                error, again = self.complaints.unreachable(failure), isinstance(failure, httpx2.TransportError)
+                again = response.status in UNAVAILABLE
+            except aiohttp.ClientError as failure:
+                error, again = self.complaints.unreachable(failure), not isinstance(failure, aiohttp.InvalidURL)
             if not again:
                 self._breaker.worked()
                 raise error
@@ -274,28 +270,12 @@ class OpenAIEngine(Engine):
             await asyncio.sleep(pause)
         raise error
 
-    async def _once(self, path: str, body: Mapping[str, Any] | None) -> httpx2.Response:
-        http = self._client()
-        request = http.build_request("GET" if body is None else "POST", f"{self.url}/{path}", json=body)
-        return await http.send(request, stream=True)
-
-    def _client(self) -> httpx2.AsyncClient:
-        """The connections of this event loop."""
-        loop = asyncio.get_running_loop()
-        if self._http is None or self._loop is not loop:
-            timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)
-            near = urlsplit(self.url).hostname in LOOPBACK  # a proxy for other machines is not for this one
-            limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
-            self._http = httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=not near, headers=self._headers)
-            self._loop = loop
-        return self._http
-
-    async def _refusal(self, response: httpx2.Response) -> EngineError:
+    async def _refusal(self, response: aiohttp.ClientResponse) -> EngineError:
         try:
-            text = (await response.aread()).decode("utf-8", "replace")
+            text = (await response.read()).decode("utf-8", "replace")
         finally:
-            await response.aclose()
-        return self.complaints.refused(response.status_code, text, response.headers.get("retry-after", ""))
+            response.close()
+        return self.complaints.refused(response.status, text, response.headers.get("retry-after", ""))
 
 
 def _key(name: str, variable: str) -> str:

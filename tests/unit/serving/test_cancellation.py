@@ -98,3 +98,51 @@ async def test_what_goes_wrong_while_cleaning_up_is_raised() -> None:
 
     with pytest.raises(ValueError, match="broken"):
         await undisturbed(clean())
+
+
+async def slow(pause: float) -> AsyncGenerator[int]:
+    for number in range(1000):
+        await asyncio.sleep(pause if number else 0)
+        yield number
+
+
+async def test_a_client_that_leaves_ends_the_wait_for_an_item() -> None:
+    async def leaves() -> dict[str, str]:
+        await asyncio.sleep(0.02)
+        return {"type": "http.disconnect"}
+
+    async with asyncio.timeout(10):
+        assert [number async for number in while_there(leaves, slow(60.0))] == [0]
+    task = asyncio.current_task()
+    assert task is not None and task.cancelling() == 0, "the caller goes on"
+
+
+async def test_the_deadline_ends_the_wait_for_an_item_and_an_answer_that_goes_on() -> None:
+    for pause in (60.0, 0.005):
+        seen = []
+        deadline = asyncio.get_running_loop().time() + 0.05
+        with pytest.raises(TimeoutError):
+            async for number in while_there(never, slow(pause), deadline):
+                seen.append(number)
+        assert seen and seen == list(range(len(seen)))
+        task = asyncio.current_task()
+        assert task is not None and task.cancelling() == 0, "the caller goes on"
+
+
+async def test_a_caller_cancelled_while_the_client_leaves_is_cancelled() -> None:
+    gone = asyncio.Event()
+
+    async def leaves() -> dict[str, str]:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def read() -> list[int]:
+        return [number async for number in while_there(leaves, slow(60.0))]
+
+    reader = asyncio.ensure_future(read())
+    await asyncio.sleep(0.02)
+    gone.set()
+    await asyncio.sleep(0)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader

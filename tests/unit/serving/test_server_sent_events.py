@@ -7,7 +7,7 @@ import json
 import httpx2
 import pytest
 
-from onceedit_ray.serving.events import event
+from onceedit_ray.serving.server_sent_events import event
 
 
 @pytest.mark.parametrize("character", ["\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\n", "\r", "é", "🙂"])
