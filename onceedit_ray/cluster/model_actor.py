@@ -20,6 +20,7 @@ from onceedit_ray.config import ModelConfig
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.models.assembly import bounds_of, load_for_decoding, open_codec
 from onceedit_ray.models.local_model import LocalModel
+from onceedit_ray.models.protocol import Step
 
 TOGETHER_SECONDS = 0.25
 """How long calls that came together are answered together. A call may wait for memory, and those with it need not."""
@@ -74,7 +75,9 @@ class HostedModel(LocalModel):
 
     def __init__(self, name: str, weights: Weights, config: ModelConfig, top_k: int) -> None:
         self._failure: OnceEditError | None = None
-        self._later: dict[str, asyncio.Task[Any]] = {}
+        self._later: dict[str, tuple[asyncio.Task[Any], str]] = {}
+        self._owners: dict[int, str] = {}
+        self._forgotten: set[str] = set()
         try:
             with names_the_node():
                 folder = weights_here(weights)
@@ -87,42 +90,60 @@ class HostedModel(LocalModel):
         if self._failure is None and ray.is_initialized():
             threading.Thread(target=self._show, args=(CacheMetrics(name),), daemon=True).start()
 
-    async def serve(self, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
+    async def serve(self, calls: Sequence[tuple[str, tuple[Any, ...]]], owner: str = "") -> list[Any]:
         """Several calls at once, each a method and its arguments; a call that fails gives its error as its result, one
         that takes longer than `TOGETHER_SECONDS` a `Later`, so that it keeps no other one from its answer.
+
+        owner: whose sessions these are, for `forget`.
 
         Raises the error of loading if a restarted actor could not load its model again.
         """
         if self._failure is not None:
             raise self._failure
-        tasks = [asyncio.ensure_future(getattr(self, method)(*arguments)) for method, arguments in calls]
+        tasks = [asyncio.ensure_future(self._called(owner, method, arguments)) for method, arguments in calls]
         await asyncio.wait(tasks, timeout=TOGETHER_SECONDS)
-        return [_answer(task) if task.done() else self._postponed(task) for task in tasks]
+        return [_answer(task) if task.done() else self._postponed(task, owner) for task in tasks]
+
+    async def _called(self, owner: str, method: str, arguments: tuple[Any, ...]) -> Any:
+        answer = await getattr(self, method)(*arguments)
+        if method in ("open", "fork"):
+            number = answer.session if isinstance(answer, Step) else answer
+            self._owners[number] = owner
+            if owner in self._forgotten:
+                await self.close(number)
+        return answer
+
+    async def close(self, session: int) -> None:
+        """As `LanguageModel.close`."""
+        self._owners.pop(session, None)
+        await super().close(session)
 
     async def rest(self, ticket: str) -> Any:
         """The answer, or the error, of a call; None if this process does not know it, since it was restarted."""
-        task = self._later.get(ticket)
-        if task is None:
+        if ticket not in self._later:
             return None
+        task, _ = self._later[ticket]
         await asyncio.wait([task])
         self._later.pop(ticket, None)
         return _answer(task)
 
     async def abandon(self, ticket: str) -> None:
         """Cancel a call whose caller has left; what it waits for is given back."""
-        if (task := self._later.pop(ticket, None)) is not None:
+        if ticket in self._later:
+            task, _ = self._later.pop(ticket)
             task.cancel()
 
-    def _postponed(self, task: asyncio.Task[Any]) -> Later:
+    def _postponed(self, task: asyncio.Task[Any], owner: str) -> Later:
         later = Later(uuid.uuid4().hex)
-        self._later[later.ticket] = task
+        self._later[later.ticket] = task, owner
         return later
 
-    async def close_all(self) -> None:
-        """Free every session: those of a coordinator that has died, which nobody else would close."""
-        for ticket in list(self._later):
+    async def forget(self, owner: str) -> None:
+        """Free the sessions of a coordinator that has died, which nobody else would close."""
+        self._forgotten.add(owner)
+        for ticket in [ticket for ticket, (_, whose) in self._later.items() if whose == owner]:
             await self.abandon(ticket)
-        for number in list(self._sessions):
+        for number in [number for number, whose in self._owners.items() if whose == owner]:
             await self.close(number)
 
     async def load(self) -> Load:

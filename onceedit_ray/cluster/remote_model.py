@@ -52,11 +52,12 @@ class RemoteModel:
     """The sessions of a model actor, as the coordinator uses them.
 
     Args:
-        actor: a `ModelActor` handle. name: used in messages.
+        actor: a `ModelActor` handle. name: used in messages. owner: whose sessions these are, in the actor.
     """
 
-    def __init__(self, actor: ActorHandle, name: str) -> None:
+    def __init__(self, actor: ActorHandle, name: str, owner: str = "") -> None:
         self._actor = actor
+        self._owner = owner
         self._name = name
         self._sessions: dict[int, _Session] = {}
         self._numbers = itertools.count(1)
@@ -198,7 +199,8 @@ class RemoteModel:
 
     async def _travel(self, calls: Sequence[_Call]) -> None:
         try:
-            answers = await result(self._actor.serve.remote([(call.method, call.arguments) for call in calls]))
+            asked = [(call.method, call.arguments) for call in calls]
+            answers = await result(self._actor.serve.remote(asked, self._owner))
         except BaseException as error:  # cancellation included: every caller waits for this actor call
             answers = [error] * len(calls)
         for call, answer in zip(calls, answers, strict=True):
