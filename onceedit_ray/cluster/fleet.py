@@ -67,7 +67,8 @@ class Fleet:
     """A running system; `Fleet.start` creates it, or `reserve` and `open` do, if something is done between them.
 
     config: the run. kind: the actor class of the coordinators. number: how many of them share the requests. base: the
-    plug-in before any edit. folders: the targets that are loaded. weights, edited: of the plug-in that answers: its model folder on this node, and its version.
+    plug-in before any edit. folders: the targets that are loaded. weights, edited: of the plug-in that answers: its
+    model folder on this node, and its version.
     """
 
     config: RunConfig

@@ -22,15 +22,17 @@ PAUSE_SECONDS = 0.25
 
 @dataclass
 class Known:
-    """A coordinator, and how many requests of this gateway it answers."""
+    """A coordinator, and how many requests of this gateway it answers, and has been given."""
 
     actor: ActorHandle
     running: int = 0
+    given: int = 0
 
     @contextlib.contextmanager
     def used(self) -> Iterator[ActorHandle]:
         """The actor, while it answers one more request."""
         self.running += 1
+        self.given += 1
         try:
             yield self.actor
         finally:
@@ -51,7 +53,7 @@ class KnownCoordinators:
 
     async def least_busy(self) -> Known:
         """Raises the errors of `find` if none is known."""
-        return min(await self._all(), key=lambda known: known.running)
+        return min(await self._all(), key=lambda known: (known.running, known.given))
 
     async def first(self) -> ActorHandle:
         """The same one at each call, until it is lost; raises as `least_busy`."""
