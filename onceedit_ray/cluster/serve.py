@@ -22,12 +22,14 @@ from ray import serve
 from ray.actor import ActorHandle
 from ray.serve import Application
 
+from onceedit_ray.cluster.calls import result
 from onceedit_ray.cluster.command_output import output_stream
 from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
 from onceedit_ray.cluster.followed import News, ToldFacts
 from onceedit_ray.cluster.gateway import SMALL, GatewayDeployment
 from onceedit_ray.cluster.hot_swap import open_living, served_version
+from onceedit_ray.cluster.model_actor import Load
 from onceedit_ray.cluster.on_this_node import have_version
 from onceedit_ray.cluster.serve_args import ServeArgs
 from onceedit_ray.cluster.telemetry import VersionGauge
@@ -248,6 +250,12 @@ class Models:
         if lost is not None:
             await asyncio.to_thread(self.fleet.coordinators.revive, lost)
         return self.fleet.coordinators.handles
+
+    async def loads(self) -> dict[str, Load]:
+        """The load of each model actor, by name."""
+        actors = dict(self.fleet.actors)
+        loads = await asyncio.gather(*(result(actor.load.remote()) for actor in actors.values()))
+        return dict(zip(actors, loads, strict=True))
 
     async def _watch(self) -> None:
         """Replace a coordinator that dies while nobody asks."""
