@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import ray
 from ray.exceptions import ActorDiedError
 
 from onceedit_ray.cluster import coordinators as module
@@ -57,7 +58,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
     monkeypatch.setattr(module, "awaited", awaited)
     monkeypatch.setattr(module, "_answers", lambda fake: not fake.dies)
-    monkeypatch.setattr(module.ray, "kill", world.killed.append)
+    monkeypatch.setattr(ray, "kill", world.killed.append)
     return world
 
 
@@ -98,11 +99,11 @@ async def test_an_error_of_one_is_raised_when_all_have_answered(world: World) ->
 def test_who_lives_or_was_replaced_is_left_alone(world: World) -> None:
     coordinators = two(world)
     first = world.made[0]
-    coordinators.revive(first)  # type: ignore[arg-type]
+    coordinators.revive(first)
     assert len(world.made) == 2
     first.dies = True
     for _ in range(2):
-        coordinators.revive(first)  # type: ignore[arg-type]
+        coordinators.revive(first)
     assert len(world.made) == 3 and world.killed == [first]
 
 
@@ -119,6 +120,6 @@ def test_a_successor_begins_with_the_state_of_now(world: World, monkeypatch: pyt
         return made
 
     coordinators._start = slow
-    coordinators.revive(first)  # type: ignore[arg-type]
+    coordinators.revive(first)
     assert [made.state for made in world.made] == ["first", "first", "first", "second"]
-    assert coordinators.handles[0] is world.made[-1]  # type: ignore[comparison-overlap]
+    assert coordinators.handles[0] is world.made[-1]
