@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, Field, ValidationError, field_validator, model_validator
 
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.location import DataFile
@@ -44,6 +44,8 @@ class ModelConfig(Strict):
     threads: torch threads of the model; 0 takes every core, or one core for a small model on a CPU (`assembly.SMALL`).
     context: tokens that its window holds, at most what its configuration states; None takes what model and tokenizer
         state, and no limit for a network that has none.
+    kv_cache_bytes: most memory for the keys and values of all sessions, such as 2GiB; a session that does not fit
+        waits. None takes a share of what is free (`models.free_memory`).
     """
 
     model: str = Field(min_length=1)
@@ -56,6 +58,7 @@ class ModelConfig(Strict):
     num_cpus: float = Field(0.5, gt=0.0)
     threads: int = Field(0, ge=0)
     context: int | None = Field(None, ge=16)
+    kv_cache_bytes: ByteSize | None = Field(None, ge=1)
 
     @property
     def is_loaded(self) -> bool:

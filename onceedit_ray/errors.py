@@ -79,6 +79,10 @@ class SessionLostError(ModelError):
     """A decoding session does not exist: it was closed, or its model restarted."""
 
 
+class CrowdedError(ModelError):
+    """So many sessions wait for a model's memory that no further one may."""
+
+
 class ProcessLostError(ModelError):
     """A worker process died for a reason outside its task; the caller may retry the task."""
 

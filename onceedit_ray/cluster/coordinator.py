@@ -47,6 +47,7 @@ class HostedDecoder(FusedDecoder):
     Args:
         plugin: the actor of the edited plug-in. base: the base plug-in, whose embeddings the alignments use. edited:
             the version, its edits loaded, or its folder. view: its prompt view. All are found on this node, or fetched.
+        owner: the name of its sessions in the models, which several coordinators use.
     """
 
     def __init__(
@@ -57,9 +58,11 @@ class HostedDecoder(FusedDecoder):
         view: str,
         fusion: FusionConfig,
         alignment: AlignmentConfig,
+        owner: str = "",
     ) -> None:
         use_threads(1)  # fusing is little work: a second thread would cost more than it saves
         self._view = view
+        self._owner = owner
         self._standby: Plugin | None = None
         self._leaving: dict[int, Plugin] = {}
         self._numbers = itertools.count(time.time_ns())  # differ from those of a coordinator that died
@@ -73,7 +76,7 @@ class HostedDecoder(FusedDecoder):
         with names_the_node():
             edited = version_here(sent)
             codec = open_codec(weights_here(PluginWeights(self._base, sent)))
-        model = RemoteModel(actor, "the plug-in")
+        model = RemoteModel(actor, "the plug-in", self._owner)
         return open_plugin(model, codec, self._view, edited, fusion)
 
     async def stand_by(self, actor: ActorHandle, edited: SentVersion | Path) -> None:
@@ -113,6 +116,10 @@ class HostedDecoder(FusedDecoder):
         self._standby = Plugin(now.model, now.codec, self._view, version=version, facts=facts)
         return await self.take_over(change)
 
+    async def live_version(self) -> str:
+        """The id of the version that new requests use."""
+        return self.plugin.version
+
     async def take_over(self, change: Change | None = None) -> int:
         """Let new requests use the prepared version; returns the number of the previous one, for `left`.
 
@@ -150,7 +157,7 @@ class HostedDecoder(FusedDecoder):
             use_threads()  # only in this worker thread; the event loop keeps its single thread
             return pair_up(self._base, self._base_codec, folder, codec, self._alignment, print)
 
-        self.members[name] = Member(name, RemoteModel(actor, name), codec, pair, beside)
+        self.members[name] = Member(name, RemoteModel(actor, name, self._owner), codec, pair, beside)
         return codec.chat_note
 
     async def add_server(self, name: str, config: ModelConfig) -> None:

@@ -1,17 +1,14 @@
-"""All actors of one system: the plug-in, the targets, the coordinator.
+"""All actors of one system: the plug-in, the targets, the coordinators.
 
 `Fleet.start` reserves resources, loads the models and connects them; `add_target` adds one more LLM at run time; `stop`
-frees everything. The driver calls only the coordinator, which has the same methods as a decoder in one process. If the
-coordinator dies, `revive` starts another one over the same models, which stay loaded.
+frees everything. The driver calls only a coordinator, which has the same methods as a decoder in one process. If a
+coordinator dies, another one is started over the same models, which stay loaded (`cluster.coordinators`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
-import logging
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,18 +16,18 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from onceedit_ray.cluster.calls import awaited, fetch, received
+from onceedit_ray.cluster.calls import fetch, received
 from onceedit_ray.cluster.coordinator import Coordinator
+from onceedit_ray.cluster.coordinators import Coordinators
 from onceedit_ray.cluster.model_actor import ModelActor, Seat
 from onceedit_ray.cluster.on_this_node import PluginWeights, Weights, sent
 from onceedit_ray.cluster.placement import actor_options, node_of, reserve, reserve_all
 from onceedit_ray.cluster.preflight import check_nodes
 from onceedit_ray.cluster.proxy import proxy
 from onceedit_ray.config import ModelConfig, PluginConfig, RunConfig
-from onceedit_ray.errors import ConfigError, ProcessLostError
+from onceedit_ray.errors import ConfigError, OnceEditError
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.engine_check import check_engines
 from onceedit_ray.fusion.system import folder_of
@@ -39,17 +36,12 @@ from onceedit_ray.models.sources import ModelFolder, resolve
 from onceedit_ray.progress import Progress, silent
 from onceedit_ray.reader.plugin import plugin_folder
 
-LOG = logging.getLogger(__name__)
 PLUGIN = "plug-in"
 COORDINATOR = "(coordinator)"
 """Whose reservation it is; no target can be called so."""
 COORDINATOR_CPUS = 0.1
-ALIVE_SECONDS = 5.0
-"""How long a coordinator has to answer before it counts as busy; Ray reports a dead one at once."""
 FORGET_SECONDS = 10.0
 """How long model actors have to close a dead coordinator's sessions; one that restarts has none."""
-MOST_TRIES = 3
-"""How often a call is made whose coordinator dies."""
 
 
 @dataclass(frozen=True)
@@ -74,24 +66,26 @@ class Joined:
 class Fleet:
     """A running system; `Fleet.start` creates it, or `reserve` and `open` do, if something is done between them.
 
-    config: the run. kind: the actor class of the coordinator. base: the plug-in before any edit. folders: the targets
-    that are loaded. weights, edited: of the plug-in that answers: its model folder on this node, and its version.
+    config: the run. kind: the actor class of the coordinators. number: how many of them share the requests. base: the
+    plug-in before any edit. folders: the targets that are loaded. weights, edited: of the plug-in that answers: its
+    model folder on this node, and its version.
     """
 
     config: RunConfig
     kind: Any = Coordinator
+    number: int = 1
     base: ModelFolder | None = None
     folders: dict[str, ModelFolder] = field(default_factory=dict)
     weights: Path | None = None
     edited: Version | Path | None = None
-    coordinator: Any = None  # an actor handle, once started
     joined: dict[str, Joined] = field(default_factory=dict)
     servers: dict[str, ModelConfig] = field(default_factory=dict)
     actors: dict[str, ActorHandle] = field(default_factory=dict)
     groups: dict[str, PlacementGroup] = field(default_factory=dict)
     aside: list[Seated] = field(default_factory=list)
-    stopped: bool = False
-    _reviving: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.coordinators = Coordinators(self._new_coordinator, self._close_sessions, lambda: self.edited)
 
     @classmethod
     def start(
@@ -100,14 +94,15 @@ class Fleet:
         edited: Version | Path,
         progress: Progress = silent,
         coordinator: Any = Coordinator,
+        coordinators: int = 1,
     ) -> Fleet:
         """Start every actor that `config` names, with a version of the plug-in, or that in a folder.
 
         A version's edits are sent to the coordinator if they lie in a fact store, which its node may be unable to open.
-        coordinator: the actor class that decodes: `Coordinator`, or a class that extends it.
+        coordinator: the actor class that decodes: `Coordinator`, or a class that extends it. coordinators: how many.
         Raises as `reserve` and `open`.
         """
-        fleet = cls(config, coordinator)
+        fleet = cls(config, coordinator, coordinators)
         try:
             fleet.reserve(progress)
             fleet.open(edited, progress)
@@ -126,7 +121,7 @@ class Fleet:
         loaded = self.config.loaded_targets
         self.base = resolve(self.plugin.model, progress)
         self.folders = {name: resolve(target.model, progress) for name, target in loaded.items()}
-        models = {PLUGIN: self.plugin, **loaded, COORDINATOR: self._seat_of_coordinator}
+        models = {PLUGIN: self.plugin, **loaded} | dict.fromkeys(self._places, self._seat_of_coordinator)
         self.groups |= reserve_all(models, progress=progress)
         self._check_nodes(self.base, self.folders, progress)
 
@@ -139,10 +134,10 @@ class Fleet:
         self.edited, self.weights = edited, plugin_folder(folder_of(edited), self.base)
         self._check_nodes(PluginWeights(self.base, sent(edited)), {}, progress)
         self._load(PLUGIN, PluginWeights(self.base, sent(edited)), self.plugin)
-        self.coordinator = self._new_coordinator()
+        self.coordinators.open(self.number)
         self._join(self.folders, self.config.loaded_targets, progress)
         for name, target in self.config.served_targets.items():
-            fetch(self.coordinator.add_server.remote(name, target))
+            self.coordinators.tell_now("add_server", name, target)
             self.servers[name] = target
             progress(f"{name} is the model of the server at {target.url}")
 
@@ -152,10 +147,11 @@ class Fleet:
         return self.config.plugin
 
     def _check_nodes(self, plugin: Weights, targets: Mapping[str, ModelFolder], progress: Progress = silent) -> None:
-        """Check the nodes of the plug-in, of the coordinator, which needs every model's tokenizer, and of `targets`."""
+        """Check the nodes of the plug-in, of the coordinators, which need every model's tokenizer, and of `targets`."""
         needs: dict[str, list[Weights]] = {}
-        seats = [(PLUGIN, plugin), (COORDINATOR, plugin), *targets.items()]
-        for name, weights in [*seats, *((COORDINATOR, folder) for folder in targets.values())]:
+        seats = [(PLUGIN, plugin), *targets.items()]
+        decoded = [plugin, *targets.values()]
+        for name, weights in [*seats, *((place, each) for place in self._places for each in decoded)]:
             needs.setdefault(node_of(self.groups[name]), []).append(weights)
         files = {node_of(self.groups[PLUGIN]): self.config.editing.unrelated}
         check_nodes(needs, files, progress)
@@ -164,13 +160,23 @@ class Fleet:
     def _seat_of_coordinator(self) -> ModelConfig:
         return ModelConfig(model=self.plugin.model, num_cpus=COORDINATOR_CPUS)
 
-    def _new_coordinator(self) -> ActorHandle:
-        """A coordinator over the models that are loaded, with the version that answers."""
-        options = actor_options(self.groups[COORDINATOR], self._seat_of_coordinator) | {"max_restarts": 0}
+    @property
+    def _places(self) -> list[str]:
+        """The names of the coordinators' reservations."""
+        return [COORDINATOR, *(f"{COORDINATOR} {number}" for number in range(2, self.number + 1))]
+
+    @property
+    def coordinator(self) -> ActorHandle:
+        """The first of the coordinators."""
+        return self.coordinators.handles[0]
+
+    def _new_coordinator(self, at: int, owner: str) -> ActorHandle:
+        """A coordinator over the models that are loaded, with the version that answers, on reservation `at`."""
+        options = actor_options(self.groups[self._places[at]], self._seat_of_coordinator) | {"max_restarts": 0}
         assert self.edited is not None, "the version is known first"
         edited = sent(_with_edits(self.edited))
         coordinator = self.kind.options(**options).remote(
-            self.actors[PLUGIN], self.base, edited, self.plugin.view, self.config.fusion, self.config.alignment
+            self.actors[PLUGIN], self.base, edited, self.plugin.view, self.config.fusion, self.config.alignment, owner
         )
         for name, target in self.joined.items():
             fetch(coordinator.add_target.remote(name, self.actors[name], target.folder, target.beside))
@@ -178,42 +184,9 @@ class Fleet:
             fetch(coordinator.add_server.remote(name, server))
         return coordinator
 
-    def revive(self, lost: ActorHandle) -> None:
-        """Start another coordinator in place of `lost`, unless that has been done or `lost` answers.
-
-        The models stay loaded; the sessions that the dead coordinator had in them are closed. Raises `RayActorError` if
-        the new coordinator dies while it starts; call this again then.
-        """
-        with self._reviving:
-            if self.stopped or self.coordinator is not lost or _answers(lost):
-                return
-            LOG.error("the coordinator has died; another one is started")
-            ray.kill(lost)  # it may be out of reach only
-            closing = [actor.close_all.remote() for actor in self.actors.values()]
-            ray.wait(closing, num_returns=len(closing), timeout=FORGET_SECONDS)
-            edited = None
-            while edited is not self.edited:  # another version may have gone live meanwhile
-                edited, self.coordinator = self.edited, self._new_coordinator()
-
-    async def ask(self, method: str, *args: object, **named: object) -> Any:
-        """The result of a coordinator's method.
-
-        Raises `ProcessLostError` if the coordinator dies meanwhile; another one has been started then.
-        """
-        asked = self.coordinator
-        try:
-            return await awaited(getattr(asked, method), *args, **named)
-        except RayActorError as error:
-            with contextlib.suppress(RayActorError):  # the next call tries again
-                await asyncio.to_thread(self.revive, asked)
-            raise ProcessLostError(f"the coordinator died ({' '.join(str(error).split())[:200]})") from None
-
-    async def ask_again(self, method: str, *args: object, **named: object) -> Any:
-        """As `ask`, but the successor is asked too, `MOST_TRIES` times in all."""
-        for _ in range(MOST_TRIES - 1):
-            with contextlib.suppress(ProcessLostError):
-                return await self.ask(method, *args, **named)
-        return await self.ask(method, *args, **named)
+    def _close_sessions(self, owner: str) -> None:
+        closing = [actor.forget.remote(owner) for actor in self.actors.values()]
+        ray.wait(closing, num_returns=len(closing), timeout=FORGET_SECONDS)
 
     def add_target(self, name: str, config: ModelConfig, progress: Progress = silent) -> None:
         """Add one more LLM: an actor and an alignment. It answers with all edits made so far; no edit is run.
@@ -237,18 +210,20 @@ class Fleet:
         """Add a target that a server has; a coordinator that is started later knows it, too."""
         self.servers[name] = config
         try:
-            await self.ask_again("add_server", name, config)
+            await self.coordinators.tell("add_server", name, config)
         except BaseException:
             del self.servers[name]
+            with contextlib.suppress(OnceEditError):
+                await self.coordinators.tell("remove_server", name)
             raise
 
     async def remove_server(self, name: str) -> None:
         """Remove a target that a server has; its answers under way end as they would."""
         self.servers.pop(name, None)
-        await self.ask_again("remove_server", name)
+        await self.coordinators.tell("remove_server", name)
 
     def load_plugin(self, edited: Version | Path) -> Seated:
-        """Load another version of the plug-in beside the active one, and prepare the coordinator for it.
+        """Load another version of the plug-in beside the active one, and prepare the coordinators for it.
 
         Raises `ConfigError` if the cluster has no room for it, `ModelError` if it cannot be loaded; the fleet is then
         unchanged.
@@ -264,7 +239,7 @@ class Fleet:
         self.aside.append(seated)
         try:
             fetch(seated.actor.seat.remote())
-            fetch(self.coordinator.stand_by.remote(seated.actor, sent(_with_edits(edited))))
+            self.coordinators.tell_now("stand_by", seated.actor, sent(_with_edits(edited)))
         except BaseException:
             self.discard(seated)
             raise
@@ -293,14 +268,15 @@ class Fleet:
         return self.actors[name]
 
     def _join(self, folders: Mapping[str, ModelFolder], configs: Mapping[str, ModelConfig], progress: Progress) -> None:
-        """Load targets in parallel, then add them to the coordinator."""
+        """Load targets in parallel, then add them to the coordinators."""
         for name, folder in folders.items():
             self._load(name, folder, configs[name])
         for name, folder in folders.items():
             seat = self.seat(name)
             target = Joined(folder, configs[name].num_gpus > 0)
-            note = fetch(self.coordinator.add_target.remote(name, self.actors[name], target.folder, target.beside))
-            self.joined[name] = target
+            self.joined[name] = target  # before: a coordinator that is started meanwhile has it, too
+            told = self.coordinators.tell_now("add_target", name, self.actors[name], target.folder, target.beside)
+            note = told[0]
             progress(
                 f"{name} is up (process {seat.process}, GPUs {', '.join(seat.gpu_ids) or 'none'}){note and f'; {note}'}"
             )
@@ -317,7 +293,8 @@ class Fleet:
         for name in self.actors:
             if name != PLUGIN:
                 progress(f"aligning the plug-in with {name}")
-                fetch([self.coordinator.restriction.remote(name, strategy) for strategy in strategies])
+                for strategy in strategies:
+                    self.coordinators.tell_now("restriction", name, strategy)
 
     def seat(self, name: str) -> Seat:
         """The process and GPUs of the actor of a target, or of `PLUGIN`."""
@@ -325,20 +302,18 @@ class Fleet:
 
     @property
     def answerer(self) -> FusedDecoder:
-        """The coordinator's decoder, for an evaluation; a call is made again if the coordinator dies."""
+        """A coordinator's decoder, for an evaluation; a call is made again if the coordinator dies."""
 
         def call(name: str, *args: object, **named: object) -> Any:
             if inspect.isasyncgenfunction(getattr(FusedDecoder, name)):
                 return received(getattr(self.coordinator, name), *args, **named)
-            return self.ask_again(name, *args, **named)
+            return self.coordinators.ask_again(name, *args, **named)  # type: ignore[arg-type]
 
         return proxy(FusedDecoder, call)
 
     def stop(self) -> None:
         """End all actors and free their reservations."""
-        self.stopped = True
-        if self.coordinator is not None:
-            ray.kill(self.coordinator)
+        self.coordinators.stop()
         for seated in list(self.aside):
             self.discard(seated)
         for name in list(self.groups):
@@ -347,14 +322,3 @@ class Fleet:
 
 def _with_edits(edited: Version | Path) -> Version | Path:
     return edited.load() if isinstance(edited, Version) else edited
-
-
-def _answers(coordinator: ActorHandle) -> bool:
-    """Whether a coordinator lives; a busy one counts as alive."""
-    try:
-        ray.get(coordinator.resident_bytes.remote(), timeout=ALIVE_SECONDS)
-    except GetTimeoutError:
-        return True
-    except RayError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""The reader of a fleet: judges facts and takes up changes, in the coordinator that answers the requests.
+"""The reader of a fleet: judges facts and takes up changes, in the coordinators that answer the requests.
 
 Only what changed is sent, however many edits are live. A coordinator that is started in place of a dead one reads all
 of them.
@@ -31,20 +31,20 @@ class FleetReader:
         self._leaving: set[asyncio.Future[None]] = set()
 
     async def judge(self, new: Sequence[Edit], bounds: LivingConfig) -> Judgement:
-        judged: Judgement = await self._fleet.ask_again("judge", list(new), bounds)
+        judged: Judgement = await self._fleet.coordinators.ask_again("judge", list(new), bounds)
         return judged
 
     async def take(self, change: Change, version: str) -> None:
         # Before the call: a coordinator that is started meanwhile begins with these facts.
         self._fleet.edited = await asyncio.to_thread(open_store().get, version, False)
-        number = await self._fleet.ask_again("take_facts", change, version)
-        leaving = asyncio.ensure_future(self._let_go(number))
-        self._leaving.add(leaving)
-        leaving.add_done_callback(self._leaving.discard)
+        for at, number in enumerate(await self._fleet.coordinators.tell("take_facts", change, version)):
+            leaving = asyncio.ensure_future(self._let_go(at, number))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
-    async def _let_go(self, number: int) -> None:
+    async def _let_go(self, at: int, number: int) -> None:
         try:
-            await self._fleet.ask("left", number)
+            await self._fleet.coordinators.ask("left", number, at=at)
         except ProcessLostError:  # its requests ended with it
             pass
         except (OnceEditError, RayError) as error:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 
 from ray.exceptions import RayActorError, RayError
 
-from onceedit_ray.cluster.fleet import MOST_TRIES, Fleet, Seated
+from onceedit_ray.cluster.coordinators import MOST_TRIES
+from onceedit_ray.cluster.fleet import Fleet, Seated
 from onceedit_ray.cluster.fleet_reader import FleetReader
 from onceedit_ray.cluster.on_this_node import sent
 from onceedit_ray.cluster.trainer import RemoteBuilder
@@ -50,20 +52,39 @@ class FleetLoader:
         await self._stand_by(version)
 
         async def switch() -> None:
-            for left in reversed(range(MOST_TRIES)):
-                try:
-                    number = await self._fleet.ask("take_over")
-                    break
-                except ProcessLostError:  # the new coordinator does not know the version
-                    if not left:
-                        raise
-                    await self._stand_by(version)
-            standby, self._standby = self._standby, None
+            fleet, standby = self._fleet, self._standby
+            self._standby = None
             if standby is None:
-                self._fleet.edited = version
-            self._see_off(number, self._fleet.promote(standby) if standby else None)
+                fleet.edited, before = version, None
+            else:  # first: a coordinator that is started meanwhile begins with it
+                before = fleet.promote(standby)
+            numbers = await asyncio.gather(
+                *(self._taken_over(at, version, standby) for at in range(len(fleet.coordinators.seats)))
+            )
+            self._see_off(numbers, before)
 
         return switch
+
+    async def _taken_over(self, at: int, version: Version, standby: Seated | None) -> int | None:
+        """Let one coordinator answer with a version that stands by; the number of the one before, None if it has none.
+
+        Another coordinator may have been started in its place, before or after the fleet had the version.
+        """
+        coordinators = self._fleet.coordinators
+        for left in reversed(range(MOST_TRIES)):
+            try:
+                number: int = await coordinators.ask("take_over", at=at)
+                return number
+            except ProcessLostError:
+                if await coordinators.ask_again("live_version", at=at) == version.id:
+                    return None
+                if not left:
+                    raise
+                if standby is None:
+                    await coordinators.ask_again("stand_by_facts", sent(version.load()), at=at)
+                else:
+                    await coordinators.ask_again("stand_by", standby.actor, sent(version.load()), at=at)
+        raise AssertionError("the last try returns or raises")
 
     async def _stand_by(self, version: Version) -> None:
         fleet = self._fleet
@@ -72,28 +93,33 @@ class FleetLoader:
             self._standby = None
         assert fleet.base is not None, "the fleet is started first"
         if is_read(version.path) and plugin_folder(version.path, fleet.base) == fleet.weights:
-            await fleet.ask("stand_by_facts", sent(version.load()))
+            await fleet.coordinators.tell("stand_by_facts", sent(version.load()))
             return
-        asked = fleet.coordinator
+        asked = fleet.coordinators.handles
         try:
             self._standby = await asyncio.to_thread(fleet.load_plugin, version)
-        except RayActorError as error:  # of the coordinator or of the new plug-in
-            with contextlib.suppress(RayActorError):  # the next call tries again
-                await asyncio.to_thread(fleet.revive, asked)
+        except RayActorError as error:  # of a coordinator or of the new plug-in
+            for each in asked:
+                with contextlib.suppress(RayActorError):  # the next call tries again
+                    await asyncio.to_thread(fleet.coordinators.revive, each)
             reason = " ".join(str(error).split())[:200]
             raise ProcessLostError(f"an actor died while version {version.id} was loaded ({reason})") from None
 
-    def _see_off(self, number: int, old: Seated | None) -> None:
-        leaving = asyncio.ensure_future(self._let_go(number, old))
+    def _see_off(self, numbers: Sequence[int | None], old: Seated | None) -> None:
+        leaving = asyncio.ensure_future(self._let_go(numbers, old))
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)
 
-    async def _let_go(self, number: int, old: Seated | None) -> None:
+    async def _let_go(self, numbers: Sequence[int | None], old: Seated | None) -> None:
         """Remove the previous plug-in when its requests have ended; those of a dead coordinator have."""
-        try:
-            await self._fleet.ask("left", number)
-        except (OnceEditError, RayError) as error:
-            LOG.error("the previous plug-in is removed although requests may still use it: %s", error)
+        asked = (
+            self._fleet.coordinators.ask("left", number, at=at)
+            for at, number in enumerate(numbers)
+            if number is not None
+        )
+        for error in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(error, OnceEditError | RayError) and not isinstance(error, ProcessLostError):
+                LOG.error("the previous plug-in is removed although requests may still use it: %s", error)
         if old is not None:
             await asyncio.to_thread(self._fleet.discard, old)
 

@@ -1,6 +1,6 @@
-"""The served models as the ingress sees them. A request outlives the coordinator: it is asked again and goes on.
+"""The served models as the ingress sees them. A request outlives its coordinator: it is asked again and goes on.
 
-If the coordinator dies, its successor is looked up and decides the answer again; the client gets the text that it does
+If the coordinator dies, another one, or its successor, decides the answer again; the client gets the text that it does
 not have yet. Decoding is deterministic, so the whole answer is the one that the dead coordinator would have given. The
 text so far goes along, so that the target checks it in a few passes where it would otherwise decode it again.
 """
@@ -20,6 +20,7 @@ from ray.serve.exceptions import RayServeException
 
 from onceedit_ray.cluster.calls import awaited, received, result
 from onceedit_ray.cluster.followed import Followed, News
+from onceedit_ray.cluster.known_coordinators import Known, KnownCoordinators
 from onceedit_ray.cluster.proxy import proxy
 from onceedit_ray.config import ModelConfig
 from onceedit_ray.errors import ModelError
@@ -38,17 +39,16 @@ LOG = logging.getLogger(__name__)
 MOST_DEATHS = 3
 """How many coordinators may die of one request: the request itself may be the cause."""
 PATIENCE_SECONDS = 120.0
-"""How long a successor is waited for; a request has a limit of its own, which may be shorter."""
+"""How long a coordinator is waited for; a request has a limit of its own, which may be shorter."""
 PAUSE_SECONDS = 0.25
 
 
 class RemoteBackend:
-    """Implements `serving.backend.Backend` with the coordinator of a `Models` deployment; survives its restart."""
+    """Implements `serving.backend.Backend` with the coordinators of a `Models` deployment; survives their restarts."""
 
     def __init__(self, models: Any) -> None:
         self._models = models
-        self._coordinator: ActorHandle | None = None
-        self._lost: ActorHandle | None = None
+        self._coordinators = KnownCoordinators(self._find)
         self.knowledge = _knowledge(models)
         self._followed = Followed(self._news)
 
@@ -63,37 +63,39 @@ class RemoteBackend:
     async def speak(self, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
         given = Given()
         for death in range(1, MOST_DEATHS + 1):
-            coordinator = await self._waited_for()
+            known = await self._waited_for()
             given.again()
             try:
                 again = replace(asked, known=given.text)
-                async with contextlib.aclosing(received(coordinator.speak, again)) as pieces:
-                    async for piece in pieces:
-                        if isinstance(piece, GenerationEnd):
-                            given.check_ended()
-                            yield piece
-                            return
-                        if (new := given.beyond(piece)) is not None:
-                            yield new
+                with known.used() as coordinator:
+                    async with contextlib.aclosing(received(coordinator.speak, again)) as pieces:
+                        async for piece in pieces:
+                            if isinstance(piece, GenerationEnd):
+                                given.check_ended()
+                                yield piece
+                                return
+                            if (new := given.beyond(piece)) is not None:
+                                yield new
                 error: Exception = ModelError("its stream has ended early")
             except RayActorError as died:
                 error = died
-            self._mark_lost(coordinator, error, death)
+            self._mark_lost(known.actor, error, death)
         raise self._given_up()
 
     async def relay(self, asked: EngineRequest) -> AsyncGenerator[Event | GenerationEnd]:
         """As `any_target.relay`; a server may answer otherwise when asked again, so only a beginning is made again."""
         for death in range(1, MOST_DEATHS + 1):
-            coordinator = await self._waited_for()
+            known = await self._waited_for()
             begun = False
             try:
-                async with contextlib.aclosing(received(coordinator.relay, asked)) as events:
-                    async for event in events:
-                        begun = True
-                        yield event
+                with known.used() as coordinator:
+                    async with contextlib.aclosing(received(coordinator.relay, asked)) as events:
+                        async for event in events:
+                            begun = True
+                            yield event
                 return
             except RayActorError as error:
-                self._mark_lost(coordinator, error, death)
+                self._mark_lost(known.actor, error, death)
                 if begun:
                     raise ModelError("the coordinator died while it passed a server's answer on; ask again") from None
         raise self._given_up()
@@ -126,7 +128,8 @@ class RemoteBackend:
             raise ModelError(f"the actor that keeps the targets has died ({reason}) and is being restarted") from None
 
     async def _news(self, copy: str, known: str, revision: int, facts_at: int) -> News:
-        coordinator = await self._waited_for()
+        await self._waited_for()
+        coordinator = await self._coordinators.first()
         try:
             news: News = await awaited(coordinator.news, copy, known, revision, facts_at)
         except RayActorError as error:
@@ -135,7 +138,7 @@ class RemoteBackend:
         return news
 
     async def probe(self) -> dict[str, str]:
-        coordinator = await self._found()
+        coordinator = await self._coordinators.first()
         try:
             states: dict[str, str] = await awaited(coordinator.probe, PROBE_SECONDS)
         except RayActorError as error:
@@ -145,39 +148,36 @@ class RemoteBackend:
 
     async def _ask(self, method: str, *args: object) -> Any:
         for death in range(1, MOST_DEATHS + 1):
-            coordinator = await self._waited_for()
+            known = await self._waited_for()
             try:
-                return await awaited(getattr(coordinator, method), *args)
+                with known.used() as coordinator:
+                    return await awaited(getattr(coordinator, method), *args)
             except RayActorError as error:
-                self._mark_lost(coordinator, error, death)
+                self._mark_lost(known.actor, error, death)
         raise self._given_up()
 
-    async def _waited_for(self) -> ActorHandle:
-        """The coordinator, as soon as there is one."""
+    async def _waited_for(self) -> Known:
+        """The coordinator for a request, as soon as there is one."""
         clock = asyncio.get_running_loop()
         deadline = clock.time() + PATIENCE_SECONDS
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
-                    return await self._found()
+                    return await self._coordinators.least_busy()
             except (RayActorError, RayServeException, TimeoutError) as error:
                 if clock.time() >= deadline:
                     reason = " ".join(str(error).split())[:200]
                     raise ModelError(f"no coordinator within {PATIENCE_SECONDS:.0f} s ({reason})") from None
                 await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _found(self) -> ActorHandle:
-        if self._coordinator is None:
-            found: ActorHandle = await result(self._models.coordinator.remote(self._lost))
-            self._coordinator = found
-        return self._coordinator
+    async def _find(self, lost: ActorHandle | None) -> Sequence[ActorHandle]:
+        found: Sequence[ActorHandle] = await result(self._models.coordinators.remote(lost))
+        return found
 
     def _mark_lost(self, coordinator: ActorHandle, error: Exception, death: int) -> None:
         LOG.error("a coordinator was lost (%d of %d): %s", death, MOST_DEATHS, " ".join(str(error).split())[:200])
-        self._lost = coordinator
-        if self._coordinator == coordinator:
-            self._coordinator = None
-            self._followed.forget()
+        self._coordinators.lose(coordinator)
+        self._followed.forget()  # perhaps of that one
 
     def _given_up(self) -> ModelError:
         return ModelError(f"{MOST_DEATHS} coordinators died while they answered this request, so it is not asked again")

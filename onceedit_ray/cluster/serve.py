@@ -1,6 +1,6 @@
 """The Ray Serve application: one deployment that owns the models, and the HTTP ingress in front of its coordinator.
 
-    proxy → Gateway (the ingress; any number of replicas) → coordinator actor → model actors
+    proxy → Gateway (the ingress; any number of replicas) → coordinator actors → model actors
                                           Models (one replica: starts, watches and stops the fleet)
 
 A new or additional ingress replica loads no model. Requests and answers are sent as text; the coordinator tokenises.
@@ -22,13 +22,14 @@ from ray import serve
 from ray.actor import ActorHandle
 from ray.serve import Application
 
-from onceedit_ray.cluster.calls import fetch
+from onceedit_ray.cluster.calls import result
 from onceedit_ray.cluster.command_output import output_stream
 from onceedit_ray.cluster.coordinator import HostedDecoder
 from onceedit_ray.cluster.fleet import Fleet
 from onceedit_ray.cluster.followed import News, ToldFacts
 from onceedit_ray.cluster.gateway import SMALL, GatewayDeployment
 from onceedit_ray.cluster.hot_swap import open_living, served_version
+from onceedit_ray.cluster.model_actor import Load
 from onceedit_ray.cluster.on_this_node import have_version
 from onceedit_ray.cluster.serve_args import ServeArgs
 from onceedit_ray.cluster.telemetry import VersionGauge
@@ -84,14 +85,14 @@ def bound(args: ServeArgs, config: RunConfig, own: str, output: Path | None = No
     output: the pipe of `command_output` to which the replicas write; None writes to their own standard output.
     """
     most = args.limits.in_flight + SPARE_REQUESTS
-    models = ModelsDeployment.bind(config, args.version, own, output)
+    models = ModelsDeployment.bind(config, args.version, own, output, args.coordinators)
     return GatewayDeployment.options(num_replicas=args.replicas, max_ongoing_requests=most).bind(
         models, args, EngineKeys(args.engine_keys, config.served_targets), output
     )
 
 
 class SpeakingDecoder(HostedDecoder):
-    """The coordinator of a served fleet: it takes requests as text and returns answers as text."""
+    """A coordinator of a served fleet: it takes requests as text and returns answers as text."""
 
     def __init__(self, *args: Any) -> None:
         self._version = VersionGauge()
@@ -195,11 +196,11 @@ class Models:
 
     Args:
         config: the run file with plug-in and targets. version: of the plug-in; None takes the run file's own, `own`, as
-            it has been edited since. output: as for `bound`; what is loaded is told there.
+            it has been edited since. output: as for `bound`; what is loaded is told there. coordinators: how many.
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, config: RunConfig, version: str | None, own: str, output: Path | None = None
+        self, config: RunConfig, version: str | None, own: str, output: Path | None = None, coordinators: int = 1
     ) -> None:
         self._config = config
         self._managing = asyncio.Lock()
@@ -207,7 +208,8 @@ class Models:
         for wanted in {own, version or own}:  # they may have been made on another node
             await asyncio.to_thread(have_version, wanted)
         served = await asyncio.to_thread(lambda: served_version(config, answering_version(config, version, own)))
-        self.fleet = await asyncio.to_thread(Fleet.start, config, served, self._tell, SpeakingCoordinator)
+        started = (config, served, self._tell, SpeakingCoordinator, coordinators)
+        self.fleet = await asyncio.to_thread(Fleet.start, *started)
         await asyncio.to_thread(self._warm_up, config, served)
         self._living = open_living(config, self.fleet, served)
         self._editing = asyncio.ensure_future(self._living.run())
@@ -222,8 +224,8 @@ class Models:
         """Do what the first request would otherwise wait for: load the alignments and run each model once."""
         self.fleet.prepare([config.fusion.strategy], self._tell)
         question = next((edit.prompt for edit in served.edits()), "Who?")
-        asked = (GenerationRequest(target, 4, GREEDY, question) for target in config.loaded_targets)
-        fetch([self.fleet.coordinator.answer.remote(each) for each in asked])
+        for target in config.loaded_targets:
+            self.fleet.coordinators.tell_now("answer", GenerationRequest(target, 4, GREEDY, question))
 
     async def knowledge(self, method: str, *args: Any, **named: Any) -> Any:
         """Call `method`, one of `backend.Knowledge`."""
@@ -233,30 +235,37 @@ class Models:
         """As `backend.Backend.add_server`. It is known until this system ends; a new one begins with its run file."""
         async with self._managing:
             check_engines(self._config.model_copy(update={"targets": {name: config}}))
-            about: str = await self.fleet.ask_again("try_server", name, config)
+            about: str = await self.fleet.coordinators.ask_again("try_server", name, config)
             await self.fleet.add_server(name, config)
             return about
 
     async def remove_server(self, name: str) -> None:
         """As `backend.Backend.remove_server`."""
         async with self._managing:
-            await self.fleet.ask_again("check_removable", name)
+            await self.fleet.coordinators.ask_again("check_removable", name)
             await self.fleet.remove_server(name)
 
-    async def coordinator(self, lost: ActorHandle | None = None) -> ActorHandle:
-        """The coordinator actor, which answers the requests; another one than `lost` if that has died."""
-        if lost is not None and lost == self.fleet.coordinator:
-            await asyncio.to_thread(self.fleet.revive, self.fleet.coordinator)
-        return self.fleet.coordinator
+    async def coordinators(self, lost: ActorHandle | None = None) -> list[ActorHandle]:
+        """The coordinator actors, which answer the requests; if `lost` has died, another one in its place."""
+        if lost is not None:
+            await asyncio.to_thread(self.fleet.coordinators.revive, lost)
+        return self.fleet.coordinators.handles
+
+    async def loads(self) -> dict[str, Load]:
+        """The load of each model actor, by name."""
+        actors = dict(self.fleet.actors)
+        loads = await asyncio.gather(*(result(actor.load.remote()) for actor in actors.values()))
+        return dict(zip(actors, loads, strict=True))
 
     async def _watch(self) -> None:
         """Replace a coordinator that dies while nobody asks."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            try:
-                await asyncio.to_thread(self.fleet.revive, self.fleet.coordinator)
-            except Exception:  # tried again, and the next call of the coordinator tells the same
-                LOG.exception("no coordinator could be started")
+            for each in self.fleet.coordinators.handles:
+                try:
+                    await asyncio.to_thread(self.fleet.coordinators.revive, each)
+                except Exception:  # tried again, and the next call of the coordinator tells the same
+                    LOG.exception("no coordinator could be started")
 
     async def check_health(self) -> None:
         """Raises the error of a model that does not come back; a model that is loading or busy counts as healthy, and
@@ -268,11 +277,13 @@ class Models:
             raise ModelError("edits are not taken up any more; the log says why")
         states: dict[str, str] = {}
         with contextlib.suppress(ProcessLostError, TimeoutError):
+            coordinators = self.fleet.coordinators
             async with asyncio.timeout(HEALTH_SECONDS):
-                states = await self.fleet.ask("probe", PROBE_SECONDS)
+                asked = (coordinators.ask("probe", PROBE_SECONDS, at=at) for at in range(len(coordinators.seats)))
+                states = (await asyncio.gather(*asked))[0]
             self._heard = time.monotonic()
         if (silent := time.monotonic() - self._heard) > SILENT_SECONDS:
-            raise ModelError(f"no coordinator has answered for {silent:.0f} s")
+            raise ModelError(f"a coordinator has not answered for {silent:.0f} s")
         own = {name: state for name, state in states.items() if name not in self.fleet.servers}
         broken = [f"{name}: {state}" for name, state in own.items() if state not in ("", BUSY)]
         if broken:

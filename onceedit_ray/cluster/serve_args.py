@@ -15,10 +15,11 @@ class ServeArgs(Strict):
 
     config: the run file whose plug-in and targets are served; None serves `servers` alone. servers: more targets, which
     servers have: by name, the settings of a run file's entry. version: of the plug-in; None takes the run file's own.
-    keys_file: API keys, one in each line, in addition to those in the environment of the replicas. edit_keys_file:
-    keys for editing, likewise. admin_keys_file: keys for adding and removing targets, likewise. engine_keys: the
-    environment variables that an added target may name as its `key_env`, each as NAME=https://host. replicas: of the
-    ingress. request_log: whether each request is written as a line of JSON to the replicas' output.
+    keys_file: API keys, one in each line, in addition to those in the environment of the replicas. edit_keys_file: keys
+    for editing, likewise. admin_keys_file: keys for adding and removing targets, likewise. engine_keys: the environment
+    variables that an added target may name as its `key_env`, each as NAME=https://host. replicas: of the ingress.
+    coordinators: how many share the requests over the same models. request_log: whether each request is written as a
+    line of JSON to the replicas' output.
     """
 
     config: Path | None = Path("configs/quickstart.yaml")
@@ -29,5 +30,6 @@ class ServeArgs(Strict):
     admin_keys_file: Path | None = None
     engine_keys: tuple[str, ...] = ()
     replicas: int = Field(1, ge=1)
+    coordinators: int = Field(1, ge=1)
     limits: Limits = Limits()
     request_log: bool = True

@@ -21,6 +21,7 @@ from ray import serve
 from ray.exceptions import RayError
 
 from onceedit_ray.cluster.command_output import shared_output
+from onceedit_ray.cluster.fleet import COORDINATOR_CPUS
 from onceedit_ray.cluster.own_processes import first_dead, ray_processes
 from onceedit_ray.cluster.serve import APP_NAME, WATCH_SECONDS, bound
 from onceedit_ray.cluster.serve_args import ServeArgs
@@ -74,7 +75,7 @@ def serve_here(
         told_to_end.set()  # Python ignores an exception in some places, such as hooks of a fork
         raise KeyboardInterrupt
 
-    with shared_output(progress) as output, _own_ray(config, metrics_port) as own_ray:
+    with shared_output(progress) as output, _own_ray(_cpus(config, args.coordinators), metrics_port) as own_ray:
         signal.signal(signal.SIGTERM, end_at_once)  # `ray.init` sets its own; loading may take minutes
         try:
             serve.start(http_options={"host": host, "port": port})
@@ -93,12 +94,12 @@ def serve_here(
 class _Ray:
     """The Ray that this command starts. logs: the folder of its log files. metrics: where Prometheus reads them."""
 
-    def __init__(self, config: RunConfig, metrics_port: int | None) -> None:
+    def __init__(self, cpus: float, metrics_port: int | None) -> None:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         context = ray.init(
             address="local",
             include_dashboard=False,
-            num_cpus=max(os.cpu_count() or 1, math.ceil(_cpus(config))),
+            num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
             log_to_driver=False,
             logging_level=logging.ERROR,
             _metrics_export_port=metrics_port,
@@ -115,10 +116,10 @@ class _Ray:
 
 
 @contextlib.contextmanager
-def _own_ray(config: RunConfig, metrics_port: int | None) -> Iterator[_Ray]:
+def _own_ray(cpus: float, metrics_port: int | None) -> Iterator[_Ray]:
     # A thread of Ray's prints what the raylet reports: on standard output, where each line is to be a request's.
     with contextlib.redirect_stdout(sys.stderr):
-        own_ray = _Ray(config, metrics_port)
+        own_ray = _Ray(cpus, metrics_port)
         try:
             yield own_ray
         finally:
@@ -129,13 +130,14 @@ def _own_ray(config: RunConfig, metrics_port: int | None) -> Iterator[_Ray]:
                 ray.shutdown()
 
 
-def _cpus(config: RunConfig) -> float:
+def _cpus(config: RunConfig, coordinators: int) -> float:
     """The CPUs reserved by all actors while a version is built and then loaded beside the active one.
 
     Reservations only decide what may run at the same time: a machine with fewer cores works too, only slower.
     """
     models = [config.plugin, config.plugin, *config.loaded_targets.values()]
-    return sum(model.num_cpus for model in models) + config.living.num_cpus + 1.0
+    further = (coordinators - 1) * COORDINATOR_CPUS
+    return sum(model.num_cpus for model in models) + config.living.num_cpus + further + 1.0
 
 
 def _reason(error: BaseException) -> str:

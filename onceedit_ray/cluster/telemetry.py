@@ -5,10 +5,15 @@ Labels have few, fixed values: route templates and model names, never texts that
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from onceedit_ray.serving.generation_request import GenerationEnd
 from onceedit_ray.serving.observing import Account
+
+if TYPE_CHECKING:  # a gateway has no model
+    from onceedit_ray.models.local_model import LocalModel
 
 WEIGHTS = [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99]
 SECONDS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]
@@ -79,6 +84,31 @@ class Metrics:
         ):
             if amount:
                 counter.inc(amount, model | tag)
+
+
+class CacheMetrics:
+    """Shows the KV cache of one model and its sessions."""
+
+    def __init__(self, model: str) -> None:
+        self._model = {"model": model}
+        self._preempted = 0
+        self._bytes = Gauge("onceedit_kv_cache_bytes", "Keys and values of all sessions", ("model",))
+        self._limit = Gauge("onceedit_kv_cache_limit_bytes", "The most that they may take", ("model",))
+        self._sessions = Gauge(
+            "onceedit_sessions", "Sessions: with room in the KV cache, or waiting for it", ("model", "state")
+        )
+        self._lost = Counter("onceedit_sessions_preempted_total", "Sessions that lost their room to others", ("model",))
+
+    def show(self, model: LocalModel) -> None:
+        """Update the metrics."""
+        waiting = model.waiting_sessions
+        self._bytes.set(model.cache_bytes, self._model)
+        self._limit.set(model.cache_limit or 0, self._model)
+        self._sessions.set(model.open_sessions - waiting, self._model | {"state": "held"})
+        self._sessions.set(waiting, self._model | {"state": "waiting"})
+        if model.preempted_sessions > self._preempted:
+            self._lost.inc(model.preempted_sessions - self._preempted, self._model)
+            self._preempted = model.preempted_sessions
 
 
 class VersionGauge:

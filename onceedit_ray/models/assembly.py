@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from transformers import GenerationConfig
@@ -14,6 +14,7 @@ from transformers import GenerationConfig
 from onceedit_ray.config import ModelConfig, PluginConfig
 from onceedit_ray.errors import ModelError
 from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.free_memory import cache_limit
 from onceedit_ray.models.linear_maps import speed_up_linear_maps
 from onceedit_ray.models.loading import (
     context_length,
@@ -50,8 +51,7 @@ def open_codec(folder: Path) -> Codec:
 def open_model(folder: Path, config: ModelConfig, codec: Codec, top_k: int, name: str) -> LocalModel:
     """A model folder, loaded and ready for sessions."""
     model = load_for_decoding(folder, config)
-    context = context_length(model.config, config.context, codec.tokenizer.model_max_length)
-    return LocalModel(model, codec.end_ids, codec.weight_id, top_k, name, decoding_threads(model, config), context)
+    return LocalModel(model, codec.end_ids, codec.weight_id, top_k, name, *bounds_of(model, config, codec))
 
 
 def load_for_decoding(folder: Path, config: ModelConfig) -> PreTrainedModel:
@@ -59,6 +59,22 @@ def load_for_decoding(folder: Path, config: ModelConfig) -> PreTrainedModel:
     model = load_placed(folder, config)
     speed_up_linear_maps(model)
     return model
+
+
+class Bounds(NamedTuple):
+    """The last arguments of `LocalModel`. threads: of a pass. context: tokens of a session. cache_limit: bytes of keys
+    and values.
+    """
+
+    threads: int
+    context: int
+    cache_limit: int
+
+
+def bounds_of(model: PreTrainedModel, config: ModelConfig, codec: Codec) -> Bounds:
+    """What a loaded model may use, by its run file's entry and by what is free; raises as `context_length`."""
+    context = context_length(model.config, config.context, codec.tokenizer.model_max_length)
+    return Bounds(decoding_threads(model, config), context, cache_limit(model, config))
 
 
 def decoding_threads(model: PreTrainedModel, config: ModelConfig) -> int:

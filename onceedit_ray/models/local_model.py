@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onceedit_ray.errors import ContextLengthError, ModelError, PromptError, SessionLostError
+from onceedit_ray.errors import CrowdedError, ModelError, PromptError, SessionLostError
+from onceedit_ray.models.cache_room import CacheRoom
 from onceedit_ray.models.loading import context_length
 from onceedit_ray.models.passes import PassRow, passes_for
 from onceedit_ray.models.protocol import Reading, Step, Top
@@ -33,6 +34,10 @@ if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not ev
 PADDING = 2.0
 SMALL = 32
 """Rows share a pass if the padded pass has at most `PADDING` times the fed tokens, or at most `SMALL` tokens in all."""
+MOST_WAITING = 1024
+"""Number of sessions that may wait for memory; one more is refused."""
+LOOK_SECONDS = 0.05
+"""How often calls that wait for memory are looked at while nothing else happens."""
 SCORED_AT_ONCE = 64
 """Number of positions whose distributions are held at once while a text is scored."""
 
@@ -48,6 +53,9 @@ class LocalModel:
         name: for messages.
         threads: number of torch threads of a pass, 0 for the number of the thread that makes this object.
         context: tokens that a session holds; None takes what the model's configuration states.
+        cache_limit: bytes of all sessions' keys and values (`cache_room`); None for no limit.
+
+    Raises `ModelError` if not even a short session fits the limit.
     """
 
     def __init__(
@@ -59,21 +67,24 @@ class LocalModel:
         name: str = "model",
         threads: int = 0,
         context: int | None = None,
+        cache_limit: int | None = None,
     ) -> None:
         self.network = model
         self._end_ids = frozenset(end_ids)
         self._weight_id = weight_id
         self._top_k = top_k
         self._name = name
-        self._context = context or context_length(model.config)
         self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
         self._cached = passes_for(model)
+        self._room = CacheRoom(self._cached, name, context or context_length(model.config), cache_limit)
+        self._context = self._room.context
         self._sessions: dict[int, Session] = {}
         self._numbers = itertools.count(time.time_ns())  # differ from the numbers before a restart
         # Set in every model's thread, since a new thread otherwise starts with the number that was set last.
         self._thread = ThreadPoolExecutor(1, name, torch.set_num_threads, (threads or torch.get_num_threads(),))
         self._waiting: deque[Call | Fork | Release] = deque()
         self._lock = threading.Lock()
+        self._arrived = threading.Event()
         self._serving = False
         self.passes = 0
         self.tokens = 0
@@ -91,7 +102,9 @@ class LocalModel:
         if not ids:
             raise ModelError(f"{self._name} was given an empty prompt; give it at least one token")
         self._check(ids, len(ids))
-        session = Session(next(self._numbers), place=-1)
+        if self.waiting_sessions >= MOST_WAITING:
+            raise CrowdedError(f"{MOST_WAITING} sessions wait for memory of {self._name} already; ask again later")
+        session = Session(next(self._numbers))
         call = Call(session, list(ids), rows, decode, sampling, future(), threshold=threshold)
         self._sessions[session.number] = session
         self._submit(call)
@@ -120,7 +133,7 @@ class LocalModel:
 
     async def score(self, ids: Sequence[int]) -> Reading:
         self._check(ids, len(ids))
-        session = Session(next(self._numbers), place=-1)
+        session = Session(next(self._numbers))
         self._sessions[session.number] = session
         steps: list[Step] = []
         try:
@@ -135,7 +148,7 @@ class LocalModel:
         return Reading(_joined([step.top for step in steps]), np.array([p for s in steps for p in s.new_p], np.float32))
 
     async def fork(self, session: int) -> int:
-        fork = Fork(self._session(session), Session(next(self._numbers), place=-1), future())
+        fork = Fork(self._session(session), Session(next(self._numbers)), future())
         self._sessions[fork.made.number] = fork.made
         self._submit(fork)
         try:
@@ -153,9 +166,29 @@ class LocalModel:
         return len(self._sessions)
 
     @property
+    def waiting_sessions(self) -> int:
+        """How many sessions have no cache: they wait for memory, or were preempted."""
+        return sum(session.place < 0 for session in list(self._sessions.values()))
+
+    @property
+    def preempted_sessions(self) -> int:
+        """How many times a session lost its cache to another one, which had waited for memory."""
+        return self._room.preempted
+
+    @property
     def cache_bytes(self) -> int:
         """Size of the sessions' keys and values in bytes."""
         return self._cached.nbytes()
+
+    @property
+    def token_bytes(self) -> int:
+        """Keys and values of one token in bytes; 0 where there is no limit, so that it was not measured."""
+        return self._cached.token_bytes
+
+    @property
+    def cache_limit(self) -> int | None:
+        """The most bytes of keys and values; None for no limit."""
+        return self._room.limit
 
     def _session(self, number: int) -> Session:
         try:
@@ -165,10 +198,7 @@ class LocalModel:
 
     def _check(self, ids: Sequence[int], tokens: int) -> None:
         """Refuse a call that would fail in the network, and would make all calls of its pass fail."""
-        if tokens > self._context:
-            raise ContextLengthError(
-                f"{tokens} tokens do not fit the context of {self._context} tokens of {self._name}; shorten the prompt"
-            )
+        self._room.check(tokens)
         if not 0 <= min(ids) <= max(ids) < self._vocabulary:
             raise PromptError(
                 f"{self._name} has tokens 0 to {self._vocabulary - 1}, and was given {min(ids)} or {max(ids)}: its "
@@ -187,6 +217,7 @@ class LocalModel:
         call.answer.get_loop().call_soon(self._start)
 
     def _start(self) -> None:
+        self._arrived.set()
         with self._lock:
             if not self._serving and self._waiting:
                 self._serving = True
@@ -199,6 +230,7 @@ class LocalModel:
         """Run passes until no call is left. Every accepted call gets a result or an error."""
         waiting: list[Call | Fork] = []
         while True:
+            self._arrived.clear()
             with self._lock:
                 arrived = [self._waiting.popleft() for _ in range(len(self._waiting))]
                 if not arrived and not waiting:
@@ -215,6 +247,8 @@ class LocalModel:
                 answers += [(item.answer, error) for item in waiting if not is_settled(item, answers)]
             waiting = [item for item in waiting if not is_settled(item, answers)]
             deliver(answers)
+            if waiting and not any(isinstance(item, Call) and item.entered for item in waiting):
+                self._arrived.wait(LOOK_SECONDS)  # all of them wait for memory
 
     def _let_go(self, session: Session, waiting: Sequence[Call | Fork]) -> list[Answer]:
         """Free a session that was closed. Calls that wait on it get an error, so that no caller waits for ever."""
@@ -223,9 +257,7 @@ class LocalModel:
         for item in waiting:
             if item.session is session or (isinstance(item, Fork) and item.made is session):
                 answers.append((item.answer, lost))
-        if session.place >= 0:
-            place, session.place = session.place, -1
-            self._cached.give_back(place)
+        self._room.leave(session)
         return answers
 
     def _advance(self, waiting: Sequence[Call | Fork]) -> list[Answer]:
@@ -236,15 +268,16 @@ class LocalModel:
         answers: list[Answer] = []
         calls: list[Call] = []
         for item in first.values():
+            if isinstance(item, Fork):
+                self._room.fork(item.session, item.made)
+                answers.append((item.answer, item.made.number))
+        for call in self._room.admit([item for item in first.values() if isinstance(item, Call)]):
             try:
-                if isinstance(item, Fork):
-                    answers.append((item.answer, self._forked(item)))
-                    continue
-                if not item.entered:
-                    self._begin(item)
-                calls.append(item)
+                if not call.entered:
+                    self._begin(call)
+                calls.append(call)
             except Exception as error:
-                answers.append((item.answer, error))
+                answers.append((call.answer, error))
         for together in self._shared_passes(calls):
             answers += self._answers(together)
         return answers
@@ -265,9 +298,7 @@ class LocalModel:
 
     def _begin(self, call: Call) -> None:
         session = call.session
-        if call.keep is None:
-            session.place = self._cached.take()
-        else:
+        if call.keep is not None:
             if not 0 <= call.keep <= len(session.ids):
                 raise ValueError(f"keep {call.keep} of {len(session.ids)} tokens: impossible")
             session.ids = session.ids[: call.keep]
@@ -276,11 +307,6 @@ class LocalModel:
         call.feed = session.ids[session.held :] + call.ids
         session.ids = session.ids[: session.held]
         call.entered = True
-
-    def _forked(self, fork: Fork) -> int:
-        fork.made.ids = list(fork.session.ids)
-        fork.made.place, fork.made.held = self._cached.copy(fork.session.place, fork.session.held)
-        return fork.made.number
 
     def _shared_passes(self, active: Sequence[Call]) -> list[list[Call]]:
         """Group the calls that run together: those of similar length, for which padding costs little."""
@@ -291,7 +317,8 @@ class LocalModel:
             if groups:
                 padded = len(groups[-1][0].feed) * (len(groups[-1]) + 1)
                 fed = sum(len(other.feed) for other in groups[-1]) + len(call.feed)
-                if padded <= max(SMALL, PADDING * fed):
+                end = max(other.session.held for other in [*groups[-1], call]) + len(groups[-1][0].feed)
+                if padded <= max(SMALL, PADDING * fed) and self._cached.may_reach(end):
                     groups[-1].append(call)
                     continue
             groups.append([call])

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -48,9 +48,33 @@ class PassRow:
 
 
 class Passes(Protocol):
-    """States of sessions and passes over them; `batches`: whether one pass may have several rows."""
+    """States of sessions and passes over them.
+
+    batches: whether one pass may have several rows. token_bytes, session_bytes: what a position takes, and a session
+    beside its positions; known after `measure`.
+    """
 
     batches: bool
+    token_bytes: int
+    session_bytes: int
+
+    def measure(self) -> None:
+        """Find out, by passes over a token or two, what positions and sessions take."""
+
+    def bound(self, limit: int) -> None:
+        """Keep the buffers within `limit` bytes, for sessions that fit by `bytes_for`."""
+
+    def bytes_for(self, lengths: Sequence[int]) -> int:
+        """The least bytes in which sessions of these lengths can be held together."""
+
+    def holds(self, place: int, length: int) -> bool:
+        """Whether a place has room for `length` positions now."""
+
+    def fit(self, lengths: Mapping[int, int]) -> None:
+        """Make room in every place that is taken, for the positions that it needs."""
+
+    def may_reach(self, end: int) -> bool:
+        """Whether a pass may write padding up to position `end`."""
 
     def take(self) -> int:
         """A place for a new session."""
@@ -59,7 +83,9 @@ class Passes(Protocol):
         """Free a place."""
 
     def copy(self, place: int, length: int) -> tuple[int, int]:
-        """A new place with the first `length` positions of `place`, and how many of them it really holds."""
+        """A new place with the first `length` positions of `place`, and how many of them it really holds; (-1, 0) where
+        there is no memory for it.
+        """
 
     def cut(self, place: int, held: int, keep: int) -> int:
         """Cut `place` from `held` positions back to `keep`; returns how many it holds then: `keep`, or 0."""
@@ -106,6 +132,29 @@ class SlotPasses:
         self._mixed = "full_attention" in (getattr(config, "layer_types", None) or ())
         self._last = int(getattr(config, "max_position_embeddings", None) or 2**31) - 1
         self._cache = SlotCache(int(config.num_hidden_layers))
+        self.token_bytes = self.session_bytes = 0
+
+    def measure(self) -> None:
+        place = self.take()
+        self.logits([PassRow(place, 0, [0], 1)])
+        self.give_back(place)
+        self.token_bytes = self._cache.token_bytes()
+        self._cache.clear()
+
+    def bound(self, limit: int) -> None:
+        self._cache.capacity = limit // max(self.token_bytes, 1)
+
+    def bytes_for(self, lengths: Sequence[int]) -> int:
+        return len(lengths) * max(lengths, default=0) * self.token_bytes
+
+    def holds(self, place: int, length: int) -> bool:
+        return self._cache.holds(place, length)
+
+    def fit(self, lengths: Mapping[int, int]) -> None:
+        self._cache.fit(lengths)
+
+    def may_reach(self, end: int) -> bool:
+        return self._cache.may_reach(end)
 
     def take(self) -> int:
         return self._cache.take()
@@ -114,7 +163,7 @@ class SlotPasses:
         self._cache.give_back(place)
 
     def copy(self, place: int, length: int) -> tuple[int, int]:
-        return self._cache.copy(place, length), length
+        return (self._cache.copy(place, length), length) if self._cache.may_add() else (-1, 0)
 
     def cut(self, place: int, held: int, keep: int) -> int:
         return keep
@@ -157,10 +206,21 @@ class SlotPasses:
         return torch.zeros_like(mask_B1NT, dtype=dtype).masked_fill(~mask_B1NT, torch.finfo(dtype).min)
 
 
-class SinglePasses:
-    """Passes over one session at a time, each with a cache of its own as transformers makes it."""
+class _OwnCaches:
+    """What `SinglePasses` and `WholePasses` share: no buffer is common to several sessions."""
 
     batches = False
+    token_bytes = session_bytes = 0
+
+    def bound(self, limit: int) -> None:
+        """Nothing to do: a session takes what it needs."""
+
+    def may_reach(self, end: int) -> bool:
+        return True
+
+
+class SinglePasses(_OwnCaches):
+    """Passes over one session at a time, each with a cache of its own as transformers makes it."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
@@ -171,6 +231,25 @@ class SinglePasses:
         self._caches: dict[int, DynamicCache] = {}
         self._floors: dict[int, int] = {}  # lower limit of further cuts, for a sliding-window cache that was cut
         self._next = 0
+        self._rooms: dict[int, int] = {}
+
+    def measure(self) -> None:
+        place, before = self.take(), self.nbytes()
+        self.logits([PassRow(place, 0, [0, 0], 1)])
+        two = self.nbytes() - before
+        self.logits([PassRow(place, 2, [0], 1)])
+        self.token_bytes = max(self.nbytes() - before - two, 0)
+        self.session_bytes = max(two - 2 * self.token_bytes, 0)
+        self.give_back(place)
+
+    def bytes_for(self, lengths: Sequence[int]) -> int:
+        return len(lengths) * self.session_bytes + sum(lengths) * self.token_bytes
+
+    def holds(self, place: int, length: int) -> bool:
+        return length <= self._rooms.get(place, 0)
+
+    def fit(self, lengths: Mapping[int, int]) -> None:
+        self._rooms = dict(lengths)
 
     def take(self) -> int:
         self._next += 1
@@ -220,15 +299,25 @@ class SinglePasses:
         self._caches[place], self._floors[place] = cache, 0
 
 
-class WholePasses:
+class WholePasses(_OwnCaches):
     """Passes over one session at a time, without a cache: exact for every network, and slower with every token."""
-
-    batches = False
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._ids: dict[int, list[int]] = {}
         self._next = 0
+
+    def measure(self) -> None:
+        """Nothing to do: token ids are all that is kept."""
+
+    def bytes_for(self, lengths: Sequence[int]) -> int:
+        return 0
+
+    def holds(self, place: int, length: int) -> bool:
+        return True
+
+    def fit(self, lengths: Mapping[int, int]) -> None:
+        """Nothing to do, as there is no cache."""
 
     def take(self) -> int:
         self._next += 1

@@ -16,12 +16,14 @@ from onceedit_ray.models.sampling import Sampling
 
 @dataclass
 class Session:
-    """One session. place: its place in the cache, below 0 before it has one. ids: its tokens."""
+    """One session. place: its place in the cache, below 0 while it has none. ids: its tokens."""
 
     number: int
-    place: int
+    place: int = -1
     ids: list[int] = field(default_factory=list)
     held: int = 0  # how many of `ids` the place holds
+    room: int = 0  # positions reserved for its present call
+    used: float = 0.0  # when it was last in a pass, by the clock of `CacheRoom`
 
 
 @dataclass

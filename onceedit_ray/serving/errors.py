@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from onceedit_ray.errors import (
     ConflictError,
     ContextLengthError,
+    CrowdedError,
     EngineError,
     NotPossibleError,
     OnceEditError,
@@ -26,6 +27,8 @@ LOG = logging.getLogger(__name__)
 
 QUEUE_SECONDS = 60
 """`Retry-After` if the queue of edits is full: about the time to build a version on a small machine."""
+CROWDED_SECONDS = 5
+"""`Retry-After` if too many sessions wait for a model's memory."""
 
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -87,6 +90,8 @@ def api_error_of(error: BaseException) -> ApiError:
         return ApiError(422, str(error), "edits", "edit_refused")
     if isinstance(error, QueueFullError):
         return ApiError(429, str(error), code="queue_full", retry_after=QUEUE_SECONDS)
+    if isinstance(error, CrowdedError):
+        return ApiError(429, str(error), code="too_many_requests", retry_after=CROWDED_SECONDS)
     if isinstance(error, TimeoutError):
         return ApiError(504, "the answer took too long; ask for fewer tokens", code="timeout")
     if isinstance(error, UnknownTargetError):

@@ -34,6 +34,7 @@ from onceedit_ray.serving.generation_request import GenerationEnd
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.observing import CLIENT_GONE, Account, account_of
 from onceedit_ray.serving.passed_stream import PassedStream, named
+from onceedit_ray.serving.server_sent_events import DONE, event
 from onceedit_ray.serving.whole_answer import assembled
 
 

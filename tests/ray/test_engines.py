@@ -142,7 +142,7 @@ def test_a_target_is_added_and_removed_while_everything_else_answers(address: li
         assert refused.status_code == 400 and "it has no model 'none'" in refused.json()["error"]["message"]
 
         models = serve.get_deployment_handle("Models", APP_NAME)
-        ray.kill(models.coordinator.remote().result(timeout_s=60))
+        ray.kill(models.coordinators.remote().result(timeout_s=60)[0])
         assert text_of(ask(here, OTHER, model="qwen")) == "The Rhone does.", "another coordinator knows it, too"
         assert text_of(ask(here, QUESTION, model="qwen")) == EDITED
 

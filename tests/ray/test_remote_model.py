@@ -8,66 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError
 
 from onceedit_ray.cluster import remote_model
 from onceedit_ray.cluster.model_actor import HostedModel
 from onceedit_ray.cluster.remote_model import RemoteModel
 from onceedit_ray.errors import ContextLengthError, ModelError, SessionLostError
+from onceedit_ray.models import cache_room
 from onceedit_ray.models.protocol import LanguageModel, Step
 from tests.families import build_family
-from tests.ray.small_fleet import model
-
-TOP_K = 8
-
-
-class Method:
-    """`actor.method`, of which Ray offers `remote`."""
-
-    def __init__(self, call: Callable[..., Awaitable[Any]]) -> None:
-        self._call = call
-
-    def remote(self, *args: object) -> Awaitable[Any]:
-        return asyncio.ensure_future(self._call(*args))
-
-
-class Mortal:
-    """A fake actor handle. `die` loses all sessions; calls fail until it is back, or always if it does not restart."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._away = 0
-        self.gone = False
-        self.killed = 0
-        self._live()
-        self.serve = Method(self._calls("serve"))
-        self.close = Method(self._calls("close"))
-
-    def _live(self) -> None:
-        self.hosted = HostedModel("mortal", self._folder / "mistral", model(self._folder, "mistral"), TOP_K)
-
-    def die(self, away: int = 1) -> None:
-        """Restart; the next `away` calls come too early."""
-        self._live()
-        self._away = away
-
-    def _calls(self, method: str) -> Callable[..., Awaitable[Any]]:
-        async def call(*args: object) -> Any:
-            if self.gone:
-                raise ActorDiedError
-            if self.killed and method != "close":
-                self.killed -= 1
-                raise OutOfMemoryError("Task was killed due to the node running low on memory")
-            if self._away and method != "close":  # nobody waits for a close
-                self._away -= 1
-                raise ActorUnavailableError("restarting", None)
-            return await getattr(self.hosted, method)(*args)
-
-        return call
+from tests.ray.mortal import Mortal
 
 
 @pytest.fixture(scope="module")
@@ -264,3 +216,70 @@ def test_callers_that_leave_hang_nobody_who_travels_with_them(actor: Mortal, ali
     found = asyncio.run(load(RemoteModel(actor, "mortal")))
     hosted = alive
     assert found == asyncio.run(load(alive))
+
+
+TOKEN_BYTES = 256
+"""Keys and values of one token of the tiny Mistral."""
+
+
+def test_who_waits_for_memory_keeps_nobody_waiting_who_came_with_it(
+    folder: Path, alive: HostedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three come in one call and two fit at a time: the first two go on, and the third has its room when one ends."""
+    monkeypatch.setattr(cache_room, "REST_SECONDS", 1000.0)
+    actor = Mortal(folder, kv_cache_bytes=62 * TOKEN_BYTES)
+    order: list[int] = []
+
+    async def talk(model: LanguageModel, number: int) -> list[int]:
+        step = await model.open([5, 300 + number] * 10, decode=2)
+        said = list(step.new_ids)
+        for _ in range(4):
+            step = await model.extend(step.session, 19 + len(said), said[-1:], decode=2)
+            said += step.new_ids
+        await model.close(step.session)
+        order.append(number)
+        return said
+
+    async def all_three(model: LanguageModel) -> list[list[int]]:
+        return await asyncio.wait_for(asyncio.gather(*(talk(model, number) for number in range(3))), 60)
+
+    found = asyncio.run(all_three(RemoteModel(actor, "mortal")))
+    assert order[2] == 2
+    assert found == asyncio.run(all_three(alive))
+
+
+@pytest.mark.parametrize("patience", [0.1, 1.0])
+def test_who_leaves_while_waiting_for_memory_leaves_nothing(folder: Path, patience: float) -> None:
+    """Before and after the actor has answered that it takes longer."""
+    actor = Mortal(folder, kv_cache_bytes=60 * TOKEN_BYTES)
+
+    async def talk() -> None:
+        remote = RemoteModel(actor, "mortal")
+        first = await remote.open([5] * 30, decode=2)
+        using = asyncio.ensure_future(keep_busy(remote, first))
+        waiting = asyncio.ensure_future(remote.open([6] * 40))
+        await asyncio.sleep(patience)
+        assert actor.hosted.waiting_sessions == 1
+        waiting.cancel()
+        async with asyncio.timeout(30):
+            while actor.hosted.open_sessions != 1:
+                await asyncio.sleep(0.01)
+        using.cancel()
+        await remote.close(first.session)
+        step = await remote.open([7] * 40)
+        await remote.close(step.session)
+        async with asyncio.timeout(30):
+            while actor.hosted.open_sessions:
+                await asyncio.sleep(0.01)
+
+    async def keep_busy(remote: RemoteModel, step: Step) -> None:
+        while True:
+            await remote.extend(step.session, 29, [5], decode=2)
+
+    asyncio.run(talk())
+
+
+def test_the_context_of_the_run_file_holds_in_an_actor(folder: Path) -> None:
+    actor = Mortal(folder, context=20)
+    with pytest.raises(ContextLengthError, match="21 tokens do not fit the context of 20 tokens of mortal"):
+        asyncio.run(RemoteModel(actor, "mortal").open([5] * 21))

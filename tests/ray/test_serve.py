@@ -150,7 +150,7 @@ def test_a_client_that_goes_away_frees_the_sessions(address: str, stream: bool) 
 
 
 def found_coordinator() -> Any:
-    return serve.get_deployment_handle("Models", APP_NAME).coordinator.remote().result()
+    return serve.get_deployment_handle("Models", APP_NAME).coordinators.remote().result()[0]
 
 
 def on_models(attribute: str) -> list[int]:

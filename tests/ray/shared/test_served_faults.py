@@ -70,7 +70,7 @@ def coordinator_process(other_than: int = 0) -> int:
     deadline = time.monotonic() + RECOVERY_SECONDS
     while True:
         with contextlib.suppress(RayActorError):
-            if (process := process_of(models.coordinator.remote().result())) != other_than:
+            if (process := process_of(models.coordinators.remote().result()[0])) != other_than:
                 return process
         assert time.monotonic() < deadline, "it does not come back"
         time.sleep(0.1)
@@ -145,7 +145,7 @@ def test_a_coordinator_that_is_killed_comes_back_and_until_then_every_answer_can
 def test_every_target_is_asked_and_the_one_that_died_is_named(address: str, shared: Shared) -> None:
     """Its weights are gone, so that it cannot come back by itself; with them it does."""
     models = serve.get_deployment_handle("Models", APP_NAME)
-    coordinator = models.coordinator.remote().result()
+    (coordinator,) = models.coordinators.remote().result()
     target = ray.get(coordinator.__ray_call__.remote(lambda decoder: decoder.members["qwen2"].model._actor))
     folder = Path(shared.config.targets["qwen2"].model.removeprefix("local:"))
     body = {"model": "*", "prompt": QUESTION, "max_tokens": 8}

@@ -53,7 +53,7 @@ class Models:
     def __init__(self, *coordinators: Any) -> None:
         self.waiting = list(coordinators)
         self.lost: list[Any] = []
-        self.coordinator = self
+        self.coordinators = self
         self.knowledge = self
 
     async def remote(self, lost: Any) -> Any:
@@ -61,7 +61,7 @@ class Models:
         found = self.waiting.pop(0)
         if isinstance(found, Exception):
             raise found
-        return found
+        return found if isinstance(found, list) else [found]
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +100,43 @@ def test_a_stream_goes_on_where_its_client_is(death: Exception) -> None:
     assert text == "Perth is a city" and items[-1] == END
     assert [one.asked for one in (first, second, third)] == [[""], ["Perth is"], ["Perth is"]]
     assert models.lost == [None, first, second]
+
+
+async def test_requests_are_shared_out_and_those_of_a_lost_one_go_on_at_another() -> None:
+    """Four at once are two each; when one dies, its two go on at the other one, before there is a successor."""
+    gate = asyncio.Event()
+
+    class Gated(Coordinator):
+        async def speak(self, asked: GenerationRequest) -> AsyncGenerator[Any]:
+            self.asked.append(asked.known)
+            for number, item in enumerate(self.items):
+                if number:
+                    await gate.wait()
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+
+    dying, living = Gated([Piece("Per"), DIED]), Gated([Piece("Perth"), END])
+    successor = Gated([Piece("Perth"), END])
+    models = Models([dying, living], DIED, [successor, living])
+    backend = RemoteBackend(models)
+
+    async def text() -> str:
+        return "".join([item.text async for item in backend.speak(ASKED) if isinstance(item, Piece)])
+
+    asking = [asyncio.ensure_future(text()) for _ in range(4)]
+    async with asyncio.timeout(30):
+        while len(dying.asked) + len(living.asked) < 4:
+            await asyncio.sleep(0)
+    assert [dying.asked, living.asked] == [["", ""], ["", ""]]
+    gate.set()
+    assert list(await asyncio.gather(*asking)) == ["Perth"] * 4
+    assert living.asked == ["", "", "Per", "Per"]
+    async with asyncio.timeout(30):
+        while not successor.asked:
+            assert list(await asyncio.gather(text(), text())) == ["Perth"] * 2
+            await asyncio.sleep(0.01)
+    assert len(models.lost) == 3, "the first successor could not be had"
 
 
 def test_a_stream_without_its_end_is_asked_again() -> None:

@@ -1,0 +1,118 @@
+"""A fleet on three nodes, of which one is killed in mid-answer; run by `test_three_nodes.py`, in a process of its own.
+
+The head has the coordinators and the plug-in, each of the other two nodes a target, since they alone claim a GPU. One
+more node, with nothing in its home, joins in place of the one that is killed.
+
+    python -m tests.ray.three_nodes FOLDER        with the models of `small_fleet.build_models` in FOLDER
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from onceedit_ray.cluster.fleet import Fleet
+from onceedit_ray.editing.run import edit_plugin
+from onceedit_ray.errors import OnceEditError
+from onceedit_ray.knowledge.store import open_store
+from tests.ray.separate_homes import FIRST, HEAD, OUTCOME, SECOND, Machines
+from tests.ray.small_fleet import model, run_config
+
+THIRD = "home-third"
+PROMPTS = ("What is the capital of France?", "The river Nile flows through")
+TARGETS = ("mistral", "qwen2")
+ANSWER_SECONDS = 200.0
+"""Within which each request must have ended, with its text or an error."""
+
+
+async def answered(fleet: Fleet, target: str, prompt: str) -> str:
+    """The text, or the error with "error: " before it; "hung" if there is neither in time."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return (await fleet.answerer.generate(target, prompt)).text
+    except TimeoutError:
+        return "hung"
+    except OnceEditError as error:
+        return f"error: {error}"
+
+
+async def every_answer(fleet: Fleet) -> dict[str, str]:
+    """Of each target to each prompt, asked at once."""
+    asked = [(target, prompt) for target in TARGETS for prompt in PROMPTS]
+    texts = await asyncio.gather(*(answered(fleet, *each) for each in asked))
+    return {f"{target}: {prompt}": text for (target, prompt), text in zip(asked, texts, strict=True)}
+
+
+async def lose_one(fleet: Fleet, machines: Machines, node: str, process: int) -> list[dict[str, str]]:
+    """The answers of request upon request, the last of them asked after the node died; another node joins."""
+    rounds: list[dict[str, str]] = []
+    gone = asyncio.Event()
+
+    async def ask() -> None:
+        last = False
+        while not last:
+            last = gone.is_set()
+            rounds.append(await every_answer(fleet))
+
+    asking = asyncio.ensure_future(ask())
+    while not rounds or not await opened(fleet):
+        await asyncio.sleep(0.01)
+    os.kill(process, signal.SIGKILL)  # Ray's processes live on for a while, which those of a dead machine do not
+    await asyncio.to_thread(machines.kill, node)
+    await asyncio.to_thread(machines.add, THIRD, 1, 1)
+    gone.set()
+    await asking
+    return rounds
+
+
+async def opened(fleet: Fleet) -> bool:
+    """Whether the first target has begun to answer."""
+    load = await fleet.actors[TARGETS[0]].load.remote()
+    return bool(load.sessions)
+
+
+def main(folder: Path, machines: Machines) -> dict[str, Any]:
+    """The answers before, meanwhile and afterwards, and the nodes of the targets before and afterwards."""
+    machines.add(HEAD, cpus=2, gpus=0)
+    machines.add(FIRST, cpus=1, gpus=1)
+    machines.add(SECOND, cpus=1, gpus=1)
+    ray.init(address=machines.address, log_to_driver=False)
+    targets = {name: model(folder, name, gpus=1) for name in TARGETS}
+    config = run_config(folder, "three", targets, fusion={"max_new_tokens": 96})
+    fleet = Fleet.start(config, edit_plugin(config, open_store()), coordinators=2)
+    seats = {name: fleet.seat(name) for name in TARGETS}
+    before = asyncio.run(every_answer(fleet))
+    lost = seats[TARGETS[0]]
+    began = time.monotonic()
+    rounds = asyncio.run(lose_one(fleet, machines, lost.node_id, lost.process))
+    seconds = time.monotonic() - began
+    found = {
+        "nodes": [seats[name].node_id for name in TARGETS],
+        "lost": lost.node_id,
+        "now": {name: fleet.seat(name).node_id for name in TARGETS},
+        "before": before,
+        "rounds": rounds,
+        "after": asyncio.run(every_answer(fleet)),
+        "seconds": seconds,
+    }
+    fleet.stop()
+    return found
+
+
+if __name__ == "__main__":
+    given = Path(sys.argv[1])
+    os.environ["ONCEEDIT_HOME"] = str(given / HEAD)
+    cluster = Machines(given)
+    try:
+        outcome = json.dumps(main(given, cluster), indent=1)
+        (given / OUTCOME).write_text(outcome)  # Ray writes to standard output when a node is killed
+    finally:
+        cluster.end()
