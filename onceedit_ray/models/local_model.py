@@ -65,7 +65,7 @@ class LocalModel:
         self._weight_id = weight_id
         self._top_k = top_k
         self._name = name
-        self._context = context or context_length(model.config)
+        self.context = context or context_length(model.config)
         self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
         self._cached = passes_for(model)
         self._sessions: dict[int, Session] = {}
@@ -165,9 +165,9 @@ class LocalModel:
 
     def _check(self, ids: Sequence[int], tokens: int) -> None:
         """Refuse a call that would fail in the network, and would make all calls of its pass fail."""
-        if tokens > self._context:
+        if tokens > self.context:
             raise ContextLengthError(
-                f"{tokens} tokens do not fit the context of {self._context} tokens of {self._name}; shorten the prompt"
+                f"{tokens} tokens do not fit the context of {self.context} tokens of {self._name}; shorten the prompt"
             )
         if not 0 <= min(ids) <= max(ids) < self._vocabulary:
             raise PromptError(
@@ -350,7 +350,7 @@ class LocalModel:
                     call.new_p.append(float(torch.log_softmax(last_V.float(), -1)[call.new_ids[-1]].exp()))
 
     def _done(self, call: Call) -> bool:
-        full = len(call.session.ids) >= self._context
+        full = len(call.session.ids) >= self.context
         if len(call.new_ids) >= call.decode or call.new_ids[-1] in self._end_ids or full:
             return True
         call.feed = call.new_ids[-1:]
