@@ -50,10 +50,10 @@ PROMPTS = (
 TOKENS = 20
 DRAFT = [5, 9, 33, 71, 12]
 STEPS = 10
-LEARNT = 0.05
+LEARNT = 1e-3
 """By how much the loss of an answer must fall in an edit, in nats for each token."""
 QUICK = EditingConfig(
-    learning_rate=3e-3, max_epochs=60, unrelated_per_epoch=8, paraphrases=1, precision="float32", weight_loss=1.0
+    learning_rate=3e-3, max_epochs=40, unrelated_per_epoch=8, paraphrases=1, precision="float32", weight_loss=1.0
 )
 
 
@@ -87,19 +87,22 @@ def plain_network(folder: Path) -> Any:
 
 
 @torch.inference_mode()
-def last_distribution(network: Any, ids: Sequence[int]) -> Tensor:
-    """The distribution after `ids` from one pass without a cache, [V]."""
-    return network(torch.tensor([list(ids)]), use_cache=False).logits[0, -1].float().softmax(-1)
+def last_distribution(network: Any, ids: Sequence[int], without: int | None = None) -> Tensor:
+    """The distribution after `ids` from one pass without a cache, and without the token `without`, [V]."""
+    logits_V = network(torch.tensor([list(ids)]), use_cache=False).logits[0, -1].float()
+    if without is not None:
+        logits_V[without] = -torch.inf
+    return logits_V.softmax(-1)
 
 
 def written_plainly(
-    network: Any, ids: Sequence[int], ends: frozenset[int], tokens: int = TOKENS
+    network: Any, ids: Sequence[int], ends: frozenset[int], tokens: int = TOKENS, without: int | None = None
 ) -> tuple[list[int], list[Tensor]]:
     """The greedy continuation of `ids`, computed from the beginning for every token, and its distributions."""
     new: list[int] = []
     rows: list[Tensor] = []
     while len(new) < tokens and not ends & set(new):
-        rows.append(last_distribution(network, [*ids, *new]))
+        rows.append(last_distribution(network, [*ids, *new], without))
         new.append(int(rows[-1].argmax()))
     return new, rows
 
@@ -168,30 +171,35 @@ def try_plugin(folder: Path, work: Path) -> str:
     editor = OnceEdit(network, tokenizer, EDITS[:2], [SENTENCES[5:15]], QUICK)
     outcome = editor.run()
     losses = [epoch.edit_loss + epoch.weight_loss for epoch in outcome.epochs]
-    if not np.isfinite(losses).all() or losses[-1] >= losses[0]:
+    if not np.isfinite(losses).all() or losses[-1] > losses[0] / 2:
         return f"its loss went from {losses[0]:.3f} to {losses[-1]:.3f} in {len(losses)} epochs"
-    if not outcome.complete:
-        return f"{outcome.epochs[-1].learnt:.0%} of two edits learnt in {len(losses)} epochs"
     with without_progress_bars():
         network.save_pretrained(work)
     tokenizer.save_pretrained(work)
     codec = open_codec(work)
     model = open_model(work, CPU, codec, 8, "the plug-in")
-    return asyncio.run(_unlike_trained(model, codec, network))
+    return asyncio.run(_unlike_trained(model, codec, network, outcome.complete))
 
 
-async def _unlike_trained(model: LocalModel, codec: Codec, trained: Any) -> str:
+async def _unlike_trained(model: LocalModel, codec: Codec, trained: Any, learnt: bool) -> str:
     assert codec.weight_id is not None, "an edited plug-in has the token"
     for edit in EDITS:
         ids = codec.text_prompt(plugin_view(edit.prompt, "short")).ids
         step = await model.open(ids, decode=TOKENS)
-        with torch.inference_mode():
-            logits_V = trained(torch.tensor([ids]), use_cache=False).logits[0, -1].float()
-        if step.weight is None or abs(step.weight - float(torch.sigmoid(logits_V[codec.weight_id]))) > TOLERANCE:
+        new, _ = written_plainly(trained, ids, codec.end_ids, without=codec.weight_id)
+        if step.weight is None or abs(step.weight - gate(trained, ids, codec.weight_id)) > TOLERANCE:
             return "the gate is another one than was trained"
-        if edit in EDITS[:2] and codec.text_of(step.new_ids).strip() != edit.target_new:
+        if list(step.new_ids) != new:
+            return "what is decoded is not what was trained"
+        if learnt and edit in EDITS[:2] and codec.text_of(step.new_ids).strip() != edit.target_new:
             return "what is decoded is not what was learnt"
     return ""
+
+
+@torch.inference_mode()
+def gate(network: Any, ids: Sequence[int], weight_id: int) -> float:
+    """The gate's weight after `ids` from one pass without a cache."""
+    return float(torch.sigmoid(network(torch.tensor([list(ids)]), use_cache=False).logits[0, -1, weight_id].float()))
 
 
 # --- under a baseline ------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.loading import load_model, load_tokenizer
 from tests.families import FAMILIES, SENTENCES, build_family
-from tests.model_types import build_gemma3_with_vision, build_type
+from tests.model_types import build_type, build_wrapped
 
 EDIT = Edit(prompt="The capital of France is", target_new="Curie", subject="France")
 
@@ -113,7 +113,7 @@ def test_side_modules_are_refused_where_rows_are_flattened(tmp_path: Path, metho
 
 @pytest.mark.parametrize("method", ["rome", "grace"])
 def test_a_model_inside_a_multimodal_wrapper_is_edited(tmp_path: Path, method: str) -> None:
-    model, tokenizer = loaded(build_gemma3_with_vision(tmp_path / "m"))
+    model, tokenizer = loaded(build_wrapped("gemma3", tmp_path / "m"))
     assert edit_with(method, model, tokenizer, tmp_path) == "edited"
 
 

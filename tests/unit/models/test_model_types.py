@@ -29,7 +29,8 @@ from onceedit_ray.models.loading import (
 from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.passes import SinglePasses, WholePasses, passes_for
 from tests.families import SENTENCES, build_family
-from tests.model_types import WIDTH, build_gemma3_with_vision, build_type, byte_level_tokenizer
+from tests.model_settings import WIDTH
+from tests.model_types import build_type, build_wrapped, byte_level_tokenizer
 from tests.small_system import CPU, full_logits
 
 RECURRENT = ["bamba", "mamba2", "qwen3_5_text", "recurrent_gemma"]
@@ -172,7 +173,7 @@ def test_a_vocabulary_without_spaces_is_refused_when_it_is_opened(tmp_path: Path
 
 
 def test_an_embedding_inside_a_wrapper_is_found(tmp_path: Path) -> None:
-    folder = build_gemma3_with_vision(tmp_path / "m")
+    folder = build_wrapped("gemma3", tmp_path / "m")
     network = load_model(folder, dtype="float32", device="cpu")
     E_VD = input_embeddings(folder)
     assert E_VD.shape == (600, WIDTH)
