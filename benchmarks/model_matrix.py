@@ -1,20 +1,23 @@
-"""The matrix of `docs/models.md`: `python -m benchmarks.model_matrix [--rows NAME ...] [--page FILE]`.
+"""The matrix of `docs/models.md`: `python -m benchmarks.model_matrix [--rows NAME ...] [--page FILE] [--keep FILE]`.
 
 Builds a tiny random model of every row of `tests.model_settings` and tries it as a target, as a plug-in and under each
-baseline (`benchmarks.model_trials`). Where something does not work, the page gives the line that a user sees. Ends with
-exit code 1 if a model gives a wrong answer without a word, or an error that is none of ours.
+baseline (`benchmarks.model_trials`). Where something does not work, the page gives the line that a user sees. Rows are
+kept in a file as they are tried, so that a run that was stopped goes on with `--keep`. Ends with exit code 1 if a model
+gives a wrong answer without a word, or an error that is none of ours.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -43,18 +46,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", nargs="+", default=ROWS, choices=ROWS, metavar="NAME")
     parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="rows tried already; this run adds its own")
     options = parser.parse_args(arguments)
     progress = ProgressDisplay()
-    lines: list[Line] = []
+    found = _kept(options.keep)
+    left = [row for row in options.rows if row not in found]
     with _processes(options.processes) as pool:
-        for line in pool.map(line_of, options.rows):
-            lines.append(line)
-            progress(Count("models tried", len(lines), len(options.rows), line[0]))
+        for done in as_completed([pool.submit(line_of, row) for row in left]):
+            row, outcomes = done.result()
+            found[row] = outcomes
+            if options.keep:
+                with options.keep.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([row, [asdict(outcome) for outcome in outcomes]]) + "\n")
+            progress(Count("models tried", len(found), len(options.rows), row))
+    lines = [(row, found[row]) for row in options.rows]
     text = page(lines)
     with replacing(options.page) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(figures(lines))
     return int(any(outcome.verdict in FAULTS for _, outcomes in lines for outcome in outcomes))
+
+
+def _kept(file: Path | None) -> dict[str, list[Outcome]]:
+    """The rows that an earlier run wrote into `file`."""
+    if file is None or not file.is_file():
+        return {}
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return {row: [Outcome(**outcome) for outcome in outcomes] for row, outcomes in lines}
 
 
 def columns() -> list[str]:
@@ -84,9 +102,10 @@ def page(lines: Sequence[Line]) -> str:
         "every role. The measure is a plain pass of the network without a cache, once for every token.",
         "- **target**: four sessions decoded in one batch, texts scored, sessions cut back and forked: the greedy "
         "text is the same, probabilities differ by less than 0.001; the alignment reads the network's own embedding.\n"
-        "- **plug-in**: two edits are trained until they are learnt; the version, written and opened again, has "
-        "the trained gate and answers with what was learnt.\n"
-        "- **each baseline**: an edit lowers its loss; made twice it is the same; the edited model writes with a cache "
+        "- **plug-in**: two edits are trained for at most 25 epochs; the version, written and opened again, has "
+        "the trained gate and answers with what was trained.\n"
+        "- **each baseline**: a few steps of an edit change the loss of its answer; made twice it is the same; the "
+        "edited model writes with a cache "
         "what it writes without one; it is undone to the bit. ROME and MEMIT minimise the loss of the whole rows.",
         "✓ works; a number: refused before any work, with [the line](#reasons) of this number. **wrong** and "
         "**error** would be faults of ours.",
