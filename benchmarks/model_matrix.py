@@ -115,7 +115,9 @@ def page(lines: Sequence[Line]) -> str:
         "\n".join(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)) or "None.",
         "## Figures",
         figures(lines),
-        f"`{COMMAND}`; transformers {transformers.__version__}, torch {torch.__version__}; {describe_machine()}.",
+        "Made by this command, with transformers "
+        f"{transformers.__version__} and torch {torch.__version__}; {describe_machine()}:",
+        f"```\n{COMMAND}\n```",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -210,7 +210,8 @@ def try_baseline(name: str, folder: Path, cache: Path) -> str:
     network, tokenizer = load_model(folder, dtype="float32", device="cpu"), load_tokenizer(folder)
     codec = open_codec(folder)
     quick = BASELINE_SETTINGS[name]
-    quick = quick.model_copy(update={"steps": min(STEPS, getattr(quick, "steps"))})  # noqa: B009  # all of them have it
+    few = {"steps": min(STEPS, getattr(quick, "steps")), "prefixes": ()}  # noqa: B009  # all of them have it
+    quick = quick.model_copy(update={key: value for key, value in few.items() if hasattr(quick, key)})
     method: Baseline[Any] = BASELINES.get(name)(quick)  # type: ignore[assignment]
     method.check(network)
     try:

@@ -29,12 +29,14 @@ def loaded(folder: Path) -> tuple[Any, Any]:
     return load_model(folder, dtype="float32", device="cpu"), load_tokenizer(folder)
 
 
-# --- recurrent layers ------------------------------------------------------------------------------------------------
+# --- cached beginnings ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model_type", ["qwen3_5_text", "bamba"])
-def test_recurrent_layers_give_the_same_loss_every_time(tmp_path: Path, model_type: str) -> None:
-    """Also with gradients, which ROME and MEMIT follow step after step."""
+@pytest.mark.parametrize("model_type", ["qwen3_5_text", "bamba", "bart"])
+def test_a_network_whose_heads_cannot_be_cached_gives_the_same_loss_every_time(tmp_path: Path, model_type: str) -> None:
+    """Recurrent layers, and positions that a network numbers itself (BART). Also with gradients, which ROME and MEMIT
+    follow step after step.
+    """
     model, tokenizer = loaded(build_type(model_type, tmp_path / "m"))
     rows = locate(model, tokenizer, EDIT, ["", "The river Nile. "])
     cached = CachedPrefix(model, rows.answers, rows.index_B.tolist())
