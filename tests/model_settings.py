@@ -248,6 +248,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "phi3",
         {
             **SETTINGS["phi3"],
+            "original_max_position_embeddings": 60,
             "rope_parameters": {
                 "rope_type": "longrope",
                 "rope_theta": 10_000.0,
