@@ -22,7 +22,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
 from onceedit_ray.baselines.teacher_forcing import OUTSIDE, AnswerBatch, answer_loss
-from onceedit_ray.models.agreement import AGREEMENT, ROUGH_AGREEMENT
+from onceedit_ray.models.agreement import AGREEMENT, NOT_MADE_FOR_IT, ROUGH_AGREEMENT
 
 
 class CachedPrefix:
@@ -40,8 +40,11 @@ class CachedPrefix:
         self._cache = DynamicCache(config=model.config)
         self._kept = _has_keys_and_values_alone(model, self._cache)
         if self._kept:
-            self._cut(batch, starts)
-            self._kept = self._is_whole()
+            try:
+                self._cut(batch, starts)
+                self._kept = self._is_whole()
+            except NOT_MADE_FOR_IT:
+                self._kept = False
         self.cut_B = torch.tensor([0 if self._kept else start for start in starts], device=batch.ids_BT.device)
 
     def _cut(self, batch: AnswerBatch, starts: Sequence[int]) -> None:
