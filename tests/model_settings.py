@@ -248,13 +248,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "phi3",
         {
             **SETTINGS["phi3"],
-            "original_max_position_embeddings": 60,
+            "original_max_position_embeddings": 50,
             "rope_parameters": {
                 "rope_type": "longrope",
                 "rope_theta": 10_000.0,
                 "short_factor": [1.0] * 8,
                 "long_factor": [4.0] * 8,
-                "original_max_position_embeddings": 60,
+                "original_max_position_embeddings": 50,
             },
         },
     ),

@@ -128,12 +128,12 @@ async def test_a_context_ends_where_positions_begin_to_turn_otherwise(tmp_path: 
     folder = build_row("phi3 (LongRoPE)", tmp_path / "m")
     config = load_config(folder)
     assert config.max_position_embeddings == 256
-    assert context_length(config) == 60
-    with pytest.raises(ModelError, match="context is 61, but the model 'phi3' holds 60 tokens"):
-        context_length(config, 61)
+    assert context_length(config) == 50
+    with pytest.raises(ModelError, match="context is 51, but the model 'phi3' holds 50 tokens"):
+        context_length(config, 51)
     model = open_model(folder, CPU, open_codec(folder), 8, "m")
-    with pytest.raises(ContextLengthError, match="61 tokens do not fit the context of 60 tokens"):
-        await model.open(list(range(5, 66)))
+    with pytest.raises(ContextLengthError, match="51 tokens do not fit the context of 50 tokens"):
+        await model.open(list(range(5, 56)))
 
 
 async def test_one_failing_row_fails_alone(tmp_path: Path) -> None:
