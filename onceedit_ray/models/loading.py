@@ -129,9 +129,8 @@ def context_length(config: PretrainedConfig, limit: int | None = None, of_tokeni
     """
     text = config.get_text_config()
     lengths = (getattr(text, name, None) for name in _CONTEXT_LENGTH_NAMES)
-    stated = min(
-        (length for length in [next(filter(_is_length, lengths), None), _turned_alike(text)] if length), default=None
-    )
+    known: list[int | None] = [next(filter(_is_length, lengths), None), _turned_alike(text)]
+    stated = min((length for length in known if length is not None), default=None)
     if limit is not None and stated is not None and limit > stated:
         raise ModelError(f"context is {limit}, but the model '{config.model_type}' holds {stated} tokens; lower it")
     return limit or stated or int(min(max(of_tokenizer, 1), UNBOUNDED))
