@@ -144,8 +144,10 @@ def _turned_alike(config: PretrainedConfig) -> int | None:
     """The length up to which LongRoPE turns all positions by its short factors; None for other positions."""
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]
-    lengths = [kind.get("original_max_position_embeddings") for kind in kinds if kind.get("rope_type") == "longrope"]
-    return min(filter(_is_length, lengths), default=None)
+    name = "original_max_position_embeddings"
+    turned = [kind for kind in kinds if kind.get("rope_type") == "longrope"]
+    lengths: list[int] = [kind[name] for kind in turned if _is_length(kind.get(name))]
+    return min(lengths, default=None)
 
 
 @contextmanager
