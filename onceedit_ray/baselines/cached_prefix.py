@@ -3,7 +3,8 @@
 An optimised vector that is added at one token changes nothing before it. Each row is therefore cut there: its head is
 run once into a key-value cache, and its tail as often as needed. Heads are padded on the left, so that all tails begin
 in the same column. A network with other state than keys and values (recurrent or linear-attention layers) changes that
-state in place, so it cannot be cached: for such a network the whole rows are run every time.
+state in place, and one that numbers its positions itself (BART) numbers those of padded heads wrongly. Neither can be
+cached: for such a network, found by its cache and by one loss, the whole rows are run every time.
 
 Shapes: B rows, H columns of heads, T columns of tails, N positions at which a label is predicted, V vocabulary.
 """
@@ -21,6 +22,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
 from onceedit_ray.baselines.teacher_forcing import OUTSIDE, AnswerBatch, answer_loss
+from onceedit_ray.models.agreement import AGREEMENT, NOT_MADE_FOR_IT, ROUGH_AGREEMENT
 
 
 class CachedPrefix:
@@ -37,9 +39,13 @@ class CachedPrefix:
         self._batch = batch
         self._cache = DynamicCache(config=model.config)
         self._kept = _has_keys_and_values_alone(model, self._cache)
-        self.cut_B = torch.tensor([0 if self._kept else start for start in starts], device=batch.ids_BT.device)
         if self._kept:
-            self._cut(batch, starts)
+            try:
+                self._cut(batch, starts)
+                self._kept = self._is_whole()
+            except NOT_MADE_FOR_IT:
+                self._kept = False
+        self.cut_B = torch.tensor([0 if self._kept else start for start in starts], device=batch.ids_BT.device)
 
     def _cut(self, batch: AnswerBatch, starts: Sequence[int]) -> None:
         heads = max(starts)
@@ -62,6 +68,12 @@ class CachedPrefix:
         self._heads = heads
         if heads:
             self._run_heads()
+
+    @torch.no_grad()
+    def _is_whole(self) -> bool:
+        """Whether the loss over cached heads is that of the whole rows, within the precision of the model's dtype."""
+        cached, whole = float(self.loss()), float(answer_loss(self._model, self._batch))
+        return abs(cached - whole) < AGREEMENT.get(self._model.dtype, ROUGH_AGREEMENT) * max(1.0, whole)
 
     def loss(self) -> Tensor:
         """-log P(label | tokens before it), the mean over all labels; a float32 scalar, see `answer_loss`."""

@@ -9,6 +9,7 @@ Shapes: I inputs, O outputs.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from onceedit_ray.models.agreement import NOT_MADE_FOR_IT
 from onceedit_ray.models.loading import has_bfloat16
 
 if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
@@ -78,10 +80,12 @@ def _read_by_the_network(model: PreTrainedModel, maps: Sequence[tuple[str, nn.Mo
     try:
         with torch.inference_mode():
             ids_1N = torch.tensor([[1, 2, 3]], device=model.device)
-            out: Any = model(ids_1N, use_cache=True)
-            name = next((name for name in ("past_key_values", "cache_params") if getattr(out, name, None)), None)
-            if name:
-                model(ids_1N[:, :1], **{name: getattr(out, name)}, use_cache=True)
+            model(ids_1N, use_cache=False)
+            with contextlib.suppress(*NOT_MADE_FOR_IT):  # a network that fails with its own cache is read without one
+                out: Any = model(ids_1N, use_cache=True)
+                name = next((name for name in ("past_key_values", "cache_params") if getattr(out, name, None)), None)
+                if name:
+                    model(ids_1N[:, :1], **{name: getattr(out, name)}, use_cache=True)
         return {_last_name(name) for name, module in maps if module.was_read}
     finally:
         for _, module in maps:

@@ -21,6 +21,7 @@ from transformers import modeling_gguf_pytorch_utils as gguf_conversion
 from transformers.utils import logging
 
 from onceedit_ray.errors import ModelError
+from onceedit_ray.models.agreement import is_causal
 from onceedit_ray.models.sources.folder import one_line, weight_files
 
 if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
@@ -44,7 +45,8 @@ def load_model(
         device_map: accelerate's placement over several GPUs ("auto", "balanced", "sequential") instead of `device`.
 
     Raises:
-        ModelError: no such dtype or device, or the folder holds no model that transformers can load.
+        ModelError: no such dtype or device, the folder holds no model that transformers can load and run, or its
+            network is not causal.
     """
     place = _device("auto" if device_map else device)
     if dtype != "auto" and dtype not in _DTYPES:
@@ -61,9 +63,11 @@ def load_model(
                 trust_remote_code=False,
                 local_files_only=True,
             )
-            return model.eval() if device_map else model.eval().to(place)
+            model = model.eval() if device_map else model.eval().to(place)
     except _LOADING_ERRORS as error:
         raise _explained(folder, error) from error
+    _check(model, folder)
+    return model
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -113,7 +117,9 @@ def context_length(config: PretrainedConfig, limit: int | None = None, of_tokeni
     """The number of tokens that the model's window holds.
 
     It is what the configuration states, else what the tokenizer states; a network that has no end of its own (ALiBi,
-    state spaces) and of which neither states one has no limit: `UNBOUNDED`.
+    state spaces) and of which neither states one has no limit: `UNBOUNDED`. Where positions are turned otherwise from
+    a length on (LongRoPE: Phi-3's 128k models from 4,096 tokens on), the window ends there: a cache, and the other
+    sessions of a batch, would hold what was turned in the first way.
 
     Args:
         limit: the run file's `context`, which may shorten the window. of_tokenizer: its `model_max_length`.
@@ -123,10 +129,25 @@ def context_length(config: PretrainedConfig, limit: int | None = None, of_tokeni
     """
     text = config.get_text_config()
     lengths = (getattr(text, name, None) for name in _CONTEXT_LENGTH_NAMES)
-    stated = next((length for length in lengths if isinstance(length, int) and length > 0), None)
+    known: list[int | None] = [next(filter(_is_length, lengths), None), _turned_alike(text)]
+    stated = min((length for length in known if length is not None), default=None)
     if limit is not None and stated is not None and limit > stated:
         raise ModelError(f"context is {limit}, but the model '{config.model_type}' holds {stated} tokens; lower it")
     return limit or stated or int(min(max(of_tokenizer, 1), UNBOUNDED))
+
+
+def _is_length(value: object) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def _turned_alike(config: PretrainedConfig) -> int | None:
+    """The length up to which LongRoPE turns all positions by its short factors; None for other positions."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]
+    name = "original_max_position_embeddings"
+    turned = [kind for kind in kinds if kind.get("rope_type") == "longrope"]
+    lengths: list[int] = [kind[name] for kind in turned if _is_length(kind.get(name))]
+    return min(lengths, default=None)
 
 
 @contextmanager
@@ -185,6 +206,24 @@ def _as_float(stored: Tensor, name: str, folder: Path) -> Tensor:
     if stored.dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         raise ModelError(f"{folder} stores {name} as {stored.dtype}; give a copy of the model that is not quantised")
     return stored.float()
+
+
+def _check(model: PreTrainedModel, folder: Path) -> None:
+    """Raise `ModelError` for a network that fails in a plain pass, or that reads ahead (BERT and its kind)."""
+    try:
+        causal = is_causal(model)
+    except torch.OutOfMemoryError as error:
+        raise _explained(folder, error) from error
+    except Exception as error:  # whatever the network's own code raises
+        raise ModelError(
+            f"{folder}: {type(model).__name__} fails in a plain pass: {type(error).__name__}: {one_line(error)}; "
+            "check the model's config.json"
+        ) from error
+    if not causal:
+        raise ModelError(
+            f"{folder}: {type(model).__name__} reads ahead: what follows a token changes what it predicts there, so "
+            "it writes no text from left to right; choose a decoder"
+        )
 
 
 def _explained(folder: Path, error: Exception) -> ModelError:

@@ -77,7 +77,7 @@ class LocalModel:
         self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
         self._cached = passes_for(model)
         self._room = CacheRoom(self._cached, name, context or context_length(model.config), cache_limit)
-        self._context = self._room.context
+        self.context = self._room.context
         self._sessions: dict[int, Session] = {}
         self._numbers = itertools.count(time.time_ns())  # differ from the numbers before a restart
         # Set in every model's thread, since a new thread otherwise starts with the number that was set last.
@@ -377,7 +377,7 @@ class LocalModel:
                     call.new_p.append(float(torch.log_softmax(last_V.float(), -1)[call.new_ids[-1]].exp()))
 
     def _done(self, call: Call) -> bool:
-        full = len(call.session.ids) >= self._context
+        full = len(call.session.ids) >= self.context
         if len(call.new_ids) >= call.decode or call.new_ids[-1] in self._end_ids or full:
             return True
         call.feed = call.new_ids[-1:]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,16 +22,14 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from onceedit_ray.models.agreement import NOT_MADE_FOR_IT, agree
 from onceedit_ray.models.head_positions import logits_of
 from onceedit_ray.models.kv_cache import SlotCache
 
 if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 ATTENTION = frozenset({"full_attention", "sliding_attention"})
-AGREEMENT = {torch.float32: 1e-3}
-ROUGH_AGREEMENT = 5e-2
-"""Total variation distance up to which two distributions count as equal; the second value is for half precision."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def passes_for(model: PreTrainedModel) -> Passes:
     """The implementation that works for `model`, found by a test."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ATTENTION)
-    if kinds <= ATTENTION:
+    if kinds <= ATTENTION and not _has_window_of_its_own(config):
         for masks in ("mapping", "tensor"):
             # What a row gets alone must also be right: a network may silently ignore a cache of ours.
             if _agrees(SlotPasses(model, masks), int(config.vocab_size)) and _continues(
@@ -113,6 +112,22 @@ def passes_for(model: PreTrainedModel) -> Passes:
         if _continues(passes, model):
             return passes
     return SinglePasses(model) if _continues(SinglePasses(model), model) else WholePasses(model)
+
+
+def _has_window_of_its_own(config: PretrainedConfig) -> bool:
+    """Whether layers attend to a window of which only the network knows (GPT-Neo's `window_size`): a mask of ours has
+    to leave it out, and the short passes of a test do not reach its end.
+    """
+    if getattr(config, "layer_types", None):
+        return False
+    return any(
+        type(value) is int and value > 0
+        for name, value in config.to_dict().items()
+        if re.search("window|local_attention|attention_chunk", name) and name not in _NO_WINDOW_OF_ITS_OWN
+    )
+
+
+_NO_WINDOW_OF_ITS_OWN = frozenset({"sliding_window", "max_window_layers"})
 
 
 class SlotPasses:
@@ -346,10 +361,6 @@ class WholePasses(_OwnCaches):
         return [out.logits[0, -row.rows :]]
 
 
-_NOT_MADE_FOR_IT = (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError)
-"""Exceptions of networks that do not accept our caches or masks."""
-
-
 def _agrees(passes: SlotPasses, vocabulary: int) -> bool:
     """Whether two sessions of different lengths get the same results in one pass as alone."""
     prompts = [[token % vocabulary for token in range(start, start + length)] for start, length in ((11, 7), (29, 4))]
@@ -362,10 +373,10 @@ def _agrees(passes: SlotPasses, vocabulary: int) -> bool:
             next_together = passes.logits(
                 [PassRow(place, len(ids), [5, 6], 1) for place, ids in zip(places, prompts, strict=True)]
             )
-    except _NOT_MADE_FOR_IT:
+    except NOT_MADE_FOR_IT:
         return False
     pairs = zip([*alone, *next_alone], [*together, *next_together], strict=True)
-    return all(_same(one, other) for one, other in pairs)
+    return all(agree(one, other) for one, other in pairs)
 
 
 def _continues(passes: Passes, model: PreTrainedModel) -> bool:
@@ -384,15 +395,10 @@ def _continues(passes: Passes, model: PreTrainedModel) -> bool:
                 for place, ids, rows in zip(places, sequences, found, strict=True):
                     rows += passes.logits([PassRow(place, start, ids[start:end], 1)])
             whole_BNV = model(torch.tensor(sequences, device=model.device), use_cache=False).logits
-    except _NOT_MADE_FOR_IT:
+    except NOT_MADE_FOR_IT:
         return False
     ends = [end - 1 for end in _PIECES[1:]]
-    return all(_same(torch.cat(rows), whole_NV[ends]) for rows, whole_NV in zip(found, whole_BNV, strict=True))
+    return all(agree(torch.cat(rows), whole_NV[ends]) for rows, whole_NV in zip(found, whole_BNV, strict=True))
 
 
 _PIECES = (0, 7, 8, 11, 12)
-
-
-def _same(one_NV: Tensor, other_NV: Tensor) -> bool:
-    distance_N = (torch.softmax(one_NV.float(), -1) - torch.softmax(other_NV.float(), -1)).abs().sum(-1) / 2
-    return bool(distance_N.max() < AGREEMENT.get(one_NV.dtype, ROUGH_AGREEMENT))

@@ -16,33 +16,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings, preset
 from onceedit_ray.baselines.edited_model import EditedModel
-from onceedit_ray.baselines.methods.defer import DeferSettings
-from onceedit_ray.baselines.methods.fine_tune_layer import FineTuneLayerSettings
-from onceedit_ray.baselines.methods.grace import GraceSettings
-from onceedit_ray.baselines.methods.memit import MemitSettings
-from onceedit_ray.baselines.methods.mend import MendSettings
-from onceedit_ray.baselines.methods.rome import RomeSettings
-from onceedit_ray.baselines.methods.wise import WiseSettings
 from onceedit_ray.baselines.teacher_forcing import answer_ids, prompt_ids
 from onceedit_ray.errors import ConfigError, DataError, ModelError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.progress import Count
-from tests.baseline_models import EDITS, Small, material, mixture_of_experts, small
+from tests.baseline_models import BRIEF, EDITS, SETTINGS, Small, material, mixture_of_experts, small
 from tests.families import FAMILIES, SENTENCES
 
-SETTINGS: dict[str, BaselineSettings] = {
-    "defer": DeferSettings(depth=0.0, learning_rate=0.02, steps=40, unrelated=8),
-    "ft-l": FineTuneLayerSettings(depth=0.5, steps=6, learning_rate=2e-3, bound=5e-3, goal=0.0, batch_size=2),
-    "grace": GraceSettings(depth=0.0, steps=30),
-    # After the second of two layers nothing reads the subject's token any more.
-    "memit": MemitSettings(depths=(0.0,), prefixes=((3, 1),), steps=15, ordinary=1e-4, decay=1e-3),
-    "mend": MendSettings(layers=1, rank=4, rate=1e-2, steps=2, edits_per_step=1, learning_rate=1e-3),
-    "rome": RomeSettings(depth=0.0, prefixes=(), steps=15, clamp=10.0, decay=1e-3),
-    "wise": WiseSettings(depth=0.0, learning_rate=0.03, steps=20),
-}
-"""Settings that learn an edit of a small random model in about a second."""
-BRIEF = {"defer": 3, "ft-l": 3, "grace": 3, "memit": 2, "mend": 0, "rome": 2, "wise": 3}
-"""Steps for the tests that do not ask how well an edit is learnt."""
 TOGETHER = EDITS[:2]
 
 each_method = pytest.mark.parametrize("name", sorted(SETTINGS))

@@ -20,7 +20,7 @@ from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.loading import load_model, load_tokenizer
 from tests.families import FAMILIES, SENTENCES, build_family
-from tests.model_types import build_gemma3_with_vision, build_type
+from tests.model_types import build_type, build_wrapped
 
 EDIT = Edit(prompt="The capital of France is", target_new="Curie", subject="France")
 
@@ -29,12 +29,14 @@ def loaded(folder: Path) -> tuple[Any, Any]:
     return load_model(folder, dtype="float32", device="cpu"), load_tokenizer(folder)
 
 
-# --- recurrent layers ------------------------------------------------------------------------------------------------
+# --- cached beginnings ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model_type", ["qwen3_5_text", "bamba"])
-def test_recurrent_layers_give_the_same_loss_every_time(tmp_path: Path, model_type: str) -> None:
-    """Also with gradients, which ROME and MEMIT follow step after step."""
+@pytest.mark.parametrize("model_type", ["qwen3_5_text", "bamba", "bart"])
+def test_a_network_whose_heads_cannot_be_cached_gives_the_same_loss_every_time(tmp_path: Path, model_type: str) -> None:
+    """Recurrent layers, and positions that a network numbers itself (BART). Also with gradients, which ROME and MEMIT
+    follow step after step.
+    """
     model, tokenizer = loaded(build_type(model_type, tmp_path / "m"))
     rows = locate(model, tokenizer, EDIT, ["", "The river Nile. "])
     cached = CachedPrefix(model, rows.answers, rows.index_B.tolist())
@@ -113,7 +115,7 @@ def test_side_modules_are_refused_where_rows_are_flattened(tmp_path: Path, metho
 
 @pytest.mark.parametrize("method", ["rome", "grace"])
 def test_a_model_inside_a_multimodal_wrapper_is_edited(tmp_path: Path, method: str) -> None:
-    model, tokenizer = loaded(build_gemma3_with_vision(tmp_path / "m"))
+    model, tokenizer = loaded(build_wrapped("gemma3", tmp_path / "m"))
     assert edit_with(method, model, tokenizer, tmp_path) == "edited"
 
 

@@ -14,7 +14,7 @@ from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
 from onceedit_ray.config import ModelConfig
-from onceedit_ray.errors import ModelError, PromptError
+from onceedit_ray.errors import ContextLengthError, ModelError, PromptError
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.linear_maps import speed_up_linear_maps
@@ -29,7 +29,8 @@ from onceedit_ray.models.loading import (
 from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.passes import SinglePasses, WholePasses, passes_for
 from tests.families import SENTENCES, build_family
-from tests.model_types import WIDTH, build_gemma3_with_vision, build_type, byte_level_tokenizer
+from tests.model_settings import WIDTH
+from tests.model_types import build_row, build_type, build_wrapped, byte_level_tokenizer
 from tests.small_system import CPU, full_logits
 
 RECURRENT = ["bamba", "mamba2", "qwen3_5_text", "recurrent_gemma"]
@@ -98,6 +99,41 @@ def test_maps_whose_weight_a_network_reads_itself_are_not_laid_out_anew(tmp_path
     assert "dt_proj" not in laid_out
     assert {"q_proj", "lm_head"} <= laid_out
     torch.testing.assert_close(full_logits(network, ids), before, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "xlnet"])
+def test_a_network_that_reads_ahead_is_refused_when_it_is_loaded(tmp_path: Path, model_type: str) -> None:
+    """It would score a text by what follows, and learn an answer by reading it."""
+    with pytest.raises(ModelError, match=r"reads ahead: .* choose a decoder$"):
+        load_model(build_type(model_type, tmp_path / "m"), dtype="float32", device="cpu")
+    load_model(build_row("bert (as decoder)", tmp_path / "d"), dtype="float32", device="cpu")
+
+
+def test_a_network_that_fails_in_a_plain_pass_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder = build_type("roberta", tmp_path / "m", pad_token_id=None)
+    with pytest.raises(ModelError, match="RobertaForCausalLM fails in a plain pass: TypeError: ") as caught:
+        load_model(folder, dtype="float32", device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_fails_with_its_own_cache_is_read_without_one(tmp_path: Path) -> None:
+    """BART's decoder makes a cache with as many layers as its encoder has."""
+    folder = build_type("bart", tmp_path / "m", encoder_layers=1)
+    codec = open_codec(folder)
+    model = open_model(folder, CPU, codec, 8, "m")
+    assert_exact(load_model(folder, dtype="float32", device="cpu"), model)
+
+
+async def test_a_context_ends_where_positions_begin_to_turn_otherwise(tmp_path: Path) -> None:
+    folder = build_row("phi3 (LongRoPE)", tmp_path / "m")
+    config = load_config(folder)
+    assert config.max_position_embeddings == 256
+    assert context_length(config) == 50
+    with pytest.raises(ModelError, match="context is 51, but the model 'phi3' holds 50 tokens"):
+        context_length(config, 51)
+    model = open_model(folder, CPU, open_codec(folder), 8, "m")
+    with pytest.raises(ContextLengthError, match="51 tokens do not fit the context of 50 tokens"):
+        await model.open(list(range(5, 56)))
 
 
 async def test_one_failing_row_fails_alone(tmp_path: Path) -> None:
@@ -172,7 +208,7 @@ def test_a_vocabulary_without_spaces_is_refused_when_it_is_opened(tmp_path: Path
 
 
 def test_an_embedding_inside_a_wrapper_is_found(tmp_path: Path) -> None:
-    folder = build_gemma3_with_vision(tmp_path / "m")
+    folder = build_wrapped("gemma3", tmp_path / "m")
     network = load_model(folder, dtype="float32", device="cpu")
     E_VD = input_embeddings(folder)
     assert E_VD.shape == (600, WIDTH)
