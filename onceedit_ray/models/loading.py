@@ -8,6 +8,7 @@ Shape legend: V vocabulary (rows of the embedding, which may be more than the to
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not ev
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CONTEXT_LENGTH_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+_NO_WINDOW_OF_ITS_OWN = frozenset({"sliding_window", "max_window_layers"})
 UNBOUNDED = 2**31 - 1
 """The context length of a network without one."""
 _LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
@@ -134,6 +136,19 @@ def context_length(config: PretrainedConfig, limit: int | None = None, of_tokeni
     if limit is not None and stated is not None and limit > stated:
         raise ModelError(f"context is {limit}, but the model '{config.model_type}' holds {stated} tokens; lower it")
     return limit or stated or int(min(max(of_tokenizer, 1), UNBOUNDED))
+
+
+def has_window_of_its_own(config: PretrainedConfig) -> bool:
+    """Whether layers attend to a window of which only the network knows (GPT-Neo's `window_size`): a mask of ours has
+    to leave it out, and the short passes of a test do not reach its end.
+    """
+    if getattr(config, "layer_types", None):
+        return False
+    return any(
+        type(value) is int and value > 0
+        for name, value in config.to_dict().items()
+        if re.search("window|local_attention|attention_chunk", name) and name not in _NO_WINDOW_OF_ITS_OWN
+    )
 
 
 def _is_length(value: object) -> bool:

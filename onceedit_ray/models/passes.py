@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,9 +24,10 @@ from transformers import DynamicCache
 from onceedit_ray.models.agreement import NOT_MADE_FOR_IT, agree
 from onceedit_ray.models.head_positions import logits_of
 from onceedit_ray.models.kv_cache import SlotCache
+from onceedit_ray.models.loading import has_window_of_its_own
 
 if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 ATTENTION = frozenset({"full_attention", "sliding_attention"})
 
@@ -100,7 +100,7 @@ def passes_for(model: PreTrainedModel) -> Passes:
     """The implementation that works for `model`, found by a test."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ATTENTION)
-    if kinds <= ATTENTION and not _has_window_of_its_own(config):
+    if kinds <= ATTENTION and not has_window_of_its_own(config):
         for masks in ("mapping", "tensor"):
             # What a row gets alone must also be right: a network may silently ignore a cache of ours.
             if _agrees(SlotPasses(model, masks), int(config.vocab_size)) and _continues(
@@ -112,22 +112,6 @@ def passes_for(model: PreTrainedModel) -> Passes:
         if _continues(passes, model):
             return passes
     return SinglePasses(model) if _continues(SinglePasses(model), model) else WholePasses(model)
-
-
-def _has_window_of_its_own(config: PretrainedConfig) -> bool:
-    """Whether layers attend to a window of which only the network knows (GPT-Neo's `window_size`): a mask of ours has
-    to leave it out, and the short passes of a test do not reach its end.
-    """
-    if getattr(config, "layer_types", None):
-        return False
-    return any(
-        type(value) is int and value > 0
-        for name, value in config.to_dict().items()
-        if re.search("window|local_attention|attention_chunk", name) and name not in _NO_WINDOW_OF_ITS_OWN
-    )
-
-
-_NO_WINDOW_OF_ITS_OWN = frozenset({"sliding_window", "max_window_layers"})
 
 
 class SlotPasses:
