@@ -25,7 +25,7 @@ from onceedit_ray.baselines.target_value import TargetSettings, locate
 from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, answer_loss, prompt_ids
 from onceedit_ray.comparison.edited_target import EditedTarget
 from onceedit_ray.config import EditingConfig, ModelConfig
-from onceedit_ray.editing.editors.onceedit import OnceEdit
+from onceedit_ray.editing.editors.onceedit import OnceEditEditor
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.models.assembly import open_codec, open_model
@@ -168,7 +168,7 @@ def _apart(top: Any, p_V: Tensor) -> float:
 def try_plugin(folder: Path, work: Path) -> str:
     """What of a plug-in that is edited, written to `work` and opened again is not as it was trained."""
     network, tokenizer = load_model(folder, dtype="float32", device="cpu"), load_tokenizer(folder)
-    editor = OnceEdit(network, tokenizer, EDITS[:2], [SENTENCES[5:15]], QUICK)
+    editor = OnceEditEditor(network, tokenizer, EDITS[:2], [SENTENCES[5:15]], QUICK)
     outcome = editor.run()
     losses = [epoch.edit_loss + epoch.weight_loss for epoch in outcome.epochs]
     if not np.isfinite(losses).all() or losses[-1] > 0.8 * losses[0]:

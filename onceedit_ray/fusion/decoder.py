@@ -342,13 +342,17 @@ class FusedDecoder:
         """A reader of the question's drafts, which concurrent requests of the same question share."""
         key = (prompt.question, prompt.turns, strategy.drafts)
         shared = plugin.drafters.get(key)
-        if shared is None:
+        if shared is None or shared.drafter.departed:
             drafter = self._drafter(plugin, views, strategy.drafts)
             threshold = self._config.threshold if strategy.gated else 0.0
             shared = plugin.drafters[key] = SharedDrafter(drafter, asyncio.ensure_future(drafter.open(threshold)))
         shared.holders += 1
         try:
-            await asyncio.shield(shared.opening)
+            shared.drafter.joining += 1
+            try:
+                await asyncio.shield(shared.opening)
+            finally:
+                shared.drafter.joining -= 1
             reader = shared.drafter.reader(prompt.lead)
             try:
                 yield reader
@@ -357,7 +361,8 @@ class FusedDecoder:
         finally:
             shared.holders -= 1
             if shared.holders == 0:
-                del plugin.drafters[key]
+                if plugin.drafters.get(key) is shared:
+                    del plugin.drafters[key]
                 with contextlib.suppress(OnceEditError):
                     await shared.opening
                 await shared.drafter.aclose()

@@ -48,6 +48,9 @@ class Drafter:
         prompts: the question in the plug-in's views; the view with the highest gate weight is used for drafting.
         draft_tokens: plug-in tokens drafted at first; 0 for readers that only ask for `DraftReader.boundary`.
         edits: for each view the ids of the edits that it contains.
+
+    joining: number of answers that will read the first draft and have no reader yet. departed: whether the first draft
+        was written anew for one answer; an answer that begins now needs another drafter.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class Drafter:
         self.codec = codec
         self.weight = 0.0
         self.passes = 0
+        self.joining = 0
+        self.departed = False
         self._model = model
         self._prompts = prompts
         self._prompt_ids = prompts[0]
@@ -133,7 +138,8 @@ class Drafter:
         cache.
         """
         async with branch.lock:
-            if branch.readers > 1:
+            is_first = branch is self._branches[0]
+            if branch.readers + (self.joining if is_first else 0) > 1:
                 for other in self._branches:
                     if other.begun == answer and other is not branch and not other.lock.locked() and decode:
                         return _moved(branch, other)
@@ -145,6 +151,7 @@ class Drafter:
                 async with fork.lock:
                     await self._rewrite(fork, answer, decode)
             else:
+                self.departed |= is_first and decode > 0
                 await self._rewrite(branch, answer, decode)
         return branch
 

@@ -51,11 +51,10 @@ def draw(ids_N: NDArray[np.integer], p_N: NDArray[np.floating], sampling: Sampli
 
     position: the token's position in the sequence.
     """
-    order = np.lexsort((ids_N, -p_N))
-    logs = np.log(np.maximum(p_N[order].astype(np.float64), 1e-45))
-    tempered = np.exp((logs - logs[0]) / sampling.temperature)
-    tempered[p_N[order] <= 0] = 0.0
-    return int(ids_N[order[_drawn(tempered / tempered.sum(), sampling, position)]])
+    logs = np.log(np.maximum(p_N.astype(np.float64), 1e-45))
+    tempered = np.exp((logs - logs.max()) / sampling.temperature)
+    tempered[p_N <= 0] = 0.0
+    return _drawn(ids_N, tempered / tempered.sum(), sampling, position)
 
 
 def draw_from_logits(logits_V: Tensor, sampling: Sampling, position: int) -> int:
@@ -67,16 +66,24 @@ def draw_from_logits(logits_V: Tensor, sampling: Sampling, position: int) -> int
             top = scaled_V.topk(entries)
             p_N = (top.values - total).exp().double().cpu().numpy()
             if p_N.sum() >= sampling.top_p or entries == len(scaled_V):
-                return int(top.indices[_drawn(p_N, sampling, position)])
+                return _drawn(top.indices.cpu().numpy(), p_N, sampling, position)
     p_V = scaled_V.softmax(-1).double().cpu().numpy()
     return _inverse(p_V, sampling.uniform(position))
 
 
-def _drawn(p_N: NDArray[np.float64], sampling: Sampling, position: int) -> int:
-    """An index into probabilities that fall from the first to the last, within the nucleus."""
-    before_N = np.cumsum(p_N) - p_N
-    kept = max(int(np.searchsorted(before_N, sampling.top_p, side="left")), 1)
-    return _inverse(p_N[:kept], sampling.uniform(position))
+def _drawn(ids_N: NDArray[np.integer], p_N: NDArray[np.float64], sampling: Sampling, position: int) -> int:
+    """A token within the nucleus.
+
+    The probabilities are cumulated in the order of the ids. In the order of the probabilities, two that are equal but
+    for rounding would change places from pass to pass, and with them the token that a random number gives.
+    """
+    if sampling.top_p < 1.0:
+        order = np.lexsort((ids_N, -p_N))
+        before_N = np.cumsum(p_N[order]) - p_N[order]
+        kept = order[: max(int(np.searchsorted(before_N, sampling.top_p, side="left")), 1)]
+        ids_N, p_N = ids_N[kept], p_N[kept]
+    order = np.argsort(ids_N)
+    return int(ids_N[order[_inverse(p_N[order], sampling.uniform(position))]])
 
 
 def _inverse(p_N: NDArray[np.float64], chance: float) -> int:

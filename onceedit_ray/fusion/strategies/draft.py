@@ -46,7 +46,7 @@ class Draft(Strategy):
             rest = (rest_K[:, None] * mass_KE.numpy()).ravel()
         else:
             firsts = [self._target.first_token(suffix) for suffix in reading.suffixes]
-            written_K = np.array([first is not None for first in firsts])
+            written_K = np.array([first is not None for first in firsts], np.bool_)
             rest_ids = np.array([first for first in firsts if first is not None], np.int64)
             rest = rest_K[written_K]
         ids = np.concatenate([ids_K, [proposal.token], rest_ids])
