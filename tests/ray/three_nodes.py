@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,13 @@ async def every_answer(fleet: Fleet) -> dict[str, str]:
     return {f"{target}: {prompt}": text for (target, prompt), text in zip(asked, texts, strict=True)}
 
 
-async def lose_one(fleet: Fleet, machines: Machines, node: str, process: int) -> list[dict[str, str]]:
-    """The answers of request upon request, the last of them asked after the node died; another node joins."""
+def lose_one(fleet: Fleet, machines: Machines, node: str, process: int) -> list[dict[str, str]]:
+    """The answers of request upon request, the last of them asked after the node died; another node joins.
+
+    They are asked in another thread: Ray starts a node in the main thread only.
+    """
     rounds: list[dict[str, str]] = []
-    gone = asyncio.Event()
+    gone = threading.Event()
 
     async def ask() -> None:
         last = False
@@ -62,21 +66,18 @@ async def lose_one(fleet: Fleet, machines: Machines, node: str, process: int) ->
             last = gone.is_set()
             rounds.append(await every_answer(fleet))
 
-    asking = asyncio.ensure_future(ask())
-    while not rounds or not await opened(fleet):
-        await asyncio.sleep(0.01)
-    os.kill(process, signal.SIGKILL)  # Ray's processes live on for a while, which those of a dead machine do not
-    await asyncio.to_thread(machines.kill, node)
-    await asyncio.to_thread(machines.add, THIRD, 1, 1)
-    gone.set()
-    await asking
+    asking = threading.Thread(target=lambda: asyncio.run(ask()))
+    asking.start()
+    try:
+        while not rounds or not ray.get(fleet.actors[TARGETS[0]].load.remote()).sessions:
+            time.sleep(0.01)
+        os.kill(process, signal.SIGKILL)  # Ray's processes live on for a while, which those of a dead machine do not
+        machines.kill(node)
+        machines.add(THIRD, 1, 1)
+    finally:
+        gone.set()
+        asking.join()
     return rounds
-
-
-async def opened(fleet: Fleet) -> bool:
-    """Whether the first target has begun to answer."""
-    load = await fleet.actors[TARGETS[0]].load.remote()
-    return bool(load.sessions)
 
 
 def main(folder: Path, machines: Machines) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def main(folder: Path, machines: Machines) -> dict[str, Any]:
     before = asyncio.run(every_answer(fleet))
     lost = seats[TARGETS[0]]
     began = time.monotonic()
-    rounds = asyncio.run(lose_one(fleet, machines, lost.node_id, lost.process))
+    rounds = lose_one(fleet, machines, lost.node_id, lost.process)
     seconds = time.monotonic() - began
     found = {
         "nodes": [seats[name].node_id for name in TARGETS],
