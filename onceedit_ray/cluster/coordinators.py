@@ -30,7 +30,7 @@ MOST_TRIES = 3
 
 
 @dataclass
-class Seat:
+class Place:
     """The place of one coordinator. owner: the name of its sessions in the models; a successor has another one."""
 
     coordinator: ActorHandle
@@ -50,14 +50,14 @@ class Coordinators:
         self._start = start
         self._close = close
         self._state = state
-        self.seats: list[Seat] = []
+        self.seats: list[Place] = []
         self.stopped = False
 
     def open(self, number: int) -> None:
         """Start `number` coordinators; raises `RayActorError` if one dies while it starts."""
         for at in range(number):
             owner = uuid.uuid4().hex
-            self.seats.append(Seat(self._start(at, owner), owner))
+            self.seats.append(Place(self._start(at, owner), owner))
 
     @property
     def handles(self) -> list[ActorHandle]:
@@ -80,10 +80,13 @@ class Coordinators:
             LOG.error("a coordinator has died; another one is started")
             ray.kill(lost)  # it may be out of reach only
             self._close(seat.owner)
-            begun: object = None
-            while begun is not self._state():  # another version may have gone live meanwhile
-                begun, seat.owner = self._state(), uuid.uuid4().hex
-                seat.coordinator = self._start(at, seat.owner)
+            while True:
+                begun, owner = self._state(), uuid.uuid4().hex
+                started = self._start(at, owner)
+                if begun is self._state():
+                    break
+                ray.kill(started)  # another version has gone live meanwhile: nobody may ask this one
+            seat.coordinator, seat.owner = started, owner
 
     async def ask(self, method: str, *args: object, at: int = 0, **named: object) -> Any:
         """The result of a method of the coordinator in a place.

@@ -142,5 +142,6 @@ class TestContextEnd:
             member, (free,) = models.members[target], generations(decoder, target, BEGUN[:1])
             assert not free.ended
             exactly = len(member.codec.encode_prompt(BEGUN[0])) + len(free.token_ids) - 1
-            monkeypatch.setattr(member.model, "_context", exactly)
+            monkeypatch.setattr(member.model, "context", exactly)
+            monkeypatch.setattr(member.model._room, "context", exactly)
             assert generations(decoder, target, BEGUN[:1])[0].token_ids == free.token_ids

@@ -37,8 +37,8 @@ async def staggered(decoder: FusedDecoder, target: str, prompt: str, ways: Seque
 
 def test_a_request_that_joins_reads_the_plugins_own_draft(models: TaughtModels) -> None:
     """The first one's answer may have left the draft by then; its session was written anew for that answer."""
-    for target in models.members:
-        for prompt in BEGUN[:4]:
+    for target in list(models.members)[:2]:
+        for prompt in BEGUN[:2]:
             decoder = decoder_of(models, 0.6)
 
             async def alone(decoder: FusedDecoder = decoder, target: str = target, prompt: str = prompt) -> list[str]:
