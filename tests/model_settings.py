@@ -181,7 +181,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "olmo2": _COMMON,
     "olmo3": {**_COMMON, "sliding_window": 16, "num_hidden_layers": 4},
     "olmoe": _EXPERTS,
-    "openai-gpt": _OLD,
     "opt": {  # as OPT-350m: embeddings of another width than the layers, norms after the sums
         "hidden_size": WIDTH,
         "ffn_dim": 96,
