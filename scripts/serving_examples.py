@@ -70,9 +70,7 @@ for choice in answer.choices:
         """'{"model": "qwen", "messages": [{"role": "user", "content": "Who wrote Romeo and Juliet?"}], \
 "max_tokens": 24, "temperature": 0, "stream": true, "stream_options": {"include_usage": true}}'""",
         """question = {"role": "user", "content": "Who wrote Romeo and Juliet?"}
-stream = client.chat.completions.create(
-    model="qwen", messages=[question], max_tokens=24, temperature=0, stream=True
-)
+stream = client.chat.completions.create(model="qwen", messages=[question], max_tokens=24, temperature=0, stream=True)
 print([chunk.choices[0].delta.content for chunk in stream if chunk.choices])""",
     ),
     Example(
