@@ -324,7 +324,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_target_without_room_is_left_out_and_the_others_go_on(impatient: None, fleet: Fleet, folder: Path) -> None:
     before = groups(), set(fleet.actors)
-    with pytest.raises(ConfigError, match="no node has room for .*'huge'"):
+    with pytest.raises(ConfigError, match=r"no node has room for .*'huge'"):
         fleet.add_target("huge", model(folder, LATE, gpus=1))
     assert (groups(), set(fleet.actors)) == before
     assert asyncio.run(fleet.answerer.generate("mistral", PROMPTS[0])).text
@@ -356,7 +356,7 @@ def test_a_fleet_that_cannot_start_leaves_nothing_behind(
 ) -> None:
     before = groups()
     huge = config.model_copy(update={"targets": {"huge": model(folder, "mistral", gpus=1)}})
-    with pytest.raises(ConfigError, match="no node has room for .*'huge'"):
+    with pytest.raises(ConfigError, match=r"no node has room for .*'huge'"):
         Fleet.start(huge, version.path)
     assert groups() == before
 
