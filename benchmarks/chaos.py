@@ -294,6 +294,19 @@ def served(config: RunConfig, folder: Path, in_flight: int) -> Iterator[str]:
         ray.shutdown()
 
 
+@contextlib.contextmanager
+def small_system(name: str, clients: int) -> Iterator[tuple[str, RunConfig, list[Edit]]]:
+    """The run of `small_run`, served from a home of its own to so many clients; its address, run and further edits."""
+    with tempfile.TemporaryDirectory(prefix=f"onceedit-{name}-") as path:
+        folder = Path(path)
+        os.environ["ONCEEDIT_HOME"] = str(folder / "home")
+        prepare_environment()
+        config, pool = small_run(folder)
+        edit_plugin(config, open_store())
+        with served(config, folder, in_flight=max(64, clients + 8)) as address:
+            yield address, config, pool
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Build the models, serve them, kill, check, and write the table."""
     parser = parser_for("chaos", __doc__, "20 faults")
@@ -307,16 +320,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kinds = [] if options.load else schedule(count, options.seed)
     clients = options.clients or (48 if options.load else 6)
     least, most = (options.seconds or 300.0, 0.0) if options.load else (0.0, options.seconds or float("inf"))
-    with tempfile.TemporaryDirectory(prefix="onceedit-chaos-") as name:
-        folder = Path(name)
-        os.environ["ONCEEDIT_HOME"] = str(folder / "home")
-        prepare_environment()
-        config, pool = small_run(folder)
-        edit_plugin(config, open_store())
-        with served(config, folder, in_flight=max(64, clients + 8)) as address:
-            pool = [] if options.load else pool
-            leaving = 0.4 if options.load else 0.2
-            found = asyncio.run(run(address, config, pool, kinds, clients, options.seed, leaving, least, most))
+    with small_system("chaos", clients) as (address, config, pool):
+        pool = [] if options.load else pool
+        leaving = 0.4 if options.load else 0.2
+        found = asyncio.run(run(address, config, pool, kinds, clients, options.seed, leaving, least, most))
     said = tables(found, clients, options.seed)
     print(said)
     for outcome, expected in found.wrong:

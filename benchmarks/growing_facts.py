@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.many_facts import asked_edits, open_reader
-from benchmarks.options import parse, parser_for
-from onceedit_ray.config import load_config
+from benchmarks.options import chosen_config, parse, parser_for
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.metrics import text_match
 from onceedit_ray.evaluation.tables import markdown_table
@@ -58,9 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_for(NAME, __doc__, "10 and 100 edits, of which 10 are asked")
     parser.add_argument("--targets", nargs="+", metavar="NAME", help="of the run file (default: its last one)")
     options = parse(parser, arguments)
-    config = load_config(options.config)
-    names = options.targets or list(config.targets)[-1:]
-    config = config.model_copy(update={"targets": {name: config.targets[name] for name in names}})
+    config = chosen_config(options, last=1)
+    names = list(config.targets)
     sizes, count = ((10, 100), 10) if options.quick else (SIZES, ASKED)
     filler, edits = asked_edits(count)
     made = [*edits, *filler]

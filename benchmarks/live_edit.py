@@ -30,9 +30,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from benchmarks.options import parse, parser_for
+from benchmarks.options import chosen_config, parse, parser_for
 from onceedit_ray.cluster.own_ray import prepare_environment
-from onceedit_ray.config import RunConfig, load_config
+from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.tables import markdown_table
@@ -274,9 +274,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prepare_environment()
     import ray  # after the environment that it reads is set
 
-    config = load_config(options.config)
-    names = options.targets or list(config.targets)[-2:]
-    config = config.model_copy(update={"targets": {name: config.targets[name] for name in names}})
+    config = chosen_config(options, last=2)
+    names = list(config.targets)
     count, many = (3, 0) if options.quick else (MADE + 1, MANY)
     filler, fresh = edits_of(FILES, count)
 

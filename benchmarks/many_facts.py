@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.live_edit import FILES, edits_of
-from benchmarks.options import parse, parser_for
-from onceedit_ray.config import RunConfig, load_config
+from benchmarks.options import chosen_config, parse, parser_for
+from onceedit_ray.config import RunConfig
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.tables import markdown_table
 from onceedit_ray.files import replacing
@@ -198,9 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_for(NAME, __doc__, "10 and 100 edits, few requests")
     parser.add_argument("--targets", nargs="+", metavar="NAME", help="of the run file (default: its last two)")
     options = parse(parser, arguments)
-    config = load_config(options.config)
-    names = options.targets or list(config.targets)[-2:]
-    config = config.model_copy(update={"targets": {name: config.targets[name] for name in names}})
+    config = chosen_config(options, last=2)
+    names = list(config.targets)
     sizes, count, rounds = ((10, 100), 2, 1) if options.quick else (LIVE, ASKED, ROUNDS)
     prompts = read_prompts(GENERAL)[: 10 if options.quick else GENERAL_PROMPTS]
     filler, edits = asked_edits(count)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.ratios import RESULTS
+from onceedit_ray.config import RunConfig, load_config
 
 QUICK_RESULTS = RESULTS / "quick"
 
@@ -28,3 +29,10 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
     if options.results is None:
         options.results = QUICK_RESULTS if options.quick else RESULTS
     return options
+
+
+def chosen_config(options: argparse.Namespace, last: int) -> RunConfig:
+    """The run file of `options`, with the targets that `--targets` names, or with its last ones."""
+    config = load_config(options.config)
+    names = options.targets or list(config.targets)[-last:]
+    return config.model_copy(update={"targets": {name: config.targets[name] for name in names}})

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import os
 import statistics
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -23,12 +22,10 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from benchmarks.chaos import Findings, served, small_run, versions
+from benchmarks.chaos import Findings, small_system, versions
 from benchmarks.chaos_load import ENDS, SECONDS, TOKENS, Clients, Editor, wrong_answers
 from benchmarks.options import parse, parser_for
-from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.config import RunConfig
-from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.tables import markdown_table
 from onceedit_ray.files import replacing
@@ -184,14 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clients", type=int, default=32)
     options = parse(parser, arguments)
     minutes = options.minutes or (1.0 if options.quick else 30.0)
-    with tempfile.TemporaryDirectory(prefix="onceedit-soak-") as name:
-        folder = Path(name)
-        os.environ["ONCEEDIT_HOME"] = str(folder / "home")
-        prepare_environment()
-        config, pool = small_run(folder)
-        edit_plugin(config, open_store())
-        with served(config, folder, in_flight=max(64, options.clients + 8)) as address:
-            said = tables(asyncio.run(soak(address, config, pool, options.clients, 60 * minutes)), options.clients)
+    with small_system("soak", options.clients) as (address, config, pool):
+        said = tables(asyncio.run(soak(address, config, pool, options.clients, 60 * minutes)), options.clients)
     print(said)
     options.results.mkdir(parents=True, exist_ok=True)
     with replacing(options.results / "soak.md") as path:

@@ -22,8 +22,7 @@ import pyarrow.parquet as pq
 from benchmarks.growing_facts import properties
 from benchmarks.live_edit import FILES
 from benchmarks.many_facts import open_reader
-from benchmarks.options import parse, parser_for
-from onceedit_ray.config import load_config
+from benchmarks.options import chosen_config, parse, parser_for
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.tables import markdown_table
 from onceedit_ray.files import replacing
@@ -59,9 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_for(NAME, __doc__, "ten edits of each kind")
     parser.add_argument("--targets", nargs="+", metavar="NAME", help="of the run file (default: its last one)")
     options = parse(parser, arguments)
-    config = load_config(options.config)
-    names = options.targets or list(config.targets)[-1:]
-    config = config.model_copy(update={"targets": {name: config.targets[name] for name in names}})
+    config = chosen_config(options, last=1)
+    names = list(config.targets)
     relation_of = relation_by_template(pq.read_table(PORTABILITY).to_pylist())
     groups, shares, live = {}, [], []
     taken: set[str] = set()

@@ -36,7 +36,7 @@ from onceedit_ray.fusion.selective_answer import SelectiveAnswer
 from onceedit_ray.fusion.speculative import SpeculativeAnswer, read
 from onceedit_ray.fusion.strategies import InPrompt, Strategy
 from onceedit_ray.fusion.strategies.selective import Selective
-from onceedit_ray.models.prompt import Prompt, question_of, until
+from onceedit_ray.models.prompt import Prompt, first_stop, question_of
 from onceedit_ray.models.protocol import Step
 from onceedit_ray.models.sampling import GREEDY, Sampling
 
@@ -150,7 +150,7 @@ class FusedDecoder:
         written: list[int] = []
 
         def stop() -> bool:
-            return bool(stops) and until(codec.text_of(written), stops) is not None
+            return bool(stops) and first_stop(codec.text_of(written), stops) is not None
 
         pieces = self.stream(target, asked, strategy, max_new_tokens, sampling, stride=0, stop=stop)
         async with contextlib.aclosing(pieces):
@@ -158,9 +158,8 @@ class FusedDecoder:
                 if not isinstance(piece, Generation):
                     written += piece
                 elif stops:
-                    ends = until(piece.text, stops)
-                    text = piece.text if ends is None else ends
-                    return replace(piece, text=text.lstrip(), ended=piece.ended or ends is not None)
+                    end = first_stop(piece.text, stops)
+                    return replace(piece, text=piece.text[:end].lstrip(), ended=piece.ended or end is not None)
                 else:
                     return piece
         raise AssertionError("an answer ends with a Generation")

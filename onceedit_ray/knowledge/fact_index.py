@@ -204,10 +204,12 @@ class FactIndex:
     def _scores(self, reading: TextReading, supported: bool = False) -> dict[str, float]:
         """Candidates and their scores; `supported`: whether a whole name counts as if the text supported it."""
         asked = {**self._unnamed.asked_in(reading), **self._nameless.asked_in(reading)}
-        scores = {id: score for id, score in asked.items() if not self._is_opposed(id, reading)}
+        said = sides(reading.around(None))
+        scores = {id: score for id, score in asked.items() if not are_opposed(self._entries[id].sides, said)}
         for named in self._names.named_in(reading, supported):
+            said = sides(reading.around(named.place))
             for id in named.name.ids:
-                if self._is_opposed(id, reading, named.place):
+                if are_opposed(self._entries[id].sides, said):
                     continue
                 part = self._asked_part(id, reading, named.place)
                 if part or not named.needs_support:
@@ -216,11 +218,6 @@ class FactIndex:
         for id, length in self._prompts.asked_in(reading).items():
             scores[id] = _WORD_FOR_WORD + length / max(length, len(reading.terms))
         return scores
-
-    def _is_opposed(self, id: str, reading: TextReading, place: int | None = None) -> bool:
-        """Whether a text, near a place if it is long, has the opposite of what an edit's prompts ask for."""
-        asked = self._entries[id].sides
-        return bool(asked) and are_opposed(asked, sides(reading.around(place)))
 
     def _asked_part(self, id: str, reading: TextReading, place: int) -> float:
         """The largest share, over the edit's prompts, of the content words that occur near a place, from 0 to 1."""

@@ -151,7 +151,6 @@ def plain_chat(messages: Sequence[Message]) -> str:
     return "".join(forms[message["role"]].format(message["content"]) for message in messages) + "Answer:"
 
 
-def until(text: str, stops: Sequence[str]) -> str | None:
-    """A text before the first of the stop strings in it; None if none occurs."""
-    found = [at for stop in stops if (at := text.find(stop)) >= 0]
-    return text[: min(found)] if found else None
+def first_stop(text: str, stops: Sequence[str]) -> int | None:
+    """Where the first of the stop strings in a text begins; None if none occurs."""
+    return min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)

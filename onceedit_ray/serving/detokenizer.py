@@ -9,6 +9,8 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
+from onceedit_ray.models.prompt import first_stop
+
 
 class Detokenizer:
     """Turns bytes into text.
@@ -35,9 +37,9 @@ class Detokenizer:
         if self.stopped:
             return ""
         text = self._held + self._decoder.decode(data, final)
-        found = [at for string in self._stop if (at := text.find(string)) >= 0]
-        self.stopped = bool(found)
-        certain = min(found) if found else len(text) if final else len(text) - self._begun(text)
+        stop = first_stop(text, self._stop)
+        self.stopped = stop is not None
+        certain = stop if stop is not None else len(text) if final else len(text) - self._begun(text)
         self._held = "" if self.stopped else text[certain:]
         self.given += certain
         return text[:certain]

@@ -198,7 +198,8 @@ def main(folder: Path, machines: Machines) -> dict[str, Any]:
     return {"job": job, "living": living, "too small": small, "broken home": broken, "versions": versions, "lost": lost}
 
 
-if __name__ == "__main__":
+def run_as_script(main: Callable[[Path, Machines], dict[str, Any]]) -> None:
+    """Run `main` over machines in the folder that the command line names, and write its outcome there."""
     given = Path(sys.argv[1])
     os.environ["ONCEEDIT_HOME"] = str(given / HEAD)
     cluster = Machines(given)
@@ -207,3 +208,7 @@ if __name__ == "__main__":
         (given / OUTCOME).write_text(outcome)  # Ray writes to standard output when a node is killed
     finally:
         cluster.end()
+
+
+if __name__ == "__main__":
+    run_as_script(main)

@@ -9,10 +9,8 @@ more node, with nothing in its home, joins in place of the one that is killed.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -24,7 +22,7 @@ from onceedit_ray.cluster.fleet import Fleet
 from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.knowledge.store import open_store
-from tests.ray.separate_homes import FIRST, HEAD, OUTCOME, SECOND, Machines
+from tests.ray.separate_homes import FIRST, HEAD, SECOND, Machines, run_as_script
 from tests.ray.small_fleet import model, run_config
 
 THIRD = "home-third"
@@ -109,11 +107,4 @@ def main(folder: Path, machines: Machines) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    given = Path(sys.argv[1])
-    os.environ["ONCEEDIT_HOME"] = str(given / HEAD)
-    cluster = Machines(given)
-    try:
-        outcome = json.dumps(main(given, cluster), indent=1)
-        (given / OUTCOME).write_text(outcome)  # Ray writes to standard output when a node is killed
-    finally:
-        cluster.end()
+    run_as_script(main)

@@ -8,7 +8,7 @@ import pytest
 
 from onceedit_ray.fusion.decoder import UNEDITED
 from onceedit_ray.models import codec as codecs
-from onceedit_ray.models.prompt import until
+from onceedit_ray.models.prompt import first_stop
 from tests.small_decoding import decoder_of
 from tests.small_system import TaughtModels
 
@@ -16,8 +16,8 @@ CHAT = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 def test_a_text_ends_before_the_first_stop_string() -> None:
-    assert until("Perth.\n\nQuestion: Who?\nAnswer: Ada", ("\nAnswer:", "\n\nQuestion:")) == "Perth."
-    assert until("Perth.", ("\nAnswer:",)) is None
+    assert first_stop("Perth.\n\nQuestion: Who?\nAnswer: Ada", ("\nAnswer:", "\n\nQuestion:")) == len("Perth.")
+    assert first_stop("Perth.", ("\nAnswer:",)) is None
 
 
 def test_a_generated_answer_ends_before_a_stop_string(models: TaughtModels, monkeypatch: pytest.MonkeyPatch) -> None:
