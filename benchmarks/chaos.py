@@ -1,8 +1,9 @@
 """Kill every kind of process under load: `python -m benchmarks.chaos [--faults 100] [--quick] [--load]`.
 
 A seeded schedule of SIGKILLs hits a served fleet of small random models while clients ask (streaming and not, greedy
-and sampled, some leaving) and another one makes and deletes edits. Afterwards every answer is compared with that of one
-process without faults, every accepted edit and every version is checked. Prints tables; writes `chaos.md`.
+and sampled, some leaving) and another one makes and deletes edits. A supervisor starts the command again whenever it
+ends, as it does when the raylet dies. Afterwards every answer is compared with that of one process without faults,
+every accepted edit and every version is checked. Prints tables; writes `chaos.md`.
 `--load` kills nothing: 48 clients, of which 40 % leave their streams, for five minutes; writes `leaving.md`.
 """
 
@@ -28,6 +29,7 @@ import yaml
 
 from benchmarks.chaos_load import ENDS, SECONDS, Clients, Editor, Outcome, Question, wrong_answers
 from benchmarks.options import parse, parser_for
+from benchmarks.supervised import supervised
 from onceedit_ray.cluster.own_ray import prepare_environment
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import edit_plugin
@@ -40,21 +42,33 @@ from onceedit_ray.knowledge.store import KnowledgeStore, open_store
 from onceedit_ray.serving.listening import free_port
 
 TARGETS = ("mistral", "qwen2")
-KINDS = {  # the process's title, and how many of twenty faults hit it
-    "coordinator": ("ray::SpeakingDecoder", 6),
-    "target or plug-in": ("ray::HostedModel", 7),
+FOR_MEMORY = "whom Ray kills for memory"
+COMMAND = "serving command"
+KINDS = {  # what the process's command line contains, and how many of twenty faults hit it
+    "coordinator": ("ray::SpeakingDecoder", 5),
+    "target or plug-in": ("ray::HostedModel", 4),
     "gateway": ("ray::ServeReplica:onceedit:Gateway", 2),
     "models and edit queue": ("ray::ServeReplica:onceedit:Models", 1),
     "trainer": ("ray::Trainer", 2),
     "HTTP proxy": ("ray::ProxyActor", 1),
     "Serve controller": ("ray::ServeController", 1),
+    "raylet": ("/raylet/raylet", 1),
+    "GCS": ("/gcs/gcs_server", 1),
+    COMMAND: ("benchmarks.supervised", 1),
+    FOR_MEMORY: ("ray::", 1),
 }
+ENDING = ("raylet", "GCS", COMMAND)
+"""Without one of these the command ends, and is started again."""
 BOUNDS = {"learnt": 0.0, "kept": 0.0, "locality": 0.0, "false_alarms": 1.0, "general_limit": 4}
 """Random models: what they learn is not what is tested."""
 MOST_PIECES = 40
 """Pieces of streams between the end of a recovery and the next fault, at most."""
 PATIENCE = 600.0
+SmallSystem = tuple[str, RunConfig, list[Edit], float]
 TRAINER_SECONDS = 60.0
+MEMORY_SETTING = "RAY_memory_usage_threshold"
+MEMORY_BYTES = 10 << 30
+"""What the whole system may hold before Ray kills a worker for memory."""
 
 
 @dataclass
@@ -69,7 +83,7 @@ class Fault:
 
 @dataclass
 class Findings:
-    """Everything counted in one run."""
+    """Everything counted in one run. start: seconds until the server answered the first time."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     wrong: list[tuple[Outcome, str]] = field(default_factory=list)
@@ -80,6 +94,7 @@ class Findings:
     versions: int = 0
     broken: int = 0
     seconds: float = 0.0
+    start: float = 0.0
 
     @property
     def ends(self) -> Counter[str]:
@@ -102,10 +117,31 @@ def victims(kind: str) -> list[psutil.Process]:
     title, found = KINDS[kind][0], []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            command = process.cmdline()
-            if command and command[0].startswith(title) and process.status() != psutil.STATUS_ZOMBIE:
+            command = " ".join(process.cmdline()[:3])
+            if title in command and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def run_out_of_memory() -> None:
+    """Hold so much memory that Ray kills a worker: the server was started with `memory_threshold`."""
+    ballast: list[bytes] = []
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        memory = psutil.virtual_memory()
+        limit = float(os.environ[MEMORY_SETTING]) * memory.total
+        ballast.append(b"x" * max(int(limit - (memory.total - memory.available)), 1 << 26))
+        full = set(victims(FOR_MEMORY))
+        time.sleep(0.5)  # Ray looks four times a second
+        if not full <= set(victims(FOR_MEMORY)):
+            return
+    raise RuntimeError(f"Ray kills nobody, with {sum(map(len, ballast)) >> 20} MiB taken by this process")
+
+
+def memory_threshold() -> str:
+    """The share of the memory above which Ray is to kill workers: so much that the system itself stays below."""
+    memory = psutil.virtual_memory()
+    return f"{min(0.9, (memory.total - memory.available + MEMORY_BYTES) / memory.total):.3f}"
 
 
 @dataclass
@@ -129,9 +165,15 @@ class Chaos:
                     break
                 if not found:
                     continue
-                editing, settled, begun = self.editor.busy, self.editor.settled, time.perf_counter()
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(draw.choice(found).pid, signal.SIGKILL)
+                editing, settled, before = self.editor.busy, self.editor.settled, victims("coordinator")
+                if kind == FOR_MEMORY:
+                    await asyncio.to_thread(run_out_of_memory)
+                else:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(draw.choice(found).pid, signal.SIGKILL)
+                begun = time.perf_counter()
+                if kind in ENDING:
+                    await self._started_again(before)
                 answered = self._settled(settled) if kind == "trainer" else self._right_answers(http, number)
                 recovery = time.perf_counter() - begun if await answered else float("inf")
                 faults.append(Fault(kind, recovery, editing))
@@ -152,6 +194,12 @@ class Chaos:
             await asyncio.sleep(draw.uniform(0.0, 4.0))  # somewhere in loading, training, judging or committing
             found = victims(kind) or found
         return found
+
+    async def _started_again(self, before: Sequence[psutil.Process]) -> None:
+        """Wait for a coordinator that is none of `before`: actors go on for seconds after their raylet has died."""
+        deadline = time.monotonic() + PATIENCE
+        while set(victims("coordinator")) <= set(before) and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
 
     async def _right_answers(self, http: httpx2.AsyncClient, number: int) -> bool:
         """Ask every target a new question about an edited subject, which needs the plug-in, until each has answered.
@@ -248,7 +296,8 @@ def tables(found: Findings, clients: int, seed: int) -> str:
         f"{SECONDS:.0f} s. Not answered: {', '.join(f'{count} × {code}' for code, count in codes.items()) or 'none'}.",
         f"Accepted edits: {edits}; calls without an end: {found.stuck}. Versions: {found.versions}, of which "
         f"{found.broken} are not whole.",
-        f"{clients} clients, seed {seed}, {found.seconds:.0f} s. Machine: {describe_machine()}.",
+        f"{clients} clients, seed {seed}, {found.seconds:.0f} s; the first start of the server took "
+        f"{found.start:.1f} s. Machine: {describe_machine()}.",
     ]
     return "\n\n".join(parts)
 
@@ -272,8 +321,8 @@ def small_run(folder: Path) -> tuple[RunConfig, list[Edit]]:
 
 
 @contextlib.contextmanager
-def served(config: RunConfig, folder: Path, in_flight: int) -> Iterator[str]:
-    """The application in a Ray of this process; gives its address."""
+def served(folder: Path, in_flight: int) -> Iterator[str]:
+    """The application of `run.yaml` in `folder`, in a Ray of this process; gives its address."""
     import ray  # after the environment that it reads is set
     from ray import serve
 
@@ -281,7 +330,6 @@ def served(config: RunConfig, folder: Path, in_flight: int) -> Iterator[str]:
     from onceedit_ray.cluster.serve_args import ServeArgs
     from onceedit_ray.serving.limits import Limits
 
-    (folder / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     port = free_port("127.0.0.1", 0)
     ray.init(address="local", num_cpus=6, num_gpus=0, include_dashboard=False, log_to_driver=False)
     try:
@@ -295,16 +343,27 @@ def served(config: RunConfig, folder: Path, in_flight: int) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def small_system(name: str, clients: int) -> Iterator[tuple[str, RunConfig, list[Edit]]]:
-    """The run of `small_run`, served from a home of its own to so many clients; its address, run and further edits."""
+def small_system(name: str, clients: int, restarting: bool = False) -> Iterator[SmallSystem]:
+    """The run of `small_run`, served from a home of its own to so many clients.
+
+    Gives its address, its run file, further edits, and the seconds that the start took.
+
+    restarting: by a process of its own that is started again whenever it ends; else in a Ray of this process.
+    """
     with tempfile.TemporaryDirectory(prefix=f"onceedit-{name}-") as path:
         folder = Path(path)
         os.environ["ONCEEDIT_HOME"] = str(folder / "home")
+        if restarting:
+            os.environ[MEMORY_SETTING] = memory_threshold()
         prepare_environment()
         config, pool = small_run(folder)
         edit_plugin(config, open_store())
-        with served(config, folder, in_flight=max(64, clients + 8)) as address:
-            yield address, config, pool
+        (folder / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        in_flight = max(64, clients + 8)
+        serving = supervised(folder / "run.yaml", SECONDS, in_flight) if restarting else served(folder, in_flight)
+        begun = time.perf_counter()
+        with serving as address:
+            yield address, config, pool, time.perf_counter() - begun
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -320,10 +379,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kinds = [] if options.load else schedule(count, options.seed)
     clients = options.clients or (48 if options.load else 6)
     least, most = (options.seconds or 300.0, 0.0) if options.load else (0.0, options.seconds or float("inf"))
-    with small_system("chaos", clients) as (address, config, pool):
+    with small_system("chaos", clients, restarting=not options.load) as (address, config, pool, start):
         pool = [] if options.load else pool
         leaving = 0.4 if options.load else 0.2
         found = asyncio.run(run(address, config, pool, kinds, clients, options.seed, leaving, least, most))
+    found.start = start
     said = tables(found, clients, options.seed)
     print(said)
     for outcome, expected in found.wrong:

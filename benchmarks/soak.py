@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clients", type=int, default=32)
     options = parse(parser, arguments)
     minutes = options.minutes or (1.0 if options.quick else 30.0)
-    with small_system("soak", options.clients) as (address, config, pool):
+    with small_system("soak", options.clients) as (address, config, pool, _):
         said = tables(asyncio.run(soak(address, config, pool, options.clients, 60 * minutes)), options.clients)
     print(said)
     options.results.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Middleware in the proxy: errors of Ray Serve reach clients in OpenAI's format, and `/health` answers in time.
 
-Ray Serve's proxy reports a dead or missing replica in plain text, which clients of OpenAI's API cannot parse, and cuts
-the streams of a replica that dies; here they end with an error event. Ray loads `middlewares` if
-`RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names it. This file does not import Ray.
+Ray Serve's proxy reports in plain text that a replica is dead or missing, or that no application is deployed yet, which
+clients of OpenAI's API cannot parse. It cuts the streams of a replica that dies; here they end with an error event. Ray
+loads `middlewares` if `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names it. This file does not import Ray.
 """
 
 from __future__ import annotations
@@ -23,6 +23,13 @@ PROXY_CALLBACK = "onceedit_ray.serving.proxy_guard.middlewares"
 HEALTH_SECONDS = 4.8
 """Short enough for a health check with a timeout of 5 s."""
 GONE = ApiError(503, "the server is being started again; try again", code="server_unavailable", retry_after=5)
+
+NOT_YET = ApiError(
+    503, "nothing is served at this path yet; while the server starts, try again", code="server_unavailable",
+    retry_after=5,
+)  # fmt: skip
+NO_APPLICATION = b"/-/routes"
+"""What Ray Serve's own 404 names: the list of its applications."""
 
 
 def middlewares() -> list[Middleware]:
@@ -66,7 +73,7 @@ def unhealthy(reason: str) -> JSONResponse:
 
 
 class _Answer:
-    """Passes a response on; replaces a server error that is not JSON by `GONE`."""
+    """Passes a response on; replaces an error of Ray Serve that is not JSON by `GONE` or `NOT_YET`."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -74,6 +81,7 @@ class _Answer:
         self._replaced = False
         self._streams = False
         self._ended = False
+        self._missing: MutableMapping[str, Any] | None = None
         self.begun = False
 
     @property
@@ -98,11 +106,23 @@ class _Answer:
             kind = Headers(raw=message["headers"]).get("content-type", "")
             self._streams = kind.startswith("text/event-stream")
             if message["status"] >= 500 and not kind.startswith(("application/json", "text/event-stream")):
-                self._replaced = True
-                response = GONE.response()
-                await self._send({**message, "status": response.status_code, "headers": response.raw_headers})
-                await self._send({"type": "http.response.body", "body": response.body})
+                await self._replace(message, GONE)
+            elif message["status"] == 404 and kind.startswith("text/plain"):
+                self._missing = message  # its body says whether Ray Serve wrote it
+                return
         elif message["type"] == "http.response.body":
             self._ended = not message.get("more_body", False)
+            if (start := self._missing) is not None:
+                self._missing = None
+                if NO_APPLICATION in message.get("body", b""):
+                    await self._replace(start, NOT_YET)
+                else:
+                    await self._send(start)
         if not self._replaced:
             await self._send(message)
+
+    async def _replace(self, start: MutableMapping[str, Any], error: ApiError) -> None:
+        self._replaced = True
+        response = error.response()
+        await self._send({**start, "status": response.status_code, "headers": response.raw_headers})
+        await self._send({"type": "http.response.body", "body": response.body})

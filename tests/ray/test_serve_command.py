@@ -64,6 +64,8 @@ def serving(config: RunConfig, folder: Path) -> Iterator[tuple[psutil.Process, s
         until = time.monotonic() + SECONDS
         while not re.search("^serving ", (folder / "out").read_text() + (folder / "err").read_text(), re.MULTILINE):
             assert process.poll() is None and time.monotonic() < until, (folder / "err").read_text()[-2000:]
+            with contextlib.suppress(httpx2.TransportError):  # while it starts, each answer is JSON already
+                httpx2.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False, timeout=60).json()
             time.sleep(0.2)
         tree = named(known.children(recursive=True))
         yield known, f"http://127.0.0.1:{port}"

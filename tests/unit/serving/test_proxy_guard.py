@@ -61,6 +61,14 @@ def test_a_servers_error_in_plain_text_comes_in_openais_shape(behind: Any) -> No
     assert int(found.headers["Content-Length"]) == len(found.content)
 
 
+def test_before_an_application_is_deployed_the_error_has_openais_shape_too() -> None:
+    path = "Path '/v1/models' not found. Ping http://.../-/routes for available routes."
+    found = ask(PlainTextResponse(path, 404))
+    assert found.status_code == 503 and found.headers["Retry-After"] == "5"
+    assert found.json()["error"]["code"] == "server_unavailable"
+    assert int(found.headers["Content-Length"]) == len(found.content)
+
+
 def test_everything_else_passes_as_it_is() -> None:
     timeout = ApiError(504, "too long", code="timeout").response()
     for behind in (timeout, PlainTextResponse("page", 200), PlainTextResponse("no", 404)):
