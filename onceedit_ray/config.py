@@ -25,6 +25,8 @@ Config = TypeVar("Config", bound=BaseModel)
 
 TRANSFORMERS = "transformers"
 """The engine that loads a model into a process of this system."""
+OPENAI_TOKENS = "openai_tokens"
+"""The engine that uses a server's tokens and log probabilities."""
 RESERVED_NAMES = ("plug-in", "all")
 """Names that no target may have: the name of the plug-in, and the name that means all targets."""
 
@@ -33,9 +35,10 @@ class ModelConfig(Strict):
     """One model, the engine that runs it, and the hardware that it runs on.
 
     engine: a name in the engines' registry (`models.engines`): "transformers" loads the model here, "openai" uses a
-        server that runs already. url: of that server's API, with its `/v1`. key_env: the environment variable that
-        holds the server's key, "" for a server without keys. tokenizer: a reference to the model's own tokenizer, as
-        for `model`; used where the server continues no reply, but has completions.
+        server that runs already, "openai_tokens" its token ids and log probabilities, too. url: of that server's API,
+        with its `/v1`. key_env: the environment variable that holds its key, "" for a server without keys. tokenizer:
+        a reference to the model's own tokenizer, as for `model`; "openai_tokens" needs it, "openai" uses it where the
+        server continues no reply, but has completions.
     model: a reference that `onceedit models list` explains: catalogue name, `org/name`, folder or GGUF file; for
         "openai" the name that the server gives the model, "auto" for its only one.
     dtype: "auto" is float32 on CPU and bfloat16 on GPU.
@@ -75,6 +78,8 @@ class ModelConfig(Strict):
     def _of_its_engine(self) -> ModelConfig:
         if self.engine == TRANSFORMERS and (self.url or self.key_env or self.tokenizer):
             raise ValueError("url, key_env and tokenizer are for a server; add 'engine: openai', or leave them out")
+        if self.engine == OPENAI_TOKENS and not self.tokenizer:
+            raise ValueError(f"engine {self.engine} needs the model's own 'tokenizer': a folder or a catalogue name")
         if self.engine != TRANSFORMERS and not self.url.startswith(("http://", "https://")):
             raise ValueError(
                 f"engine {self.engine} needs a server's 'url', such as http://127.0.0.1:8000/v1; found '{self.url}'"

@@ -157,7 +157,14 @@ def _event(data: dict[str, Any]) -> bytes:
 @contextlib.contextmanager
 def running(stand_in: StandIn, port: int = 0) -> Iterator[str]:
     """The url of the stand-in, in a thread of its own, while the block runs."""
-    server = uvicorn.Server(uvicorn.Config(stand_in.app(), host="127.0.0.1", port=port, log_level="critical"))
+    with serving(stand_in.app(), port) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def serving(app: Starlette, port: int = 0) -> Iterator[str]:
+    """The url of an application of OpenAI's API, in a thread of its own, while the block runs."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="critical"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

@@ -31,12 +31,13 @@ from onceedit_ray.evaluation.acceptance import Judgement
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.members import Member, Plugin
 from onceedit_ray.fusion.strategies import Pair
-from onceedit_ray.fusion.system import open_plugin, pair_up
+from onceedit_ray.fusion.system import open_plugin, open_tokens, pair_up
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.revision import Change
 from onceedit_ray.living.judge_facts import judge_facts
 from onceedit_ray.models.assembly import open_codec, use_threads
-from onceedit_ray.models.engines.openai import OpenAIEngine
+from onceedit_ray.models.engines.openai_tokens import OpenAITokensEngine
+from onceedit_ray.models.engines.start import open_engine
 from onceedit_ray.models.sources import ModelFolder
 from onceedit_ray.serving.any_target import remove_server
 
@@ -164,9 +165,14 @@ class HostedDecoder(FusedDecoder):
         """Add a target that a server has, or replace it; raises `ConfigError` if this process lacks its key."""
         if name in self.servers and self.servers[name].config == config:
             return  # added before: a call is repeated if a coordinator dies
-        added = OpenAIEngine(name, config)
+        added, member = open_engine(name, config), None
+        if isinstance(added, OpenAITokensEngine):
+            opening = (added, self._base, self._base_codec, self._config, self._alignment)
+            member = await asyncio.to_thread(open_tokens, *opening)
         await remove_server(self, name)
         self.servers[name] = added
+        if member is not None:
+            self.members[name] = member
 
     async def remove_server(self, name: str) -> None:
         """As `any_target.remove_server`."""

@@ -20,7 +20,8 @@ from onceedit_ray.knowledge.revision import StoredEdit
 from onceedit_ray.knowledge.version import EDITS, Version, edits_in, stored_in
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.codec import Codec
-from onceedit_ray.models.engines.openai import OpenAIEngine
+from onceedit_ray.models.engines.openai_tokens import OpenAITokensEngine
+from onceedit_ray.models.engines.start import open_engine
 from onceedit_ray.models.loading import input_embeddings
 from onceedit_ray.models.protocol import LanguageModel
 from onceedit_ray.models.sources import ModelFolder, resolve
@@ -40,9 +41,13 @@ def check_run(config: RunConfig, progress: Progress = silent) -> None:
     plugin_view("", config.plugin.view)
     base = resolve(config.plugin.model, progress)
     codec = open_codec(base.path)
-    for target in config.targets.values():
+    for target in config.loaded_targets.values():
         folder = resolve(target.model, progress)
         pair_up(base, codec, folder, open_codec(folder.path), config.alignment)
+    for name, target in config.served_targets.items():
+        engine = open_engine(name, target)
+        if isinstance(engine, OpenAITokensEngine):
+            pair_up(base, codec, engine.tokenizer_folder(), engine.codec(), config.alignment)
 
 
 def open_decoder(
@@ -54,7 +59,10 @@ def open_decoder(
     decoder = FusedDecoder(load_plugin(config, edited, progress), config.fusion)
     for name, target in config.served_targets.items():
         if targets is None or name in targets:
-            decoder.servers[name] = OpenAIEngine(name, target)
+            engine = decoder.servers[name] = open_engine(name, target)
+            if isinstance(engine, OpenAITokensEngine):
+                opening = (engine, base, open_codec(base.path), config.fusion, config.alignment)
+                decoder.members[name] = open_tokens(*opening)
     for name, target in config.loaded_targets.items():
         if targets is None or name in targets:
             progress(f"loading {name}")
@@ -131,6 +139,15 @@ def _member(name: str, target: ModelConfig, base: ModelFolder, config: RunConfig
         lambda: pair_up(base, base_codec, folder, codec, config.alignment, progress),
         beside=target.num_gpus > 0,
     )
+
+
+def open_tokens(
+    engine: OpenAITokensEngine, base: ModelFolder, base_codec: Codec, fusion: FusionConfig, alignment: AlignmentConfig
+) -> Member:
+    """The target of a server whose tokens are known. base: the plug-in, with its codec. Raises as `engine.codec`."""
+    codec, folder, name = engine.codec(), engine.tokenizer_folder(), engine.name
+    model = engine.language_model(codec, fusion.top_k)
+    return Member(name, model, codec, lambda: pair_up(base, base_codec, folder, codec, alignment))
 
 
 def _side(folder: ModelFolder, codec: Codec) -> Side:

@@ -1,4 +1,6 @@
-"""Answers of any target: of a model that is loaded here (`generation`), or of a server, whose events are relayed."""
+"""Answers of any target: of a model whose tokens are known here (`generation`), or of a server, whose events are
+relayed.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from onceedit_ray.config import ModelConfig
 from onceedit_ray.errors import ConfigError, NotPossibleError, UnknownTargetError
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.engine_answer import EngineAnswer, Event, Server, finish_of, text_of
-from onceedit_ray.models.engines.openai import OpenAIEngine
+from onceedit_ray.models.engines.start import open_engine
 from onceedit_ray.serving import generation
 from onceedit_ray.serving.engine_requests import EXTENSION, EngineRequest, body_of
 from onceedit_ray.serving.generation_request import BUSY, GenerationEnd, GenerationRequest
@@ -69,7 +71,7 @@ def ending(
 
 async def speak(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGenerator[Piece | GenerationEnd]:
     """As `generation.speak`, for every target."""
-    if asked.target not in decoder.servers:
+    if asked.target in decoder.members:
         async with contextlib.aclosing(generation.speak(decoder, asked)) as pieces:
             async for piece in pieces:
                 yield piece
@@ -85,7 +87,7 @@ async def speak(decoder: FusedDecoder, asked: GenerationRequest) -> AsyncGenerat
 
 async def answer(decoder: FusedDecoder, asked: GenerationRequest) -> tuple[Piece, GenerationEnd]:
     """As `generation.answer`, for every target."""
-    if asked.target not in decoder.servers:
+    if asked.target in decoder.members:
         return await generation.answer(decoder, asked)
     text = ""
     async with contextlib.aclosing(speak(decoder, asked)) as pieces:
@@ -105,7 +107,7 @@ async def probe(decoder: FusedDecoder, seconds: float) -> dict[str, str]:
 
 def targets(decoder: FusedDecoder) -> list[str]:
     """The names of all targets."""
-    return [*decoder.members, *decoder.servers]
+    return list({**decoder.members, **decoder.servers})
 
 
 def served(decoder: FusedDecoder) -> dict[str, ModelConfig]:
@@ -121,7 +123,7 @@ async def try_server(decoder: FusedDecoder, name: str, config: ModelConfig) -> s
     """
     if name in targets(decoder):
         raise NotPossibleError(f"there is a model '{name}' already; remove it first, or choose another name")
-    engine = OpenAIEngine(name, config)
+    engine = open_engine(name, config)
     try:
         abilities = await engine.check()
         return f"{await engine.model()}: {abilities}"
@@ -132,12 +134,13 @@ async def try_server(decoder: FusedDecoder, name: str, config: ModelConfig) -> s
 async def remove_server(decoder: FusedDecoder, name: str) -> None:
     """Remove a server's target; its answers under way end as they would. Nothing happens if it has been removed."""
     if (server := decoder.servers.pop(name, None)) is not None:
+        decoder.members.pop(name, None)  # if its tokens are known
         await server.leave()
 
 
 def check_removable(decoder: FusedDecoder, name: str) -> None:
     """Raise `NotPossibleError` for a target that is loaded here, `UnknownTargetError` for a name of no target."""
-    if name in decoder.members:
+    if name in decoder.members and name not in decoder.servers:
         raise NotPossibleError(f"'{name}' is loaded here; only targets that servers have can be removed")
     if name not in decoder.servers:
         known = ", ".join(decoder.servers) or "no target that a server has"

@@ -1,6 +1,6 @@
 """Requests for a target that a server has. One about no edit passes through: the client's body goes on unchanged, and
 the server's answer comes back, but for the model's name and the field `onceedit`. Any other is answered with the
-plug-in.
+plug-in: here, or by the routes if the server's tokens are known.
 
 ASGI middleware between the admission and the routes; requests for other targets go on to the routes. The server is
 called from this process, so an answer that passes through reaches no other process of this system.
@@ -23,6 +23,7 @@ from onceedit_ray.config import ModelConfig
 from onceedit_ray.fusion.engine_answer import finish_of
 from onceedit_ray.models.engines.events import parsed
 from onceedit_ray.models.engines.openai import OpenAIEngine
+from onceedit_ray.models.engines.start import open_engine
 from onceedit_ray.serving.admission import given_again
 from onceedit_ray.serving.any_target import ending
 from onceedit_ray.serving.backend import Backend
@@ -41,7 +42,8 @@ from onceedit_ray.serving.whole_answer import assembled
 @dataclass
 class _Passing:
     """A request on its way. engine: its target's server. streamed: whether it asks for a stream. counted: with token
-    counts at the end. account: of the request. deadline: in the event loop's time."""
+    counts at the end. account: of the request. deadline: in the event loop's time. edited: a request for each choice if
+    any may be about an edit, else none; None while that is not known."""
 
     engine: OpenAIEngine
     path: str
@@ -51,6 +53,7 @@ class _Passing:
     streamed: bool
     counted: bool
     unedited: bool
+    edited: list[EngineRequest] | None = None
 
     @property
     def name(self) -> str:
@@ -94,7 +97,7 @@ class Passage:
             response = await self._respond(engine, path, body, account, again)
         except Exception as error:
             response = self._refused(account, error)
-        await response(scope, again, send)
+        await (response or self._app)(scope, again, send)
 
     async def _engine(self, name: str) -> OpenAIEngine | None:
         """The server of a target, None for other targets; raises `ConfigError` if this process lacks its key."""
@@ -106,7 +109,7 @@ class Passage:
                     await gone.leave()
             self._served = served
         if name in served and name not in self._engines:
-            self._engines[name] = OpenAIEngine(name, served[name])
+            self._engines[name] = open_engine(name, served[name])
         return self._engines.get(name)
 
     def _refused(self, account: Account, error: Exception) -> Response:
@@ -116,8 +119,10 @@ class Passage:
 
     async def _respond(
         self, engine: OpenAIEngine, path: str, body: dict[str, Any], account: Account, receive: Receive
-    ) -> Response:
-        """The response; the first item of a stream is awaited, so that an error before it has its own status."""
+    ) -> Response | None:
+        """The response, None if the routes give it; the first item of a stream is awaited, so that an error before it
+        has its own status.
+        """
         options = body.get("stream_options")
         passing = _Passing(
             engine, path, body, account, asyncio.get_running_loop().time() + self._limits.seconds,
@@ -125,6 +130,8 @@ class Passage:
             counted=isinstance(options, dict) and bool(options.get("include_usage")),
             unedited=_unedited(body.pop(EXTENSION, None)),
         )  # fmt: skip
+        if engine.distributions and (await self._choices(passing)):
+            return None
         account.model, account.streamed = engine.name, passing.streamed
         if self._limits.keep_prompts:
             account.prompts = [body.get("messages") or body.get("prompt")]
@@ -139,13 +146,18 @@ class Passage:
         return Response(first, media_type="application/json")
 
     async def _answer(self, passing: _Passing) -> AsyncGenerator[bytes]:
-        asked = [] if passing.unedited else await self._about_an_edit(passing)
+        asked = await self._choices(passing)
         async with contextlib.aclosing(self._edited(passing, asked) if asked else self._passed(passing)) as items:
             async for item in items:
                 yield item
 
+    async def _choices(self, passing: _Passing) -> list[EngineRequest]:
+        """As `_Passing.edited`, found out once."""
+        if passing.edited is None:
+            passing.edited = [] if passing.unedited else await self._about_an_edit(passing)
+        return passing.edited
+
     async def _about_an_edit(self, passing: _Passing) -> list[EngineRequest]:
-        """A request for each choice if any may be about an edit; else none."""
         choices = choices_of(EngineRequest(passing.name, passing.body))
         prompts = dict.fromkeys(choice.prompt for choice in choices)
         about = [prompt is not None and await self._backend.mentioned(prompt) for prompt in prompts]

@@ -6,6 +6,7 @@ adds one token to the prompt; a reply that is closed, with a new one opened afte
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,6 +18,8 @@ MOST_LIKELY = (20, 5, 1)
 QUESTION = {"role": "user", "content": "Write a letter."}
 FLAGS: dict[str, Any] = {"add_generation_prompt": False, "continue_final_message": True}
 """How vLLM and SGLang are asked to continue the last message; llama.cpp does it unasked."""
+TOKEN_IDS: dict[str, Any] = {"return_tokens_as_token_ids": True}
+"""How vLLM is asked to name tokens by their ids: two tokens may have one text, and would then count as one."""
 REFUSALS = frozenset(range(400, 500)) - {401, 403, 408, 429} | {500, 501}
 """Statuses with which servers refuse what they do not know; with others they refuse everything for a while."""
 REPLY = "Zyx"
@@ -96,8 +99,8 @@ async def _tried(
 
 
 async def _most_likely(server: Asked) -> int:
-    for number in MOST_LIKELY:
-        found = await _tried(server, "completions", {"prompt": "a", "max_tokens": 1, "logprobs": number})
+    for named, number in itertools.product((TOKEN_IDS, {}), MOST_LIKELY):
+        found = await _tried(server, "completions", {"prompt": "a", "max_tokens": 1, "logprobs": number, **named})
         for choice in (found or {}).get("choices") or ():
             told = choice.get("logprobs") or {}
             rows = told.get("top_logprobs") or [each.get("top_logprobs") for each in told.get("content") or ()]

@@ -69,6 +69,17 @@ class Complaints:
         reason = f"tokenizer {tokenizer} makes {here} tokens of a text, the server {there}: name that of its model"
         return self._down(reason, lasting=True)
 
+    def no_tokens(self, found: str) -> EngineError:
+        """For a server of which token ids and log probabilities are expected."""
+        reason = f"engine openai_tokens needs token ids as prompts and log probabilities; found: {found}; use openai"
+        return self._down(reason, lasting=True)
+
+    def no_prompt_logprobs(self) -> EngineError:
+        """For a server that does not repeat a prompt with the log probabilities of its tokens."""
+        reason = "tells no log probabilities of a prompt; leave echo out"
+        message = f"{self._name}: the server at {self._url} {reason}"
+        return EngineError(message, f"the server of '{self._name}' {reason}", 400, 0)
+
     def refused(self, status: int, text: str, retry_after: str = "") -> EngineError:
         """For a status of 400 or above; `text` is the answer's body."""
         said = _said(text)

@@ -27,7 +27,8 @@ from onceedit_ray.models.engines.connections import Connections
 from onceedit_ray.models.engines.continuing import CHAT, TEXT, continuing
 from onceedit_ray.models.engines.events import DONE, blocks, data_of, parsed
 from onceedit_ray.models.loading import load_tokenizer
-from onceedit_ray.models.sources import resolve
+from onceedit_ray.models.sources import ModelFolder, resolve
+from onceedit_ray.models.sources.folder import tokenizer_folder
 
 QUICK_SECONDS = 30.0
 """For requests that need few tokens; an answer may take as long as its request allows."""
@@ -232,9 +233,13 @@ class OpenAIEngine(Engine):
         if there and there != here:
             raise self.complaints.other_tokenizer(self._tokenizer, here, there)
 
+    def tokenizer_folder(self) -> ModelFolder:
+        """The folder of the target's tokenizer, which may hold a tokenizer alone: the weights are the server's."""
+        folder = Path(self._tokenizer).expanduser()
+        return tokenizer_folder(folder.absolute()) if folder.is_dir() else resolve(self._tokenizer)
+
     def _own_tokenizer(self) -> PreTrainedTokenizerBase:
-        folder = Path(self._tokenizer)  # which may hold a tokenizer alone: the weights are the server's
-        return load_tokenizer(folder if folder.is_dir() else resolve(self._tokenizer).path)
+        return load_tokenizer(self.tokenizer_folder().path)
 
     def _render(self, messages: list[dict[str, Any]]) -> str:
         return str(self._own_tokenizer().apply_chat_template(messages, tokenize=False, add_generation_prompt=True))

@@ -90,10 +90,17 @@ def weight_files(path: Path) -> list[Path]:
     return [path / name for name in shards]
 
 
-def folder_digest(path: Path) -> str:
-    """Identity of a folder by the content of its weights, configuration and tokenizer files."""
+def tokenizer_folder(path: Path) -> ModelFolder:
+    """A folder that may hold a tokenizer alone, for a model whose weights a server has."""
+    has_weights = (path / SINGLE).is_file() or (path / INDEX).is_file()
+    return ModelFolder(path.name, path, f"local:{path}", folder_digest(path, has_weights), "")
+
+
+def folder_digest(path: Path, has_weights: bool = True) -> str:
+    """Identity of a folder by the content of its weights, if it has them, its configuration and tokenizer files."""
     small = {name for names in TOKENIZERS for name in names} | {"config.json", "tokenizer_config.json"}
-    files = weight_files(path) + [path / name for name in sorted(small) if (path / name).is_file()]
+    files = weight_files(path) if has_weights else []
+    files += [path / name for name in sorted(small) if (path / name).is_file()]
     total = hashlib.sha256()
     for file in files:
         total.update(f"{file.name} {file_sha256(file)}\n".encode())
