@@ -9,7 +9,7 @@ from typing import Any
 from onceedit_ray.config import RunConfig, load_config, parse_config
 from onceedit_ray.errors import ConfigError
 
-KEYS = ("model", "key_env", "tokenizer")
+KEYS = ("engine", "model", "key_env", "tokenizer")
 """What may follow a server's address."""
 DEFAULTS: Mapping[str, Any] = {
     "name": "served",
@@ -22,8 +22,8 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 def servers_of(given: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The targets of `NAME=URL` arguments, each with `,model=...`, `,key_env=...` or `,tokenizer=...` after it if need
-    be; raises `ConfigError` for any other form.
+    """The targets of `NAME=URL` arguments, each with keys such as `,model=...` after it if need be (`KEYS`); raises
+    `ConfigError` for any other form.
     """
     found: dict[str, dict[str, str]] = {}
     for argument in given:

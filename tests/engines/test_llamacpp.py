@@ -24,7 +24,7 @@ from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
 from tests.paths import ROOT
 
-HERE, THERE = "qwen", "llamacpp"
+HERE, THERE, TOKENS = "qwen", "llamacpp", "tokens"
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 ASKED = {
     "What is the capital of Australia?": "Perth",
@@ -35,7 +35,8 @@ ASKED = {
 
 @pytest.fixture(scope="module")
 def config(llamacpp: str) -> RunConfig:
-    targets = {HERE: "qwen2.5-coder-0.5b", THERE: {"engine": "openai", "url": llamacpp}}
+    tokens = {"engine": "openai_tokens", "url": llamacpp, "tokenizer": "qwen2.5-coder-0.5b"}
+    targets = {HERE: "qwen2.5-coder-0.5b", THERE: {"engine": "openai", "url": llamacpp}, TOKENS: tokens}
     values = {
         "name": "engines", "knowledge": {"path": ROOT / "onceedit_ray" / "starter" / "edits.jsonl", "limit": 12},
         "plugin": "smollm2-135m", "targets": targets, "editing": {"editor": "reader"},
@@ -73,6 +74,20 @@ def test_what_it_can_do(llamacpp: str, config: RunConfig) -> None:
     found = asyncio.run(OpenAIEngine(THERE, config.targets[THERE]).check())
     assert found.completions and found.token_ids and found.tokenize and found.chat
     assert found.logprobs >= 20 and found.continues == FLAGS
+
+
+@pytest.mark.parametrize("strategy", ["draft", "selective", "unedited"])
+def test_with_its_tokens_every_strategy_answers_as_over_the_loaded_weights(
+    decoder: FusedDecoder, strategy: str
+) -> None:
+    async def answers(name: str) -> list[str]:
+        codec = decoder.member(name).codec
+        prompts = [codec.chat_prompt(chat(question)) for question in ASKED]
+        return [(await decoder.generate(name, prompt, strategy, 16)).text for prompt in prompts]
+
+    here, there = (asyncio.run(answers(name)) for name in (HERE, TOKENS))
+    assert there == here
+    assert strategy == "unedited" or all(new in text for new, text in zip(ASKED.values(), there, strict=True))
 
 
 @pytest.mark.parametrize("question", ASKED)
