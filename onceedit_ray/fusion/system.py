@@ -20,6 +20,7 @@ from onceedit_ray.knowledge.revision import StoredEdit
 from onceedit_ray.knowledge.version import EDITS, Version, edits_in, stored_in
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.engines.openai import OpenAIEngine
 from onceedit_ray.models.engines.openai_tokens import OpenAITokensEngine
 from onceedit_ray.models.engines.start import open_engine
 from onceedit_ray.models.loading import input_embeddings
@@ -55,19 +56,31 @@ def open_decoder(
 ) -> FusedDecoder:
     """Load a version of the plug-in, or that in a folder, and the targets (all, or those named) into this process."""
     check_engines(config)
-    base = resolve(config.plugin.model, progress)
     decoder = FusedDecoder(load_plugin(config, edited, progress), config.fusion)
-    for name, target in config.served_targets.items():
-        if targets is None or name in targets:
-            engine = decoder.servers[name] = open_engine(name, target)
-            if isinstance(engine, OpenAITokensEngine):
-                opening = (engine, base, open_codec(base.path), config.fusion, config.alignment)
-                decoder.members[name] = open_tokens(*opening)
-    for name, target in config.loaded_targets.items():
-        if targets is None or name in targets:
-            progress(f"loading {name}")
-            decoder.members[name] = _member(name, target, base, config, progress)
+    servers, members = open_targets(config, progress, targets)
+    decoder.servers.update(servers)
+    decoder.members.update(members)
     return decoder
+
+
+def open_targets(
+    config: RunConfig, progress: Progress = silent, targets: Collection[str] | None = None
+) -> tuple[dict[str, OpenAIEngine], dict[str, Member]]:
+    """The targets (all, or those named): those that servers have, and those whose tokens are known. Some are both."""
+    base = resolve(config.plugin.model, progress)
+    servers: dict[str, OpenAIEngine] = {}
+    members: dict[str, Member] = {}
+    for name, target in config.targets.items():
+        if targets is not None and name not in targets:
+            continue
+        if target.is_loaded:
+            progress(f"loading {name}")
+            members[name] = _member(name, target, base, config, progress)
+            continue
+        engine = servers[name] = open_engine(name, target)
+        if isinstance(engine, OpenAITokensEngine):
+            members[name] = open_tokens(engine, base, open_codec(base.path), config.fusion, config.alignment)
+    return servers, members
 
 
 def load_plugin(config: RunConfig, edited: Version | Path, progress: Progress = silent) -> Plugin:
