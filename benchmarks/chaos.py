@@ -250,6 +250,7 @@ async def run(
     await asyncio.gather(*running)
     found = Findings(load.outcomes, faults=faults, reasons=editor.reasons, stuck=editor.stuck)
     found.seconds = time.perf_counter() - begun
+    await editor.settled_all()
     active = store.active()
     assert active is not None
     found.edits = await editor.verdict(active.edits(), before)

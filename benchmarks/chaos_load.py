@@ -7,6 +7,7 @@ request in one process with the version that the answer names.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import time
@@ -244,16 +245,29 @@ class Editor:
         self.accepted[id] = "deleted"
         await _final(http, id, ("deleted",))
 
+    async def settled_all(self) -> None:
+        """Wait until the edits have a final state that were given up while processes died."""
+        async with httpx2.AsyncClient(base_url=self.address, trust_env=False, timeout=30) as http:
+            for id in self.accepted:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self.wait):
+                        await _final(http, id, ("live", "refused", "deleted"))
+
     async def verdict(self, active: Sequence[Edit], before: Sequence[Edit]) -> Counter[str]:
         """How many accepted edits ended "live", "deleted", "refused" or "lost".
 
         active: the edits of the active version. before: those that were live at the start. An edit is lost if the
-        server's list or the active version does not show the state that it should have.
+        server's list or the active version does not show the state that it should have, after `settled_all`.
         """
         found: Counter[str] = Counter()
         async with httpx2.AsyncClient(base_url=self.address, trust_env=False, timeout=30) as http:
             for id, state in self.accepted.items():
                 view = await _taken(lambda id=id: http.get(f"/v1/edits/{id}"))  # type: ignore[misc]
+                if state == "live" and view["status"] == "refused":  # after the editor had given it up
+                    self.reasons.append(view["reason"])
+                    state = "refused"
+                if view["status"] != state:
+                    print(f"{view} is to be {state}")
                 is_known = any(edit.prompt == view["prompt"] for edit in active)
                 found[state if view["status"] == state and is_known == (state == "live") else "lost"] += 1
         found["lost"] += sum(edit not in active for edit in before)

@@ -14,9 +14,16 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import (
+    ActorUnavailableError,
+    GetTimeoutError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    TaskCancelledError,
+)
 
-from onceedit_ray.errors import OnceEditError
+from onceedit_ray.errors import OnceEditError, ProcessLostError
 
 
 async def result(reference: Any) -> Any:
@@ -31,10 +38,15 @@ async def result(reference: Any) -> Any:
         raise _own(error) from None
 
 
-def fetch(reference: Any) -> Any:
-    """`result` as a blocking call; a list of references gives a list of values."""
+def fetch(reference: Any, seconds: float | None = None) -> Any:
+    """`result` as a blocking call; a list of references gives a list of values.
+
+    Raises `ProcessLostError` if there is no result within so many seconds.
+    """
     try:
-        return ray.get(reference)
+        return ray.get(reference, timeout=seconds)
+    except GetTimeoutError:
+        raise ProcessLostError(f"no answer of an actor within {seconds:g} s") from None
     except RayError as error:
         raise _own(error) from None
 

@@ -27,7 +27,7 @@ from onceedit_ray.cluster.placement import actor_options, node_of, reserve, rese
 from onceedit_ray.cluster.preflight import check_nodes
 from onceedit_ray.cluster.proxy import proxy
 from onceedit_ray.config import ModelConfig, PluginConfig, RunConfig
-from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.errors import ConfigError, OnceEditError, ProcessLostError
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.engine_check import check_engines
 from onceedit_ray.fusion.system import folder_of
@@ -39,6 +39,8 @@ from onceedit_ray.reader.plugin import plugin_folder
 PLUGIN = "plug-in"
 COORDINATOR = "(coordinator)"
 """Whose reservation it is; no target can be called so."""
+COORDINATOR_SECONDS = 600.0
+"""How long a coordinator that starts has for each of its targets, whose tokenizers its node may have to fetch."""
 COORDINATOR_CPUS = 0.1
 FORGET_SECONDS = 10.0
 """How long model actors have to close a dead coordinator's sessions; one that restarts has none."""
@@ -178,10 +180,15 @@ class Fleet:
         coordinator = self.kind.options(**options).remote(
             self.actors[PLUGIN], self.base, edited, self.plugin.view, self.config.fusion, self.config.alignment, owner
         )
-        for name, target in self.joined.items():
-            fetch(coordinator.add_target.remote(name, self.actors[name], target.folder, target.beside))
-        for name, server in list(self.servers.items()):  # one may be added meanwhile
-            fetch(coordinator.add_server.remote(name, server))
+        try:
+            for name, target in self.joined.items():
+                joining = coordinator.add_target.remote(name, self.actors[name], target.folder, target.beside)
+                fetch(joining, COORDINATOR_SECONDS)
+            for name, server in list(self.servers.items()):  # one may be added meanwhile
+                fetch(coordinator.add_server.remote(name, server), COORDINATOR_SECONDS)
+        except ProcessLostError:  # it may never start: its node is lost, and no other has room
+            ray.kill(coordinator)
+            raise
         return coordinator
 
     def _close_sessions(self, owner: str) -> None:

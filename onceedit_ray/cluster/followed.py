@@ -20,8 +20,10 @@ from onceedit_ray.knowledge.revision import Change, StoredEdit
 from onceedit_ray.serving.followers import LEASE, NOTHING
 
 LOG = logging.getLogger(__name__)
-PAUSE_SECONDS = 0.5
-"""After an error, before the coordinator is asked for news again."""
+PAUSE_SECONDS = LEASE + 0.5
+"""After an error, before the coordinator is asked for news again: it waits for a copy that has asked, so a copy that
+fails every time must be forgotten in between.
+"""
 MOST_FACTS = 50_000
 """Number of edits up to which each gateway has a copy of their index: about 3 KB an edit."""
 REMEMBERED = 64

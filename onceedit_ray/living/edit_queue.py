@@ -99,6 +99,7 @@ class EditQueue:
         self._maker = maker
         self._loader = loader
         self._changing = asyncio.Lock()
+        self._going_live: set[asyncio.Task[None]] = set()
         self._work = asyncio.Event()
         self._deleting = 0.0
         self._lost = 0
@@ -193,7 +194,10 @@ class EditQueue:
             made_from = found.manifest.base_model
             raise NotPossibleError(f"version {id} was made from another plug-in ({made_from}) than the one served")
         # Shielded: if the caller is cancelled half-way, the store and the requests must not use different versions.
-        await asyncio.shield(self._go_live(found, f"not known to version {id}, which was activated"))
+        going = asyncio.ensure_future(self._go_live(found, f"not known to version {id}, which was activated"))
+        self._going_live.add(going)  # the event loop itself keeps no task
+        going.add_done_callback(self._going_live.discard)
+        await asyncio.shield(going)
         return self._version(found)
 
     def _edit(self, record: EditRecord) -> EditView:

@@ -88,7 +88,8 @@ def deliver(answers: Sequence[Answer]) -> None:
         for future, value in answers:
             if id(future.get_loop()) == loop_id and not future.done():
                 if isinstance(value, Exception):
-                    future.set_exception(value)
+                    # A future takes no StopIteration, and the others of the batch would then get nothing.
+                    future.set_exception(RuntimeError(repr(value)) if isinstance(value, StopIteration) else value)
                 else:
                     future.set_result(value)
 

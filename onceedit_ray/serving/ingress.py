@@ -21,6 +21,7 @@ from onceedit_ray.errors import OnceEditError
 from onceedit_ray.serving.admission import Admission
 from onceedit_ray.serving.backend import Backend
 from onceedit_ray.serving.cancellation import merged, together, while_there
+from onceedit_ray.serving.deadline import Deadline
 from onceedit_ray.serving.docs_page import docs_page
 from onceedit_ray.serving.editing_routes import add_editing_routes
 from onceedit_ray.serving.engine_keys import EngineKeys
@@ -65,6 +66,7 @@ def build_ingress(
     """
     api = FastAPI(title="OnceEdit", version=__version__, docs_url=None, redoc_url=None)
     api.add_middleware(LatePassage, backend=backend, limits=limits)
+    api.add_middleware(Deadline, seconds=limits.seconds)
     api.add_middleware(
         Admission, keys=keys, limits=limits, edit_keys=edit_keys or Keys(), admin_keys=admin_keys or Keys()
     )

@@ -32,6 +32,8 @@ from onceedit_ray.models.sources.folder import tokenizer_folder
 
 QUICK_SECONDS = 30.0
 """For requests that need few tokens; an answer may take as long as its request allows."""
+FINDING_SECONDS = 120.0
+"""For all trials of what a server can do."""
 PAUSES = (0.1, 0.4)
 """Seconds before the second and the third attempt, if the server does not answer."""
 UNAVAILABLE = (502, 503, 504)
@@ -89,9 +91,16 @@ class OpenAIEngine(Engine):
         """What the server can do; found out once. Raises `EngineError` if it does not answer."""
         if self._abilities is None:
             if self._finding is None or self._finding.done():
-                self._finding = asyncio.ensure_future(find_out(self))
+                self._finding = asyncio.ensure_future(self._find_out())
             self._abilities = await asyncio.shield(self._finding)
         return self._abilities
+
+    async def _find_out(self) -> Abilities:
+        try:
+            async with asyncio.timeout(FINDING_SECONDS):
+                return await find_out(self)
+        except TimeoutError:
+            raise self.complaints.unreachable(TimeoutError()) from None
 
     async def check(self) -> Abilities:
         """Find out whether the settings are right, and what the server can do; raises `EngineError`."""
