@@ -102,7 +102,7 @@ class RemoteBackend:
 
     async def mentioned(self, prompt: Prompt) -> bool:
         if (facts := self._followed.facts) is not None:
-            return names_a_fact(facts, prompt.question, prompt.turns)
+            return names_a_fact(facts, prompt.question, prompt.turns, prompt.system)
         found: bool = await self._ask("mentioned", prompt)
         return found
 

@@ -23,10 +23,14 @@ def turned_candidates(facts: FactsAt, question: str, limit: int = CANDIDATES) ->
     return facts.find(question, limit) or _reversed_candidates(facts, question, limit)
 
 
-def names_a_fact(facts: FactsAt, question: str, turns: Sequence[Exchange]) -> bool:
-    """Whether a question may be about a fact: the screen of a plug-in that reads facts."""
-    found = facts.find(with_context(question, turns), 1) or (turns and facts.find(question, 1))
-    return bool(found or _reversed_candidates(facts, question, 1))
+def names_a_fact(facts: FactsAt, question: str, turns: Sequence[Exchange] = (), system: str = "") -> bool:
+    """Whether a question may be about a fact: the screen of a plug-in that reads facts.
+
+    system: the chat's system messages, which may ask, or name what is asked about.
+    """
+    texts = [with_context(question, turns), question if turns else "", system]
+    found = any(facts.find(text, 1) for text in texts if text.strip())
+    return found or bool(_reversed_candidates(facts, question, 1))
 
 
 def _reversed_candidates(facts: FactsAt, question: str, limit: int) -> list[Found]:

@@ -24,12 +24,14 @@ from onceedit_ray.fusion.slots import (
     holds_text,
     is_left_alone,
     is_task,
+    judges,
     may_repeat,
     name_at,
     old_names,
     repeats,
     says_opposite,
 )
+from onceedit_ray.fusion.whole_words import find_whole
 
 CHUNK = 16
 """Number of target tokens that are held back until the plug-in has read them."""
@@ -99,8 +101,18 @@ class Contradictions:
 
     @property
     def is_asked(self) -> bool:
-        """Whether the request asks for a fact."""
-        return self.reader is not None and self.reader.weight >= self.threshold
+        """Whether the request asks for a fact, and is no task on a text that states it."""
+        return self.reader is not None and self.reader.weight >= self.threshold and not self._is_stated(self.reader)
+
+    def _is_stated(self, reader: DraftReader) -> bool:
+        """Whether the request gives a text, for another task than to judge it, and that text has a fact's answer."""
+        request = self.along.question
+        if not is_task(request) or not holds_text(request) or judges(request):
+            return False
+        edits = [self.along.edit(id) for id in reader.edits]
+        answers = [each for edit in edits for each in (edit.target_new, edit.ground_truth) if each and each.strip()]
+        surnames = [answer.split()[-1] for answer in answers if answer.split()[-1][:1].isupper()]
+        return any(find_whole(name, request) for name in (*answers, *surnames))
 
     @property
     def _bar(self) -> float:

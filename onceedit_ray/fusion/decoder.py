@@ -98,9 +98,9 @@ class FusedDecoder:
 
     async def mentioned(self, prompt: str | Prompt) -> bool:
         """Whether the screen passes a prompt on to the gate."""
-        turns = prompt.turns if isinstance(prompt, Prompt) else ()
+        turns, system = (prompt.turns, prompt.system) if isinstance(prompt, Prompt) else ((), "")
         if self.plugin.facts is not None:
-            return names_a_fact(self.plugin.facts, question_of(prompt), turns)
+            return names_a_fact(self.plugin.facts, question_of(prompt), turns, system)
         return bool(self.plugin.views(question_of(prompt), turns))
 
     @contextlib.contextmanager

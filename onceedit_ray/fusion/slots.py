@@ -31,6 +31,7 @@ REACH = 5
 AJAR = 0.1
 """Lowest gate weight at which an old answer that is a number or an ordinary word counts as said again."""
 
+_JUDGED = re.compile(r"\b(?:true or false|right or wrong|fact[- ]?check)\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?。]\s+|\n")
 _FENCE = "```"
 _WORD = re.compile(r"\w+")
@@ -198,6 +199,11 @@ def is_task(request: str) -> bool:
 def holds_text(request: str) -> bool:
     """Whether a request brings a text along, in quotation marks or after a colon."""
     return _QUOTED.search(request) is not None or re.search(r":\s*\S+\s+\S+\s+\S", request) is not None
+
+
+def judges(request: str) -> bool:
+    """Whether a request asks if a text is true."""
+    return _JUDGED.search(request) is not None
 
 
 def _is_alike(word: str, answer: str) -> bool:

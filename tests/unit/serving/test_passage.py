@@ -152,6 +152,16 @@ def test_a_request_about_an_edit_is_answered_with_it(codec: Codec) -> None:
     assert watching.accounts[1].first is not None
 
 
+@pytest.mark.parametrize("system", ["The user asks for the capital of Australia.", "Answer in one word."])
+def test_a_fact_that_only_the_system_message_names_is_read_along(codec: Codec, system: str) -> None:
+    watching = Watching()
+    with running(StandIn(writes("Good day."))) as url:
+        body = chat("Go on.")
+        body["messages"].insert(0, {"role": "system", "content": system})
+        (choice,) = post(api_of(url, codec, watching), CHAT, body).json()["choices"]
+    assert (choice["onceedit"]["version"] == "read") == ("Australia" in system)
+
+
 def test_several_choices_and_prompts_are_numbered(codec: Codec) -> None:
     own = "The capital of Australia is Canberra."
     with running(StandIn(lambda so_far: "Ada" if "Who" in so_far else writes(own)(so_far))) as url:
