@@ -4,6 +4,7 @@ JSON for each request; Ray's own messages go to the session's logs.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import logging
 import math
@@ -78,8 +79,9 @@ def serve_here(
     with shared_output(progress) as output, _own_ray(_cpus(config, args.coordinators), metrics_port) as own_ray:
         signal.signal(signal.SIGTERM, end_at_once)  # `ray.init` sets its own; loading may take minutes
         try:
-            serve.start(http_options={"host": host, "port": port})
-            serve.run(bound(args, config, own, output), name=APP_NAME)
+            with _ended_by_death(own_ray):
+                serve.start(http_options={"host": host, "port": port})
+                serve.run(bound(args, config, own, output), name=APP_NAME)
         except (RuntimeError, RayError) as error:
             raise ModelError(f"the server could not be started: {_reason(error)}; logs: {own_ray.logs}") from None
         signal.signal(signal.SIGTERM, lambda number, frame: told_to_end.set())
@@ -87,8 +89,8 @@ def serve_here(
         progress(f"serving {served.id} at http://{host}:{port}/v1; Ctrl-C ends it")
         with beside or contextlib.nullcontext():
             while not told_to_end.wait(WATCH_SECONDS):
-                if (dead := own_ray.dead) is not None:
-                    raise ModelError(f"Ray's {dead} has died, so nothing answers any more; start the command again")
+                if own_ray.dead is not None:
+                    raise _died(own_ray)
 
 
 class _Ray:
@@ -113,6 +115,32 @@ class _Ray:
     def dead(self) -> str | None:
         """The name of the first of its essential processes that has died; None while all run."""
         return first_dead(self._processes)
+
+
+@contextlib.contextmanager
+def _ended_by_death(own_ray: _Ray) -> Iterator[None]:
+    """While the block runs in the main thread, a death of Ray ends it: its calls of Ray may wait for ever."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(WATCH_SECONDS):
+            if own_ray.dead is not None:
+                _thread.interrupt_main()
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    except BaseException:
+        if own_ray.dead is not None:
+            raise _died(own_ray) from None
+        raise
+    finally:
+        over.set()
+
+
+def _died(own_ray: _Ray) -> ModelError:
+    return ModelError(f"Ray's {own_ray.dead} has died, so nothing answers any more; start the command again")
 
 
 @contextlib.contextmanager

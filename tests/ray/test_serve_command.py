@@ -136,6 +136,27 @@ def test_after_a_dead_raylet_the_command_ends_with_one_line(config: RunConfig, t
     assert len(said) == 1 and "start the command again" in said[0]
 
 
+def test_a_raylet_that_dies_while_the_models_load_ends_the_command(config: RunConfig, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    command = [sys.executable, "-c", SERVE, "serve", "--config", str(tmp_path / "run.yaml"), "--port", "0"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as serving:
+        until = time.monotonic() + SECONDS
+        while not (tree := named(psutil.Process(serving.pid).children(recursive=True))) or not any(
+            name.startswith("ray::ServeController") for name in tree.values()
+        ):
+            assert serving.poll() is None and time.monotonic() < until
+            time.sleep(0.1)
+        next(one for one, name in tree.items() if name == "raylet").kill()
+        try:
+            _, said = serving.communicate(timeout=SECONDS)
+        finally:
+            serving.kill()
+    assert serving.returncode == 2 and "raylet has died" in said.splitlines()[-1], said
+
+
 def test_of_a_command_that_is_killed_nothing_stays(config: RunConfig, tmp_path: Path) -> None:
     with serving(config, tmp_path) as (command, _):
         command.send_signal(signal.SIGKILL)
