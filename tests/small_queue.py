@@ -71,14 +71,18 @@ class FakeMaker:
 
 @dataclass
 class FakeLoader:
-    """live: the version that answers. fails: raised instead of loading one."""
+    """live: the version that answers. fails: raised instead of loading one. deaths: how often a process dies."""
 
     live: str = ""
     fails: OnceEditError | None = None
+    deaths: int = 0
 
     async def load(self, version: Version) -> Switch:
         if self.fails is not None:
             raise self.fails
+        if self.deaths:
+            self.deaths -= 1
+            raise ProcessLostError("a coordinator died")
 
         async def switch() -> None:
             self.live = version.id

@@ -45,7 +45,9 @@ LOG = logging.getLogger(__name__)
 TRAINING_SHARE = 0.8
 """The share of training in a version's progress; the rest is its evaluation."""
 MOST_ATTEMPTS = 3
-"""How often a version is tried whose building process dies, before its edits are refused."""
+"""How often a version is tried whose building process dies, before its edits are refused: they may be the cause. Other
+processes that die while it goes live are no reason to refuse it.
+"""
 GATHERING_SECONDS = 0.25
 """How long a deletion waits for further ones, so that one version, built from the base plug-in, covers them all."""
 
@@ -103,6 +105,7 @@ class EditQueue:
         self._work = asyncio.Event()
         self._deleting = 0.0
         self._lost = 0
+        self._building = False
         self.active = active
         self._line = store.line_of(active.id)
         self._take_up(active, f"version {active.id}, which was active at the start, does not know it")
@@ -241,18 +244,18 @@ class EditQueue:
                 LOG.error("%s", error)
 
     async def _attempt(self, job: Job) -> None:
+        self._building = False
         try:
             await self._do(job)
-            self._lost = 0
         except ProcessLostError as error:
-            self._lost += 1
+            self._lost += self._building
             if self._lost >= MOST_ATTEMPTS:
                 self._refuse(job, f"{error} (tried {self._lost} times)")
                 self._lost = 0
                 return
             LOG.error("a version is made again: %s", error)
-            self._again(job, "the process that made its version died, so it is made again")
-            await asyncio.sleep(self._lost)  # what killed the process may be over by then
+            self._again(job, "a process died while its version was made, so it is made again")
+            await asyncio.sleep(max(self._lost, 1))  # what killed the process may be over by then
         except OnceEditError as error:
             self._refuse(job, str(error))
         except Exception:
@@ -296,9 +299,11 @@ class EditQueue:
                 self._book.save()
             return
         going_on = self._config.adding == "continue" and not gone and began_at.manifest.holds_weights
+        self._building = True
         made = await self._maker.make(
             [*kept, *new], began_at if going_on else None, new, lambda step, share: self._progress(job, step, share)
         )
+        self._building, self._lost = False, 0
         for batch in job.batches:
             batch.version, batch.report = made.version, made.report
         if made.reason is not None:

@@ -1,4 +1,4 @@
-"""May these facts go live? A reader is asked about the new ones, their near misses and their neighbours.
+"""May these facts go live? A reader is asked about the new ones, their near misses, tasks on texts and neighbours.
 
 Nothing was trained, so nothing else can have changed: an edit is never read in a view of another subject. Only the
 plug-in is asked, in the same views as for a request. The time depends on the new facts, not on how many are
@@ -17,7 +17,7 @@ from onceedit_ray.fusion.drafter import Drafter
 from onceedit_ray.fusion.members import Plugin
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.selection import normalised, question_key
-from onceedit_ray.reader.facts import Fact, kind_of
+from onceedit_ray.reader.facts import Fact, kind_of, wordings
 from onceedit_ray.reader.near_misses import near_miss
 from onceedit_ray.reader.view import asked, fact_line
 
@@ -25,12 +25,14 @@ MOST_JUDGED = 40
 """Maximum number of new facts of one call that are judged; of more facts, a random sample is judged."""
 NEAR_MISSES = 4
 """Draws of a request about an edit's subject that does not ask for it, for each new edit; equal ones are asked once."""
+TASKS = 2
+"""Draws of a task on a text that holds a new edit's prompt, such as a translation."""
 NEIGHBOURS = 4
 """Live edits found for a new edit's prompt that are asked for again."""
 WORDINGS = 2
 """Rephrasings of a neighbour that are asked; its prompt if it has none."""
 MOST_OPEN = 0.25
-"""Share of near misses for which the gate may open."""
+"""Share of near misses, and of tasks, for which the gate may open."""
 ANSWER_TOKENS = 64
 """Maximum number of tokens that are written to compare an answer's text; of a longer answer only the beginning is
 compared."""
@@ -43,19 +45,21 @@ async def judge_facts(plugin: Plugin, new: Sequence[Edit], bounds: LivingConfig,
 
     Figures: `learnt`, share of new edits whose own prompt is answered with them; `kept`, share of the neighbours'
     questions for which the gate stays wider open for the neighbour than for the new edit, of those for which it is
-    open; `near_misses_open`, share of near misses for which the gate opens.
+    open; `near_misses_open` and `tasks_open`, share of near misses and of tasks on a text for which the gate opens.
     """
     assert plugin.facts is not None, "only a plug-in that reads facts is judged so"
     rng = random.Random(0)
     judged = list(new) if len(new) <= MOST_JUDGED else rng.sample(list(new), MOST_JUDGED)
     prompts = {question_key(edit.prompt) for edit in new}
     misses = [(edit, miss) for edit in judged for miss in _near_misses(edit, rng)]
+    tasks = [(edit, task) for edit in judged for task in _tasks(edit)]
     rivals = [
         (edit, old, ask) for edit in judged for old in _neighbours(plugin, edit, prompts) for ask in _wordings(old)
     ]
-    learnt, opened, own, others = await asyncio.gather(
+    learnt, opened, tasks_opened, own, others = await asyncio.gather(
         asyncio.gather(*(_is_answered(plugin, edit, threshold) for edit in judged)),
         asyncio.gather(*(_weight(plugin, edit, miss) for edit, miss in misses)),
+        asyncio.gather(*(_weight(plugin, edit, task) for edit, task in tasks)),
         asyncio.gather(*(_weight(plugin, old, ask) for _, old, ask in rivals)),
         asyncio.gather(*(_weight(plugin, edit, ask) for edit, _, ask in rivals)),
     )
@@ -64,10 +68,16 @@ async def judge_facts(plugin: Plugin, new: Sequence[Edit], bounds: LivingConfig,
         "learnt": _share(learnt),
         "kept": _share(kept),
         "near_misses_open": _share([weight >= threshold for weight in opened]),
+        "tasks_open": _share([weight >= threshold for weight in tasks_opened]),
         "new_edits": len(judged),
         "old_edits": len({id(old) for _, old, _ in rivals}),
         "near_misses": len(misses),
-        "bounds": {"learnt": bounds.learnt, "kept": bounds.kept, "near_misses_open": MOST_OPEN},
+        "bounds": {
+            "learnt": bounds.learnt,
+            "kept": bounds.kept,
+            "near_misses_open": MOST_OPEN,
+            "tasks_open": MOST_OPEN,
+        },
     }
     return Judgement(figures, _reason(figures, judged, learnt, bounds))
 
@@ -88,6 +98,11 @@ def _near_misses(edit: Edit, rng: random.Random) -> list[str]:
         return []
     fact = Fact(edit.prompt, edit.target_new, edit.subject, kind_of(edit.prompt), ())
     return sorted({near_miss(fact, rng) for _ in range(NEAR_MISSES)})
+
+
+def _tasks(edit: Edit) -> list[str]:
+    rng = random.Random(edit.prompt)
+    return [task.replace("{x}", edit.prompt) for task in rng.sample(wordings()["tasks"], TASKS)]
 
 
 async def _is_answered(plugin: Plugin, edit: Edit, threshold: float) -> bool:
@@ -147,6 +162,12 @@ def _reason(
         problems.append(
             f"the gate opens for {opened:.2f} of other requests about the subject, above {MOST_OPEN:g}; "
             "name the subject in full"
+        )
+    opened = figures["tasks_open"]
+    if isinstance(opened, float) and opened > MOST_OPEN:
+        problems.append(
+            f"the gate opens for {opened:.2f} of tasks on a text that holds the prompt, above {MOST_OPEN:g}; put the "
+            "prompt another way"
         )
     return "; ".join(problems) or None
 

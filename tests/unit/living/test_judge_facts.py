@@ -126,6 +126,14 @@ async def test_a_gate_that_opens_for_anything_about_the_subject_is_refused(codec
     assert judged.reason.startswith("the gate opens for 1.00 of other requests about the subject, above 0.25")
 
 
+async def test_a_gate_that_opens_for_tasks_on_a_text_is_refused(codec: Codec) -> None:
+    edit = Edit(prompt=CAPITAL.prompt, target_new="Perth")
+    plugin = plugin_of(codec, [], lambda fact, question: edit.prompt in question)
+    judged = await judge_facts(plugin, [edit], LivingConfig(), 0.5)
+    assert judged.figures["tasks_open"] == 1.0 and judged.figures["learnt"] == 1.0
+    assert judged.reason is not None and judged.reason.startswith("the gate opens for 1.00 of tasks on a text")
+
+
 async def test_an_edit_without_subject_has_no_near_misses(codec: Codec, tmp_path: Path) -> None:
     edit = Edit(prompt="What is the capital of Australia?", target_new="Perth")
     judged = await judge_facts(plugin_of(codec, [], own), [edit], LivingConfig(), 0.5)

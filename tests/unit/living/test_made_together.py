@@ -65,6 +65,23 @@ async def test_what_a_process_was_making_that_died_is_made_again(
         assert found.status == ("deleted" if deletion else "live")
 
 
+@pytest.mark.parametrize("deletion", [False, True])
+async def test_other_processes_that_die_while_it_goes_live_refuse_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deletion: bool
+) -> None:
+    monkeypatch.setattr(asyncio, "sleep", functools.partial(quick, asyncio.sleep))
+    here = system(tmp_path, [FIRST, SECOND])
+    here.loader.deaths = 5
+    if deletion:
+        (id,) = [edit.id for edit in (await here.living.edits()).data if edit.target_new == "Lyon"]
+        await here.living.remove(id)
+    else:
+        id = (await here.living.submit([THIRD])).data[0].id
+    await here.settled()
+    found = edit_in(await here.living.found(id))
+    assert found.status == ("deleted" if deletion else "live") and here.loader.deaths == 0
+
+
 async def quick(sleep: Any, seconds: float) -> None:
     await sleep(min(seconds, 0.01))
 
