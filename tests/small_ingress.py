@@ -37,8 +37,16 @@ def small_backend(models: TaughtModels, weight: float = 0.6, **fusion: Any) -> I
     return InProcess(decoder)
 
 
-def ingress_of(backend: Backend, keys: Sequence[str] = (), edit_keys: Sequence[str] = (), **limits: Any) -> FastAPI:
-    return build_ingress(backend, LIMITS.model_copy(update=limits), Keys(keys), Keys(edit_keys))
+def ingress_of(
+    backend: Backend,
+    keys: Sequence[str] = (),
+    edit_keys: Sequence[str] = (),
+    admin_keys: Sequence[str] = (),
+    **limits: Any,
+) -> FastAPI:
+    return build_ingress(
+        backend, LIMITS.model_copy(update=limits), Keys(keys), Keys(edit_keys), admin_keys=Keys(admin_keys)
+    )
 
 
 @contextlib.asynccontextmanager

@@ -12,6 +12,7 @@ from onceedit_ray.cluster.followed import FactNews, Followed, News, ToldFacts
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.facts_at import FactsAt
 from onceedit_ray.knowledge.revision import Change, StoredEdit
+from onceedit_ray.serving import followers
 from onceedit_ray.serving.followers import NOTHING, Followers
 
 PLACES = ("Australia", "Lyon", "Osaka", "Quito")
@@ -129,3 +130,24 @@ def test_of_very_many_edits_no_copy_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(followed, "MOST_FACTS", 1)
     facts = FactsAt.of([stored("Lyon"), stored("Osaka")])
     assert ToldFacts().since(NOTHING, 1, facts) is None and ToldFacts().since(NOTHING, 1, None) is None
+
+
+async def test_a_copy_that_fails_every_time_holds_no_change_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks again and again, and each question lets it rely on what it has; between two it must be forgotten."""
+    assert followed.PAUSE_SECONDS > followers.LEASE
+    monkeypatch.setattr(followers, "LEASE", 0.2)
+    monkeypatch.setattr(followed, "PAUSE_SECONDS", 0.2 * followed.PAUSE_SECONDS / 2.0)
+
+    async def fails(told: News) -> None:
+        raise ValueError("it cannot be read")
+
+    state = State()
+    state.followers = Followers()
+    copy = Followed(state.news)
+    monkeypatch.setattr(copy, "_take_up", fails)
+    assert copy.news is None
+    await asyncio.sleep(0.3)
+    state.followers.changed()
+    await asyncio.wait_for(state.followers.known(), 10)
+    assert copy._task is not None
+    copy._task.cancel()

@@ -10,6 +10,7 @@ import pytest
 
 from onceedit_ray.errors import SessionLostError
 from onceedit_ray.models.local_model import LocalModel
+from onceedit_ray.models.session_calls import deliver, future
 from tests.watched_model import Watched, assert_top, check_decoded
 
 
@@ -117,3 +118,12 @@ class TestLeaving:
 
 def broken(*args: object) -> None:
     raise MemoryError("no room")
+
+
+async def test_an_error_that_no_future_takes_keeps_no_other_call_waiting() -> None:
+    """`StopIteration` in a pass, say of a generator inside a network."""
+    first, second = future(), future()
+    deliver([(first, StopIteration("inner")), (second, 7)])
+    assert await asyncio.wait_for(second, 5) == 7
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await asyncio.wait_for(first, 5)

@@ -19,6 +19,8 @@ CHANGING = [
     ("POST", "/v1/edits", EDIT),
     ("DELETE", "/v1/edits/edit_1", b""),
     ("POST", "/v1/versions/v1/activate", b""),
+    ("POST", "/v1/models", b'{"name": "two", "url": "http://127.0.0.1:1/v1"}'),
+    ("DELETE", "/v1/models/one", b""),
 ]
 KEY = "a-long-key"
 
@@ -82,8 +84,11 @@ def test_a_rebound_name_reads_nothing(path: str) -> None:
 def test_a_body_that_a_form_can_send_is_refused(
     method: str, path: str, body: bytes, kind: str, key: str | None
 ) -> None:
-    api, backend = guarded(keys=[key] if key else [], edit_keys=[key] if key else [])
-    authorization = {"authorization": f"Bearer {key}"} if key else {}
+    given = [key] if key else []
+    admin = [f"admin-{key}"] if key else []
+    api, backend = guarded(keys=given, edit_keys=given, admin_keys=admin)
+    used = admin if path == "/v1/models" else given
+    authorization = {"authorization": f"Bearer {used[0]}"} if key else {}
     refused = ask(api, method, path, body, content_type=kind, **authorization)
     assert (refused.status_code, refused.json()["error"]["code"]) == (415, "unsupported_media_type")
     assert ask(api, method, path, body, **authorization).status_code == 415, "a body of no kind"

@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from onceedit_ray.config import ModelConfig
 from onceedit_ray.errors import ConfigError, EngineError
+from onceedit_ray.models.engines import openai
 from onceedit_ray.models.engines.abilities import FLAGS, Abilities
 from onceedit_ray.models.engines.openai import OpenAIEngine
 from onceedit_ray.models.loading import load_tokenizer
@@ -174,6 +175,22 @@ def test_a_request_is_repeated_only_before_its_answer_has_begun() -> None:
         *begun, last = asyncio.run(texts(url))
     assert "".join(begun) == "one two" and "its answer broke off" in last
     assert len(broken.asked) == 1
+
+
+def test_a_server_that_stalls_while_it_is_tried_is_tried_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai, "FINDING_SECONDS", 0.5)
+    stand_in = StandIn(writes("one two"), pause=60)
+
+    async def tried(url: str) -> Abilities:
+        engine = engine_at(url)
+        with pytest.raises(EngineError, match="did not answer in time"):
+            await asyncio.wait_for(engine.abilities(), 30)
+        stand_in.pause = 0.0
+        monkeypatch.setattr(openai, "FINDING_SECONDS", 60.0)
+        return await engine.abilities()
+
+    with running(stand_in) as url:
+        assert asyncio.run(tried(url)).continues == FLAGS
 
 
 def test_a_server_that_is_down_is_left_alone_for_a_while() -> None:
