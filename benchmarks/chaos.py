@@ -285,7 +285,8 @@ def tables(found: Findings, clients: int, seed: int) -> str:
     parts = [markdown_table(header, rows, 4)] if rows else []
     counts = found.ends
     right = counts["answered"] - len(found.wrong)
-    ends = [["right", str(right)], ["wrong", str(len(found.wrong))]]
+    wrong = Counter(each.question.seed is None for each, _ in found.wrong)
+    ends = [["right", str(right)], ["wrong, greedy", str(wrong[True])], ["wrong, sampled", str(wrong[False])]]
     ends += [[end, str(counts[end])] for end in ENDS if end != "answered"]
     sampled = sum(each.question.seed is not None for each in found.outcomes if each.end == "answered")
     codes = Counter(each.said for each in found.outcomes if each.end in ("refused", "broken off", "unreadable"))
@@ -381,8 +382,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     clients = options.clients or (48 if options.load else 6)
     least, most = (options.seconds or 300.0, 0.0) if options.load else (0.0, options.seconds or float("inf"))
     with small_system("chaos", clients, restarting=not options.load) as (address, config, pool, start):
-        pool = [] if options.load else pool
-        leaving = 0.4 if options.load else 0.2
+        pool, leaving = ([], 0.4) if options.load else (pool, 0.2)
         found = asyncio.run(run(address, config, pool, kinds, clients, options.seed, leaving, least, most))
     found.start = start
     said = tables(found, clients, options.seed)
