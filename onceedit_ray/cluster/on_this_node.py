@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from onceedit_ray.cluster.calls import fetch
 from onceedit_ray.errors import ModelError, OnceEditError, StoreError
+from onceedit_ray.files import scratch_folder
 from onceedit_ray.fusion.system import folder_of
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.manifest import load_manifest
@@ -165,10 +165,10 @@ def have_reader(version: Path, node: str) -> None:
         files: dict[str, bytes] = fetch(_reader.options(**on_node(node)).remote(wanted))
     except RayError:
         raise ModelError(f"the reader {wanted[:12]} of this version is on node {node[:8]}, which has died") from None
-    with tempfile.TemporaryDirectory(dir=onceedit_home()) as folder:
+    with scratch_folder(onceedit_home(), f"reader-{wanted[:12]}") as folder:
         for name, content in files.items():
-            (Path(folder) / name).write_bytes(content)
-        keep_adapter(open_adapter(Path(folder)))
+            (folder / name).write_bytes(content)
+        keep_adapter(open_adapter(folder))
 
 
 @contextlib.contextmanager
