@@ -19,7 +19,6 @@ from onceedit_ray.knowledge.prompt_shapes import unwrap, wrap
 from onceedit_ray.models.control_tokens import ControlTokens, Part, rendered
 from onceedit_ray.models.prompt import (
     PLAIN_CHAT_STOPS,
-    QUESTION_CHARS,
     Message,
     Prompt,
     answer_lead,
@@ -28,6 +27,7 @@ from onceedit_ray.models.prompt import (
     last_request,
     messages_with_note,
     plain_chat,
+    question_in,
     system_text,
     text_to_continue,
     text_with_note,
@@ -130,7 +130,7 @@ class Codec:
     def text_prompt(self, text: str) -> Prompt:
         """A text to continue, without markup; raises `PromptError` for a text that cannot be encoded."""
         ids = self._encode_parts([(text, True)])
-        question, continued = unwrap(text[-QUESTION_CHARS:]), text_to_continue(text)
+        question, continued = question_in(text), text_to_continue(text)
         return Prompt(question, ids, answer_lead(text), continued=continued, source=text)
 
     def token_prompt(self, ids: Sequence[int]) -> Prompt:
@@ -139,7 +139,7 @@ class Codec:
         if unknown is not None:
             raise PromptError(f"the model's tokenizer has no token {unknown}; encode the prompt with that tokenizer")
         text = self.text_of(ids)
-        return Prompt(unwrap(text[-QUESTION_CHARS:]), tuple(ids), answer_lead(text))
+        return Prompt(question_in(text), tuple(ids), answer_lead(text))
 
     def chat_prompt(self, messages: Sequence[Message]) -> Prompt:
         """Messages in the model's chat template, or in `plain_chat` if it has none; markup in a message is plain text.
