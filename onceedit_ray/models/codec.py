@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property, lru_cache
+from itertools import islice
 
 from transformers import PreTrainedTokenizerBase
 
@@ -63,7 +64,7 @@ class Codec:
         self.end_id = own[0] if own else min(end_ids, default=-1)
         self.weight_id = weight_token_id(tokenizer)
         self.surfaces = vocabulary_surfaces(self.vocab, self.special_tokens, self.literal_tokens)
-        if not any(b" " in surface for surface in self.surfaces.values()):
+        if not any(b" " in surface for surface in self.surfaces.values()) or not self._keeps_spaces():
             raise ModelError(
                 f"the vocabulary ({_kind(tokenizer)}, {len(self.vocab)} tokens) does not spell spaces, so its text "
                 "cannot be handed to another model exactly; choose one with a byte-level or SentencePiece vocabulary"
@@ -238,6 +239,15 @@ class Codec:
         """Whether the template writes the begin-of-text itself."""
         bos = self.tokenizer.bos_token
         return bool(bos and parts and not parts[0][1] and parts[0][0].startswith(bos))
+
+    def _keeps_spaces(self) -> bool:
+        """Whether two words of the vocabulary come back from their tokens with the space between them.
+
+        One token with a space in it may have been added to a vocabulary that spells no others.
+        """
+        words = (word for surface in self.surfaces.values() if (word := surface.strip()).isalpha())
+        text = b" ".join(islice(words, 2)).decode()
+        return self.text_of(self._tokens(text)).strip().casefold() == text.casefold()
 
     # --- bytes -------------------------------------------------------------------------------------------------------
 
