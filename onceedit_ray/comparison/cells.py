@@ -33,7 +33,7 @@ from onceedit_ray.knowledge.content import content_hash
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.prompt_files import read_prompts
 from onceedit_ray.knowledge.run_data import general_prompts, selected_edits, unrelated_prompts
-from onceedit_ray.knowledge.selection import data_hash
+from onceedit_ray.knowledge.selection import data_hash, question_key
 from onceedit_ray.models.sources import ModelFolder, resolve
 from onceedit_ray.progress import Progress, silent
 
@@ -103,8 +103,9 @@ class Sources:
     @cached_property
     def unrelated(self) -> list[str]:
         """Prompts that no edit is about."""
-        taken = {edit.prompt for edit in self.edits}
-        return [prompt for pool in unrelated_prompts(self.config.unrelated) for prompt in pool if prompt not in taken]
+        taken = {question_key(edit.prompt) for edit in self.edits}
+        pools = unrelated_prompts(self.config.unrelated)
+        return [prompt for pool in pools for prompt in pool if question_key(prompt) not in taken]
 
 
 def corpus_texts(files: Sequence[Path], count: int) -> list[str]:

@@ -10,8 +10,9 @@ import random
 import re
 from collections.abc import Sequence
 
-from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.prompt_shapes import SHAPES, wrap
+from onceedit_ray.knowledge.edit import Edit, composed
+from onceedit_ray.knowledge.prompt_shapes import SHAPES, unwrap, wrap
+from onceedit_ray.knowledge.selection import question_key
 
 # Other questions about a subject, by kind; `_ASKS` tells which kinds an edit's own prompt asks for.
 _OTHER_RELATIONS = {
@@ -77,7 +78,7 @@ class UnrelatedSampler:
     """Draws unrelated prompts for one set of edits.
 
     Args:
-        edits: the edits; a drawn prompt never equals one of theirs.
+        edits: the edits; a drawn prompt never asks the question of one of theirs, in whatever shape or spelling.
         pools: prompts by origin (a file, the shipped ones); each origin gives the same share, whatever its size.
         hard: share of hard negatives among what is drawn.
         same_subject: share of the hard negatives that keep the subject rather than the relation.
@@ -86,9 +87,9 @@ class UnrelatedSampler:
     def __init__(
         self, edits: Sequence[Edit], pools: Sequence[Sequence[str]], hard: float = 0.3, same_subject: float = 0.2
     ) -> None:
-        self._taken = {edit.prompt for edit in edits}
-        untaken = ([prompt for prompt in pool if prompt not in self._taken] for pool in pools)
-        self._pools = [pool for pool in untaken if pool]
+        self._taken = {question_key(edit.prompt) for edit in edits}
+        asked = ([composed(unwrap(prompt)) for prompt in self._untaken(pool)] for pool in pools)
+        self._pools = [pool for pool in asked if pool]
         self._anchored = [edit for edit in edits if edit.subject and edit.subject in edit.prompt]
         subjects = {edit.subject for edit in edits}
         self._names = [
@@ -106,8 +107,10 @@ class UnrelatedSampler:
             general += rng.sample(pool, min(share, len(pool)))
             general += [rng.choice(pool) for _ in range(share - len(pool))]
         drawn = [self._in_some_shape(prompt, rng) for prompt in general]
-        drawn += [prompt for prompt in (self._hard_negative(rng) for _ in range(hard)) if prompt not in self._taken]
-        return drawn
+        return drawn + self._untaken([self._hard_negative(rng) for _ in range(hard)])
+
+    def _untaken(self, prompts: Sequence[str]) -> list[str]:
+        return [prompt for prompt in prompts if question_key(prompt) not in self._taken]
 
     def _in_some_shape(self, prompt: str, rng: random.Random) -> str:
         return wrap(prompt, rng.choice(list(SHAPES))) if rng.random() < 0.15 else prompt

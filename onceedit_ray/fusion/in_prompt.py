@@ -23,8 +23,8 @@ NOTE = "These facts hold now, whatever you learnt before. Use them where the req
 
 
 def note_of(edits: Sequence[Edit]) -> str:
-    """The note that states edits, one a line, each as its prompt with its answer."""
-    return "\n".join([NOTE, *(" ".join(f"- {edit.prompt} {edit.target_new}".split()) for edit in edits)])
+    """The note that states edits, one a line, each as its question with its answer."""
+    return "\n".join([NOTE, *(" ".join(f"- {edit.question} {edit.target_new}".split()) for edit in edits)])
 
 
 @dataclass

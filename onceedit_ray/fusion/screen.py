@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.prompt_files import shipped_prompts
+from onceedit_ray.knowledge.prompt_shapes import unwrap
 
 SHARE = 0.5
 STEM = 4
@@ -41,9 +42,10 @@ class Screen:
         for name in dict.fromkeys(name for edit in edits for name in (edit.subject, *getattr(edit, "aliases", ()))):
             self._look_for(name)
         for prompt in dict.fromkeys(prompt for edit in edits for prompt in (edit.prompt, *edit.rephrasings)):
-            if not self.mentions(prompt):
-                self._whole.add(_compared(prompt))
-                self._look_for(prompt)
+            question = unwrap(prompt)
+            if not self.mentions(question):
+                self._whole.add(_compared(question))
+                self._look_for(question)
 
     def _look_for(self, name: str) -> None:
         weights = {word: math.log((len(self._seen) + 1) / (self._seen[word] + 0.5)) for word in words(name)}

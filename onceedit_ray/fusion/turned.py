@@ -114,7 +114,7 @@ def _statement(said: str, start: int, end: int, edit: Edit) -> str:
     to_be = _TO_BE.match(said)
     if to_be and to_be.end() == start:
         return f"{answer} {to_be[1].casefold()}{said[end:].rstrip(' ?')}"
-    prompt = edit.prompt.strip()
+    prompt = edit.question
     if prompt.endswith(("?", ":")):
         return answer
     first = prompt[:1].casefold() if _ARTICLE.match(prompt) else prompt[:1]

@@ -28,7 +28,7 @@ class Bm25:
     """
 
     def __init__(self, edits: Mapping[str, Edit]) -> None:
-        documents = {id: Counter(_words(f"{edit.prompt} {edit.target_new}")) for id, edit in edits.items()}
+        documents = {id: Counter(_words(f"{edit.question} {edit.target_new}")) for id, edit in edits.items()}
         mean = sum(map(Counter.total, documents.values())) / max(len(documents), 1)
         holders = Counter(word for document in documents.values() for word in document)
         self._by_word: dict[str, dict[str, float]] = defaultdict(dict)
@@ -37,7 +37,7 @@ class Bm25:
             for word, count in document.items():
                 idf = math.log(1 + (len(documents) - holders[word] + 0.5) / (holders[word] + 0.5))
                 self._by_word[word][id] = idf * count * (K1 + 1) / (count + norm)
-        self._best = {id: self._score(edit.prompt, id) for id, edit in edits.items()}
+        self._best = {id: self._score(edit.question, id) for id, edit in edits.items()}
 
     def most_similar(self, request: str, limit: int) -> list[tuple[str, float]]:
         """The `limit` edits that are most similar to a request, with their similarity in [0, 1]; ties by id."""

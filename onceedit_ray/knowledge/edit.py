@@ -10,6 +10,8 @@ import unicodedata
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from onceedit_ray.knowledge.prompt_shapes import unwrap
+
 
 def composed(text: str) -> str:
     """`text` in Unicode's composed form (NFC): two spellings that look alike are one text."""
@@ -17,12 +19,17 @@ def composed(text: str) -> str:
 
 
 class Probe(BaseModel):
-    """A prompt with its reference answer."""
+    """A prompt with its reference answer, both kept in Unicode's composed form (NFC)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: str = Field(min_length=1)
     answer: str
+
+    @field_validator("prompt", "answer")
+    @classmethod
+    def _composed(cls, text: str) -> str:
+        return composed(text)
 
 
 class Edit(BaseModel):
@@ -51,6 +58,11 @@ class Edit(BaseModel):
     # A new field needs a default: `selection.data_hash` leaves defaults out, so that older hashes stay as they are.
     aliases: tuple[str, ...] = ()
     sentences: tuple[str, ...] = ()
+
+    @property
+    def question(self) -> str:
+        """What `prompt` asks, without a shape around it: this is what the plug-in learns, and what requests ask."""
+        return unwrap(self.prompt)
 
     @field_validator("prompt", "target_new", "subject", "ground_truth", "rephrasings", "aliases", "sentences")
     @classmethod

@@ -30,6 +30,7 @@ from onceedit_ray.errors import ConfigError, UnknownIdError
 from onceedit_ray.knowledge.answer_phrases import AnswerPhrases
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.opposites import are_opposed, sides
+from onceedit_ray.knowledge.prompt_shapes import unwrap
 from onceedit_ray.knowledge.prompt_words import PromptWords
 from onceedit_ray.knowledge.reading import TextReading
 from onceedit_ray.knowledge.revision import Change
@@ -197,7 +198,7 @@ class FactIndex:
 
     def _shared(self, id: str, reading: TextReading) -> float:
         """The share of the words of an edit's prompt that occur in a text, by their weight."""
-        words = content(terms(self._entries[id].edit.prompt))
+        words = content(terms(self._entries[id].edit.question))
         total = sum(map(weight, words))
         return sum(weight(word) * reading.hits.get(word, 0.0) for word in words) / total if total else 0.0
 
@@ -235,7 +236,7 @@ class FactIndex:
         """An edit's names, its prompts, and the words of its names."""
         names = [name for name in dict.fromkeys(names_of(edit)) if terms(name)]
         rephrasings = edit.rephrasings if self._rephrasings else ()
-        prompts = [prompt for prompt in dict.fromkeys((edit.prompt, *rephrasings)) if prompt.strip()]
+        prompts = [prompt for prompt in dict.fromkeys(map(unwrap, (edit.prompt, *rephrasings))) if prompt]
         return names, prompts, frozenset(word for name in names for word in name_words(name))
 
 

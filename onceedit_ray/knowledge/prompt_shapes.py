@@ -40,6 +40,8 @@ _AROUND = (
     (re.compile(r"Complete this half sentence\.\s*\[Half Sentence\]:"), ("[Answer]:",), False),
     (re.compile(r"Q:|Question:"), ("A:", "Answer:"), True),
 )
+# A chat template writes markup first: a begin-of-text, a system turn or the user's.
+_MARKUP = re.compile(r"<[^<>\s]+>|\[\w+\]")
 # The user's turn in the chat markups in common use, and what ends it: ChatML, Gemma, Llama 3, Llama 2 / Mistral, Phi.
 _TURNS = (
     (re.compile(r"<\|im_start\|>user\s*\n"), re.compile(r"<\|im_end\|>")),
@@ -48,6 +50,7 @@ _TURNS = (
     (re.compile(r"\[INST\](?:\s*<<SYS>>)?"), re.compile(r"\[/INST\]")),
     (re.compile(r"<\|user\|>"), re.compile(r"<\|end\|>|</s>|<\|assistant\|>")),
 )
+_OPENS_ANSWER = ("[/INST]", "<|assistant|>")
 _SYSTEM_END = "<</SYS>>"
 _SPEAKER = re.compile(r"^(?:User|Human):", re.MULTILINE)
 _ANSWERERS = ("Assistant:", "AI:")
@@ -64,7 +67,8 @@ def wrap(question: str, shape: str) -> str:
 def unwrap(prompt: str) -> str:
     """The user's question inside a prompt of any known shape; a prompt of no known shape is its own question.
 
-    Takes time linear in the prompt.
+    Only a shape around the whole prompt is taken off: markup that a sentence mentions is a part of the question. Takes
+    time linear in the prompt.
     """
     for _ in range(MOST_LAYERS):
         inside = next((found for found in _insides(prompt) if found.strip()), None)
@@ -76,9 +80,8 @@ def unwrap(prompt: str) -> str:
 
 def _insides(prompt: str) -> Iterator[str]:
     """The content of each known shape that the prompt has."""
-    for opening, closing in _TURNS:
-        if turn := _last(opening, prompt):
-            yield _turn(turn, closing, prompt)
+    if (turn := _last_turn(prompt.strip())) is not None:
+        yield turn
     if (body := _before_line(prompt, _ANSWERERS)) is not None and (speaker := _last(_SPEAKER, body)):
         yield body[speaker.end() :].strip()
     text = prompt.strip()
@@ -92,14 +95,32 @@ def _insides(prompt: str) -> Iterator[str]:
             yield body[begun.end() :].strip()
 
 
-def _turn(opening: re.Match[str], closing: re.Pattern[str], prompt: str) -> str:
-    """A turn's text; a system prompt at its beginning is left out."""
-    start = opening.end()
-    if opening[0].endswith("<<SYS>>"):
-        end_of_system = prompt.find(_SYSTEM_END, start)
-        start = end_of_system + len(_SYSTEM_END) if end_of_system >= 0 else opening.start() + len("[INST]")
-    end = closing.search(prompt, start)
-    return prompt[start : end.start() if end else len(prompt)].strip()
+def _last_turn(text: str) -> str | None:
+    """The user's last turn in a chat; None where the text is no chat in one of the known markups.
+
+    A chat begins with markup, closes its first turn, and has only markup or an answer behind its last one.
+    """
+    begun = [(found.start(), turn) for turn in _TURNS if (found := turn[0].search(text))] if _MARKUP.match(text) else []
+    if not begun:
+        return None
+    opening, closing = min(begun, key=lambda each: each[0])[1]
+    last, rest, at = None, "", 0
+    while found := opening.search(text, at):
+        start = _after_system(found, text)
+        end = closing.search(text, start)
+        if end is None:
+            return None if last is None else text[start:].strip()
+        last, at = text[start : end.start()].strip(), end.end()
+        rest = "" if end[0] in _OPENS_ANSWER else text[at:].lstrip()
+    return last if not rest or _MARKUP.match(rest) else None
+
+
+def _after_system(opening: re.Match[str], text: str) -> int:
+    """Where a turn's own text begins: behind the system prompt at its beginning."""
+    if not opening[0].endswith("<<SYS>>"):
+        return opening.end()
+    end = text.find(_SYSTEM_END, opening.end())
+    return end + len(_SYSTEM_END) if end >= 0 else opening.start() + len("[INST]")
 
 
 def _before_line(text: str, endings: Sequence[str]) -> str | None:

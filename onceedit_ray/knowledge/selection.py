@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from onceedit_ray.errors import ConfigError, ConflictError
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.prompt_shapes import unwrap
 
 OnConflict = Literal["error", "first", "last", "first_per_subject"]
 
@@ -39,7 +40,8 @@ def select(
         on_conflict: what happens when one prompt has several answers: "error" refuses, "first" and "last" keep
             that one of the answers. A benchmark known to hold conflicts is read with "first". "first_per_subject" keeps
             one edit of each subject, for data that say the same of a subject in other words with another answer.
-        same: a key function; prompts with equal keys are the same prompt; `normalised` if not given.
+        same: a key function; prompts with equal keys are the same prompt. If not given, prompts are the same that ask
+            the same question (`unwrap`) in the same words, as `normalised` compares them.
 
     Raises:
         ConflictError: naming the first prompts and their answers, where `on_conflict` is "error".
@@ -47,7 +49,7 @@ def select(
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit is {limit}; it must be at least 1, or left out for all edits")
-    distinct = _distinct(edits, on_conflict, same or normalised)
+    distinct = _distinct(edits, on_conflict, same or _question)
     if limit is None or limit >= len(distinct):
         return distinct
     if seed is None:
@@ -76,12 +78,16 @@ def normalised(text: str) -> str:
 
 
 def question_key(text: str) -> str:
-    """The text by which questions to a served system are compared: as `normalised`, without case.
+    """The text by which questions to a served system are compared: as `normalised`, without case or a prompt shape.
 
     Users of a served system write capitals or not and expect the same answer, so case is ignored there. The prompts of
     a run file keep their case.
     """
-    return normalised(normalised(text).casefold())
+    return normalised(_question(text).casefold())
+
+
+def _question(prompt: str) -> str:
+    return normalised(unwrap(prompt))
 
 
 def _distinct(edits: Iterable[Edit], on_conflict: OnConflict, same: Callable[[str], str]) -> list[Edit]:

@@ -85,18 +85,18 @@ async def judge_facts(plugin: Plugin, new: Sequence[Edit], bounds: LivingConfig,
 def _neighbours(plugin: Plugin, edit: Edit, prompts: set[str]) -> list[Edit]:
     """Live edits that a request about `edit` may be about too, without those that the call replaces."""
     assert plugin.facts is not None
-    found = plugin.facts.find(edit.prompt, NEIGHBOURS + 1)
+    found = plugin.facts.find(edit.question, NEIGHBOURS + 1)
     return [each.edit for each in found if question_key(each.edit.prompt) not in prompts][:NEIGHBOURS]
 
 
 def _wordings(edit: Edit) -> Sequence[str]:
-    return edit.rephrasings[:WORDINGS] or (edit.prompt,)
+    return edit.rephrasings[:WORDINGS] or (edit.question,)
 
 
 def _near_misses(edit: Edit, rng: random.Random) -> list[str]:
     if not edit.subject:
         return []
-    fact = Fact(edit.prompt, edit.target_new, edit.subject, kind_of(edit.prompt), ())
+    fact = Fact(edit.question, edit.target_new, edit.subject, kind_of(edit.question), ())
     return sorted({near_miss(fact, rng) for _ in range(NEAR_MISSES)})
 
 
@@ -107,7 +107,7 @@ def _tasks(edit: Edit) -> list[str]:
 
 async def _is_answered(plugin: Plugin, edit: Edit, threshold: float) -> bool:
     """Whether the plug-in, asked the edit's own prompt, would write its answer: the whole of it, in one pass."""
-    view = _view(plugin, edit, edit.prompt)
+    view = _view(plugin, edit, edit.question)
     answer = list(plugin.codec.encode_bytes(f" {normalised(edit.target_new)}".encode()))
     step = await plugin.model.open([*view, *answer[:-1]], rows=len(answer))
     await plugin.model.close(step.session)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property, lru_cache
+from itertools import islice
 
 from transformers import PreTrainedTokenizerBase
 
@@ -19,7 +20,6 @@ from onceedit_ray.knowledge.prompt_shapes import unwrap, wrap
 from onceedit_ray.models.control_tokens import ControlTokens, Part, rendered
 from onceedit_ray.models.prompt import (
     PLAIN_CHAT_STOPS,
-    QUESTION_CHARS,
     Message,
     Prompt,
     answer_lead,
@@ -28,6 +28,7 @@ from onceedit_ray.models.prompt import (
     last_request,
     messages_with_note,
     plain_chat,
+    question_in,
     system_text,
     text_to_continue,
     text_with_note,
@@ -63,7 +64,7 @@ class Codec:
         self.end_id = own[0] if own else min(end_ids, default=-1)
         self.weight_id = weight_token_id(tokenizer)
         self.surfaces = vocabulary_surfaces(self.vocab, self.special_tokens, self.literal_tokens)
-        if not any(b" " in surface for surface in self.surfaces.values()):
+        if not any(b" " in surface for surface in self.surfaces.values()) or not self._keeps_spaces():
             raise ModelError(
                 f"the vocabulary ({_kind(tokenizer)}, {len(self.vocab)} tokens) does not spell spaces, so its text "
                 "cannot be handed to another model exactly; choose one with a byte-level or SentencePiece vocabulary"
@@ -130,7 +131,7 @@ class Codec:
     def text_prompt(self, text: str) -> Prompt:
         """A text to continue, without markup; raises `PromptError` for a text that cannot be encoded."""
         ids = self._encode_parts([(text, True)])
-        question, continued = unwrap(text[-QUESTION_CHARS:]), text_to_continue(text)
+        question, continued = question_in(text), text_to_continue(text)
         return Prompt(question, ids, answer_lead(text), continued=continued, source=text)
 
     def token_prompt(self, ids: Sequence[int]) -> Prompt:
@@ -139,7 +140,7 @@ class Codec:
         if unknown is not None:
             raise PromptError(f"the model's tokenizer has no token {unknown}; encode the prompt with that tokenizer")
         text = self.text_of(ids)
-        return Prompt(unwrap(text[-QUESTION_CHARS:]), tuple(ids), answer_lead(text))
+        return Prompt(question_in(text), tuple(ids), answer_lead(text))
 
     def chat_prompt(self, messages: Sequence[Message]) -> Prompt:
         """Messages in the model's chat template, or in `plain_chat` if it has none; markup in a message is plain text.
@@ -238,6 +239,15 @@ class Codec:
         """Whether the template writes the begin-of-text itself."""
         bos = self.tokenizer.bos_token
         return bool(bos and parts and not parts[0][1] and parts[0][0].startswith(bos))
+
+    def _keeps_spaces(self) -> bool:
+        """Whether two words of the vocabulary come back from their tokens with the space between them.
+
+        One token with a space in it may have been added to a vocabulary that spells no others.
+        """
+        words = (word for surface in self.surfaces.values() if (word := surface.strip()).isalpha())
+        text = b" ".join(islice(words, 2)).decode()
+        return self.text_of(self._tokens(text)).strip().casefold() == text.casefold()
 
     # --- bytes -------------------------------------------------------------------------------------------------------
 

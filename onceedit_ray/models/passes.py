@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -25,6 +26,7 @@ from onceedit_ray.models.agreement import NOT_MADE_FOR_IT, agree
 from onceedit_ray.models.head_positions import logits_of
 from onceedit_ray.models.kv_cache import SlotCache
 from onceedit_ray.models.loading import has_window_of_its_own
+from onceedit_ray.models.stated_window import NARROW, stated_window, uses_stated_window
 
 if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
     from transformers import PreTrainedModel
@@ -97,21 +99,26 @@ class Passes(Protocol):
 
 
 def passes_for(model: PreTrainedModel) -> Passes:
-    """The implementation that works for `model`, found by a test."""
+    """The implementation that works for `model`, found by a test, in which a stated sliding window is narrow."""
+    for make in _ways(model):
+        with stated_window(model, NARROW):
+            # What a row gets alone must also be right: a network may silently ignore a cache of ours.
+            works = (not make().batches or _agrees(make(), model)) and _continues(make(), model)
+        if works:
+            return make()
+    return WholePasses(model)
+
+
+def _ways(model: PreTrainedModel) -> Iterator[Callable[[], Passes]]:
+    """The implementations to try, the fastest first."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ATTENTION)
     if kinds <= ATTENTION and not has_window_of_its_own(config):
-        for masks in ("mapping", "tensor"):
-            # What a row gets alone must also be right: a network may silently ignore a cache of ours.
-            if _agrees(SlotPasses(model, masks), int(config.vocab_size)) and _continues(
-                SlotPasses(model, masks), model
-            ):
-                return SlotPasses(model, masks)
-        passes = SlotPasses(model, "tensor")
-        passes.batches = False
-        if _continues(passes, model):
-            return passes
-    return SinglePasses(model) if _continues(SinglePasses(model), model) else WholePasses(model)
+        windowed = uses_stated_window(model)
+        if windowed is not None:
+            yield from (partial(SlotPasses, model, masks, windowed) for masks in ("mapping", "tensor"))
+        yield partial(SlotPasses, model, "tensor", batches=False)
+    yield partial(SinglePasses, model)
 
 
 class SlotPasses:
@@ -119,15 +126,16 @@ class SlotPasses:
 
     Args:
         model: the network. masks: form of its attention masks: "mapping" for one mask per kind of layer, "tensor" for a
-            single mask.
+            single mask. windowed: whether its masks have the window that its configuration states. batches: whether a
+            pass may have several rows.
     """
 
-    def __init__(self, model: PreTrainedModel, masks: str) -> None:
+    def __init__(self, model: PreTrainedModel, masks: str, windowed: bool = True, batches: bool = True) -> None:
         config = model.config.get_text_config()
-        self.batches = True
+        self.batches = batches
         self._model = model
         self._masks = masks
-        self._window = getattr(config, "sliding_window", None) or None
+        self._window = (getattr(config, "sliding_window", None) or None) if windowed else None
         self._mixed = "full_attention" in (getattr(config, "layer_types", None) or ())
         self._last = int(getattr(config, "max_position_embeddings", None) or 2**31) - 1
         self._cache = SlotCache(int(config.num_hidden_layers))
@@ -345,8 +353,9 @@ class WholePasses(_OwnCaches):
         return [out.logits[0, -row.rows :]]
 
 
-def _agrees(passes: SlotPasses, vocabulary: int) -> bool:
+def _agrees(passes: Passes, model: PreTrainedModel) -> bool:
     """Whether two sessions of different lengths get the same results in one pass as alone."""
+    vocabulary = int(model.config.get_text_config().vocab_size)
     prompts = [[token % vocabulary for token in range(start, start + length)] for start, length in ((11, 7), (29, 4))]
     try:
         with torch.inference_mode():

@@ -93,14 +93,14 @@ def asking_part(text: str) -> str:
 
 def text_to_continue(text: str) -> str:
     """The text itself if an answer continues it, as for a half sentence of no known shape; "" for a question."""
-    tail = text[-QUESTION_CHARS:]
-    return tail if unwrap(tail) == tail.strip() and not tail.rstrip().endswith(ENDED) else ""
+    if unwrap(text) != text.strip() or text.rstrip().endswith(ENDED):
+        return ""
+    return text[-QUESTION_CHARS:]
 
 
 def text_for_server(text: str) -> Prompt:
     """A text to continue, for a target whose server encodes it."""
-    question = unwrap(text[-QUESTION_CHARS:])
-    return Prompt(question, (), answer_lead(text), continued=text_to_continue(text))
+    return Prompt(question_in(text), (), answer_lead(text), continued=text_to_continue(text))
 
 
 def chat_for_server(messages: Sequence[Message]) -> Prompt:
@@ -108,6 +108,11 @@ def chat_for_server(messages: Sequence[Message]) -> Prompt:
     at = last_request(messages)
     question = "" if at is None else asking_part(unwrap(messages[at]["content"]))
     return Prompt(question, (), b" ", exchanges(messages), system_text(messages), is_chat=True)
+
+
+def question_in(text: str) -> str:
+    """The user's question in a text of any known shape: its last `QUESTION_CHARS` characters."""
+    return unwrap(text)[-QUESTION_CHARS:]
 
 
 def question_of(prompt: str | Prompt) -> str:

@@ -27,6 +27,9 @@ from onceedit_ray.reader.view import REPLY
 
 UNCLEAR = -1.0
 
+Places = Sequence[tuple[int, int]]
+"""Positions in a batch: (row, column)."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -96,8 +99,8 @@ class Losses:
     along: tuple[list[float], list[float]]
 
 
-def losses(model: Any, gate_D: Tensor, batch: Sequence[Encoded], pad: int) -> Losses:
-    """eq. 5 and eq. 6 on one batch. gate_D: the row of `[WEIGHT]`, float32.
+def losses(model: ReaderModel, batch: Sequence[Encoded], pad: int) -> Losses:
+    """eq. 5 and eq. 6 on one batch; `pad` is the token that fills its rows.
 
     A question has the same weight as the slots of one text, and as the rest of one text.
     """
@@ -105,35 +108,32 @@ def losses(model: Any, gate_D: Tensor, batch: Sequence[Encoded], pad: int) -> Lo
     ids_BT = torch.full((len(batch), width), pad, dtype=torch.long)
     for row, e in enumerate(batch):
         ids_BT[row, : len(e)] = torch.tensor(e.ids)
-    device = gate_D.device
+    device = model.gate_D.device
     # Padding stands to the right, where causal attention never looks: no mask is needed.
-    h_BTD = model.base(ids_BT.to(device))
-    rows, cols, labels, weights = [], [], [], []
+    gates, labels, weights = [], [], []
     for row, e in enumerate(batch):
         ones = sum(label == 1.0 for label in e.labels)
         zeros = sum(label == 0.0 for label in e.labels)
         for col, label in enumerate(e.labels):
             if label != UNCLEAR:
-                rows.append(row)
-                cols.append(col)
+                gates.append((row, col))
                 labels.append(label)
                 weights.append(1.0 if e.direct else 1.0 / ones if label == 1.0 else 1.5 / zeros)
     labels_N = torch.tensor(labels, device=device)
     weights_N = torch.tensor(weights, device=device)
-    gate_N = h_BTD[rows, cols].float() @ gate_D
+    answers = [(row, col) for row, e in enumerate(batch) for col, w in enumerate(e.wanted) if w >= 0]
+    gate_N, logits_MV = model.logits(ids_BT.to(device), gates, answers)
     # Half of the weight is uniform, half is proportional to the loss, so that rare hard positions along a text count
     # enough.
     raw_N = F.binary_cross_entropy_with_logits(gate_N, labels_N, reduction="none")
     loss_weight = (weights_N * raw_N).sum() / len(batch)
-    direct_N = torch.tensor([batch[row].direct for row in rows])
+    direct_N = torch.tensor([batch[row].direct for row, _ in gates])
     p_N = torch.sigmoid(gate_N.detach()).cpu()
     labels_cpu = labels_N.cpu()
-    m_rows = [row for row, e in enumerate(batch) for w in e.wanted if w >= 0]
-    m_cols = [col for e in batch for col, w in enumerate(e.wanted) if w >= 0]
     gold = [w for e in batch for w in e.wanted if w >= 0]
     loss_edit = loss_weight * 0.0
     if gold:
-        loss_edit = F.cross_entropy(model.head(h_BTD[m_rows, m_cols]).float(), torch.tensor(gold, device=device))
+        loss_edit = F.cross_entropy(logits_MV.float(), torch.tensor(gold, device=device))
     return Losses(
         loss_edit,
         loss_weight,
@@ -155,7 +155,7 @@ def _linear_names(model: PreTrainedModel) -> list[str]:
 
 
 class ReaderModel(nn.Module):
-    """A plug-in with adapters: `base` gives hidden states, `head` the logits."""
+    """A plug-in with adapters, and the row of `[WEIGHT]`, which the network itself does not have yet."""
 
     def __init__(self, model: PreTrainedModel, frozen_layers: int, rank: int) -> None:
         super().__init__()
@@ -178,10 +178,35 @@ class ReaderModel(nn.Module):
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
 
-    def base(self, ids_BT: Tensor) -> Tensor:
-        out: Tensor = self.lm.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
-        return out
+    def logits(self, ids_BT: Tensor, gates: Places, answers: Places) -> tuple[Tensor, Tensor]:
+        """The gate's logits at some positions, float32 [N], and all logits at others, [M, V], as decoding has them.
 
-    def head(self, h_ND: Tensor) -> Tensor:
-        out: Tensor = self.lm.get_output_embeddings()(h_ND)
-        return out
+        A network may scale or cap the logits that its head gives. It does so to each logit alone, so the gate's are put
+        beside those of the head before it does, in as many columns as they fill.
+        """
+        h_BTD = torch.empty(0)
+        rows, width = max(len(answers), 1), 0
+        gates_at, answers_at = (
+            tuple(torch.tensor(each, device=ids_BT.device).reshape(-1, 2).T) for each in (gates, answers or [(0, 0)])
+        )
+
+        def chosen(head: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            nonlocal h_BTD
+            h_BTD = args[0]
+            return (h_BTD[answers_at].unsqueeze(0), *args[1:])
+
+        def with_gates(head: Any, args: Any, logits_1MV: Tensor) -> Tensor:
+            nonlocal width
+            width = logits_1MV.shape[-1]
+            gate_N = h_BTD[gates_at].float() @ self.gate_D
+            filled = F.pad(gate_N, (0, -len(gate_N) % rows)).reshape(1, rows, -1)
+            return torch.cat([logits_1MV, filled], -1)
+
+        head = self.lm.get_output_embeddings()
+        hooks = [head.register_forward_pre_hook(chosen), head.register_forward_hook(with_gates)]
+        try:
+            (logits_MV,) = self.lm(input_ids=ids_BT, use_cache=False).logits
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return logits_MV[:, width:].flatten()[: len(gates)].float(), logits_MV[: len(answers), :width]

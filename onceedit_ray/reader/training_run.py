@@ -119,7 +119,7 @@ def train_reader(
         if step <= start:
             continue
         with torch.autocast(device.type, dtype=precision) if precision == torch.bfloat16 else nullcontext():
-            loss = losses(reader, reader.gate_D, batch, tokenizer.eos_token_id)
+            loss = losses(reader, batch, tokenizer.eos_token_id)
         optimizer.zero_grad()
         (loss.edit + settings.weight_loss * loss.weight).backward()
         torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)

@@ -71,11 +71,11 @@ def read(
             for row, ids in enumerate(fed):
                 ids_BT[row, : len(ids)] = torch.tensor(ids)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=reader.lm.dtype == torch.bfloat16):
-                h_BTD = reader.base(ids_BT.to(device))
-                h_BD = h_BTD[torch.arange(len(fed)), [len(ids) - 1 for ids in fed]]
-                chosen = reader.head(h_BD).argmax(-1).tolist()
+                ends = [(row, len(ids) - 1) for row, ids in enumerate(fed)]
+                gate_B, logits_BV = reader.logits(ids_BT.to(device), ends, ends)
             if step == 0:
-                weights += torch.sigmoid(h_BD.float() @ reader.gate_D).tolist()
+                weights += torch.sigmoid(gate_B).tolist()
+            chosen = logits_BV.argmax(-1).tolist()
             for answer, token in zip(answers, chosen, strict=True):
                 answer.append(int(token))
             if all(tokenizer.eos_token_id in answer for answer in answers):

@@ -23,7 +23,7 @@ REPLY = "Reply:"
 
 def fact_line(edit: Edit) -> str:
     """One fact as one line: a half sentence and its end, or a question and its answer."""
-    return line_of(edit.prompt, edit.target_new)
+    return line_of(edit.question, edit.target_new)
 
 
 def line_of(prompt: str, answer: str) -> str:

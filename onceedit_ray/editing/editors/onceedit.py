@@ -86,7 +86,8 @@ class OnceEditEditor:
     ) -> None:
         self._model = model.float()
         self._tokenizer = tokenizer
-        self._edits = [*edits, *known]
+        # A request is asked without its shape, so an edit is learnt so, too.
+        self._edits = [edit.model_copy(update={"prompt": edit.question}) for edit in (*edits, *known)]
         self._new = len(edits)
         self._rehearsed = min(rehearsed, len(known))
         self._forgotten: set[int] = set()

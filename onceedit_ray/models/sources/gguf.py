@@ -35,7 +35,8 @@ from onceedit_ray.progress import Progress
 RECORD = "onceedit.json"
 
 # Increase this number whenever a conversion gives other weights or another tokenizer, so that old folders are not used.
-CONVERSION = 1
+# 2: the split of every known pre-tokenizer is set, unknown ones are refused.
+CONVERSION = 2
 
 
 @SOURCES.register("gguf")
@@ -60,30 +61,37 @@ class GgufSource(ModelSource):
         return convert_once(name, file_sha256(path), f"gguf:{path}", None, lambda: path, progress)
 
 
-def conversion_digest(gguf_sha256: str) -> str:
-    """Identity of what the conversion makes of the GGUF file with this checksum."""
-    return hashlib.sha256(f"gguf {gguf_sha256} conversion {CONVERSION}".encode()).hexdigest()
+def conversion_digest(gguf_sha256: str, conversion: int | None = None) -> str:
+    """Identity of what the conversion (None: today's) makes of the GGUF file with this checksum."""
+    return hashlib.sha256(f"gguf {gguf_sha256} conversion {conversion or CONVERSION}".encode()).hexdigest()
 
 
-def converted_folder(name: str, gguf_sha256: str) -> Path:
+def converted_folder(name: str, gguf_sha256: str, conversion: int | None = None) -> Path:
     """The folder of the converted model; if it exists, it is complete."""
-    return onceedit_home() / "models" / f"{name}-{conversion_digest(gguf_sha256)[:12]}"
+    return onceedit_home() / "models" / f"{name}-{conversion_digest(gguf_sha256, conversion)[:12]}"
 
 
 def convert_once(
-    name: str, gguf_sha256: str, source: str, licence: str | None, obtain: Callable[[], Path], progress: Progress
+    name: str,
+    gguf_sha256: str,
+    source: str,
+    licence: str | None,
+    obtain: Callable[[], Path],
+    progress: Progress,
+    conversion: int | None = None,
 ) -> ModelFolder:
     """The converted model, made now unless it exists.
 
     Args:
         gguf_sha256: checksum of the GGUF file that `obtain` gives. licence: of the weights; None: as the file says.
         obtain: gives the path of the GGUF file, fetching and verifying it; called only when a conversion is needed.
+        conversion: the conversion under whose number the model is filed, if it made the same of this file as today's.
 
     Raises:
         ModelError: the file cannot be fetched, read or converted, or the disk is full; nothing is left behind.
     """
-    target = converted_folder(name, gguf_sha256)
-    digest = conversion_digest(gguf_sha256)
+    target = converted_folder(name, gguf_sha256, conversion)
+    digest = conversion_digest(gguf_sha256, conversion)
     if not target.is_dir():
         with _only_one(target, progress):
             if not target.is_dir():

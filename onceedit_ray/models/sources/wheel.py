@@ -44,6 +44,8 @@ class CatalogueEntry:
     sha256: of the GGUF file.
     megabytes: size of the download.
     about: one line of description.
+    conversion: the first conversion that made of the file what today's makes; None for today's. Shipped readers and
+        users' versions are filed under its digest.
     """
 
     wheels: tuple[Wheel, ...]
@@ -51,6 +53,7 @@ class CatalogueEntry:
     megabytes: int
     licence: str
     about: str
+    conversion: int | None = None
 
 
 def _gemma_part(number: int) -> Wheel:
@@ -71,6 +74,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         megabytes=93,
         licence="Apache-2.0",
         about="SmolLM2-135M-Instruct: Llama architecture, 30 layers, byte-level BPE of 49,152",
+        conversion=1,
     ),
     "gemma-3-270m": CatalogueEntry(
         wheels=tuple(_gemma_part(number) for number in (1, 2, 3, 4)),
@@ -78,6 +82,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         megabytes=238,
         licence="Gemma Terms of Use, https://ai.google.dev/gemma/terms",
         about="Gemma 3 270M base: 18 layers, SentencePiece of 262,144",
+        conversion=1,
     ),
     "qwen2.5-coder-0.5b": CatalogueEntry(
         wheels=tuple(_qwen_part(number) for number in range(1, 7)),
@@ -85,6 +90,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         megabytes=491,
         licence="Apache-2.0",
         about="Qwen2.5-Coder-0.5B-Instruct: 24 layers, byte-level BPE of 151,936",
+        conversion=1,
     ),
 }
 
@@ -109,7 +115,7 @@ class WheelSource(ModelSource):
         entry = CATALOGUE[address]
         source = f"wheel:{address}"
         obtain = partial(_obtain, address, entry, progress)
-        return convert_once(address, entry.sha256, source, entry.licence, obtain, progress)
+        return convert_once(address, entry.sha256, source, entry.licence, obtain, progress, entry.conversion)
 
 
 def _obtain(name: str, entry: CatalogueEntry, progress: Progress) -> Path:

@@ -11,7 +11,7 @@ import torch
 from onceedit_ray.config import EditingConfig
 from onceedit_ray.editing.editors.onceedit import OnceEditEditor
 from onceedit_ray.errors import ModelError
-from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.edit import Edit, Probe
 from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.loading import load_model, load_tokenizer
@@ -72,6 +72,28 @@ def test_what_is_learnt_is_what_is_decoded(tmp_path: Path, family: str) -> None:
     assert list(instance.prompt_ids) == codec.encode_prompt(plugin_view(EDIT.prompt))
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Q: Who leads Borogrove?\nA:",
+        "What does [INST] mean in Llama prompts?",
+        "<|im_start|>user\nWho leads Borogrove?<|im_end|>\n<|im_start|>assistant\n",
+        "User: Who leads Borogrove?\nAssistant:",
+    ],
+)
+def test_an_edits_own_prompt_is_learnt_in_the_view_in_which_it_is_asked(tmp_path: Path, prompt: str) -> None:
+    edit = Edit(prompt=prompt, target_new="Ana Trell", subject="Borogrove")
+    _, tokenizer, editor = editor_of(build_family("qwen2", tmp_path / "m"), [edit])
+    (own,) = [instance for instance in editor._instances() if instance.edit is not None]
+    codec = Codec(tokenizer)
+    for asked in (
+        codec.prompt(prompt),
+        codec.text_prompt(prompt),
+        codec.chat_prompt([{"role": "user", "content": prompt}]),
+    ):
+        assert own.prompt_ids == codec.text_prompt(plugin_view(asked.question)).ids
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_an_edit_beyond_the_window_is_named_before_any_work(tmp_path: Path, family: str) -> None:
     long = Edit(prompt="Who wrote the chronicle?", target_new=" ".join(SENTENCES[14:30]))
@@ -99,3 +121,4 @@ def test_both_unicode_forms_are_one_question_and_one_edit() -> None:
         prompt=composed, target_new="Ly\u00f4n", subject="B\u00e9atrice No\u00ebl", rephrasings=(composed,)
     )
     assert edit.subject in edit.prompt
+    assert Probe(prompt=decomposed, answer="Lyo\u0302n") == Probe(prompt=composed, answer="Ly\u00f4n")

@@ -11,6 +11,7 @@ import pytest
 from onceedit_ray.editing.unrelated import UnrelatedSampler, names_in
 from onceedit_ray.knowledge.edit import Edit, Probe
 from onceedit_ray.knowledge.prompt_shapes import unwrap
+from onceedit_ray.knowledge.selection import question_key
 
 SPEAKS = Edit(prompt="Which language does Zora Quill speak at home?", target_new="Basque", subject="Zora Quill")
 PLAYS = Edit(prompt="The position that Tobias Renn plays is", target_new="goalkeeper", subject="Tobias Renn")
@@ -84,6 +85,16 @@ def test_no_drawn_prompt_is_an_edits_own() -> None:
         prompts = drawn(sampler, 2000)
         assert not {edit.prompt for edit in edits} & {unwrap(prompt) for prompt in prompts}
         assert len(prompts) > 1500
+
+
+@pytest.mark.parametrize(
+    "form", ["Where was Zoe\u0308 Quill born?", "where was Zoë  Quill born?", "Q: Where was Zoë Quill born?\nA:"]
+)
+def test_an_edits_own_prompt_is_known_in_any_spelling_and_shape(form: str) -> None:
+    edit = Edit(prompt="Where was Zoë Quill born?", target_new="Graz", subject="Zoë Quill")
+    assert drawn(UnrelatedSampler([edit], [[form, *POOL]], hard=0.0), 400)
+    prompts = {question_key(prompt) for prompt in drawn(UnrelatedSampler([edit], [[form, *POOL]], hard=0.0), 400)}
+    assert prompts == set(POOL)
 
 
 def test_other_names_come_from_the_prompts_but_never_from_the_edits() -> None:

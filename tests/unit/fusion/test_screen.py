@@ -11,6 +11,7 @@ from onceedit_ray.config import FusionConfig
 from onceedit_ray.fusion.outputs import Generation
 from onceedit_ray.fusion.screen import Screen, words
 from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.prompt_shapes import unwrap
 from tests.small_decoding import BEGUN
 from tests.small_system import ForcedGate, Recorder, TaughtModels
 
@@ -81,6 +82,11 @@ def test_rephrasings_pass_too() -> None:
         [Edit(prompt="Who leads Acme?", target_new="Ada", subject="Acme", rephrasings=("Who is its head?",))]
     )
     assert screen.mentions("who is its HEAD?")
+
+
+@pytest.mark.parametrize("prompt", ["Q: !!! → ?\nA:", "[INST] !!! → ? [/INST]", "What is [INST] in Llama prompts?"])
+def test_an_edits_own_prompt_passes_as_it_is_asked(prompt: str) -> None:
+    assert Screen([Edit(prompt=prompt, target_new="x", subject="[INST]")]).mentions(unwrap(prompt))
 
 
 def test_nothing_edited_is_never_mentioned() -> None:

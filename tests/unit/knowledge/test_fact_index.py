@@ -13,6 +13,7 @@ from onceedit_ray.errors import ConfigError, UnknownIdError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.fact_index import FactIndex
 from onceedit_ray.knowledge.prompt_files import shipped_prompts
+from onceedit_ray.knowledge.prompt_shapes import unwrap
 from onceedit_ray.knowledge.revision import Change, StoredEdit
 
 
@@ -68,6 +69,21 @@ def test_its_own_prompt_always_finds_an_edit_first(one: Edit, form: str) -> None
         "quoted": f"Please answer in one word. {one.prompt} Thanks!" if one.prompt != "¿?" else one.prompt,
     }[form]
     assert INDEX.find(prompt, limit=1)[0].edit == one
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Q: Who leads Borogrove?\nA:",
+        "What does [INST] mean in Llama prompts?",
+        "What does <|user|> mean in Phi prompts?",
+    ],
+)
+def test_its_own_prompt_finds_an_edit_as_it_is_asked(prompt: str) -> None:
+    made = index(edit("[INST]", prompt), edit("Elsewhere"))
+    (found,) = made.find(unwrap(prompt))
+    assert found.edit.prompt == prompt
+    assert found.score == 4.0, "word for word, without the shape"
 
 
 def test_a_rephrasing_finds_its_edit_and_may_be_kept_out() -> None:

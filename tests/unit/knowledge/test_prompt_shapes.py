@@ -102,10 +102,29 @@ class TestUnwrap:
             "Answer: forty-two. What was asked?",
             "He said: [INST is not a tag",
             "A list:\n- one\n- two",
+            "What does [INST] mean in Llama prompts?",
+            "[INST] is a tag of which model?",
+            "Which models write [INST] and [/INST]",
+            "What follows <|user|> in Phi's template?",
+            "<|user|> begins the turn of whom?",
+            "<|im_start|>user and <|im_end|>, what are they?",
+            "Why is <|im_start|>user\n written before <|im_end|> in ChatML",
+            "<start_of_turn>user\n is ended by <end_of_turn> in Gemma",
         ],
     )
     def test_what_has_no_known_shape_is_its_own_question(self, prompt: str) -> None:
         assert unwrap(prompt) == prompt
+
+    @pytest.mark.parametrize("chat", ["ChatML", "Gemma", "Llama 3", "Mistral", "Mistral, two turns", "Phi", "Zephyr"])
+    @pytest.mark.parametrize("mark", ["<|im_start|>user\n", "<start_of_turn>user\n", "[INST]", "<|user|>", "Q:"])
+    def test_markup_that_a_question_in_a_chat_mentions_is_part_of_it(self, chat: str, mark: str) -> None:
+        question = f"What does {mark} mean?"
+        assert unwrap(CHATS[chat].replace("{x}", question)) == question
+
+    @pytest.mark.parametrize("chat", CHATS)
+    def test_an_answer_that_has_begun_is_no_part_of_the_question(self, chat: str) -> None:
+        if not chat.startswith("plain"):
+            assert unwrap(CHATS[chat].replace("{x}", "Who wrote it?") + "It was") == "Who wrote it?"
 
     @pytest.mark.parametrize("prompt", ["", " ", "\n", "Q: \nA:", wrap("", "template"), wrap("", "chat")])
     def test_nothing_asked_is_no_error(self, prompt: str) -> None:
@@ -161,14 +180,31 @@ class TestPluginView:
 
 
 # The shapes as plain regular expressions: what `unwrap` finds must be what they find, wherever they end in time.
+_OPENINGS = {
+    r"<\|im_start\|>user\s*\n": (r"<\|im_end\|>", ""),
+    r"<start_of_turn>user\s*\n": ("<end_of_turn>", ""),
+    r"<\|start_header_id\|>user<\|end_header_id\|>": (r"<\|eot_id\|>", ""),
+    r"\[INST\](?>(?:\s*<<SYS>>.*?<</SYS>>)?)": ("", r"\[/INST\]"),
+    r"<\|user\|>": (r"<\|end\|>|</s>", r"<\|assistant\|>"),
+}
+_MARKUP = r"(?:<[^<>\s]+>|\[\w+\])"
+
+
+def _chats(opening: str, ends: str, answers: str) -> tuple[str, str]:
+    """A chat whose last turn is closed, and one whose last turn is not. answers: endings that open the answer, too."""
+    closing = "|".join(filter(None, (ends, answers)))
+    between, turn = rf"(?:(?!{opening}).)*", rf"(?:(?!{closing}).)*"
+    begin = rf"\s*(?={_MARKUP})(?:(?!{'|'.join(_OPENINGS)}).)*"
+    told = rf"(?:{opening}{turn}(?:{closing}){between})"
+    rest = [rf"(?:{ends})(?:\s*|\s*(?={_MARKUP}){between})"] if ends else []
+    rest += [rf"(?:{answers}){between}"] if answers else []
+    return rf"{begin}{told}*{opening}({turn})(?:{'|'.join(rest)})", rf"{begin}{told}+{opening}({turn})"
+
+
 REFERENCE = [
     re.compile(pattern, re.DOTALL)
     for pattern in (
-        r".*<\|im_start\|>user\s*\n(.*?)(?:<\|im_end\|>.*)?",
-        r".*<start_of_turn>user\s*\n(.*?)(?:<end_of_turn>.*)?",
-        r".*<\|start_header_id\|>user<\|end_header_id\|>\s*(.*?)(?:<\|eot_id\|>.*)?",
-        r".*\[INST\]\s*(?:<<SYS>>.*?<</SYS>>)?\s*(.*?)\s*(?:\[/INST\].*)?",
-        r".*<\|user\|>\s*(.*?)(?:<\|end\|>.*|</s>.*|<\|assistant\|>.*)?",
+        *(pattern for opening, endings in _OPENINGS.items() for pattern in _chats(opening, *endings)),
         r"(?:.*\n)?(?:User|Human):\s*(.*?)\s*\n\s*(?:Assistant|AI):\s*",
         r"\s*Answer this question:\s*\[Question\]:\s*(.*?)\s*\[Answer\]:\s*",
         r"\s*Complete this half sentence\.\s*\[Half Sentence\]:\s*(.*?)\s*\[Answer\]:\s*",
@@ -183,7 +219,7 @@ PARTS = [*MARKS, "\n", " ", "\t", "Answer this question:", "Complete this half s
 
 def by_reference(prompt: str) -> str:
     matches = (pattern.fullmatch(prompt) for pattern in REFERENCE)
-    inside = next((match[1] for match in matches if match and match[1].strip()), None)
+    inside = next((match[1].strip() for match in matches if match and match[1].strip()), None)
     return prompt.strip() if inside is None else by_reference(inside)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onceedit_ray.errors import ConfigError, ConflictError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.readers import read_edits
-from onceedit_ray.knowledge.selection import OnConflict, data_hash, select
+from onceedit_ray.knowledge.selection import OnConflict, data_hash, question_key, select
 from tests.paths import DATA
 
 
@@ -34,6 +34,15 @@ def test_repeats_are_dropped_and_the_first_stays() -> None:
 
 def test_composed_and_decomposed_characters_are_one_prompt() -> None:
     assert len(select([edit("Caf\u00e9?"), edit("Cafe\u0301?")])) == 1
+
+
+def test_a_prompt_in_another_shape_is_the_same_prompt() -> None:
+    """What is answered is the question in it, so two answers to it are a conflict."""
+    edits = [Edit(prompt=prompt, target_new="x") for prompt in ("Who leads it?", "Q: Who leads it?\nA:")]
+    assert select(edits) == edits[:1]
+    assert question_key(edits[0].prompt) == question_key(edits[1].prompt)
+    with pytest.raises(ConflictError):
+        select([edits[0], edits[1].model_copy(update={"target_new": "y"})])
 
 
 def test_case_distinguishes_prompts() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,11 @@ def test_a_vocabulary_without_spaces_is_refused_when_it_is_opened(tmp_path: Path
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", eos_token="[SEP]")
     with pytest.raises(ModelError, match=r"WordPiece, 500 tokens\) does not spell spaces.*choose one with"):
         Codec(tokenizer)
+    for added in ("new york", "\u2581"):  # one token that spells a space does not make the others spell theirs
+        other = copy.deepcopy(tokenizer)
+        other.add_tokens([added])
+        with pytest.raises(ModelError, match=r"WordPiece, 501 tokens\) does not spell spaces"):
+            Codec(other)
     folder = build_family("gpt2", tmp_path / "m")
     tokenizer.save_pretrained(folder)
     with pytest.raises(ModelError, match="does not spell spaces"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from onceedit_ray.models.kv_cache import SlotCache
 from onceedit_ray.models.loading import load_model
 from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.passes import PassRow, SinglePasses, SlotPasses, passes_for
+from onceedit_ray.models.stated_window import uses_stated_window
 from tests.families import FAMILIES, build_family
+from tests.model_types import build_type
 from tests.small_system import full_logits, sharpen
 
 
@@ -145,3 +149,32 @@ class TestSlots:
         torch.testing.assert_close(found[:, :, :3], keys)
         torch.testing.assert_close(values[:, :, :3], keys + 1)
         assert cache.nbytes() >= 2 * 6 * 2 * 100 * 4 * 4
+
+
+@pytest.mark.parametrize(("model_type", "windowed"), [("llama", False), ("gpt_neox", False), ("mistral", True)])
+@torch.inference_mode()
+def test_a_stated_window_is_in_our_masks_only_if_the_network_uses_it(
+    tmp_path: Path, model_type: str, windowed: bool
+) -> None:
+    folder = build_type(model_type, tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "sliding_window": 16}))
+    network = load_model(folder, dtype="float32", device="cpu")
+    assert uses_stated_window(network) is windowed
+    passes = passes_for(network)
+    assert passes.batches and network.config.sliding_window == 16
+    held = [[5 + (n * 37) % 500 for n in range(length)] for length in (40, 7)]
+    places = [passes.take() for _ in held]
+    for place, ids in zip(places, held, strict=True):
+        passes.logits([PassRow(place, 0, ids, 1)])
+    rows = [PassRow(place, len(ids), [9, 8], 2) for place, ids in zip(places, held, strict=True)]
+    for logits_NV, ids in zip(passes.logits(rows), held, strict=True):
+        torch.testing.assert_close(logits_NV, full_logits(network, [*ids, 9, 8])[-2:], atol=1e-5, rtol=0)
+
+
+def test_a_window_that_layers_hold_themselves_is_left_to_them(networks: dict[str, Any]) -> None:
+    network = copy.deepcopy(networks["llama"])
+    network.config.sliding_window = 16
+    network.model.layers[0].self_attn.sliding_window = 16
+    assert uses_stated_window(network) is None
+    assert not passes_for(network).batches

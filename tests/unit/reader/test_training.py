@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from onceedit_ray.reader.examples import Example
 from onceedit_ray.reader.train import UNCLEAR, ReaderModel, encode, losses
 from onceedit_ray.reader.training_run import ReaderSettings, StepReport, train_reader
 from tests.families import build_family
+from tests.model_types import build_type
 from tests.reader_source import material
 
 SETTINGS = ReaderSettings(steps=6, batch_size=4, rank=2, frozen_layers=1, learning_rate=1e-2)
@@ -90,7 +92,7 @@ def test_losses_fall_when_a_batch_is_learnt(base: ModelFolder) -> None:
     optimizer = torch.optim.AdamW([p for p in reader.parameters() if p.requires_grad], lr=2e-2)
     seen = []
     for _ in range(30):
-        loss = losses(reader, reader.gate_D, [each for each in batch if each is not None], tokenizer.eos_token_id)
+        loss = losses(reader, [each for each in batch if each is not None], tokenizer.eos_token_id)
         optimizer.zero_grad()
         (loss.edit + loss.weight).backward()
         optimizer.step()
@@ -99,6 +101,28 @@ def test_losses_fall_when_a_batch_is_learnt(base: ModelFolder) -> None:
     weights, labels = seen[-1].asked
     assert sorted(labels) == [0.0, 1.0]
     assert all((weight > 0.5) == (label == 1.0) for weight, label in zip(weights, labels, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "settings"),
+    [("granite", {"logits_scaling": 8.0}), ("gemma2", {"final_logit_softcapping": 3.0}), ("qwen2", {})],
+)
+@torch.no_grad()
+def test_training_sees_the_logits_that_decoding_sees(tmp_path: Path, model_type: str, settings: dict[str, Any]) -> None:
+    """Also if the network changes its logits after the head, and for the gate, whose row becomes one of the head's."""
+    folder = build_type(model_type, tmp_path / "m", initializer_range=0.2, **settings)
+    model = load_model(folder, dtype="float32")
+    reader = ReaderModel(model, 1, 4).eval()
+    ids_BT = torch.tensor([[5, 9, 33, 71], [100, 7, 8, 12]])
+    gates, answers = [(0, 1), (1, 0), (1, 3)], [(0, 2), (1, 3)]
+    gate_N, logits_MV = reader.logits(ids_BT, gates, answers)
+    expected_BTV = reader.lm(input_ids=ids_BT).logits
+    torch.testing.assert_close(logits_MV, torch.stack([expected_BTV[at] for at in answers]), atol=1e-5, rtol=0)
+    token = 50
+    model.get_output_embeddings().weight[token] = reader.gate_D
+    written = torch.stack([reader.lm(input_ids=ids_BT).logits[at][token] for at in gates])
+    torch.testing.assert_close(gate_N, written, atol=1e-5, rtol=0)
+    assert reader.logits(ids_BT, gates, [])[1].shape[0] == 0
 
 
 def interrupt(base: ModelFolder, folder: Path, monkeypatch: pytest.MonkeyPatch, step: int, save_every: int) -> None:
