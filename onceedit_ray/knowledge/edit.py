@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import unicodedata
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+STORED = "stored"
+"""The validation context of what a store holds: blank texts, which earlier releases accepted, are left out there."""
 
 
 def composed(text: str) -> str:
@@ -23,6 +26,11 @@ class Probe(BaseModel):
 
     prompt: str = Field(min_length=1)
     answer: str
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_blank(cls, text: str, info: ValidationInfo) -> str:
+        return text if info.context == STORED else _filled(text)
 
 
 class Edit(BaseModel):
@@ -60,13 +68,23 @@ class Edit(BaseModel):
     @field_validator("prompt", "target_new")
     @classmethod
     def _not_blank(cls, text: str) -> str:
-        if not text.strip():
-            raise ValueError("is blank")
-        return text
+        return _filled(text)
 
-    @field_validator("aliases", "sentences")
+    @field_validator("rephrasings", "aliases", "sentences")
     @classmethod
-    def _none_blank(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(text.strip() for text in texts):
+    def _none_blank(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        filled = tuple(text for text in texts if text.strip())
+        if filled != texts and info.context != STORED:
             raise ValueError("holds a blank text")
-        return texts
+        return filled
+
+    @field_validator("locality", "portability")
+    @classmethod
+    def _asking(cls, probes: tuple[Probe, ...]) -> tuple[Probe, ...]:
+        return tuple(probe for probe in probes if probe.prompt.strip())
+
+
+def _filled(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is blank")
+    return text
