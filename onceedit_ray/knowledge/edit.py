@@ -19,6 +19,11 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def quoted(text: str) -> str:
+    """The first 60 characters of a text in double quotes, to name it in a message."""
+    return f'"{text[:60]}{"…" if len(text) > 60 else ""}"'
+
+
 class Probe(BaseModel):
     """A prompt with its reference answer."""
 

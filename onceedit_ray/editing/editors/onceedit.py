@@ -30,7 +30,7 @@ from onceedit_ray.editing.editors import EDITORS, Epoch, Outcome
 from onceedit_ray.editing.paraphrase import variant
 from onceedit_ray.editing.unrelated import UnrelatedSampler
 from onceedit_ray.errors import ModelError, UnwritableError
-from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.edit import Edit, quoted
 from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.head_positions import logits_of
@@ -137,10 +137,12 @@ class OnceEditEditor:
             try:
                 tokens = len(self._view_ids(edit.prompt)) + len(self._answer_ids(edit))
             except UnwritableError as error:
-                raise ModelError(f"the plug-in cannot learn {_named(edit)}: {error}; use another plug-in") from None
+                raise ModelError(
+                    f"the plug-in cannot learn the edit {quoted(edit.prompt)}: {error}; use another plug-in"
+                ) from None
             if tokens > self._window:
                 raise ModelError(
-                    f"the plug-in's window holds {self._window} tokens, but {_named(edit)} takes {tokens} with its "
+                    f"the plug-in's window holds {self._window} tokens, but the edit {quoted(edit.prompt)} takes {tokens} with its "
                     "answer; shorten it, or use a plug-in with a longer window"
                 )
 
@@ -285,10 +287,6 @@ class OnceEditEditor:
         loss_edit = F.cross_entropy(answer_NV, gold_N)
         wrong = {row for row, hit in zip(rows, (answer_NV.argmax(-1) == gold_N).tolist(), strict=True) if not hit}
         return loss_edit, loss_weight, [row not in wrong for row in range(len(batch))], w_B
-
-
-def _named(edit: Edit) -> str:
-    return f'the edit "{edit.prompt[:60]}{"…" if len(edit.prompt) > 60 else ""}"'
 
 
 def _share(values: Sequence[bool]) -> float:
