@@ -71,6 +71,7 @@ class OnceEditEditor:
         view: the plug-in's prompt view.
         known: edits that `model` has already learnt and must keep. rehearsed: maximum number of them that an epoch
             repeats; edits that were found forgotten are added to these.
+        context: the number of tokens to which the run file limits the window; None leaves it as the model states it.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class OnceEditEditor:
         view: str = "short",
         known: Sequence[Edit] = (),
         rehearsed: int = 0,
+        context: int | None = None,
     ) -> None:
         self._model = model.float()
         self._tokenizer = tokenizer
@@ -105,7 +107,7 @@ class OnceEditEditor:
         if self._eos is None:
             raise ModelError("the plug-in's tokenizer has no end-of-text token; set eos_token in its tokenizer_config")
         self._codec = Codec(tokenizer)
-        self._window = context_length(model.config, of_tokenizer=tokenizer.model_max_length)
+        self._window = context_length(model.config, context, tokenizer.model_max_length)
         self._check_lengths()
         self._rng = random.Random(config.seed)
         self._device = model.get_input_embeddings().weight.device
@@ -142,8 +144,8 @@ class OnceEditEditor:
                 ) from None
             if tokens > self._window:
                 raise ModelError(
-                    f"the plug-in's window holds {self._window} tokens, but the edit {quoted(edit.prompt)} takes {tokens} with its "
-                    "answer; shorten it, or use a plug-in with a longer window"
+                    f"the plug-in's window holds {self._window} tokens, but the edit {quoted(edit.prompt)} takes "
+                    f"{tokens} with its answer; shorten it, or use a plug-in with a longer window"
                 )
 
     def _rate(self, step: int) -> float:
