@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pyarrow import fs
 
 _USER = re.compile(r"://[^/@]*@")
+LEFT_BEHIND = "a copy that Ray or git made of a folder lacks the files that .gitignore names"
+"""What a message says about a file that may be missing for this reason."""
 _MOUNT = "is a URI, and a local path is needed; mount it and give its path"
 
 
@@ -37,6 +39,13 @@ def without_secrets(given: str | Path) -> str:
 def refusal(given: str | Path) -> str | None:
     """Why `given` is refused where a local path is needed; None if it is one."""
     return f"{without_secrets(given)} {_MOUNT}" if is_uri(given) else None
+
+
+def left_behind(given: str | Path) -> str:
+    """Why a relative path may lead nowhere, as the end of a message; "" for a path that leads to one place only."""
+    if is_uri(given) or Path(given).expanduser().is_absolute():
+        return ""
+    return f"; {LEFT_BEHIND}: give its absolute path"
 
 
 def locate(path: str | Path) -> tuple[fs.FileSystem, str]:

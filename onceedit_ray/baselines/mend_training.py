@@ -38,7 +38,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.baselines import BaselineSettings, Material
 from onceedit_ray.baselines.gradient_transform import GradientFactors, GradientTransform, frozen, gradient_factors
-from onceedit_ray.baselines.teacher_forcing import OUTSIDE, AnswerBatch, answer_batch, answer_logits
+from onceedit_ray.baselines.teacher_forcing import OUTSIDE, AnswerBatch, answer_batch, answer_logits, check_tokens
 from onceedit_ray.errors import DataError
 from onceedit_ray.files import replacing
 from onceedit_ray.knowledge.edit import Edit
@@ -220,6 +220,8 @@ class Training:
 
         asked = answer_batch(self._tokenizer, draw.asked, self._model.device)
         untouched = answer_batch(self._tokenizer, draw.untouched, self._model.device)
+        for batch in (asked, untouched):
+            check_tokens(self._model, batch.ids_BT)
         with torch.no_grad():
             before_BNV, labels_BN = answer_logits(self._model, untouched)
         after_BNV, _ = answer_logits(edited, untouched)

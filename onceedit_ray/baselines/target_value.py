@@ -27,8 +27,9 @@ from onceedit_ray.baselines.activations import at, module_inputs, module_outputs
 from onceedit_ray.baselines.cached_prefix import CachedPrefix
 from onceedit_ray.baselines.mlps import Mlp
 from onceedit_ray.baselines.subject import anchor, anchor_index
-from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, padded, prompt_ids
-from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, check_tokens, padded, prompt_ids
+from onceedit_ray.errors import ModelError
+from onceedit_ray.knowledge.edit import Edit, quoted
 
 
 class TargetSettings(BaselineSettings):
@@ -64,10 +65,14 @@ class Located:
 
 
 def locate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edit: Edit, prefixes: Sequence[str]) -> Located:
-    """Find the subject's last token of `edit`, after each of `prefixes`."""
+    """Find the subject's last token of `edit`, after each of `prefixes`; raises as `check_tokens`."""
     place = anchor(edit)
     places = [place.after(prefix) for prefix in prefixes]
     answers = answer_batch(tokenizer, [(each.text, edit.target_new) for each in places], model.device)
+    try:
+        check_tokens(model, answers.ids_BT)
+    except ModelError as error:
+        raise ModelError(f"the edit {quoted(edit.prompt)}, after a text of the model's own: {error}") from None
     index_B = torch.tensor([anchor_index(tokenizer, each) for each in places], device=model.device)
     if not place.subject:
         return Located(edit, answers, index_B, None)

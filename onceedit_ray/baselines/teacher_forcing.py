@@ -17,7 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from onceedit_ray.errors import ModelError
+from onceedit_ray.knowledge.edit import Edit, quoted
 from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.loading import context_length
 
 OUTSIDE = -100
 """The label of a position without an answer token."""
@@ -51,6 +54,25 @@ def answer_batch(
     return AnswerBatch(ids_BT, labels_BT, attention_mask_BT)
 
 
+def check_edits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit]) -> None:
+    """Raise `ModelError`, one line that names the edit, for one that `model` cannot be given with its answer."""
+    for edit in edits:
+        try:
+            ids = [*prompt_ids(tokenizer, edit.prompt), *answer_ids(tokenizer, edit.prompt, edit.target_new)]
+            check_tokens(model, torch.tensor([ids]))
+        except ModelError as error:
+            raise ModelError(f"the model cannot learn the edit {quoted(edit.prompt)}: {error}") from None
+
+
+def check_tokens(model: PreTrainedModel, ids_BT: Tensor) -> None:
+    """Raise `ModelError` for rows beyond the model's window, and for a token that its embedding has no row for."""
+    window, rows = context_length(model.config), model.get_input_embeddings().weight.shape[0]
+    if ids_BT.shape[1] > window:
+        raise ModelError(f"it takes {ids_BT.shape[1]} tokens, and the window holds {window}; shorten it")
+    if ids_BT.numel() and (most := int(ids_BT.max())) >= rows:
+        raise ModelError(f"the model has {rows} rows and none for token {most} of its tokenizer; leave the word out")
+
+
 def padded(
     ids: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, device: torch.device | str
 ) -> tuple[Tensor, Tensor]:
@@ -66,7 +88,11 @@ def padded(
 
 
 def answer_loss(model: PreTrainedModel, batch: AnswerBatch) -> Tensor:
-    """-log P(answer token | prompt, answer so far), the mean over all answer tokens of the batch; a float32 scalar."""
+    """-log P(answer token | prompt, answer so far), the mean over all answer tokens of the batch; a float32 scalar.
+
+    Raises as `check_tokens`.
+    """
+    check_tokens(model, batch.ids_BT)
     logits_BNV, labels_BN = answer_logits(model, batch)
     return F.cross_entropy(logits_BNV.flatten(0, 1).float(), labels_BN.flatten(), ignore_index=OUTSIDE)
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from onceedit_ray.baselines.edited_model import EditedModel
 from onceedit_ray.comparison.unedited_answers import UneditedAnswers
-from onceedit_ray.errors import ModelError
+from onceedit_ray.errors import ContextLengthError, ModelError, PromptError
 from onceedit_ray.fusion.decoder import UNEDITED
 from onceedit_ray.fusion.outputs import Generation, Score
 from onceedit_ray.fusion.speculative import SpeculativeAnswer
@@ -39,6 +39,7 @@ class EditedTarget:
         self._codec = codec
         self._model = LocalModel(network, codec.end_ids, None, top_k=1, name=name)
         self.own = own or UneditedAnswers()
+        self._refused: dict[object, ContextLengthError | PromptError] = {}
 
     async def generate(
         self, target: str, prompt: str, strategy: str | None = None, max_new_tokens: int | None = None
@@ -49,8 +50,8 @@ class EditedTarget:
             return await self._generate(prompt, budget)
         key = (prompt, budget)
         if key not in self.own.generations:
-            self._refuse_if_edited(prompt)
-            self.own.generations[key] = await self._generate(prompt, budget)
+            with self._unedited(key, prompt):
+                self.own.generations[key] = await self._generate(prompt, budget)
         return self.own.generations[key]
 
     async def score(self, target: str, prompt: str, gold: Sequence[int], strategy: str | None = None) -> Score:
@@ -59,8 +60,8 @@ class EditedTarget:
             return await self._score(prompt, gold)
         key = (prompt, tuple(gold))
         if key not in self.own.scores:
-            self._refuse_if_edited(prompt)
-            self.own.scores[key] = await self._score(prompt, gold)
+            with self._unedited(key, prompt):
+                self.own.scores[key] = await self._score(prompt, gold)
         return self.own.scores[key]
 
     async def gate(self, prompt: str) -> float:
@@ -121,6 +122,15 @@ class EditedTarget:
         with self.edited.asked(prompt_tokens):
             yield
 
-    def _refuse_if_edited(self, prompt: str) -> None:
+    @contextlib.contextmanager
+    def _unedited(self, key: object, prompt: str) -> Iterator[None]:
+        """Around the making of an unedited answer; what the target could not take before the edit is refused again."""
+        if key in self._refused:
+            raise self._refused[key]
         if self.edited is not None:
             raise RuntimeError(f"the unedited answer to {prompt!r} was not taken before the edit")
+        try:
+            yield
+        except (ContextLengthError, PromptError) as error:
+            self._refused[key] = error
+            raise

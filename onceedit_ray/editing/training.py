@@ -59,6 +59,8 @@ class Recipe:
         if self.adapter is not None:
             return {"editor": READER, "reader": self.adapter.digest}
         own = {**self.config.editing.model_dump(mode="json"), "view": self.config.plugin.view}
+        if self.config.plugin.context is not None:
+            own["context"] = self.config.plugin.context
         return own if self.parent is None else {**own, "rehearsal": self.config.living.rehearsal}
 
     @cached_property
@@ -149,5 +151,8 @@ def train(recipe: Recipe, report: Callable[[Epoch], None]) -> Trained | ReadFact
     model = load_model(start, dtype="float32", device=device_for(config.plugin.num_gpus))
     tokenizer = load_tokenizer(start)
     going_on = () if recipe.parent is None else (recipe.known, config.living.rehearsal * max(len(recipe.new), 1))
-    editor = chosen(model, tokenizer, recipe.new, recipe.unrelated, config.editing, config.plugin.view, *going_on)
+    editor = chosen(
+        model, tokenizer, recipe.new, recipe.unrelated, config.editing, config.plugin.view, *going_on,
+        context=config.plugin.context,
+    )  # fmt: skip
     return Trained(recipe, model, tokenizer, editor.run(report))

@@ -14,17 +14,21 @@ from functools import partial
 from typing import Any, Protocol
 
 from onceedit_ray.config import EvaluationConfig, Shape
-from onceedit_ray.errors import UnwritableError
+from onceedit_ray.errors import ContextLengthError, PromptError, UnwritableError
 from onceedit_ray.evaluation.metrics import generation_accuracy, text_match, token_accuracy
 from onceedit_ray.evaluation.records import GateKind, GateRecord, Property, Record
 from onceedit_ray.fusion.decoder import UNEDITED
 from onceedit_ray.fusion.outputs import Generation, Score
-from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.edit import Edit, quoted
 
 Scoring = Callable[[], Coroutine[Any, Any, list[Record]]]
 
 EXTRA_TOKENS = 2
 """Tokens generated beyond the length of the gold answer, so that text match can tell where the last word ends."""
+
+
+_UNASKED = (ContextLengthError, PromptError)
+"""Errors of a prompt, or an answer, that a model cannot take; they say nothing about the other prompts."""
 
 
 class Answerer(Protocol):
@@ -82,7 +86,7 @@ class Evaluation:
     Args:
         answerer: the edited system; with strategy `UNEDITED` it is the unedited target.
         target: its name. run: the run's name, for the records. config: what to score.
-        progress: called with 1 after each probe.
+        progress: called with 1 after each probe. note: called with a line for each prompt that cannot be asked.
     """
 
     def __init__(
@@ -92,12 +96,14 @@ class Evaluation:
         run: str,
         config: EvaluationConfig,
         progress: Callable[[int], None] = lambda done: None,
+        note: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._answerer = answerer
         self._target = target
         self._run = run
         self._config = config
         self._progress = progress
+        self._note = note
         self._restrictions: dict[str, str] = {}
 
     async def run(self, edits: Sequence[Edit], general: Sequence[str] = ()) -> list[Record]:
@@ -123,6 +129,16 @@ class Evaluation:
         return [record for records in found for record in records]
 
     async def _probe(self, probed: Probed) -> list[Record]:
+        try:
+            return await self._scored(probed)
+        except _UNASKED as error:
+            reason = self._left_out(f"edit {probed.record + 1}, {probed.property}", probed.question, error)
+            if probed.property == "locality":
+                return []
+            nothing = Generation(self._target, "", (), None, True, 0, 0, False)
+            return self._missed(probed, probed.question, nothing, 0.0, reason)
+
+    async def _scored(self, probed: Probed) -> list[Record]:
         prompt = await self._answerer.render(self._target, probed.question, self._config.shape)
         try:
             gold = await self._answerer.gold(self._target, prompt, probed.expected)
@@ -143,6 +159,10 @@ class Evaluation:
         if probed.property == "locality":
             return await self._generation(probed, prompt, (0,) * EXTRA_TOKENS)
         own, seconds = await self._answer(prompt, UNEDITED, EXTRA_TOKENS)
+        return self._missed(probed, prompt, own, seconds, "the target's vocabulary cannot spell the answer")
+
+    def _missed(self, probed: Probed, prompt: str, own: Generation, seconds: float, reason: str) -> list[Record]:
+        """The records of an answer that no strategy can give."""
         missed = []
         for setting in self._config.settings:
             for strategy in (UNEDITED, *self._config.strategies):
@@ -150,10 +170,15 @@ class Evaluation:
                     probed.record, probed.property, strategy, prompt, own, own, seconds,
                     expected=probed.expected, score=0.0, match=0.0,
                 )  # fmt: skip
-                reason = "the target's vocabulary cannot spell the answer"
                 match = 0.0 if setting == "generation" else None
                 missed.append(replace(record, setting=setting, text_match=match, restricted=reason))
         return missed
+
+    def _left_out(self, what: str, question: str, error: Exception) -> str:
+        """Tell that a prompt cannot be asked; returns the line."""
+        line = f"{what}: {quoted(question)} cannot be asked ({error})"
+        self._note(f"{self._target}: {line}")
+        return line
 
     async def _teacher_forced(self, probed: Probed, prompt: str, gold: tuple[int, ...]) -> list[Record]:
         own = await self._answerer.score(self._target, prompt, gold, UNEDITED)
@@ -213,6 +238,13 @@ class Evaluation:
 
     async def _drift(self, index: int, text: str) -> list[Record]:
         """Whether the answer to a general prompt is bit-identical to the unedited target's."""
+        try:
+            return await self._compared(index, text)
+        except _UNASKED as error:
+            self._left_out(f"general prompt {index + 1}", text, error)
+            return []
+
+    async def _compared(self, index: int, text: str) -> list[Record]:
         prompt = await self._answerer.render(self._target, text, self._config.shape)
         own, _ = await self._answer(prompt, UNEDITED, self._config.drift_tokens)
         records = []
@@ -279,10 +311,12 @@ async def read_gate(
     shapes: Sequence[Shape],
     concurrency: int = 1,
     progress: Callable[[int], None] = lambda done: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> list[GateRecord]:
     """The gate's weight for every edit, rephrasing, locality and general prompt, in every shape.
 
-    Chat prompts are written with the chat template of `target`.
+    Chat prompts are written with the chat template of `target`. A prompt that cannot be asked is left out, and `note`
+    is called with a line about it.
     """
     prompts: list[tuple[GateKind, str]] = [("edit", edit.prompt) for edit in edits]
     prompts += [("rephrasing", text) for edit in edits for text in edit.rephrasings]
@@ -294,8 +328,11 @@ async def read_gate(
         async with turns:
             found = []
             for shape in shapes:
-                prompt = await answerer.render(target, question, shape)
-                found.append(GateRecord(kind, shape, question, await answerer.gate(prompt)))
+                try:
+                    prompt = await answerer.render(target, question, shape)
+                    found.append(GateRecord(kind, shape, question, await answerer.gate(prompt)))
+                except _UNASKED as error:
+                    note(f"the gate, {kind}: {quoted(question)} cannot be asked ({error})")
             progress(1)
             return found
 

@@ -39,7 +39,9 @@ async def evaluate_targets(
     async def scored(target: str) -> list[Record]:
         async with turns:
             counter = counting(f"evaluating {target}", questions, progress)
-            return await Evaluation(answerer, target, config.name, config.evaluation, counter).run(edits, drift)
+            return await Evaluation(answerer, target, config.name, config.evaluation, counter, progress).run(
+                edits, drift
+            )
 
     prompts = sum(1 + len(edit.rephrasings) + len(edit.locality) for edit in edits) + len(general)
     first = next(iter(config.targets))
@@ -48,7 +50,7 @@ async def evaluate_targets(
         async with turns:
             counter = counting("reading the gate", prompts, progress)
             shapes, concurrency = config.evaluation.gate_shapes, config.evaluation.concurrency
-            return await read_gate(answerer, first, edits, general, shapes, concurrency, counter)
+            return await read_gate(answerer, first, edits, general, shapes, concurrency, counter, progress)
 
     readings, records = await asyncio.gather(gate(), asyncio.gather(*(scored(target) for target in config.targets)))
     return [record for of_target in records for record in of_target], readings

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onceedit_ray.alignment import Side, build_alignment
 from onceedit_ray.config import AlignmentConfig, FusionConfig, ModelConfig, RunConfig
+from onceedit_ray.errors import ModelError
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.engine_check import check_engines
 from onceedit_ray.fusion.members import Member, Plugin
@@ -23,7 +24,7 @@ from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.engines.openai import OpenAIEngine
 from onceedit_ray.models.engines.openai_tokens import OpenAITokensEngine
 from onceedit_ray.models.engines.start import open_engine
-from onceedit_ray.models.loading import input_embeddings
+from onceedit_ray.models.loading import context_length, input_embeddings, load_config
 from onceedit_ray.models.protocol import LanguageModel
 from onceedit_ray.models.sources import ModelFolder, resolve
 from onceedit_ray.progress import Progress, silent
@@ -33,8 +34,8 @@ from onceedit_ray.reader.plugin import is_read, plugin_folder
 def check_run(config: RunConfig, progress: Progress = silent) -> None:
     """Check, before anything is edited, everything that would stop a run later.
 
-    Raises `ConfigError` for an unknown strategy, view or engine, `ModelError` for a model that is not available,
-    `AlignmentError` for a target that shares no token with the plug-in.
+    Raises `ConfigError` for an unknown strategy, view or engine, `ModelError` for a model that is not available or
+    whose window is shorter than its `context`, `AlignmentError` for a target that shares no token with the plug-in.
     """
     check_engines(config, evaluated=True)
     for strategy in (config.fusion.strategy, *config.evaluation.strategies):
@@ -42,13 +43,22 @@ def check_run(config: RunConfig, progress: Progress = silent) -> None:
     plugin_view("", config.plugin.view)
     base = resolve(config.plugin.model, progress)
     codec = open_codec(base.path)
-    for target in config.loaded_targets.values():
+    _check_context("the plug-in", config.plugin, base)
+    for name, target in config.loaded_targets.items():
         folder = resolve(target.model, progress)
+        _check_context(name, target, folder)
         pair_up(base, codec, folder, open_codec(folder.path), config.alignment)
-    for name, target in config.served_targets.items():
-        engine = open_engine(name, target)
+    for name, served in config.served_targets.items():
+        engine = open_engine(name, served)
         if isinstance(engine, OpenAITokensEngine):
             pair_up(base, codec, engine.tokenizer_folder(), engine.codec(), config.alignment)
+
+
+def _check_context(name: str, model: ModelConfig, folder: ModelFolder) -> None:
+    try:
+        context_length(load_config(folder.path), model.context)
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from None
 
 
 def open_decoder(

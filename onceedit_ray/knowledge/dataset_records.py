@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from onceedit_ray.errors import DataError
-from onceedit_ray.location import locate, without_secrets
+from onceedit_ray.location import left_behind, locate, without_secrets
 
 Container = Literal["json", "parquet"]
 
@@ -40,6 +40,15 @@ class DatasetRecord:
     fields: dict[str, Any]
     where: str
 
+    @property
+    def given(self) -> frozenset[str]:
+        """The fields that are not null."""
+        return frozenset(name for name, value in self.fields.items() if value is not None)
+
+    def without(self, names: frozenset[str]) -> DatasetRecord:
+        """This record without the fields of these names."""
+        return DatasetRecord({name: value for name, value in self.fields.items() if name not in names}, self.where)
+
     def error(self, field: str, problem: str) -> DataError:
         """The error that says `problem` about `field` of this record."""
         return DataError(f"{self.where}, field '{field}': {problem}")
@@ -47,11 +56,12 @@ class DatasetRecord:
 
 @dataclass(frozen=True)
 class RecordFile:
-    """All records of one file; never empty."""
+    """All records of one file; never empty. index: fields that pandas kept as its index, which may be data or not."""
 
     path: str
     container: Container
     records: list[DatasetRecord]
+    index: frozenset[str] = frozenset()
 
 
 def read_records(path: str | Path) -> RecordFile:
@@ -62,14 +72,16 @@ def read_records(path: str | Path) -> RecordFile:
     """
     name = without_secrets(path)
     container: Container
+    index: frozenset[str] = frozenset()
     with _opened(path) as (filesystem, inside):
         if _is_parquet(filesystem, inside):
-            container, records = "parquet", list(_parquet_records(filesystem, inside, name))
+            container = "parquet"
+            records, index = _parquet_records(filesystem, inside, name)
         else:
             container, records = "json", list(_json_records(_content(filesystem, inside), name))
     if not records:
         raise DataError(f"{name}: holds no records; give it at least one")
-    return RecordFile(name, container, records)
+    return RecordFile(name, container, records, index)
 
 
 def read_lines(path: str | Path) -> list[str]:
@@ -117,7 +129,7 @@ class _opened:
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{self._name}: cannot be reached ({_first_line(error)}); check the path") from error
         if kind == fs.FileType.NotFound:
-            raise DataError(f"{self._name}: no such file; check the path")
+            raise DataError(f"{self._name}: no such file; check the path{left_behind(self._path)}")
         if kind == fs.FileType.Directory:
             raise DataError(f"{self._name}: is a folder; name a file in it")
         return filesystem, inside
@@ -139,16 +151,20 @@ def _content(filesystem: fs.FileSystem, inside: str) -> bytes:
         return bytes(stream.read())
 
 
-def _parquet_records(filesystem: fs.FileSystem, inside: str, name: str) -> Iterator[DatasetRecord]:
+def _parquet_records(filesystem: fs.FileSystem, inside: str, name: str) -> tuple[list[DatasetRecord], frozenset[str]]:
+    """The records, and the columns with a name of their own that pandas kept as its index."""
     try:
         with filesystem.open_input_file(inside) as stream:
             table = pq.ParquetFile(stream).read()
-            rows = table.drop_columns(_index_columns(table.schema)).to_pylist()
+            rows = table.drop_columns(
+                [each for each in table.column_names if _PANDAS_INDEX.fullmatch(each)]
+            ).to_pylist()
+            index = _index_columns(table.schema)
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = _first_line(error)
         raise DataError(f"{name}: not a whole Parquet file ({reason}); copy or write it again") from error
-    for number, row in enumerate(rows, start=1):
-        yield DatasetRecord(_without_nulls(row), f"{name}, record {number}")
+    numbered = enumerate(rows, start=1)
+    return [DatasetRecord(_without_nulls(row), f"{name}, record {number}") for number, row in numbered], index
 
 
 def _without_nulls(value: Any) -> Any:
@@ -158,11 +174,10 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def _index_columns(schema: pa.Schema) -> list[str]:
-    """The columns in which pandas keeps its own index, as the file's pandas metadata or their name says."""
+def _index_columns(schema: pa.Schema) -> frozenset[str]:
+    """The columns in which pandas keeps its own index, as the file's pandas metadata says."""
     described = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
-    named = {name for name in described.get("index_columns", ()) if isinstance(name, str)}
-    return [name for name in schema.names if name in named or _PANDAS_INDEX.fullmatch(name)]
+    return frozenset(name for name in described.get("index_columns", ()) if isinstance(name, str))
 
 
 def _json_records(source: bytes, name: str) -> Iterator[DatasetRecord]:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import unicodedata
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+STORED = "stored"
+"""The validation context of what a store holds: blank texts, which earlier releases accepted, are left out there."""
 
 from onceedit_ray.knowledge.prompt_shapes import unwrap
 
@@ -16,6 +19,11 @@ from onceedit_ray.knowledge.prompt_shapes import unwrap
 def composed(text: str) -> str:
     """`text` in Unicode's composed form (NFC): two spellings that look alike are one text."""
     return unicodedata.normalize("NFC", text)
+
+
+def quoted(text: str) -> str:
+    """The first 60 characters of a text in double quotes, to name it in a message."""
+    return f'"{text[:60]}{"…" if len(text) > 60 else ""}"'
 
 
 class Probe(BaseModel):
@@ -30,6 +38,11 @@ class Probe(BaseModel):
     @classmethod
     def _composed(cls, text: str) -> str:
         return composed(text)
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_blank(cls, text: str, info: ValidationInfo) -> str:
+        return text if info.context == STORED else _filled(text)
 
 
 class Edit(BaseModel):
@@ -72,13 +85,23 @@ class Edit(BaseModel):
     @field_validator("prompt", "target_new")
     @classmethod
     def _not_blank(cls, text: str) -> str:
-        if not text.strip():
-            raise ValueError("is blank")
-        return text
+        return _filled(text)
 
-    @field_validator("aliases", "sentences")
+    @field_validator("rephrasings", "aliases", "sentences")
     @classmethod
-    def _none_blank(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(text.strip() for text in texts):
+    def _none_blank(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        filled = tuple(text for text in texts if text.strip())
+        if filled != texts and info.context != STORED:
             raise ValueError("holds a blank text")
-        return texts
+        return filled
+
+    @field_validator("locality", "portability")
+    @classmethod
+    def _asking(cls, probes: tuple[Probe, ...]) -> tuple[Probe, ...]:
+        return tuple(probe for probe in probes if probe.prompt.strip())
+
+
+def _filled(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is blank")
+    return text

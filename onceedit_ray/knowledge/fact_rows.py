@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from onceedit_ray.errors import StoreError
-from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.edit import STORED, Edit
 from onceedit_ray.knowledge.revision import EditHistory, Revision, StoredEdit
 
 REVISIONS = "SELECT revision, version, root, created, note, added, dropped, live, restored, report FROM revisions"
@@ -40,7 +40,7 @@ HISTORY = (
 def stored_of(row: tuple[Any, ...]) -> StoredEdit:
     """An edit from (id, content, revision that added it, revision that dropped it)."""
     try:
-        return StoredEdit(row[0], Edit.model_validate_json(row[1]), row[2], row[3])
+        return StoredEdit(row[0], Edit.model_validate_json(row[1], context=STORED), row[2], row[3])
     except ValueError as error:
         first = str(error).splitlines()[-1].strip()
         raise StoreError(f"edit '{row[0]}' cannot be read ({first}); upgrade OnceEdit, or remove the edit") from error

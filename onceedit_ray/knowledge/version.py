@@ -15,7 +15,7 @@ from pyarrow import fs
 
 from onceedit_ray.errors import StoreError
 from onceedit_ray.files import new_folder
-from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.edit import STORED, Edit
 from onceedit_ray.knowledge.fact_history import FactHistory
 from onceedit_ray.knowledge.manifest import Manifest, StoredFile, dump_manifest, load_manifest
 from onceedit_ray.knowledge.readers.parquet import write_edits
@@ -102,7 +102,7 @@ def edits_in(folder: Path, filesystem: fs.FileSystem | None = None) -> list[Edit
     try:
         with (filesystem or fs.LocalFileSystem()).open_input_file(source) as stream:
             rows = pq.ParquetFile(stream).read().to_pylist()
-        return [Edit.model_validate(row) for row in rows]
+        return [Edit.model_validate(row, context=STORED) for row in rows]
     except (OSError, ValueError, pa.ArrowException) as error:
         raise StoreError(f"{source}: cannot be read ({first_line(error)}); {ADVICE}") from error
 

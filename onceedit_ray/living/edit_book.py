@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from onceedit_ray.errors import StoreError
 from onceedit_ray.files import replacing
-from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.edit import STORED, Edit
 from onceedit_ray.knowledge.selection import question_key
 from onceedit_ray.validation import problems
 
@@ -168,7 +168,7 @@ class EditBook:
 
 def _read(path: Path) -> _File:
     try:
-        return _File.model_validate_json(path.read_bytes())
+        return _File.model_validate_json(path.read_bytes(), context=STORED)
     except FileNotFoundError:
         return _File()
     except OSError as error:

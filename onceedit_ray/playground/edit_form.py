@@ -7,6 +7,7 @@ from typing import Any
 
 from nicegui import html, ui
 
+from onceedit_ray.knowledge.dataset_records import lines_of
 from onceedit_ray.playground.api_client import RequestError
 from onceedit_ray.playground.edit_list import EditsOfServer
 from onceedit_ray.playground.problem_view import ProblemView
@@ -83,7 +84,7 @@ class EditForm:
         }
         if subject := (self._subject.value or "").strip():
             edit["subject"] = subject
-        lines = (line.strip() for line in (self._rephrasings.value or "").splitlines())
+        lines = (line.strip() for line in lines_of(self._rephrasings.value or ""))
         if rephrasings := [line for line in lines if line]:
             edit["rephrasings"] = rephrasings
         return edit

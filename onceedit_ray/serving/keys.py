@@ -53,7 +53,7 @@ def read_keys(file: Path | None = None, variable: str = KEYS_VARIABLE) -> Keys:
     keys = [key.strip() for key in os.environ.get(variable, "").split(",")]
     if file is not None:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8").split("\n")  # splitlines() cuts a comment at U+2028
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"the keys in {file} cannot be read: {error}") from None
         keys += [line.partition("#")[0].strip() for line in lines]

@@ -11,7 +11,8 @@ import yaml
 
 from onceedit_ray import OnceEdit
 from onceedit_ray.config import RunConfig, parse_config
-from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.errors import ConfigError, ModelError, OnceEditError
+from onceedit_ray.fusion.system import check_run
 from tests.families import build_family
 from tests.paths import ROOT
 from tests.small_edits import EDITS
@@ -102,3 +103,21 @@ def test_the_class_needs_no_ray(run: RunConfig, tmp_path: Path, monkeypatch: pyt
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "ray", None)
     assert OnceEdit.open(tmp_path / "run.yaml", targets=["one"]).ask("Hello").target == "one"
+
+
+@pytest.mark.parametrize("name", ["the plug-in", "two"])
+def test_a_context_beyond_a_models_window_is_refused_before_anything_is_edited(run: RunConfig, name: str) -> None:
+    long = {"context": 9999}
+    changed = {"targets": {**run.targets, "two": run.targets["two"].model_copy(update=long)}}
+    if name == "the plug-in":
+        changed = {"plugin": run.plugin.model_copy(update=long)}
+    check_run(run)
+    with pytest.raises(ModelError, match=f"^{name}: context is 9999, but .* holds 256 tokens"):
+        check_run(run.model_copy(update=changed))
+
+
+def test_an_edit_beyond_the_run_files_context_is_refused_before_it_is_trained(run: RunConfig) -> None:
+    plugin = run.plugin.model_copy(update={"context": 32})
+    models = OnceEdit(run.model_copy(update={"plugin": plugin}), ())
+    with pytest.raises(ModelError, match="the plug-in's window holds 32 tokens"):
+        models.edit("Who wrote the long chronicle of the kings of the north?", "Ann " * 30)

@@ -7,10 +7,12 @@ import yaml
 
 from onceedit_ray.comparison.grid_config import DatasetConfig
 from onceedit_ray.config import load_config, parse_as
-from onceedit_ray.errors import ConfigError, DataError, StoreError
+from onceedit_ray.errors import ConfigError, DataError, ModelError, StoreError
 from onceedit_ray.home import onceedit_home
+from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.knowledge.run_data import general_prompts, selected_edits, unrelated_prompts
 from onceedit_ray.location import locate, refusal, without_secrets
+from onceedit_ray.models.sources import resolve
 
 EDIT = '{"prompt": "What is the capital of France?", "target_new": "Lyon", "subject": "France"}\n'
 
@@ -73,3 +75,20 @@ def test_what_is_a_uri():
     assert refusal("gs://b/x") == "gs://b/x is a URI, and a local path is needed; mount it and give its path"
     assert without_secrets("s3://k:s@b/x?endpoint_override=h") == "s3://b/x" and without_secrets("/a@b?c") == "/a@b?c"
     assert locate("file:///a/b")[1] == "/a/b" and locate(Path("/a/b"))[1] == "/a/b"
+
+
+def test_a_relative_path_may_lead_nowhere_because_a_copy_left_the_file_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for reference in ("models/m.gguf", "./models/m"):
+        with pytest.raises(ModelError, match=r"\.gitignore names: give its absolute path$"):
+            resolve(reference)
+        with pytest.raises(ModelError, match="there is no") as told:
+            resolve(str(tmp_path / reference))
+        assert "gitignore" not in str(told.value)
+    with pytest.raises(DataError, match=r"no such file; check the path; .*\.gitignore names: give its absolute path$"):
+        read_edits(Path("data/edits.jsonl"))
+    for path in (tmp_path / "edits.jsonl", f"file://{tmp_path}/edits.jsonl"):
+        with pytest.raises(DataError, match=r"no such file; check the path$"):
+            read_edits(path)

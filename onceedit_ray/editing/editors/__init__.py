@@ -1,8 +1,9 @@
 """Editors by name. An editor is one file here and one registry entry.
 
-An entry is called with (model, tokenizer, edits, unrelated prompts, `EditingConfig`, view) and has a `run(report)` that
-changes the model in place and returns an `Outcome`. To continue from an edited model it is called with two more
-arguments: the edits that the model has already learnt, and how many of those an epoch rehearses.
+An entry is called with (model, tokenizer, edits, unrelated prompts, `EditingConfig`, view), with `context`, the run
+file's limit of the plug-in's window or None, and has a `run(report)` that changes the model in place and returns an
+`Outcome`. To continue from an edited model it is called with two more arguments: the edits that the model has already
+learnt, and how many of those an epoch rehearses.
 """
 
 from __future__ import annotations

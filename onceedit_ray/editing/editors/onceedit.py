@@ -30,7 +30,7 @@ from onceedit_ray.editing.editors import EDITORS, Epoch, Outcome
 from onceedit_ray.editing.paraphrase import variant
 from onceedit_ray.editing.unrelated import UnrelatedSampler
 from onceedit_ray.errors import ModelError, UnwritableError
-from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.edit import Edit, quoted
 from onceedit_ray.knowledge.prompt_shapes import plugin_view
 from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.head_positions import logits_of
@@ -71,6 +71,7 @@ class OnceEditEditor:
         view: the plug-in's prompt view.
         known: edits that `model` has already learnt and must keep. rehearsed: maximum number of them that an epoch
             repeats; edits that were found forgotten are added to these.
+        context: the number of tokens to which the run file limits the window; None leaves it as the model states it.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class OnceEditEditor:
         view: str = "short",
         known: Sequence[Edit] = (),
         rehearsed: int = 0,
+        context: int | None = None,
     ) -> None:
         self._model = model.float()
         self._tokenizer = tokenizer
@@ -106,7 +108,7 @@ class OnceEditEditor:
         if self._eos is None:
             raise ModelError("the plug-in's tokenizer has no end-of-text token; set eos_token in its tokenizer_config")
         self._codec = Codec(tokenizer)
-        self._window = context_length(model.config, of_tokenizer=tokenizer.model_max_length)
+        self._window = context_length(model.config, context, tokenizer.model_max_length)
         self._check_lengths()
         self._rng = random.Random(config.seed)
         self._device = model.get_input_embeddings().weight.device
@@ -138,11 +140,13 @@ class OnceEditEditor:
             try:
                 tokens = len(self._view_ids(edit.prompt)) + len(self._answer_ids(edit))
             except UnwritableError as error:
-                raise ModelError(f"the plug-in cannot learn {_named(edit)}: {error}; use another plug-in") from None
+                raise ModelError(
+                    f"the plug-in cannot learn the edit {quoted(edit.prompt)}: {error}; use another plug-in"
+                ) from None
             if tokens > self._window:
                 raise ModelError(
-                    f"the plug-in's window holds {self._window} tokens, but {_named(edit)} takes {tokens} with its "
-                    "answer; shorten it, or use a plug-in with a longer window"
+                    f"the plug-in's window holds {self._window} tokens, but the edit {quoted(edit.prompt)} takes "
+                    f"{tokens} with its answer; shorten it, or use a plug-in with a longer window"
                 )
 
     def _rate(self, step: int) -> float:
@@ -286,10 +290,6 @@ class OnceEditEditor:
         loss_edit = F.cross_entropy(answer_NV, gold_N)
         wrong = {row for row, hit in zip(rows, (answer_NV.argmax(-1) == gold_N).tolist(), strict=True) if not hit}
         return loss_edit, loss_weight, [row not in wrong for row in range(len(batch))], w_B
-
-
-def _named(edit: Edit) -> str:
-    return f'the edit "{edit.prompt[:60]}{"…" if len(edit.prompt) > 60 else ""}"'
 
 
 def _share(values: Sequence[bool]) -> float:

@@ -45,9 +45,12 @@ class Reader:
         """Every field that a record may have."""
         return frozenset().union(*map(field_names, self.models))
 
-    def fits(self, file: RecordFile) -> bool:
-        """Whether the file's first record has the fields that mark this format, and some record its shape."""
-        fields = file.records[0].fields.keys()
+    def fits(self, file: RecordFile, nulls: bool = False) -> bool:
+        """Whether the file's first record has the fields that mark this format, and some record its shape.
+
+        nulls: whether a field counts that is null there.
+        """
+        fields = {name for name, value in file.records[0].fields.items() if nulls or value is not None}
         if file.container not in self.containers or not any(fields >= needed for needed in self.required):
             return False
         return self.shaped is None or any(self.shaped(record.fields) for record in file.records)
@@ -81,20 +84,27 @@ def recognise(file: RecordFile) -> Reader:
 
     Among equals, the one whose shape the records have, then the one with fewest fields of its own.
     """
-    fields = file.records[0].fields.keys()
-    fitting = [reader for reader in map(READERS.get, READERS.names()) if reader.fits(file)]
+    fields = file.records[0].given
+    readers = [READERS.get(name) for name in READERS.names()]
+    fitting = [reader for reader in readers if reader.fits(file)] or [
+        reader
+        for reader in readers
+        if reader.fits(file, nulls=True)  # it says which field must not be null
+    ]
     if fitting:
         return max(fitting, key=lambda reader: (len(fields & reader.known), bool(reader.shaped), -len(reader.known)))
+    found = ", ".join(map(repr, file.records[0].fields)) or "(none)"
     needed = sorted({" and ".join(sorted(fields)) for name in READERS.names() for fields in READERS.get(name).required})
     raise DataError(
-        f"{file.records[0].where}: fields {', '.join(map(repr, fields)) or '(none)'} fit no dataset format; "
+        f"{file.records[0].where}: fields {found} fit no dataset format; "
         f"a record of edits has {', or '.join(needed)}; rename the fields"
     )
 
 
 def edits_of(file: RecordFile, reader: Reader) -> list[Edit]:
     """The edits of records that are already loaded."""
-    return [edit for record in file.records for edit in _edits(reader, record)]
+    unknown = file.index - reader.known
+    return [edit for record in file.records for edit in _edits(reader, record.without(unknown))]
 
 
 def field_names(model: type[BaseModel]) -> frozenset[str]:

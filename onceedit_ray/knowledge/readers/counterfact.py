@@ -91,7 +91,7 @@ class OriginalRecord(Fields):
 
 
 def _edit(fields: Mapping[str, Any]) -> Edit:
-    if "requested_rewrite" in fields:
+    if "requested_rewrite" in fields and (fields["requested_rewrite"] is not None or fields.get("prompt") is None):
         return _original_edit(OriginalRecord.model_validate(fields))
     record = FlatRecord.model_validate(fields)
     return Edit(

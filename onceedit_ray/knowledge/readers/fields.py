@@ -5,10 +5,10 @@ Outer white space of texts is removed; null counts as absent. Errors are raised 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from onceedit_ray.knowledge.dataset_records import describe
@@ -94,6 +94,15 @@ TextsInPlace = Annotated[tuple[str, ...], PlainValidator(texts_in_place), Field(
 
 
 class Fields(BaseModel):
-    """A record, or an object in one: unknown fields are errors."""
+    """A record, or an object in one: unknown fields are errors, unless they are null."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_unknown_nulls(cls, given: Any) -> Any:
+        """Tables give each record the fields of all others, filled with null."""
+        if not isinstance(given, Mapping):
+            return given
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        return {name: value for name, value in given.items() if value is not None or name in known}

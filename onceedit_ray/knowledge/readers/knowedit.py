@@ -87,7 +87,7 @@ class WikiBioRecord(_Probed):
 
 def _edit(fields: Mapping[str, Any]) -> Edit:
     record: KnowEditRecord | WikiBioRecord
-    if "labels" in fields:
+    if fields.get("labels") is not None:
         record = WikiBioRecord.model_validate(fields)
         prompt, answer, subject = record.text, record.labels, record.concept
     else:
@@ -116,7 +116,7 @@ def _shaped(fields: Mapping[str, Any]) -> bool:
     kinds = Locality.model_fields.keys() | Portability.model_fields.keys()
     probed = [fields.get("locality"), fields.get("portability")]
     by_kind = any(isinstance(held, dict) and held.keys() & kinds for held in probed)
-    return by_kind or isinstance(fields.get("ground_truth"), list) or "labels" in fields
+    return by_kind or isinstance(fields.get("ground_truth"), list) or fields.get("labels") is not None
 
 
 READERS.register("knowedit")(

@@ -15,6 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from onceedit_ray.errors import ModelError
+from onceedit_ray.location import LEFT_BEHIND
 from onceedit_ray.models.sources.checksum import file_sha256
 
 SINGLE = "model.safetensors"
@@ -77,8 +78,8 @@ def weight_files(path: Path) -> list[Path]:
                 f"convert them to safetensors or take a copy of the model that has {SINGLE}"
             )
         raise ModelError(
-            f"{path} has no weights: expected {SINGLE} or {INDEX}; a copy that Ray or git made of a folder lacks the "
-            "files that .gitignore names (such as *.safetensors): name the model by its absolute path"
+            f"{path} has no weights: expected {SINGLE} or {INDEX}; {LEFT_BEHIND} "
+            "(such as *.safetensors): name the model by its absolute path"
         )
     try:
         shards = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})

@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from onceedit_ray.errors import ModelError
 from onceedit_ray.files import new_folder
 from onceedit_ray.home import onceedit_home
+from onceedit_ray.location import left_behind
 from onceedit_ray.models.loading import without_progress_bars
 from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource
 from onceedit_ray.models.sources.checksum import file_sha256
@@ -52,7 +53,7 @@ class GgufSource(ModelSource):
     def check(self, address: str) -> None:
         path = Path(address).expanduser().absolute()
         if not path.is_file():
-            raise ModelError(f"there is no file {path}; give the path of a GGUF file")
+            raise ModelError(f"there is no file {path}; give the path of a GGUF file{left_behind(address)}")
 
     def fetch(self, address: str, progress: Progress) -> ModelFolder:
         self.check(address)

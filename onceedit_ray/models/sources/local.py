@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from onceedit_ray.errors import ModelError
+from onceedit_ray.location import left_behind
 from onceedit_ray.models.sources import SOURCES, ModelFolder, ModelSource
 from onceedit_ray.models.sources.folder import check_folder, folder_digest
 from onceedit_ray.progress import Progress
@@ -27,7 +28,10 @@ class LocalSource(ModelSource):
     def check(self, address: str) -> None:
         path = Path(address).expanduser().absolute()
         if not path.is_dir():
-            raise ModelError(f"there is no folder {path}; give the path of a folder with config.json and safetensors")
+            raise ModelError(
+                f"there is no folder {path}; give the path of a folder with config.json and safetensors"
+                f"{left_behind(address)}"
+            )
         check_folder(path)
 
     def fetch(self, address: str, progress: Progress) -> ModelFolder:

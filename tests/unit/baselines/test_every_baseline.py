@@ -279,6 +279,20 @@ def test_missing_data_are_named(llama: Small, name: str, tmp_path: Path) -> None
 
 
 @each_method
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_an_edit_beyond_the_window_is_named_before_any_work(
+    families: Callable[[str], Small], family: str, name: str
+) -> None:
+    """Even before the method finds that it was not prepared."""
+    long = Edit(prompt="Who wrote the chronicle?", target_new=" ".join(SENTENCES[14:30]), subject="chronicle")
+    given = families(family)
+    before = state_of(given.model)
+    with pytest.raises(ModelError, match=r'the edit "Who wrote the chronicle\?": it takes .* the window holds 256'):
+        edit(brief(name), given, [EDITS[0], long])
+    assert_unchanged(given.model, before)
+
+
+@each_method
 def test_a_model_without_plain_mlps_is_refused_before_any_work(name: str) -> None:
     with pytest.raises(ModelError, match="MixtralForCausalLM") as caught:
         brief(name).check(mixture_of_experts())

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from onceedit_ray.baselines.teacher_forcing import OUTSIDE, answer_batch, answer_ids, answer_logits, answer_loss
+from onceedit_ray.baselines.teacher_forcing import (
+    OUTSIDE,
+    answer_batch,
+    answer_ids,
+    answer_logits,
+    answer_loss,
+    check_edits,
+)
+from onceedit_ray.errors import ModelError
+from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.codec import Codec
 from tests.baseline_models import Small, small
 from tests.families import FAMILIES
@@ -63,3 +74,14 @@ def test_a_prompt_that_ends_in_a_space_gives_the_answer_none(given: Small) -> No
     codec = Codec(given.tokenizer)
     assert codec.bytes_of(answer_ids(given.tokenizer, "Paris is in ", "France")) == b"France"
     assert codec.bytes_of(answer_ids(given.tokenizer, "Paris is in", " France ")) == b" France"
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_token_without_a_row_is_one_line(family: str, tmp_path: Path) -> None:
+    given = small(family, tmp_path)
+    given.tokenizer.add_tokens(["Norland"])
+    edit = Edit(prompt="Where is it?", target_new="Norland")
+    with pytest.raises(ModelError, match=r"none for token .* leave the word out$"):
+        answer_loss(given.model, answer_batch(given.tokenizer, [(edit.prompt, edit.target_new)], "cpu"))
+    with pytest.raises(ModelError, match=r'^the model cannot learn the edit "Where is it\?": '):
+        check_edits(given.model, given.tokenizer, [edit])

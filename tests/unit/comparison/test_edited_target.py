@@ -12,9 +12,10 @@ from onceedit_ray.baselines.methods.fine_tune_layer import FineTuneLayer, FineTu
 from onceedit_ray.baselines.methods.grace import Grace, GraceSettings
 from onceedit_ray.comparison.edited_target import EditedTarget
 from onceedit_ray.comparison.unedited_answers import UneditedAnswers
-from onceedit_ray.errors import ModelError
+from onceedit_ray.errors import ContextLengthError, ModelError
 from onceedit_ray.fusion.decoder import UNEDITED
 from onceedit_ray.models.codec import Codec
+from tests.families import SENTENCES
 from tests.small_edits import EDITS, FAMILIES, LoadedModel, greedy, logits_of, open_family
 
 PROMPT = EDITS[0].prompt
@@ -98,3 +99,15 @@ async def test_own_answers_are_written_and_read_again(tmp_path: Path) -> None:
     edited = FineTuneLayer(FineTuneLayerSettings(steps=2)).edit(*pair, EDITS, lambda line: None)
     later.edited = edited
     assert await ask(later) == own
+
+
+async def test_what_the_target_could_not_take_before_the_edit_is_refused_again_after_it(tmp_path: Path) -> None:
+    pair = open_family("llama", tmp_path)()
+    target, _ = target_of(pair)
+    long = " ".join(SENTENCES)
+    for edited in (None, EditedModel(pair[0], "none", {})):
+        target.edited = edited
+        with pytest.raises(ContextLengthError):
+            await target.generate("target", long, UNEDITED, 4)
+        with pytest.raises(ContextLengthError):
+            await target.score("target", long, [5, 6], UNEDITED)

@@ -150,7 +150,7 @@ def test_a_version_is_found_again_when_its_files_have_moved(
 class Untrained:
     """An editor that changes nothing, for tests in which weights play no part."""
 
-    def __init__(self, *args: object) -> None:
+    def __init__(self, *args: object, context: int | None = None) -> None:
         pass
 
     def run(self, report: Callable[[Epoch], None]) -> Outcome:
@@ -174,6 +174,7 @@ def test_whatever_goes_into_a_version_makes_another(
         config(base, edits, {"learning_rate": 2e-3}),
         config(base, edits, {"unrelated": [str(unrelated)]}),
         config(base, edits, plugin={"model": f"local:{base}", "view": "question"}),
+        config(base, edits, plugin={"model": f"local:{base}", "context": 200}),
         config(base, edits, name="other"),
         config(base, written(tmp_path / "fewer.jsonl", EDITS[:1])),
         config(base, written(tmp_path / "reordered.jsonl", EDITS[::-1])),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from onceedit_ray.config import EvaluationConfig, KnowledgeConfig, ModelConfig, PluginConfig, RunConfig
+from onceedit_ray.errors import ContextLengthError, OnceEditError, PromptError
 from onceedit_ray.evaluation.evaluate import EXTRA_TOKENS, Evaluation, Probed, probes, read_gate
 from onceedit_ray.evaluation.evaluate_targets import evaluate_targets
 from onceedit_ray.evaluation.records import Record
@@ -262,6 +264,52 @@ async def test_an_error_ends_what_is_still_asked() -> None:
     waiting.set()
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before and system.asked == []
+
+
+@pytest.mark.parametrize("error", [ContextLengthError("594 tokens do not fit"), PromptError("no row for a token")])
+async def test_what_a_model_cannot_take_is_a_named_miss_and_the_others_go_on(error: OnceEditError) -> None:
+    system = generating(Q2=("blue", "red"), G=("a", "a"))
+    generate, notes = system.generate, list[str]()
+
+    async def refusing(target: str, prompt: str, *rest: Any) -> Generation:
+        if prompt.rpartition("/")[2] not in ("Q2", "G"):
+            raise error
+        return await generate(target, prompt, *rest)
+
+    system.generate = refusing  # type: ignore[method-assign, assignment]
+    settings = EvaluationConfig(shape="qa", settings=("generation",))
+    evaluation = Evaluation(system, "small", "run", settings, note=notes.append)
+    records = await evaluation.run([EDIT, PLAIN], ["long", "G"])
+    assert [(record.record, record.property, record.score) for record in records if record.strategy == DRAFT] == [
+        (0, "reliability", 0.0),
+        (0, "generality", 0.0),
+        (0, "generality", 0.0),
+        (0, "portability", 0.0),
+        (1, "reliability", 1.0),
+        (1, "general", 1.0),
+    ], "what must stay as it was is no miss: it is left out"
+    assert records[0].restricted == f'edit 1, reliability: "Q" cannot be asked ({error})'
+    assert [note.partition(":")[2].partition(":")[0].strip() for note in notes] == [
+        *("edit 1, reliability", "edit 1, generality", "edit 1, generality", "edit 1, locality"),
+        *("edit 1, portability", "general prompt 1"),
+    ]
+
+
+async def test_a_prompt_that_the_gate_cannot_take_is_named_and_left_out() -> None:
+    system, notes = Words(), list[str]()
+    gate = system.gate
+
+    async def refusing(prompt: str) -> float:
+        if prompt.endswith("Q"):
+            raise ContextLengthError("too long")
+        return await gate(prompt)
+
+    system.gate = refusing  # type: ignore[method-assign]
+    records = await read_gate(
+        system, "small", [PLAIN.model_copy(update={"prompt": "Q"}), PLAIN], [], ("raw",), 1, note=notes.append
+    )
+    assert [record.prompt for record in records] == ["Q2"]
+    assert notes == ['the gate, edit: "Q" cannot be asked (too long)']
 
 
 async def test_the_gate_is_read_for_every_prompt_in_every_shape() -> None:

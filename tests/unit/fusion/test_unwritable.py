@@ -104,3 +104,20 @@ async def test_an_answer_that_cannot_be_spelled_is_a_miss_and_ends_nothing(decod
     assert all("cannot spell" in record.restricted for record in missed)
     assert {record.score for record in records if record.record == 0} >= {0.0}
     assert [record.property for record in records if record.record == 1].count("locality") == 2
+
+
+async def test_a_record_beyond_the_window_is_a_named_miss_and_the_others_go_on(decoder: FusedDecoder) -> None:
+    long = Edit(prompt="Who wrote it?", target_new=" ".join(SENTENCES))
+    notes: list[str] = []
+    evaluation = Evaluation(decoder, "target", "run", EvaluationConfig(strategies=("draft",)), note=notes.append)
+    records = await evaluation.run([long, Edit(prompt=QUESTION, target_new="Milan")], [" ".join(SENTENCES), QUESTION])
+    assert {(record.record, record.property) for record in records} == {
+        (0, "reliability"), (1, "reliability"), (1, "general"),
+    }  # fmt: skip
+    assert {record.score for record in records if record.record == 0} == {0.0}
+    assert [note.partition(" cannot")[0] for note in notes] == [
+        'target: edit 1, reliability: "Who wrote it?"',
+        f'target: general prompt 1: "{" ".join(SENTENCES)[:60]}…"',
+    ]
+    assert all("do not fit the context of 256 tokens" in note for note in notes)
+    assert decoder.member("target").model.open_sessions == 0  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -146,3 +147,48 @@ def test_fields_of_other_records_filled_with_nulls_are_absent(tmp_path: Path) ->
     nested = ORIGINAL["requested_rewrite"] | {"note": None}
     pq.write_table(pa.Table.from_pylist([ORIGINAL | {"requested_rewrite": nested}]), tmp_path / "c.parquet")
     assert read_edits(tmp_path / "c.parquet") == read_edits(write_json(tmp_path / "c.json", [ORIGINAL]))
+
+
+@pytest.mark.parametrize(
+    ("record", "more"),
+    [
+        (KNOWEDIT, {"text": None, "labels": None, "concept": None}),
+        (ZSRE, {"note": None}),
+        (QAEDIT, {"loc": None, "prompt_": None}),
+        (FLAT, {"requested_rewrite": None, "src": None, "alt": None}),
+        (PLAIN, {"text": None, "labels": None}),
+        (ORIGINAL, {"requested_rewrite": ORIGINAL["requested_rewrite"] | {"note": None}, "prompt": None}),  # type: ignore[operator]
+        (ZSRE, {"portability": {"New Question": "Who?", "New Answer": "Ada", "note": None}}),
+        (KNOWEDIT, {"locality": {**KNOWEDIT["locality"], "Other": None}}),  # type: ignore[dict-item]
+    ],
+)
+def test_null_in_a_field_of_another_format_is_absent_in_json_too(
+    tmp_path: Path, record: dict[str, Any], more: dict[str, Any]
+) -> None:
+    plain = record | {name: _filled(value) for name, value in more.items() if value is not None}
+    assert read_edits(write_json(tmp_path / "null.json", [record | more])) == read_edits(
+        write_json(tmp_path / "plain.json", [plain])
+    )
+
+
+def _filled(value: dict[str, Any]) -> dict[str, Any]:
+    return {name: inner for name, inner in value.items() if inner is not None}
+
+
+@pytest.mark.parametrize(
+    ("record", "field"),
+    [
+        (PLAIN | {"target_new": None}, "target_new"),
+        (ZSRE | {"alt": None}, "alt"),
+        (QAEDIT | {"target": None}, "target"),
+    ],
+)
+def test_null_in_a_field_that_must_be_there_is_missing(tmp_path: Path, record: dict[str, Any], field: str) -> None:
+    assert f"field '{field}': is missing" in complaint(write_json(tmp_path / "e.json", [record]))
+
+
+def test_an_index_of_pandas_that_holds_a_field_is_read(tmp_path: Path) -> None:
+    table = pa.table({"target_new": ["A"], "prompt": ["Q?"], "subject": ["S"]})
+    described = json.dumps({"index_columns": ["prompt", "subject"], "columns": []}).encode()
+    pq.write_table(table.replace_schema_metadata({b"pandas": described}), tmp_path / "e.parquet")
+    assert read_edits(tmp_path / "e.parquet") == [Edit(prompt="Q?", target_new="A", subject="S")]

@@ -121,6 +121,23 @@ async def test_a_body_that_is_no_edit_is_refused_in_openais_shape(tmp_path: Path
     )
 
 
+@pytest.mark.parametrize(
+    ("field", "given", "param"),
+    [
+        ("rephrasings", ["", "c"], "rephrasings"),
+        ("locality", [{"prompt": " ", "answer": "x"}], "locality[0].prompt"),
+        ("portability", [{"prompt": "\t", "answer": "x"}], "portability[0].prompt"),
+    ],
+)
+async def test_a_text_that_asks_nothing_is_refused_by_its_field(
+    tmp_path: Path, field: str, given: list[Any], param: str
+) -> None:
+    async with client_of(api_over(system(tmp_path))) as client:
+        refused = await client.post("/v1/edits", json={**EDIT, field: given})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+        assert "blank" in refused.json()["error"]["message"]
+
+
 async def test_what_is_not_there_is_404_and_what_cannot_be_is_409(tmp_path: Path) -> None:
     here = system(tmp_path)
     here.maker.refused[SECOND.target_new] = "not learnt"

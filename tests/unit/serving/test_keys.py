@@ -59,3 +59,11 @@ def test_without_keys_only_the_loopback_is_served() -> None:
         with pytest.raises(ConfigError, match=r"only 127\.0\.0\.1"):
             check_binding(host, Keys())
         check_binding(host, Keys(["a-long-key"]))
+
+
+def test_a_comment_goes_to_the_end_of_its_line(tmp_path: Path) -> None:
+    """Form feeds and U+2028 end none."""
+    (tmp_path / "keys").write_text("third-key\r\n# not\u2028fourth-key\x0cfifth-key\n", encoding="utf-8")
+    keys = read_keys(tmp_path / "keys")
+    assert keys.admits("Bearer third-key")
+    assert not keys.admits("Bearer fourth-key") and not keys.admits("Bearer fifth-key")
