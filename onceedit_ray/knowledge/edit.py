@@ -10,10 +10,10 @@ import unicodedata
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from onceedit_ray.knowledge.prompt_shapes import unwrap
+
 STORED = "stored"
 """The validation context of what a store holds: blank texts, which earlier releases accepted, are left out there."""
-
-from onceedit_ray.knowledge.prompt_shapes import unwrap
 
 
 def composed(text: str) -> str:

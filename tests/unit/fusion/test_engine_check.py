@@ -23,9 +23,15 @@ def run(target: Any, **more: Any) -> RunConfig:
 
 
 def test_a_server_writes_only_text() -> None:
-    assert ENGINES.names() == ["openai", "transformers"]
+    assert ENGINES.names() == ["openai", "openai_tokens", "transformers"]
+    assert [name for name in ENGINES.names() if not ENGINES.get(name).distributions] == ["openai"]
     check_engines(run(SERVED))
     check_engines(run("some/model", fusion={"strategy": "draft"}, editing={"editor": "onceedit"}), evaluated=True)
+
+
+def test_a_server_that_tells_its_tokens_can_do_everything() -> None:
+    tokens = SERVED | {"engine": "openai_tokens", "tokenizer": "some/model"}
+    check_engines(run(tokens, fusion={"strategy": "draft"}, editing={"editor": "onceedit"}), evaluated=True)
 
 
 @pytest.mark.parametrize("strategy", ["draft", "calibrated", "unite", "eva"])
