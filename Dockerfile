@@ -31,8 +31,8 @@ COPY deployments deployments
 COPY jobs jobs
 
 # With the last one, Ray Serve's own errors reach clients in OpenAI's format; `onceedit serve` sets it by itself.
-ENV ONCEEDIT_HOME=/home/onceedit RAY_USAGE_STATS_ENABLED=0 PYTHONUNBUFFERED=1 \
-    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=onceedit_ray.serving.proxy_guard.middlewares
+ENV ONCEEDIT_HOME=/home/onceedit RAY_USAGE_STATS_ENABLED=0 PYTHONUNBUFFERED=1
+ENV RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=onceedit_ray.serving.proxy_guard.middlewares
 USER 1000
 EXPOSE 8000
 CMD ["onceedit", "serve", "--config", "configs/quickstart.yaml", "--host", "0.0.0.0"]
