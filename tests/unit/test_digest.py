@@ -41,7 +41,10 @@ def test_settings_and_paths() -> None:
 
 
 def test_the_id_of_a_version() -> None:
-    parts: dict[str, Any] = {"plugin": SimpleNamespace(view="qa", context=None), "living": SimpleNamespace(rehearsal=0.5)}
+    parts: dict[str, Any] = {
+        "plugin": SimpleNamespace(view="qa", context=None),
+        "living": SimpleNamespace(rehearsal=0.5),
+    }
     config: Any = SimpleNamespace(name="run", editing=Settings(), **parts)
     base: Any = SimpleNamespace(digest="0" * 64)
     parent: Any = SimpleNamespace(id="run-0123456789")
