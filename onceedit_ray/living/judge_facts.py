@@ -32,7 +32,7 @@ NEIGHBOURS = 4
 WORDINGS = 2
 """Rephrasings of a neighbour that are asked; its prompt if it has none."""
 MOST_OPEN = 0.25
-"""Share of near misses, and of tasks, for which the gate may open."""
+"""Share of near misses for which the gate may open; of tasks, too, unless `false_alarms` of the run file is larger."""
 ANSWER_TOKENS = 64
 """Maximum number of tokens that are written to compare an answer's text; of a longer answer only the beginning is
 compared."""
@@ -76,7 +76,7 @@ async def judge_facts(plugin: Plugin, new: Sequence[Edit], bounds: LivingConfig,
             "learnt": bounds.learnt,
             "kept": bounds.kept,
             "near_misses_open": MOST_OPEN,
-            "tasks_open": MOST_OPEN,
+            "tasks_open": _most_tasks(bounds),
         },
     }
     return Judgement(figures, _reason(figures, judged, learnt, bounds))
@@ -98,6 +98,10 @@ def _near_misses(edit: Edit, rng: random.Random) -> list[str]:
         return []
     fact = Fact(edit.question, edit.target_new, edit.subject, kind_of(edit.question), ())
     return sorted({near_miss(fact, rng) for _ in range(NEAR_MISSES)})
+
+
+def _most_tasks(bounds: LivingConfig) -> float:
+    return max(MOST_OPEN, bounds.false_alarms)
 
 
 def _tasks(edit: Edit) -> list[str]:
@@ -164,9 +168,10 @@ def _reason(
             "name the subject in full"
         )
     opened = figures["tasks_open"]
-    if isinstance(opened, float) and opened > MOST_OPEN:
+    most = _most_tasks(bounds)
+    if isinstance(opened, float) and opened > most:
         problems.append(
-            f"the gate opens for {opened:.2f} of tasks on a text that holds the prompt, above {MOST_OPEN:g}; put the "
+            f"the gate opens for {opened:.2f} of tasks on a text that holds the prompt, above {most:g}; put the "
             "prompt another way"
         )
     return "; ".join(problems) or None
