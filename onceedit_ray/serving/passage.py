@@ -130,7 +130,7 @@ class Passage:
             counted=isinstance(options, dict) and bool(options.get("include_usage")),
             unedited=_unedited(body.pop(EXTENSION, None)),
         )  # fmt: skip
-        if engine.distributions and (await self._choices(passing)):
+        if engine.distributions and await self._choices(passing):
             return None
         account.model, account.streamed = engine.name, passing.streamed
         if self._limits.keep_prompts:

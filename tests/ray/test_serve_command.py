@@ -18,6 +18,7 @@ import psutil
 import pytest
 import yaml
 
+from benchmarks.supervised import AGENTS
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.knowledge.store import open_store
@@ -26,7 +27,6 @@ from tests.paths import ROOT
 from tests.ray.small_fleet import build_models, model, run_config
 
 SECONDS = 240.0
-AGENTS = ("ray::RuntimeEnvAgent", "ray::DashboardAgent")
 SERVE = "import sys; from onceedit_ray.cli import main; sys.exit(main(sys.argv[1:]))"
 
 

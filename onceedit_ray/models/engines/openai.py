@@ -242,13 +242,18 @@ class OpenAIEngine(Engine):
         if there and there != here:
             raise self.complaints.other_tokenizer(self._tokenizer, here, there)
 
-    def tokenizer_folder(self) -> ModelFolder:
+    def tokenizer_path(self) -> Path:
         """The folder of the target's tokenizer, which may hold a tokenizer alone: the weights are the server's."""
+        folder = Path(self._tokenizer).expanduser()
+        return folder.absolute() if folder.is_dir() else resolve(self._tokenizer).path
+
+    def tokenizer_folder(self) -> ModelFolder:
+        """That folder with its digest, for an alignment; of a folder with weights these are read once for it."""
         folder = Path(self._tokenizer).expanduser()
         return tokenizer_folder(folder.absolute()) if folder.is_dir() else resolve(self._tokenizer)
 
     def _own_tokenizer(self) -> PreTrainedTokenizerBase:
-        return load_tokenizer(self.tokenizer_folder().path)
+        return load_tokenizer(self.tokenizer_path())
 
     def _render(self, messages: list[dict[str, Any]]) -> str:
         return str(self._own_tokenizer().apply_chat_template(messages, tokenize=False, add_generation_prompt=True))

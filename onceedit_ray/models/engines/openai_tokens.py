@@ -52,7 +52,7 @@ class OpenAITokensEngine(OpenAIEngine):
 
     def codec(self) -> Codec:
         """The codec of the target's tokenizer; raises `ModelError` if there is none that can be used."""
-        folder = self.tokenizer_folder().path
+        folder = self.tokenizer_path()
         return open_codec(folder) if (folder / "config.json").is_file() else Codec(load_tokenizer(folder))
 
     def language_model(self, codec: Codec, top_k: int) -> ServerModel:

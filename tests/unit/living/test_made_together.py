@@ -11,7 +11,7 @@ import pytest
 
 from onceedit_ray.errors import ConflictError
 from onceedit_ray.knowledge.edit import Edit
-from tests.small_queue import FIRST, SECOND, THIRD, added, batch_in, edit_in, system
+from tests.small_queue import FIRST, SECOND, THIRD, System, added, batch_in, edit_in, system
 
 OTHER = Edit(prompt="Who painted the Mona Lisa?", target_new="Ada Lovelace")
 
@@ -51,11 +51,7 @@ async def test_what_a_process_was_making_that_died_is_made_again(
 
     here = system(tmp_path, [FIRST, SECOND])
     here.maker.deaths = deaths
-    if deletion:
-        (id,) = [edit.id for edit in (await here.living.edits()).data if edit.target_new == "Lyon"]
-        await here.living.remove(id)
-    else:
-        id = (await here.living.submit([THIRD])).data[0].id
+    id = await asked_for(here, deletion)
     await here.settled()
     found = edit_in(await here.living.found(id))
     assert len(here.maker.made) == min(deaths + 1, 3)
@@ -72,14 +68,19 @@ async def test_other_processes_that_die_while_it_goes_live_refuse_nothing(
     monkeypatch.setattr(asyncio, "sleep", functools.partial(quick, asyncio.sleep))
     here = system(tmp_path, [FIRST, SECOND])
     here.loader.deaths = 5
-    if deletion:
-        (id,) = [edit.id for edit in (await here.living.edits()).data if edit.target_new == "Lyon"]
-        await here.living.remove(id)
-    else:
-        id = (await here.living.submit([THIRD])).data[0].id
+    id = await asked_for(here, deletion)
     await here.settled()
     found = edit_in(await here.living.found(id))
     assert found.status == ("deleted" if deletion else "live") and here.loader.deaths == 0
+
+
+async def asked_for(here: System, deletion: bool) -> str:
+    """Delete the first edit, or add the third; its id."""
+    if not deletion:
+        return (await here.living.submit([THIRD])).data[0].id
+    (id,) = [edit.id for edit in (await here.living.edits()).data if edit.target_new == "Lyon"]
+    await here.living.remove(id)
+    return id
 
 
 async def quick(sleep: Any, seconds: float) -> None:
