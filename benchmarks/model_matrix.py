@@ -117,6 +117,8 @@ def page(lines: Sequence[Line]) -> str:
         figures(lines),
         "Made by this command, with transformers "
         f"{transformers.__version__} and torch {torch.__version__}; {describe_machine()}:",
+        "<!-- not tried: it takes minutes; tests/unit/test_benchmark_models.py makes three of its rows, "
+        "`make test-exhaustive` all -->",
         f"```\n{COMMAND}\n```",
     ]
     return "\n\n".join(parts) + "\n"

@@ -25,6 +25,7 @@ from onceedit_ray.models.loading import (
     load_tokenizer,
 )
 from onceedit_ray.models.local_model import LocalModel
+from onceedit_ray.models.pass_threads import PassThreads
 
 if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
     from transformers import PreTrainedModel
@@ -32,8 +33,8 @@ if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not ev
 SMALL = 3 * 2**28
 """Bytes of weights below which a model on a CPU decodes with one thread, unless the run file sets the number.
 
-Its matrix products take less time than waking a second thread: a step of
-135 M parameters in bfloat16 takes 18 ms with one thread and 28 ms with two; at 1 GB of weights both are equal."""
+The matrix products of a step take less time than waking a second thread: a step of 135 M parameters in bfloat16 takes
+18 ms with one thread and 28 ms with two; at 1 GB of weights both are equal. `pass_threads` is about longer passes."""
 
 
 def open_codec(folder: Path) -> Codec:
@@ -66,7 +67,7 @@ class Bounds(NamedTuple):
     and values.
     """
 
-    threads: int
+    threads: PassThreads
     context: int
     cache_limit: int
 
@@ -77,10 +78,11 @@ def bounds_of(model: PreTrainedModel, config: ModelConfig, codec: Codec) -> Boun
     return Bounds(decoding_threads(model, config), context, cache_limit(model, config))
 
 
-def decoding_threads(model: PreTrainedModel, config: ModelConfig) -> int:
-    """Number of threads with which `model` decodes, 0 for torch's own number."""
+def decoding_threads(model: PreTrainedModel, config: ModelConfig) -> PassThreads:
+    """Number of threads with which `model` decodes: the run file's, or those that suit its size."""
     small = model.device.type == "cpu" and model.get_memory_footprint() < SMALL
-    return config.threads or (1 if small else 0)
+    wide = config.threads or torch.get_num_threads()
+    return PassThreads(config.threads or (1 if small else wide), wide)
 
 
 def load_placed(folder: Path, config: ModelConfig) -> PreTrainedModel:

@@ -23,6 +23,7 @@ from torch import Tensor
 from onceedit_ray.errors import CrowdedError, ModelError, PromptError, SessionLostError
 from onceedit_ray.models.cache_room import CacheRoom
 from onceedit_ray.models.loading import context_length
+from onceedit_ray.models.pass_threads import PassThreads
 from onceedit_ray.models.passes import PassRow, passes_for
 from onceedit_ray.models.protocol import Reading, Step, Top
 from onceedit_ray.models.sampling import GREEDY, Sampling, draw_from_logits
@@ -51,7 +52,7 @@ class LocalModel:
         weight_id: the `[WEIGHT]` token, kept out of every distribution; None for a target.
         top_k: entries kept of each distribution.
         name: for messages.
-        threads: number of torch threads of a pass, 0 for the number of the thread that makes this object.
+        threads: number of torch threads of a pass; None for the number of the thread that makes this object.
         context: tokens that a session holds; None takes what the model's configuration states.
         cache_limit: bytes of all sessions' keys and values (`cache_room`); None for no limit.
 
@@ -65,7 +66,7 @@ class LocalModel:
         weight_id: int | None = None,
         top_k: int = 64,
         name: str = "model",
-        threads: int = 0,
+        threads: PassThreads | None = None,
         context: int | None = None,
         cache_limit: int | None = None,
     ) -> None:
@@ -80,8 +81,9 @@ class LocalModel:
         self.context = self._room.context
         self._sessions: dict[int, Session] = {}
         self._numbers = itertools.count(time.time_ns())  # differ from the numbers before a restart
-        # Set in every model's thread, since a new thread otherwise starts with the number that was set last.
-        self._thread = ThreadPoolExecutor(1, name, torch.set_num_threads, (threads or torch.get_num_threads(),))
+        # Set before every pass: a new thread starts with the number that was set last, in whatever thread.
+        self._threads = threads or PassThreads(torch.get_num_threads(), torch.get_num_threads())
+        self._thread = ThreadPoolExecutor(1, name)
         self._waiting: deque[Call | Fork | Release] = deque()
         self._lock = threading.Lock()
         self._arrived = threading.Event()
@@ -286,6 +288,7 @@ class LocalModel:
         """What one pass for `calls` gives those that are done; where a shared pass fails, each is run by itself."""
         rows = [PassRow(call.session.place, call.session.held, call.feed, call.wanted) for call in calls]
         try:
+            self._threads.set_for(sum(len(call.feed) for call in calls))
             logits = self._cached.logits(rows)
         except Exception as error:
             if len(calls) == 1:

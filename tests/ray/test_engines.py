@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,28 +20,13 @@ from ray import serve
 from onceedit_ray.cluster.serve import APP_NAME
 from onceedit_ray.editing.served_run import run_of, servers_of
 from onceedit_ray.models.engines.start import try_servers
+from tests.ray.real_plugin import EDITED, OWN, goes_on, link_plugin, needs_plugin
 from tests.ray.served import served
 from tests.stand_in_server import StandIn, running
 
-# Read before the tests get a home of their own.
-HOME = Path(os.environ.get("ONCEEDIT_HOME") or Path.home() / ".cache" / "onceedit")
-PLUGIN = sorted((HOME / "models").glob("smollm2-135m-*"))
-pytestmark = [
-    pytest.mark.weights,
-    pytest.mark.skipif(
-        not PLUGIN, reason=f"no smollm2-135m under {HOME}/models; `onceedit models fetch smollm2-135m` gets it"
-    ),
-]
+pytestmark = [pytest.mark.weights, needs_plugin]
 TARGET = "llama"
 QUESTION, OTHER = "What is the capital of Australia?", "Which river flows through Lyon?"
-OWN, EDITED = "The capital of Australia is Canberra. It is a city.", "The capital of Australia is Perth. It is a city."
-
-
-def goes_on(so_far: str) -> str:
-    """The server says the new answer only where it stands already."""
-    reply = so_far.rpartition("<assistant>")[2]
-    whole = "The Rhone does." if "Lyon" in so_far else EDITED if "Perth" in so_far else OWN
-    return whole[len(reply) :] if whole.startswith(reply) else ""
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +37,7 @@ def stand_in() -> StandIn:
 @pytest.fixture(scope="module")
 def address(ray_session: None, stand_in: StandIn, onceedit_home: Path, tmp_path_factory: Any) -> Iterator[list[str]]:
     """The addresses of the served system and of its server; the server is up."""
-    (onceedit_home / "models").mkdir(exist_ok=True)
-    for folder in PLUGIN:
-        if not (onceedit_home / "models" / folder.name).exists():
-            (onceedit_home / "models" / folder.name).symlink_to(folder)
+    link_plugin(onceedit_home)
     with running(stand_in) as url:
         servers = servers_of([f"{TARGET}={url}"])
         run = run_of(None, servers)

@@ -18,16 +18,12 @@ import psutil
 import pytest
 import yaml
 
-from benchmarks.supervised import AGENTS
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.knowledge.store import open_store
-from onceedit_ray.serving.listening import free_port
 from tests.paths import ROOT
+from tests.ray.serving_command import SECONDS, SERVE, named, serving
 from tests.ray.small_fleet import build_models, model, run_config
-
-SECONDS = 240.0
-SERVE = "import sys; from onceedit_ray.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.fixture(scope="module")
@@ -39,50 +35,16 @@ def config(onceedit_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
     return config
 
 
-def named(processes: list[psutil.Process]) -> dict[psutil.Process, str]:
-    """Those that still run, with their names."""
-    found = {}
-    for one in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found[one] = one.name()
-    return found
-
-
 @contextlib.contextmanager
-def serving(config: RunConfig, folder: Path) -> Iterator[tuple[psutil.Process, str]]:
-    """The command, once it serves, and its address."""
+def served_by(config: RunConfig, folder: Path) -> Iterator[tuple[psutil.Process, str]]:
+    """The command over a run file, written to `run.yaml`."""
     (folder / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    port = free_port("127.0.0.1", 0)
-    command = [sys.executable, "-c", SERVE, "serve", "--config", str(folder / "run.yaml"), "--port", str(port)]
-    with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
-        process = subprocess.Popen(
-            command, stdout=out, stderr=err, env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=ROOT
-        )
-    known = psutil.Process(process.pid)
-    tree: dict[psutil.Process, str] = {}
-    try:
-        until = time.monotonic() + SECONDS
-        while not re.search("^serving ", (folder / "out").read_text() + (folder / "err").read_text(), re.MULTILINE):
-            assert process.poll() is None and time.monotonic() < until, (folder / "err").read_text()[-2000:]
-            with contextlib.suppress(httpx2.TransportError):  # while it starts, each answer is JSON already
-                httpx2.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False, timeout=60).json()
-            time.sleep(0.2)
-        tree = named(known.children(recursive=True))
-        yield known, f"http://127.0.0.1:{port}"
-        process.wait(SECONDS)
-        # Ray 2.60 leaves its two agents behind when its driver is killed; they hold no model and none of our ports.
-        _, left = psutil.wait_procs([one for one, name in tree.items() if name not in AGENTS], timeout=60)
-        assert not left, "every other process of its Ray ends"
-    finally:
-        process.kill()
-        process.wait()
-        for one in tree:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
+    with serving(["--config", str(folder / "run.yaml")], folder) as command:
+        yield command
 
 
 def test_it_says_few_lines_and_then_one_of_json_for_each_request(config: RunConfig, tmp_path: Path) -> None:
-    with serving(config, tmp_path) as (command, address), httpx2.Client(trust_env=False, timeout=60) as http:
+    with served_by(config, tmp_path) as (command, address), httpx2.Client(trust_env=False, timeout=60) as http:
         asked = {"model": "mistral", "prompt": "Who leads?", "max_tokens": 2}
         assert http.post(f"{address}/v1/completions", json=asked).status_code == 200
         assert http.post(f"{address}/v1/completions", json={"model": "nobody"}).status_code == 400
@@ -123,7 +85,7 @@ def test_what_cannot_be_loaded_is_one_line(config: RunConfig, tmp_path: Path) ->
 
 
 def test_after_a_dead_raylet_the_command_ends_with_one_line(config: RunConfig, tmp_path: Path) -> None:
-    with serving(config, tmp_path) as (command, address), httpx2.Client(trust_env=False, timeout=5) as http:
+    with served_by(config, tmp_path) as (command, address), httpx2.Client(trust_env=False, timeout=5) as http:
         assert http.get(f"{address}/health").status_code == 200
         raylet = next(child for child in command.children(recursive=True) if child.name() == "raylet")
         raylet.send_signal(signal.SIGKILL)
@@ -143,21 +105,21 @@ def test_a_raylet_that_dies_while_the_models_load_ends_the_command(config: RunCo
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as serving:
+    ) as process:
         until = time.monotonic() + SECONDS
-        while not (tree := named(psutil.Process(serving.pid).children(recursive=True))) or not any(
+        while not (tree := named(psutil.Process(process.pid).children(recursive=True))) or not any(
             name.startswith("ray::ServeController") for name in tree.values()
         ):
-            assert serving.poll() is None and time.monotonic() < until
+            assert process.poll() is None and time.monotonic() < until
             time.sleep(0.1)
         next(one for one, name in tree.items() if name == "raylet").kill()
         try:
-            _, said = serving.communicate(timeout=SECONDS)
+            _, said = process.communicate(timeout=SECONDS)
         finally:
-            serving.kill()
-    assert serving.returncode == 2 and "raylet has died" in said.splitlines()[-1], said
+            process.kill()
+    assert process.returncode == 2 and "raylet has died" in said.splitlines()[-1], said
 
 
 def test_of_a_command_that_is_killed_nothing_stays(config: RunConfig, tmp_path: Path) -> None:
-    with serving(config, tmp_path) as (command, _):
+    with served_by(config, tmp_path) as (command, _):
         command.send_signal(signal.SIGKILL)

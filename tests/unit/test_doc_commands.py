@@ -1,7 +1,8 @@
-"""Every command that a page shows is one that its program takes, or its block says why it is not tried.
+"""Every command that a page shows is one that its program takes, and is run somewhere, or its block says why not.
 
-Nothing is run: the arguments go through the program's own parser, files and routes are looked for. A comment before a
-block, `<!-- not tried: why -->`, is for programs that are not ours.
+Nothing is run here: the arguments go through the program's own parser, files and routes are looked for. Most commands
+run in `tests/ray/test_documented_commands.py`, others in the file that `RUN_BY` names. A comment before a block,
+`<!-- not tried: why -->`, is for those that need what no test has.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from pydantic import TypeAdapter
@@ -25,40 +24,15 @@ from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.serving.schema import ChatRequest, CompletionRequest
+from tests.documented_commands import COMMANDS, RUN_HERE, Shown
 from tests.paths import ROOT
 from tests.small_ingress import Scripted
 
-PAGES = sorted(
-    [ROOT / "README.md", ROOT / "examples/README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-)
-BLOCK = re.compile(r"(?:<!-- not tried: (?P<why>[^\n]+?) -->\n+)?^```(?P<kind>\w*)\n(?P<body>.*?)^```", re.M | re.S)
-SHELL = ("sh", "bash", "shell")
-PROGRAMS = r"(?:onceedit|make|pip|python|ray|serve|kubectl|docker|curl|git)"
 BODIES = {
     "/v1/completions": TypeAdapter(CompletionRequest),
     "/v1/chat/completions": TypeAdapter(ChatRequest),
     "/v1/edits": TypeAdapter(EditBody),
 }
-
-
-class Shown(NamedTuple):
-    """A command of a page. why: the reason for which it is not tried, "" if it must be."""
-
-    page: str
-    words: list[str]
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.page}: {' '.join(self.words)}"[:100]
-
-
-def shown(page: Path) -> Iterator[Shown]:
-    for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
-        if block["kind"] not in SHELL and not (block["kind"] == "" and re.match(rf"{PROGRAMS} ", block["body"])):
-            continue
-        for line in block["body"].replace("\\\n", " ").splitlines():
-            if words := shlex.split(line, comments=True):
-                yield Shown(page.relative_to(ROOT).as_posix(), words, block["why"] or "")
 
 
 def wrong(words: list[str]) -> str:
@@ -134,7 +108,6 @@ CHECKS = {
     "onceedit": wrong_onceedit, "python": wrong_python, "make": wrong_make, "pip": wrong_pip, "curl": wrong_curl,
     ".": lambda arguments: "" if arguments == [".venv/bin/activate"] else "not the environment of `make venv`",
 }  # fmt: skip
-COMMANDS = [command for page in PAGES for command in shown(page)]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
@@ -142,11 +115,24 @@ def test_a_command_of_a_page_is_one_that_its_program_takes(command: Shown) -> No
     if command.words[0] in CHECKS:
         assert wrong(command.words) == ""
         return
-    assert len(command.why) > 10, "no check knows this program: add one, or <!-- not tried: why --> before the block"
+    assert command.run_by or len(command.why) > 10, (
+        "no check knows this program: add one, or <!-- not tried: why --> before the block"
+    )
     files = [word for word in command.words if re.search(r"\.(ya?ml|py|sh)$", word) and word != "my.yaml"]
     assert [file for file in files if not (ROOT / file).is_file()] == []
     if "--" in command.words:  # what a cluster is to run is ours again
         assert wrong(command.words[command.words.index("--") + 1 :]) == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_a_command_of_a_page_is_run_or_its_block_says_why_not(command: Shown) -> None:
+    if command.why:
+        assert len(command.why) > 10
+    elif command.run_by is not None:
+        file, words = command.run_by
+        assert words in (ROOT / file).read_text(encoding="utf-8")
+    else:
+        assert command.line.startswith(RUN_HERE), "run it in tests/ray/test_documented_commands.py, or say why not"
 
 
 def test_the_pages_show_commands_of_every_kind() -> None:

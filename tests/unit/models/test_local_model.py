@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from onceedit_ray.errors import ContextLengthError, ModelError, SessionLostError
 from onceedit_ray.models.loading import load_model, load_tokenizer
 from onceedit_ray.models.local_model import LocalModel
+from onceedit_ray.models.pass_threads import WIDE, PassThreads
 from onceedit_ray.models.weight_token import weight_token_id
 from tests.families import FAMILIES, build_family
 from tests.small_system import build_plugin, full_logits
@@ -230,10 +231,21 @@ async def test_sessions_are_independent(watched: dict[str, Watched]) -> None:
     await asyncio.gather(*(w.model.close(step.session) for step in steps))
 
 
-def test_a_model_computes_with_threads_of_its_own_and_leaves_the_others_theirs(tmp_path: Path) -> None:
+async def test_a_pass_has_the_threads_of_its_length_and_leaves_the_others_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A number of threads that one thread of torch sets is also the default of threads that start later."""
     before = torch.get_num_threads()
     network = load_model(build_family("llama", tmp_path / "llama"), dtype="float32", device="cpu")
-    models = [LocalModel(network, [], threads=threads) for threads in (1, 0)]
-    assert [model._thread.submit(torch.get_num_threads).result() for model in models] == [1, before]
+    models = [LocalModel(network, [], threads=threads) for threads in (PassThreads(1, 3), None)]
+    seen: list[int] = []
+    for model in models:
+        run = model._cached.logits
+        monkeypatch.setattr(
+            model._cached, "logits", lambda rows, run=run: seen.append(torch.get_num_threads()) or run(rows)
+        )
+    for model in models:
+        for length in (4, WIDE - 1, WIDE):
+            await model.close((await model.open([7] * length)).session)
+    assert seen == [1, 1, 3, before, before, before]
     assert torch.get_num_threads() == before
