@@ -117,9 +117,10 @@ def test_a_program_of_the_checkout(command: Shown, folder: Path) -> None:
 
 @dataclass
 class Server:
-    """A running system, and what stands for the ids that a page leaves out."""
+    """A running system, and what stands for the ids that a page leaves out. place: the folder of what it says."""
 
     address: str
+    place: Path
 
     def asked(self, words: list[str]) -> tuple[int, str]:
         """The status and the body of a call with curl."""
@@ -153,25 +154,19 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The first of the documented servers with a run file."""
+    """The documented server with the playground: without that option it is the server that the pages show, too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["edit", "--config", "configs/quickstart.yaml"]) == 0
-    (command, *_) = served_commands(playground=False)
-    with serving(in_folder(command, folder), tmp_path_factory.mktemp("server")) as (process, address):
-        yield Server(address)
-        process.terminate()
-
-
-def served_commands(playground: bool) -> list[Shown]:
-    return [each for each in lines(f"{SERVE} --config") if ("--playground" in each.words) == playground]
-
-
-def in_folder(command: Shown, folder: Path) -> list[str]:
-    """Its arguments, with the run file as a whole path."""
-    words = [*command.words[2:]]
+    shown = lines(f"{SERVE} --config")
+    (command,) = [each for each in shown if each.words[-1] == "--playground"]
+    assert {chosen(each.words) for each in shown} == {line := chosen(command.words), line.removesuffix(" --playground")}
+    words = [*command.words[2:], "0"]  # at any port
     words[words.index("--config") + 1] = str(folder / "configs/quickstart.yaml")
-    return words
+    place = tmp_path_factory.mktemp("server")
+    with serving(words, place) as (process, address):
+        yield Server(address, place)
+        process.terminate()
 
 
 @pytest.mark.parametrize("command", [each for each in lines("curl") if "engines" not in each.page], ids=str)
@@ -181,17 +176,11 @@ def test_a_call_with_curl(command: Shown, server: Server) -> None:
     assert status == expected, body
 
 
-def test_a_server_with_its_page(folder: Path, tmp_path: Path, server: Server) -> None:
-    del server  # it has made the edit
-    (command,) = served_commands(playground=True)
-    with serving([*in_folder(command, folder), "0"], tmp_path) as (process, _):
-        until = time.monotonic() + 60
-        while "the playground of http://" not in (
-            said := (tmp_path / "err").read_text() + (tmp_path / "out").read_text()
-        ):
-            assert time.monotonic() < until, said
-            time.sleep(0.5)
-        process.terminate()
+def test_the_page_is_served_beside(server: Server) -> None:
+    until = time.monotonic() + 60
+    while "the playground of http://" not in (said := (server.place / "err").read_text()):
+        assert time.monotonic() < until, said
+        time.sleep(0.5)
 
 
 @pytest.mark.weights
@@ -208,7 +197,7 @@ def test_before_servers_that_run(onceedit_home: Path, tmp_path: Path) -> None:
             return words
 
         with serving(filled(serve.words)[2:], tmp_path) as (process, address):
-            here = Server(address)
+            here = Server(address, tmp_path)
             for command in lines("curl", pages="engines"):
                 status, body = here.asked(command.words)
                 assert status == 201, body
