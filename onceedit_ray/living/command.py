@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
@@ -20,6 +19,7 @@ from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.listing import add_json, print_json
 from onceedit_ray.living.edit_views import version_view
 from onceedit_ray.living.served_api import SERVER, call
+from onceedit_ray.location import data_path
 
 KEY_VARIABLE = "ONCEEDIT_EDIT_KEY"
 
@@ -53,7 +53,7 @@ def add_edit_actions(edits: argparse.ArgumentParser) -> None:
     adding.add_argument("prompt", nargs="?", metavar="PROMPT", help="the question, or a half sentence")
     adding.add_argument("target_new", nargs="?", metavar="ANSWER")
     adding.add_argument("--subject", default="", help="what the fact is about, spelt as in PROMPT")
-    adding.add_argument("--file", type=Path, metavar="FILE", help="JSON, JSONL or Parquet; in place of both")
+    adding.add_argument("--file", type=data_path, metavar="FILE", help="JSON, JSONL or Parquet, a path or a URI")
     adding.set_defaults(run=_add_edits)
     deleting = actions.add_parser("delete", help="delete an edit, or all edits of one call")
     deleting.add_argument("id", metavar="ID")

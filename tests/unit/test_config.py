@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from onceedit_ray.comparison.grid_config import is_grid
-from onceedit_ray.config import FusionConfig, ModelConfig, RunConfig, load_config, parse_config
+from onceedit_ray.config import FusionConfig, ModelConfig, RunConfig, is_grid, load_config, parse_config
 from onceedit_ray.errors import ConfigError
 from tests.paths import ROOT
 

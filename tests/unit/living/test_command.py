@@ -79,6 +79,8 @@ def test_edits_are_added_listed_and_deleted(
         "http://x/v1/edits",
         {"edits": [{"prompt": "A?", "target_new": "b"}, {"prompt": "C?", "target_new": "d"}]},
     )
+    at_a_uri = ["--file", f"file://{tmp_path}/facts.jsonl"]
+    assert main(["edits", "add", *at_a_uri, "--key", "key", "--url", "http://x/v1"]) == 0 and calls[2] == calls[1]
     capsys.readouterr()
     assert main(["edits", "list", "--json", "--key", "key"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2, "both pages"
