@@ -27,6 +27,7 @@ TRANSFORMERS = "transformers"
 """The engine that loads a model into a process of this system."""
 OPENAI_TOKENS = "openai_tokens"
 """The engine that uses a server's tokens and log probabilities."""
+_SCHEMES = ("local:", "gguf:", "reader:")
 GRID_KEYS = ("rows", "like")
 """Keys by which a grid file (`comparison.grid_config`) is told from a run file."""
 RESERVED_NAMES = ("plug-in", "all")
@@ -318,7 +319,10 @@ def refuse_grid(path: str | Path) -> None:
 
 
 def beside(settings: Config, folder: Path) -> Config:
-    """`settings` with each relative path that exists in `folder` as a path there; model folders begin with "./"."""
+    """`settings` with each relative path that exists in `folder` as a path there.
+
+    A model's path begins with "./", "../", "local:" or "gguf:", or ends in ".gguf"; a reader's begins with "reader:".
+    """
     found = {name: _beside(getattr(settings, name), folder) for name in type(settings).model_fields}
     changed = {name: value for name, value in found.items() if value != getattr(settings, name)}
     return settings.model_copy(update=changed) if changed else settings
@@ -331,10 +335,14 @@ def _beside(value: Any, folder: Path) -> Any:
         return {name: _beside(each, folder) for name, each in value.items()}
     if isinstance(value, tuple):
         return tuple(_beside(each, folder) for each in value)
-    is_path = isinstance(value, Path) or (isinstance(value, str) and value.startswith(("./", "../")))
-    if is_path and not Path(value).is_absolute() and (folder / value).exists():
-        found = folder / value
-        return str(found.absolute()) if isinstance(value, str) else found
+    if isinstance(value, Path):
+        return folder / value if (folder / value).exists() else value
+    if isinstance(value, str):
+        scheme = next((scheme for scheme in _SCHEMES if value.startswith(scheme)), "")
+        path = value.removeprefix(scheme)
+        is_path = bool(scheme and path) or value.startswith(("./", "../")) or value.lower().endswith(".gguf")
+        if is_path and (folder / path).exists():
+            return f"{scheme}{(folder / path).absolute()}"
     return value
 
 

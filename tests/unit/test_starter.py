@@ -67,6 +67,23 @@ def test_paths_are_looked_for_beside_the_run_file_first(tmp_path: Path, monkeypa
     assert config.targets["a"].model == "local:m"
 
 
+def test_models_and_readers_are_looked_for_beside_the_run_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there" / "readers" / "mine").mkdir(parents=True)
+    (tmp_path / "there" / "m.gguf").write_text("")
+    given = {"a": "local:readers/mine", "b": "m.gguf", "c": "gguf:m.gguf", "d": "other.gguf", "e": "org/m"}
+    run = {"name": "x", "knowledge": {}, "plugin": "./readers/mine", "targets": given}
+    run["editing"] = {"editor": "reader:readers/mine"}
+    (tmp_path / "there" / "run.yaml").write_text(yaml.safe_dump(run))
+    monkeypatch.chdir(tmp_path)
+    config = load_config("there/run.yaml")
+    there = tmp_path / "there"
+    assert config.editing.editor == f"reader:{there}/readers/mine"
+    assert {name: target.model for name, target in config.targets.items()} == {
+        "a": f"local:{there}/readers/mine", "b": f"{there}/m.gguf", "c": f"gguf:{there}/m.gguf",
+        "d": "other.gguf", "e": "org/m",
+    }  # fmt: skip
+
+
 def test_a_demo_asks_questions_and_close_ones_that_must_not_change() -> None:
     edits = selected_edits(load_config(packaged_run_file()).knowledge)
     asked = questions_of(edits, shown=2)
