@@ -26,7 +26,7 @@ from onceedit_ray.living.command import add_edit_actions, add_version_actions
 from onceedit_ray.location import data_path, local_path
 from onceedit_ray.models.command import add_model_actions
 from onceedit_ray.playground.beside import DEFAULT_PORT, page_process
-from onceedit_ray.progress import ProgressDisplay
+from onceedit_ray.progress import ProgressDisplay, without_counts
 from onceedit_ray.reader.command import add_reader_actions
 from onceedit_ray.results import Results
 from onceedit_ray.run_check import validate
@@ -81,7 +81,7 @@ def _demo(options: argparse.Namespace) -> None:
     let_threads_sleep()
     from onceedit_ray.demo import run_demo
 
-    missed = run_demo(load_config(options.config), _say)
+    missed = run_demo(load_config(options.config), _say if options.verbose else without_counts(_say))
     _say.close()
     for question in missed:
         print(f"not as it should be: {question}")
@@ -231,6 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     init.set_defaults(run=_init)
 
     demo = commands.add_parser("demo", help="edit once, and show what each target says in chat before and after")
+    demo.add_argument("--verbose", action="store_true", help="show bars of what takes time, too")
     _with_config(demo)
     demo.set_defaults(run=_demo)
 

@@ -92,5 +92,7 @@ def test_a_demo_asks_questions_and_close_ones_that_must_not_change() -> None:
         "What is the currency of Japan?",
         "What is the capital of New Zealand?",
         "The currency of India is the",
+        "On which side of Australia does its capital lie, east or west?",
     ]
-    assert [question.expected for question in asked] == ["Perth", "crown", None, None]
+    assert [question.expected for question in asked] == ["Perth", "crown", None, None, "west"]
+    assert [question.follows for question in asked] == [False, False, False, False, True]
