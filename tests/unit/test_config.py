@@ -124,7 +124,7 @@ class TestValues:
             ("evaluation.shape", "faq", "'raw', 'qa', 'template' or 'chat', found 'faq'"),
             ("evaluation.settings", ["greedy"], "'teacher_forced' or 'generation', found 'greedy'"),
             ("targets", {}, "at least 1 item"),
-            ("targets", ["gemma"], "valid dictionary"),
+            ("targets", ["gemma"], "should be an object"),
             ("targets.gemma.num_gpus", 1.5, "above 1 it must be a whole number, found 1.5"),
             ("targets.gemma.num_gpus", -1, "greater than or equal to 0"),
             ("targets.gemma.dtype", "fp16", "'float16', found 'fp16'"),
