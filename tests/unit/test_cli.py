@@ -184,8 +184,8 @@ def test_generate_can_leave_the_edit_out(place: Place, command: Command) -> None
 
 
 def test_evaluate_writes_the_results(place: Place, command: Command) -> None:
-    code, out, _ = command("evaluate", "--config", place.run_file(), "--results", str(place.folder / "results"))
-    assert code == 0
+    code, out, err = command("evaluate", "--config", place.run_file(), "--results", str(place.folder / "results"))
+    assert code == 0 and f"version {place.store.versions()[0].id} answers\n" in err
     folder = place.folder / "results" / "small"
     names = {path.name for path in folder.iterdir()}
     assert names == {"records.parquet", "gate.parquet", "summary.json", "report.md", "scores.png", "gate.png"}
