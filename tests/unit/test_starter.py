@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from onceedit_ray.cli import main
+from onceedit_ray.cluster.serve_args import ServeArgs
 from onceedit_ray.config import load_config
 from onceedit_ray.demo import questions_of
 from onceedit_ray.errors import ConfigError
@@ -23,6 +24,20 @@ def test_the_starter_is_the_quickstart(tmp_path: Path) -> None:
     assert fresh.model_copy(update={"knowledge": checkout.knowledge}) == checkout
     assert selected_edits(fresh.knowledge) == selected_edits(checkout.knowledge)
     assert fresh.knowledge.path == tmp_path / "edits.jsonl"
+
+
+def test_the_starters_serve_file_needs_no_checkout(tmp_path: Path) -> None:
+    write_starter(tmp_path)
+    own, checkout = (
+        yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in (tmp_path / "serve.yaml", ROOT / "deployments" / "serve.yaml")
+    )
+    (served,) = own["applications"]
+    assert served["import_path"] == "onceedit_ray.cluster.app:build_app"
+    assert (tmp_path / ServeArgs.model_validate(served["args"]).config).is_file()
+    (there,) = checkout["applications"]
+    served["import_path"], served["args"]["config"] = there["import_path"], there["args"]["config"]
+    assert own == checkout
 
 
 def test_files_that_exist_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
