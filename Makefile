@@ -20,8 +20,8 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --retries 5 --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[serve,plots,playground,dev]'
 	@touch $@
 
-demo: venv ## edit once, ask every model: real weights, a local Ray, before and after
-	scripts/demo.sh $(CONFIG)
+demo: venv ## edit once, ask every model: real weights, a local Ray, before and after (VERBOSE=1: with Ray's own words)
+	scripts/demo.sh $(if $(VERBOSE),--verbose) $(CONFIG)
 
 serve: venv ## edit once, then serve every model at http://127.0.0.1:8000/v1, and the playground at :8080, until Ctrl-C
 	$(BIN)/onceedit edit --config $(CONFIG)

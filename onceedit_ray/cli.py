@@ -17,15 +17,16 @@ from pathlib import Path
 
 from onceedit_ray import __version__
 from onceedit_ray.cluster.own_ray import prepare_environment
-from onceedit_ray.comparison.grid_config import is_grid, load_grid
-from onceedit_ray.config import load_config
-from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.comparison.grid_config import load_grid
+from onceedit_ray.config import load_config, refuse_grid
+from onceedit_ray.errors import OnceEditError
 from onceedit_ray.extras import check_extra
 from onceedit_ray.listing import add_json
 from onceedit_ray.living.command import add_edit_actions, add_version_actions
+from onceedit_ray.location import data_path, local_path
 from onceedit_ray.models.command import add_model_actions
 from onceedit_ray.playground.beside import DEFAULT_PORT, page_process
-from onceedit_ray.progress import ProgressDisplay
+from onceedit_ray.progress import ProgressDisplay, without_counts
 from onceedit_ray.reader.command import add_reader_actions
 from onceedit_ray.results import Results
 from onceedit_ray.run_check import validate
@@ -39,8 +40,8 @@ _say = ProgressDisplay()
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         if getattr(options, "of_a_run", False):
             _find_run_file(options)
         code: int = options.run(options) or 0
@@ -63,8 +64,8 @@ def _find_run_file(options: argparse.Namespace) -> None:
     """Take the default run file if none is named; raises `ConfigError` for a grid file, which has no run."""
     if options.config is None and not getattr(options, "target", ()):
         options.config = default_run_file()
-    if options.config is not None and is_grid(options.config):
-        raise ConfigError(f"{options.config} is a grid file; use `onceedit compare --config {options.config}`")
+    if options.config is not None:
+        refuse_grid(options.config)
 
 
 def _init(options: argparse.Namespace) -> None:
@@ -80,7 +81,7 @@ def _demo(options: argparse.Namespace) -> None:
     let_threads_sleep()
     from onceedit_ray.demo import run_demo
 
-    missed = run_demo(load_config(options.config), _say)
+    missed = run_demo(load_config(options.config), _say if options.verbose else without_counts(_say))
     _say.close()
     for question in missed:
         print(f"not as it should be: {question}")
@@ -213,7 +214,7 @@ def _with_files(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         if isinstance(action, argparse._SubParsersAction):
             for inner in action.choices.values():
                 _with_files(inner)
-        elif action.type is Path:
+        elif action.type in (local_path, data_path):
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     return parser
 
@@ -226,10 +227,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     init = commands.add_parser("init", help="write a run file and example edits into a folder, to begin with")
-    init.add_argument("folder", nargs="?", type=Path, default=Path("."), metavar="FOLDER", help="default: here")
+    init.add_argument("folder", nargs="?", type=local_path, default=Path("."), metavar="FOLDER", help="default: here")
     init.set_defaults(run=_init)
 
     demo = commands.add_parser("demo", help="edit once, and show what each target says in chat before and after")
+    demo.add_argument("--verbose", action="store_true", help="show bars of what takes time, too")
     _with_config(demo)
     demo.set_defaults(run=_demo)
 
@@ -237,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     add_target_actions(add_model_actions(models))
 
     checking = commands.add_parser("validate", help="check a run file, its data and its names before a long run")
-    checking.add_argument("config", type=Path)
+    checking.add_argument("config", type=local_path)
     checking.add_argument("--scale", help="of a grid file: one of its scales")
     add_json(checking)
     checking.set_defaults(run=validate)
@@ -253,10 +255,12 @@ def _parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="compute what a baseline editor needs: statistics, a trained network")
     prepare.add_argument("method", metavar="METHOD", help="a baseline: rome, memit, mend ...")
     prepare.add_argument("--model", action="append", required=True, metavar="MODEL", help="may be given several times")
-    prepare.add_argument("--corpus", action="append", default=[], type=Path, metavar="FILE", help="ordinary texts")
-    prepare.add_argument("--training", type=Path, metavar="FILE", help="the dataset's training part")
     prepare.add_argument(
-        "--edits", type=Path, metavar="FILE", help="the edits to be made, which are left out of the training part"
+        "--corpus", action="append", default=[], type=local_path, metavar="FILE", help="ordinary texts"
+    )
+    prepare.add_argument("--training", type=local_path, metavar="FILE", help="the dataset's training part")
+    prepare.add_argument(
+        "--edits", type=local_path, metavar="FILE", help="the edits to be made, which are left out of the training part"
     )
     prepare.add_argument("--threads", type=int, default=0, metavar="N", help="0: every core")
     prepare.set_defaults(run=_prepare)
@@ -278,7 +282,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     comparing = commands.add_parser("compare", help="methods side by side: the cells of a grid file, results/<grid>/")
-    comparing.add_argument("--config", type=Path, required=True, help="a grid file, such as configs/paper_table1.yaml")
+    comparing.add_argument(
+        "--config", type=local_path, required=True, help="a grid file, such as configs/paper_table1.yaml"
+    )
     comparing.add_argument("--scale", help="one of the grid file's scales, such as 'small'")
     comparing.add_argument(
         "--at-once",
@@ -290,7 +296,7 @@ def _parser() -> argparse.ArgumentParser:
     _with_results(comparing)
     comparing.add_argument(
         "--cells",
-        type=Path,
+        type=local_path,
         metavar="FILE",
         help="finished cells, such as docs/results/paper_table1/cells.parquet; --at-once 0 needs nothing else",
     )
@@ -302,11 +308,15 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument(
         "--metrics-port", type=int, metavar="N", help="where Prometheus reads the metrics (default: any free port)"
     )
-    serving.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line; also $ONCEEDIT_API_KEYS")
-    serving.add_argument("--edit-keys", type=Path, metavar="FILE", help="keys for editing; also $ONCEEDIT_EDIT_KEYS")
+    serving.add_argument(
+        "--keys", type=local_path, metavar="FILE", help="API keys, one a line; also $ONCEEDIT_API_KEYS"
+    )
+    serving.add_argument(
+        "--edit-keys", type=local_path, metavar="FILE", help="keys for editing; also $ONCEEDIT_EDIT_KEYS"
+    )
     serving.add_argument(
         "--admin-keys",
-        type=Path,
+        type=local_path,
         metavar="FILE",
         help="keys for adding and removing targets; also $ONCEEDIT_ADMIN_KEYS",
     )
@@ -362,7 +372,7 @@ def _with_results(parser: argparse.ArgumentParser) -> None:
 
 def _with_config(parser: argparse.ArgumentParser) -> None:
     places = " or ".join(place.as_posix() for place in PLACES)
-    parser.add_argument("--config", type=Path, metavar="FILE", help=f"run file (default: {places})")
+    parser.add_argument("--config", type=local_path, metavar="FILE", help=f"run file (default: {places})")
     parser.set_defaults(of_a_run=True)
 
 

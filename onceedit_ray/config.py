@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ByteSize, Field, ValidationError, field_validator, model_validator
 
 from onceedit_ray.errors import ConfigError
-from onceedit_ray.location import DataFile
+from onceedit_ray.location import DataFile, refusal
 from onceedit_ray.validation import Strict, problems
 
 Setting = Literal["teacher_forced", "generation"]
@@ -27,6 +27,9 @@ TRANSFORMERS = "transformers"
 """The engine that loads a model into a process of this system."""
 OPENAI_TOKENS = "openai_tokens"
 """The engine that uses a server's tokens and log probabilities."""
+_SCHEMES = ("local:", "gguf:", "reader:")
+GRID_KEYS = ("rows", "like")
+"""Keys by which a grid file (`comparison.grid_config`) is told from a run file."""
 RESERVED_NAMES = ("plug-in", "all")
 """Names that no target may have: the name of the plug-in, and the name that means all targets."""
 
@@ -300,11 +303,26 @@ def load_config(path: str | Path) -> RunConfig:
 
     A relative path in it is looked for beside the run file first, then in the working directory.
     """
+    refuse_grid(path)
     return beside(parse_config(read_yaml(path), str(path)), Path(path).parent)
 
 
+def is_grid(path: str | Path) -> bool:
+    """Whether a file is a grid file and not a run file; raises `ConfigError` where it cannot be read."""
+    return bool(set(GRID_KEYS) & read_yaml(path).keys())
+
+
+def refuse_grid(path: str | Path) -> None:
+    """Raise `ConfigError` for a grid file, which has no run."""
+    if is_grid(path):
+        raise ConfigError(f"{path} is a grid file; use `onceedit compare --config {path}`")
+
+
 def beside(settings: Config, folder: Path) -> Config:
-    """`settings` with each relative path that exists in `folder` as a path there; model folders begin with "./"."""
+    """`settings` with each relative path that exists in `folder` as a path there.
+
+    A model's path begins with "./", "../", "local:" or "gguf:", or ends in ".gguf"; a reader's begins with "reader:".
+    """
     found = {name: _beside(getattr(settings, name), folder) for name in type(settings).model_fields}
     changed = {name: value for name, value in found.items() if value != getattr(settings, name)}
     return settings.model_copy(update=changed) if changed else settings
@@ -317,15 +335,21 @@ def _beside(value: Any, folder: Path) -> Any:
         return {name: _beside(each, folder) for name, each in value.items()}
     if isinstance(value, tuple):
         return tuple(_beside(each, folder) for each in value)
-    is_path = isinstance(value, Path) or (isinstance(value, str) and value.startswith(("./", "../")))
-    if is_path and not Path(value).is_absolute() and (folder / value).exists():
-        found = folder / value
-        return str(found.absolute()) if isinstance(value, str) else found
+    if isinstance(value, Path):
+        return folder / value if (folder / value).exists() else value
+    if isinstance(value, str):
+        scheme = next((scheme for scheme in _SCHEMES if value.startswith(scheme)), "")
+        path = value.removeprefix(scheme)
+        is_path = bool(scheme and path) or value.startswith(("./", "../")) or value.lower().endswith(".gguf")
+        if is_path and (folder / path).exists():
+            return f"{scheme}{(folder / path).absolute()}"
     return value
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The settings in a YAML file, unchecked; raises `ConfigError` if the file holds none."""
+    """The settings in a local YAML file, unchecked; raises `ConfigError` if the file holds none."""
+    if reason := refusal(path):
+        raise ConfigError(reason)
     path = Path(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))

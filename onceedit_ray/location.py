@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, PlainValidator
 
+from onceedit_ray.errors import ConfigError
+
 if TYPE_CHECKING:
     from pyarrow import fs
 
@@ -41,6 +43,18 @@ def refusal(given: str | Path) -> str | None:
     return f"{without_secrets(given)} {_MOUNT}" if is_uri(given) else None
 
 
+def local_path(given: str) -> Path:
+    """The path that a command's argument gives; raises `ConfigError` for a URI."""
+    if reason := refusal(given):
+        raise ConfigError(reason)
+    return Path(given)
+
+
+def data_path(given: str) -> Path | str:
+    """The file to read that a command's argument gives: a `Path`, or the text of a URI."""
+    return given if is_uri(given) else Path(given)
+
+
 def left_behind(given: str | Path) -> str:
     """Why a relative path may lead nowhere, as the end of a message; "" for a path that leads to one place only."""
     if is_uri(given) or Path(given).expanduser().is_absolute():
@@ -64,7 +78,7 @@ def locate(path: str | Path) -> tuple[fs.FileSystem, str]:
 def _data_file(given: Any) -> Path | str:
     if not isinstance(given, str | Path):
         raise ValueError("input should be a path or a URI")
-    return given if isinstance(given, str) and is_uri(given) else Path(given)
+    return data_path(given) if isinstance(given, str) else given
 
 
 def _local_file(given: Any) -> Any:

@@ -43,6 +43,16 @@ def silent(update: str | Count) -> None:
     """Shows nothing."""
 
 
+def without_counts(progress: Progress) -> Progress:
+    """`progress` with its lines of text alone, so that no bar is shown."""
+
+    def tell(update: str | Count) -> None:
+        if isinstance(update, str):
+            progress(update)
+
+    return tell
+
+
 def counting(what: str, total: int, progress: Progress) -> Callable[[int], None]:
     """A function that takes the number of units done since its last call, and reports the number done in all."""
     done = 0

@@ -6,15 +6,19 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from onceedit_ray.comparison.grid_config import is_grid, load_grid
-from onceedit_ray.config import load_config
+from onceedit_ray.comparison.grid_config import load_grid
+from onceedit_ray.config import is_grid, load_config
+from onceedit_ray.errors import ConfigError
 from onceedit_ray.listing import print_json
 from onceedit_ray.progress import ProgressDisplay
 
 
 def validate(options: argparse.Namespace) -> None:
     """Say what a file asks for; raises the error of the first thing in it that is wrong."""
-    found = _grid(options.config, options.scale) if is_grid(options.config) else _run(options.config)
+    of_a_grid = is_grid(options.config)
+    if options.scale and not of_a_grid:
+        raise ConfigError(f"{options.config} is a run file and has no scales; leave --scale out")
+    found = _grid(options.config, options.scale) if of_a_grid else _run(options.config)
     if options.json:
         print_json({"file": str(options.config), "valid": True, **found})
     elif found["kind"] == "grid":

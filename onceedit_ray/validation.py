@@ -13,6 +13,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 _OBJECT = "input should be an object"
+_PLAINER = {"a valid tuple": "a valid list", "a valid dictionary": "an object", " after validation": ""}
+"""Python's words for what JSON and YAML call otherwise."""
 
 
 class Strict(BaseModel):
@@ -65,12 +67,16 @@ def first_problem(details: Sequence[Mapping[str, Any]], given: Any) -> tuple[str
 def _plain(detail: Mapping[str, Any]) -> str:
     if detail["type"] == "union_tag_not_found":
         return f"missing key {detail['ctx']['discriminator']}"
+    if detail["type"] == "union_tag_invalid":
+        return f"{detail['ctx']['discriminator']} should be one of {detail['ctx']['expected_tags']}"
     return _OBJECT if detail["type"] in ("model_attributes_type", "model_type") else reason(str(detail["msg"]))
 
 
 def reason(message: str) -> str:
     """Pydantic's own message, for use within a line."""
     message = message.removeprefix("Value error, ")
+    for words, plainer in _PLAINER.items():
+        message = message.replace(words, plainer)
     return message[:1].lower() + message[1:]
 
 
@@ -83,7 +89,7 @@ def _problem(detail: Any, model: type[BaseModel] | None) -> str:
     if isinstance(detail["input"], dict):  # two keys contradict each other, and the message names them
         where = f"'{key}': " if key else ""
         return where + str(detail["msg"]).removeprefix("Value error, ")
-    return f"'{key}': {reason(detail['msg'])}, found {detail['input']!r}"
+    return f"'{key}': {_plain(detail)}, found {detail['input']!r}"
 
 
 def _advice(location: Sequence[int | str], model: type[BaseModel] | None) -> str:

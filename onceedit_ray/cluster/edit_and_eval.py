@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 
 import ray
 from ray.exceptions import RayActorError
@@ -18,16 +17,17 @@ from ray.exceptions import RayActorError
 from onceedit_ray.cluster.grid import on_ray
 from onceedit_ray.cluster.job import run_job
 from onceedit_ray.cluster.results_folder import job_results, place
-from onceedit_ray.comparison.grid_config import is_grid, load_grid
+from onceedit_ray.comparison.grid_config import load_grid
 from onceedit_ray.comparison.run_grid import compare
-from onceedit_ray.config import load_config
+from onceedit_ray.config import is_grid, load_config
 from onceedit_ray.errors import ConfigError, OnceEditError
+from onceedit_ray.location import local_path
 from onceedit_ray.progress import ProgressDisplay
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="a run file, such as configs/quickstart.yaml")
+    parser.add_argument("--config", type=local_path, required=True, help="a run file, such as configs/quickstart.yaml")
     parser.add_argument(
         "--results",
         default=os.environ.get("ONCEEDIT_RESULTS", "results"),
@@ -35,10 +35,10 @@ def main() -> int:
         "(default: $ONCEEDIT_RESULTS, else results)",
     )
     parser.add_argument("--scale", help="of a grid file: one of its scales, such as 'small'")
-    options = parser.parse_args()
-    command = f"ray job submit --working-dir . -- python jobs/edit_and_eval.py --config {options.config}"
     progress = ProgressDisplay(sys.stdout)
     try:
+        options = parser.parse_args()
+        command = f"ray job submit --working-dir . -- python jobs/edit_and_eval.py --config {options.config}"
         results = job_results(options.results)
         if is_grid(options.config):
             grid = load_grid(options.config, options.scale)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from onceedit_ray.location import LocalFile
 from onceedit_ray.serving.limits import Limits
 from onceedit_ray.validation import Strict
 
@@ -22,12 +23,12 @@ class ServeArgs(Strict):
     line of JSON to the replicas' output.
     """
 
-    config: Path | None = Path("configs/quickstart.yaml")
+    config: LocalFile | None = Path("configs/quickstart.yaml")
     servers: dict[str, dict[str, str]] = Field(default_factory=dict)
     version: str | None = None
-    keys_file: Path | None = None
-    edit_keys_file: Path | None = None
-    admin_keys_file: Path | None = None
+    keys_file: LocalFile | None = None
+    edit_keys_file: LocalFile | None = None
+    admin_keys_file: LocalFile | None = None
     engine_keys: tuple[str, ...] = ()
     replicas: int = Field(1, ge=1)
     coordinators: int = Field(1, ge=1)

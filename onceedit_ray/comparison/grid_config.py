@@ -20,6 +20,7 @@ from onceedit_ray.config import (
     ModelConfig,
     PluginConfig,
     beside,
+    is_grid,
     parse_as,
     read_yaml,
 )
@@ -196,16 +197,13 @@ class GridConfig(Strict):
         return config if self.records is None else config.model_copy(update={"limit": self.records})
 
 
-def is_grid(path: Path) -> bool:
-    """Whether a file is a grid file and not a run file; raises `ConfigError` where it cannot be read."""
-    return bool({"rows", _LIKE} & read_yaml(path).keys())
-
-
 def load_grid(path: Path, scale: str | None = None) -> GridConfig:
     """Read and check a grid file, in one of its scales; raises a `ConfigError` that says where and what to do.
 
     With `like: paper_table1.yaml`, the keys that are not given are taken from that grid file in the same folder.
     """
+    if "knowledge" in read_yaml(path) and not is_grid(path):
+        raise ConfigError(f"{path} is a run file; use `onceedit evaluate --config {path}`")
     grid = beside(parse_as(GridConfig, _with_like(path), str(path)), path.parent)
     return grid.at_scale(scale)
 

@@ -41,6 +41,7 @@ def edit_and_evaluate(
     general = general_prompts(config.evaluation.general, config.evaluation.general_limit)
     check_run(config, progress)
     version = edit()
+    progress(f"version {version.id} answers")
     with answering(version) as answerer:
         records, gate = asyncio.run(evaluate_targets(answerer, config, edits, general, progress))
     seconds = time.monotonic() - started

@@ -28,7 +28,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 from pyarrow import fs
 
-from onceedit_ray.errors import StoreError
+from onceedit_ray.errors import NotPossibleError, StoreError
 from onceedit_ray.files import in_progress, is_stale, staging_name, sync, sync_tree
 from onceedit_ray.home import onceedit_home
 from onceedit_ray.knowledge.edit import Edit
@@ -261,14 +261,14 @@ class KnowledgeStore:
     def delete(self, id: str) -> None:
         """Remove a version's folder; edits made since in the fact store stay.
 
-        Raises `StoreError` if there is no such version, or if it is in use: active, or the first of a line of edits.
+        Raises `StoreError` if there is none, `NotPossibleError` if it is in use: active, or the first of a line.
         """
         version = self.get(id, verify=False)
         if version.facts is not None:
-            raise StoreError(f"version '{id}' is a step of the fact store, which keeps its whole history")
+            raise NotPossibleError(f"version '{id}' is a step of the fact store, which keeps its whole history")
         others = [each.id for each in self.versions() if id in each.manifest.parents]
         if id == self.active_id() or self.latest(version).id != id or others:
-            raise StoreError(f"version '{id}' is in use; activate another one, and delete those made from it, first")
+            raise NotPossibleError(f"version '{id}' is in use; first activate another one, delete those made from it")
         with self._explained(f"deleting version '{id}'"):
             name = staging_name(f"deleted-{uuid.uuid4().hex[:8]}")
             self._filesystem.move(f"{self._versions}/{id}", f"{self._versions}/{name}")

@@ -1,7 +1,7 @@
 """`onceedit versions` and `onceedit edits`: versions of the store, edits and versions of a running server.
 
-With `--url` a command speaks to a server, otherwise `versions` reads the store under `ONCEEDIT_HOME`. Edits are added
-to a running server, or to the file that a run file names.
+`versions` uses the store under `ONCEEDIT_HOME`, with `--url` a server. `edits` uses a server; without one the edits are
+those of the file that a run file names, and `versions show` lists the edits of a version.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tabulate import tabulate
 
@@ -18,8 +18,9 @@ from onceedit_ray.errors import ConfigError
 from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.listing import add_json, print_json
-from onceedit_ray.living.edit_views import version_view
+from onceedit_ray.living.edit_views import MOST_LISTED, version_view
 from onceedit_ray.living.served_api import SERVER, call
+from onceedit_ray.location import data_path
 
 KEY_VARIABLE = "ONCEEDIT_EDIT_KEY"
 
@@ -36,8 +37,7 @@ def add_version_actions(versions: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, help=about)
         if name != "list":
             action.add_argument("id", metavar="ID")
-        if name in ("list", "activate"):
-            _with_server(action, None)
+        _with_server(action, None)
         if name in ("list", "show"):
             add_json(action)
         action.set_defaults(run=run)
@@ -53,7 +53,7 @@ def add_edit_actions(edits: argparse.ArgumentParser) -> None:
     adding.add_argument("prompt", nargs="?", metavar="PROMPT", help="the question, or a half sentence")
     adding.add_argument("target_new", nargs="?", metavar="ANSWER")
     adding.add_argument("--subject", default="", help="what the fact is about, spelt as in PROMPT")
-    adding.add_argument("--file", type=Path, metavar="FILE", help="JSON, JSONL or Parquet; in place of both")
+    adding.add_argument("--file", type=data_path, metavar="FILE", help="JSON, JSONL or Parquet, a path or a URI")
     adding.set_defaults(run=_add_edits)
     deleting = actions.add_parser("delete", help="delete an edit, or all edits of one call")
     deleting.add_argument("id", metavar="ID")
@@ -70,7 +70,7 @@ def _with_server(action: argparse.ArgumentParser, default: str | None) -> None:
 
 def _list_versions(options: argparse.Namespace) -> None:
     if options.url:
-        shown = call(options.url, options.key, "GET", "/versions?limit=100")["data"]
+        shown = call(options.url, options.key, "GET", f"/versions?limit={MOST_LISTED}")["data"]
     else:
         store = open_store()
         active = store.active_id()
@@ -85,26 +85,35 @@ def _list_versions(options: argparse.Namespace) -> None:
 
 
 def _show_version(options: argparse.Namespace) -> None:
-    version = open_store().get(options.id)
-    manifest, edits = version.manifest.model_dump(mode="json"), version.edits()
+    if options.url:
+        found = call(options.url, options.key, "GET", f"/versions/{_part(options.id)}")
+    else:
+        version = open_store().get(options.id)
+        edits = [edit.model_dump() for edit in version.edits()]
+        found = {**version.manifest.model_dump(mode="json"), "data": edits}
     if options.json:
-        print_json({**manifest, "data": [edit.model_dump() for edit in edits]})
+        print_json(found)
         return
-    for name in ("id", "created", "base_model", "editor", "parents", "seconds"):
-        print(f"{name:12} {manifest[name]}")
-    _table(("prompt", "answer"), edits, lambda edit: (edit.prompt, edit.target_new))
+    for name in ("id", "created", "active", "base_model", "editor", "parent", "parents", "seconds"):
+        if name in found:
+            print(f"{name:12} {found[name]}")
+    _table(("prompt", "answer"), found["data"], lambda edit: (edit["prompt"], edit["target_new"]))
 
 
 def _activate_version(options: argparse.Namespace) -> None:
     if options.url:
-        print(f"{call(options.url, options.key, 'POST', f'/versions/{options.id}/activate', {})['id']} answers now")
+        active = call(options.url, options.key, "POST", f"/versions/{_part(options.id)}/activate", {})
+        print(f"{active['id']} answers now")
         return
     store = open_store()
     print(f"{store.activate(options.id, store.line_of(options.id)).id} is active; servers that start begin with it")
 
 
 def _delete_version(options: argparse.Namespace) -> None:
-    open_store().delete(options.id)
+    if options.url:
+        call(options.url, options.key, "DELETE", f"/versions/{_part(options.id)}")
+    else:
+        open_store().delete(options.id)
     print(f"{options.id} is deleted")
 
 
@@ -135,7 +144,12 @@ def _add_edits(options: argparse.Namespace) -> None:
 
 
 def _delete_edit(options: argparse.Namespace) -> None:
-    print(f"{options.id}  {call(options.url, options.key, 'DELETE', f'/edits/{options.id}')['status']}")
+    print(f"{options.id}  {call(options.url, options.key, 'DELETE', f'/edits/{_part(options.id)}')['status']}")
+
+
+def _part(id: str) -> str:
+    """An id as a part of an address."""
+    return quote(id, safe="")
 
 
 def _table(header: Sequence[str], rows: Sequence[Any], cells: Any) -> None:

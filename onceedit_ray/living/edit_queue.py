@@ -38,8 +38,8 @@ from onceedit_ray.living.edit_views import (
     VersionView,
     batch_view,
     edit_view,
-    version_view,
 )
+from onceedit_ray.living.stored_versions import StoredVersions
 
 LOG = logging.getLogger(__name__)
 TRAINING_SHARE = 0.8
@@ -78,7 +78,7 @@ class Job:
     removed: tuple[EditRecord, ...] = ()
 
 
-class EditQueue:
+class EditQueue(StoredVersions):
     """The queue of edits, and the live edits.
 
     Args:
@@ -95,8 +95,8 @@ class EditQueue:
         maker: VersionBuilder,
         loader: Loader,
     ) -> None:
+        super().__init__(store, active)
         self._book = book
-        self._store = store
         self._config = config
         self._maker = maker
         self._loader = loader
@@ -106,7 +106,6 @@ class EditQueue:
         self._deleting = 0.0
         self._lost = 0
         self._building = False
-        self.active = active
         self._line = store.line_of(active.id)
         self._take_up(active, f"version {active.id}, which was active at the start, does not know it")
         for batch in book.batches.values():
@@ -156,13 +155,6 @@ class EditQueue:
         """An edit or a batch; raises `UnknownIdError` if there is none."""
         records = self._records(id)
         return self._edit(records[0]) if id in self._book.edits else self._batch(self._book.batches[id])
-
-    async def versions(self, limit: int = 100) -> list[VersionView]:
-        """The newest `limit` versions of the plug-in that is served, the newest first."""
-        digest = self.active.manifest.base_digest
-        made = await asyncio.to_thread(self._store.versions, limit)
-        own = [self._version(version) for version in reversed(made) if version.manifest.base_digest == digest]
-        return own[:limit]
 
     async def remove(self, id: str) -> EditView | BatchView:
         """Delete an edit, or all edits of a batch.
@@ -214,9 +206,6 @@ class EditQueue:
     def _batch(self, batch: BatchRecord) -> BatchView:
         edits = [self._edit(record) for record in self._book.of(batch)]
         return batch_view(batch, edits)
-
-    def _version(self, version: Version) -> VersionView:
-        return version_view(version, version.id == self.active.id)
 
     def _records(self, id: str) -> list[EditRecord]:
         if id in self._book.edits:

@@ -11,6 +11,8 @@ from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.living.edit_book import BatchRecord, EditRecord, Status
 
+MOST_LISTED = 1000
+"""As many edits, or versions, as one call lists."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -62,6 +64,20 @@ class VersionView(BaseModel):
     base_model: str
     parent: str | None
     report: dict[str, Any] | None
+
+
+class VersionDetail(VersionView):
+    """A version with its edits."""
+
+    data: list[Edit]
+
+
+class DeletedVersion(BaseModel):
+    """What is left of a version that was deleted."""
+
+    id: str
+    object: Literal["version"] = "version"
+    deleted: Literal[True] = True
 
 
 class EditList(BaseModel):

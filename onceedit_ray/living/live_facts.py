@@ -28,6 +28,7 @@ from onceedit_ray.knowledge.version import Version
 from onceedit_ray.living.edit_book import Status
 from onceedit_ray.living.edit_views import BatchView, EditList, EditView, VersionView, version_view
 from onceedit_ray.living.fact_views import batch_number, batch_of, edit_of
+from onceedit_ray.living.stored_versions import StoredVersions
 
 LOG = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
@@ -46,7 +47,7 @@ class FactReader(Protocol):
         """Let new requests use the facts after a change, as `version`; running requests keep theirs."""
 
 
-class LiveFacts:
+class LiveFacts(StoredVersions):
     """The live facts of a served plug-in.
 
     Args:
@@ -57,13 +58,12 @@ class LiveFacts:
     def __init__(
         self, store: KnowledgeStore, facts: FactStore, active: Version, config: LivingConfig, reader: FactReader
     ) -> None:
-        self._store = store
+        super().__init__(store, active)
         self._facts = facts
         self._config = config
         self._reader = reader
         self._changing = asyncio.Lock()
         self._running: set[asyncio.Future[Any]] = set()
-        self.active = active
 
     # --- called by the routes ----------------------------------------------------------------------------------------
 
@@ -88,13 +88,6 @@ class LiveFacts:
         chosen = await asyncio.to_thread(self._chosen, id)
         number = batch_number(id)
         return edit_of(chosen[0]) if number is None else batch_of(self._revision(number), chosen)
-
-    async def versions(self, limit: int = 100) -> list[VersionView]:
-        """The newest `limit` versions of the plug-in that is served, the newest first."""
-        digest = self.active.manifest.base_digest
-        made = await asyncio.to_thread(self._store.versions, limit)
-        own = [version for version in reversed(made) if version.manifest.base_digest == digest]
-        return [version_view(version, version.id == self.active.id) for version in own[:limit]]
 
     async def remove(self, id: str) -> EditView | BatchView:
         """Delete an edit, or all live edits of a batch; what is deleted already stays so.

@@ -1,4 +1,4 @@
-"""`onceedit reader`: train a reader for a plug-in, and list the available ones."""
+"""`onceedit reader train`: train a reader for a plug-in."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onceedit_ray.location import local_path
 from onceedit_ray.progress import Count, Progress
 
 if TYPE_CHECKING:
@@ -20,14 +21,14 @@ def add_reader_actions(reader: argparse.ArgumentParser) -> None:
     actions = reader.add_subparsers(required=True, metavar="ACTION")
     train = actions.add_parser("train", help="train a reader for a plug-in, once; resumes if interrupted")
     train.add_argument("--plugin", default="smollm2-135m", metavar="MODEL", help="any reference of `models list`")
-    train.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the adapter goes")
+    train.add_argument("--out", type=local_path, required=True, metavar="FOLDER", help="where the adapter goes")
     train.add_argument(
         "--from",
         dest="start_from",
         metavar="FOLDER",
         help="train this adapter further; `shipped` names the one that ships for the plug-in",
     )
-    train.add_argument("--data", type=Path, default=Path("data"), metavar="FOLDER", help="the repository's data/")
+    train.add_argument("--data", type=local_path, default=Path("data"), metavar="FOLDER", help="the repository's data/")
     train.add_argument("--steps", type=int, default=1500, metavar="N")
     train.add_argument("--batch-size", type=int, default=16, metavar="N", help="examples a step")
     train.add_argument("--learning-rate", type=float, default=5e-4, metavar="RATE")

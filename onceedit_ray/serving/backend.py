@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from onceedit_ray.config import ModelConfig
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.living.edit_book import Status
-from onceedit_ray.living.edit_views import BatchView, EditList, EditView, VersionView
+from onceedit_ray.living.edit_views import BatchView, DeletedVersion, EditList, EditView, VersionDetail, VersionView
 from onceedit_ray.models.prompt import Prompt
 from onceedit_ray.serving.engine_requests import EngineRequest
 from onceedit_ray.serving.generation_request import GenerationEnd, GenerationRequest
@@ -40,6 +40,12 @@ class Knowledge(Protocol):
 
     async def versions(self, limit: int = 100) -> list[VersionView]:
         """The newest `limit` versions, the newest first."""
+
+    async def version(self, id: str) -> VersionDetail:
+        """A version with its edits."""
+
+    async def remove_version(self, id: str) -> DeletedVersion:
+        """Delete a version that nothing needs."""
 
     async def activate(self, id: str) -> VersionView:
         """Make a version the active one."""

@@ -11,11 +11,14 @@ from onceedit_ray.errors import UnknownIdError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.living.edit_book import Status
 from onceedit_ray.living.edit_views import (
+    MOST_LISTED,
     BatchView,
+    DeletedVersion,
     EditBody,
     EditList,
     EditsBody,
     EditView,
+    VersionDetail,
     VersionList,
     VersionView,
 )  # fmt: skip
@@ -24,7 +27,6 @@ from onceedit_ray.serving.errors import ApiError, api_error_of
 from onceedit_ray.serving.limits import Limits
 
 Id = Annotated[str, Path(max_length=128)]
-MOST_LISTED = 1000
 
 
 def add_editing_routes(api: FastAPI, backend: Backend, limits: Limits) -> None:
@@ -78,6 +80,20 @@ def add_editing_routes(api: FastAPI, backend: Backend, limits: Limits) -> None:
         except Exception as error:
             raise api_error_of(error) from None
         return VersionList(data=found[:limit], has_more=len(found) > limit)
+
+    @api.get("/v1/versions/{id}")
+    async def version(id: Id) -> VersionDetail:
+        try:
+            return await _of(backend).version(id)
+        except Exception as error:
+            raise api_error_of(error) from None
+
+    @api.delete("/v1/versions/{id}")
+    async def remove_version(id: Id) -> DeletedVersion:
+        try:
+            return await _of(backend).remove_version(id)
+        except Exception as error:
+            raise api_error_of(error) from None
 
     @api.post("/v1/versions/{id}/activate")
     async def activate(id: Id) -> VersionView:

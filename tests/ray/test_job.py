@@ -114,6 +114,7 @@ def test_the_version_is_committed_and_active(job: Job) -> None:
 def test_progress_is_told(job: Job) -> None:
     said = "\n".join(map(str, job.lines))
     for words in (
+        f"version {job.manifest.id} answers",
         "mistral is up (process ",
         "aligning the plug-in with gpt2",
         "evaluating gpt2: 9/9",

@@ -11,7 +11,7 @@ import yaml
 
 from onceedit_ray import OnceEdit
 from onceedit_ray.config import RunConfig, parse_config
-from onceedit_ray.errors import ConfigError, ModelError, OnceEditError
+from onceedit_ray.errors import ConfigError, DataError, ModelError, OnceEditError
 from onceedit_ray.fusion.system import check_run
 from tests.families import build_family
 from tests.paths import ROOT
@@ -87,6 +87,17 @@ def test_what_it_cannot_do_is_one_clear_line(run: RunConfig) -> None:
         OnceEdit.open(run).delete("never")
     with pytest.raises(OnceEditError, match=r"no run file at nowhere\.yaml"):
         OnceEdit.open("nowhere.yaml")
+    with pytest.raises(ConfigError, match=r"is a grid file; use `onceedit compare --config .*paper_table1\.yaml`$"):
+        OnceEdit.open(ROOT / "configs" / "paper_table1.yaml")
+
+
+def test_a_wrong_edit_is_one_line_without_pydantics_words(run: RunConfig) -> None:
+    models = OnceEdit.open(run)
+    with pytest.raises(DataError, match=r"^the edit: unknown key 'sujbect': did you mean 'subject'\?$"):
+        models.edit("Who leads the Harbour Choir?", "Tomas Reed", sujbect="Harbour Choir")
+    with pytest.raises(DataError, match=r"^the edit: 'target_new': [^\n]*, found ''$"):
+        models.edit("Who leads the Harbour Choir?")
+    assert [edit.prompt for edit in models.edits] == [QUESTION]
 
 
 def test_importing_the_package_loads_neither_ray_nor_torch_nor_matplotlib() -> None:

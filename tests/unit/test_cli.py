@@ -67,6 +67,13 @@ def test_its_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert (ended.value.code, capsys.readouterr().out) == (0, f"onceedit {__version__}\n")
 
 
+def test_the_package_is_the_command() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "onceedit_ray", "--version"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert (ended.returncode, ended.stdout) == (0, f"onceedit {__version__}\n")
+
+
 def test_models_can_be_listed_and_fetched(place: Place, command: Command) -> None:
     code, out, _ = command("models", "list")
     assert code == 0 and "smollm2-135m" in out and "gemma-3-270m" in out and "hub:" in out
@@ -184,8 +191,8 @@ def test_generate_can_leave_the_edit_out(place: Place, command: Command) -> None
 
 
 def test_evaluate_writes_the_results(place: Place, command: Command) -> None:
-    code, out, _ = command("evaluate", "--config", place.run_file(), "--results", str(place.folder / "results"))
-    assert code == 0
+    code, out, err = command("evaluate", "--config", place.run_file(), "--results", str(place.folder / "results"))
+    assert code == 0 and f"version {place.store.versions()[0].id} answers\n" in err
     folder = place.folder / "results" / "small"
     names = {path.name for path in folder.iterdir()}
     assert names == {"records.parquet", "gate.parquet", "summary.json", "report.md", "scores.png", "gate.png"}

@@ -99,6 +99,34 @@ def test_a_grid_file_has_no_run(arguments: list[str], place: Place, command: Com
     )
 
 
+def test_a_run_file_has_no_cells_and_no_scales(place: Place, command: Command) -> None:
+    run = place.run_file()
+    said = f"is a run file; use `onceedit evaluate --config {run}`"
+    assert said in refused(place, command, "compare", "--config", run)
+    assert "has no scales; leave --scale out" in refused(place, command, "validate", run, "--scale", "small")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["init", "s3://bucket/x"],
+        ["validate", "s3://bucket/x"],
+        ["edit", "--config", "s3://bucket/x"],
+        ["generate", "--model", "all", "Q", "--config", "s3://bucket/x"],
+        ["compare", "--config", "s3://bucket/x"],
+        ["compare", "--config", "grid.yaml", "--cells", "s3://bucket/x"],
+        ["prepare", "rome", "--model", "m", "--corpus", "s3://bucket/x"],
+        ["reader", "train", "--out", "s3://bucket/x"],
+        ["serve", "--keys", "s3://bucket/x"],
+    ],
+    ids=lambda arguments: " ".join(each for each in arguments if "://" not in each),
+)
+def test_a_uri_where_a_local_path_is_needed(arguments: list[str], place: Place, command: Command) -> None:
+    """It would be taken for the path of a local folder called `s3:`."""
+    assert "s3://bucket/x is a URI, and a local path is needed" in refused(place, command, *arguments)
+    assert not Path("s3:").exists()
+
+
 def test_an_unknown_model(place: Place, command: Command) -> None:
     unknown = place.run_file(plugin="smollm2-135")
     assert "did you mean 'smollm2-135m'?" in refused(place, command, "validate", unknown)

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from onceedit_ray.comparison.grid_config import is_grid
-from onceedit_ray.config import FusionConfig, ModelConfig, RunConfig, load_config, parse_config
+from onceedit_ray.config import FusionConfig, ModelConfig, RunConfig, is_grid, load_config, parse_config
 from onceedit_ray.errors import ConfigError
 from tests.paths import ROOT
 
@@ -125,7 +124,7 @@ class TestValues:
             ("evaluation.shape", "faq", "'raw', 'qa', 'template' or 'chat', found 'faq'"),
             ("evaluation.settings", ["greedy"], "'teacher_forced' or 'generation', found 'greedy'"),
             ("targets", {}, "at least 1 item"),
-            ("targets", ["gemma"], "valid dictionary"),
+            ("targets", ["gemma"], "should be an object"),
             ("targets.gemma.num_gpus", 1.5, "above 1 it must be a whole number, found 1.5"),
             ("targets.gemma.num_gpus", -1, "greater than or equal to 0"),
             ("targets.gemma.dtype", "fp16", "'float16', found 'fp16'"),

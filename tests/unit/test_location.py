@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from onceedit_ray.cluster.serve_args import ServeArgs
 from onceedit_ray.comparison.grid_config import DatasetConfig
 from onceedit_ray.config import load_config, parse_as
 from onceedit_ray.errors import ConfigError, DataError, ModelError, StoreError
@@ -67,6 +68,9 @@ def test_a_grids_local_files_refuse_a_uri():
     for key, value in {"training": "s3://bucket/a.parquet", "unrelated": ["s3://bucket/a.parquet"]}.items():
         with pytest.raises(ConfigError, match=rf"'{key}.*': s3://bucket/a.parquet is a URI, .* mount it"):
             parse_as(DatasetConfig, {key: value}, "grid.yaml")
+    for key in ("config", "keys_file", "edit_keys_file", "admin_keys_file"):
+        with pytest.raises(ConfigError, match=rf"'{key}.*': s3://bucket/a is a URI, .* mount it"):
+            parse_as(ServeArgs, {key: "s3://bucket/a"}, "serve.yaml")
     assert DatasetConfig(training="a.parquet").training == Path("a.parquet")
 
 

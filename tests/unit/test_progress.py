@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from onceedit_ray.progress import Count, ProgressDisplay
+from onceedit_ray.progress import Count, ProgressDisplay, without_counts
 
 
 class Terminal(io.StringIO):
@@ -97,3 +97,11 @@ def test_standard_error_is_looked_up_when_it_is_written_to(capsys: pytest.Captur
 def test_a_count_reads_as_a_line() -> None:
     assert str(Count("scoring", 3, 9)) == "scoring: 3/9"
     assert str(Count("editing", 3, 9, "loss 0.1")) == "editing: 3/9, loss 0.1"
+
+
+def test_without_counts_only_lines_are_shown() -> None:
+    log = io.StringIO()
+    show = without_counts(display(log)[0])
+    show("downloading m (3 MB)")
+    show(Count("downloading m, parts", 1, 1))
+    assert log.getvalue() == "downloading m (3 MB)\n"

@@ -21,6 +21,7 @@ class Car(BaseModel):
 
     wheels: list[Wheel] = []
     by_name: dict[str, Wheel] = {}
+    plates: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _enough(self) -> Car:
@@ -41,8 +42,11 @@ def found(values: dict[str, Any], **options: Any) -> str:
         ({"wheels": [{"spokes": 0}]}, "'wheels[0].spokes': input should be greater than or equal to 1, found 0"),
         ({"by_name": {"left": {}}}, "missing key 'by_name.left.spokes'"),
         ({"by_name": {"left": {"spoke": 3, "spokes": 1}}}, "unknown key 'by_name.left.spoke': did you mean 'spokes'?"),
-        ({"colour": 1}, "unknown key 'colour': known are wheels, by_name"),
+        ({"colour": 1}, "unknown key 'colour': known are wheels, by_name, plates"),
         ({"wheels": [{"spokes": 1}]}, "One wheel is too few"),
+        ({"plates": 5}, "'plates': input should be a valid list, found 5"),
+        ({"by_name": 5}, "'by_name': input should be an object, found 5"),
+        ({"wheels": [5]}, "'wheels[0]': input should be an object, found 5"),
     ],
 )
 def test_a_problem_is_named_with_its_place(values: dict[str, Any], line: str) -> None:

@@ -28,3 +28,10 @@ def test_a_dead_process_is_one_line(
     (line,) = said.err.splitlines()
     assert line.startswith("error: a process of this job has died") and "start the job again" in line
     assert said.out == ""
+
+
+def test_a_run_file_at_a_uri_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["edit_and_eval", "--config", "s3://bucket/run.yaml"])
+    assert edit_and_eval.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: s3://bucket/run.yaml is a URI, and a local path is needed")

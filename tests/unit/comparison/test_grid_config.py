@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from onceedit_ray.comparison.grid_config import is_grid, load_grid
+from onceedit_ray.comparison.grid_config import load_grid
 from onceedit_ray.comparison.paper import paper_table
+from onceedit_ray.config import is_grid
 from onceedit_ray.errors import ConfigError
 from tests.paths import ROOT
 from tests.small_grid import FT_L, GRACE, ONCEEDIT, grid, values

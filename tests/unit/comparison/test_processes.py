@@ -47,4 +47,4 @@ def test_a_run_file_is_no_grid_file(tmp_path: Path, capsys: pytest.CaptureFixtur
     run_file = tmp_path / "run.yaml"
     run_file.write_text("name: x\nknowledge: {path: a}\nplugin: b\ntargets: {c: d}\n", encoding="utf-8")
     assert main(["compare", "--config", str(run_file)]) == 2
-    assert "unknown key 'knowledge'" in capsys.readouterr().err
+    assert f"is a run file; use `onceedit evaluate --config {run_file}`" in capsys.readouterr().err

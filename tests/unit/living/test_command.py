@@ -58,6 +58,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, object]]:
         if headers.get("Authorization") != "Bearer key":
             return httpx2.Response(401, json={"error": {"message": "a key is needed"}})
         edit = {"id": "edit_1", "status": "live", "replaces": ["edit_0"], "prompt": "Who?", "target_new": "Ann"}
+        if "/versions/" in url:
+            return httpx2.Response(200, json={"id": "v 1", "active": True, "parent": None, "data": [edit]})
         if method == "GET":
             return httpx2.Response(200, json={"data": [edit], "has_more": "after" not in url})
         return httpx2.Response(200, json={"data": [edit]} if method == "POST" else {**edit, "status": "deleted"})
@@ -79,11 +81,37 @@ def test_edits_are_added_listed_and_deleted(
         "http://x/v1/edits",
         {"edits": [{"prompt": "A?", "target_new": "b"}, {"prompt": "C?", "target_new": "d"}]},
     )
+    at_a_uri = ["--file", f"file://{tmp_path}/facts.jsonl"]
+    assert main(["edits", "add", *at_a_uri, "--key", "key", "--url", "http://x/v1"]) == 0 and calls[2] == calls[1]
     capsys.readouterr()
     assert main(["edits", "list", "--json", "--key", "key"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2, "both pages"
     assert main(["edits", "delete", "edit_1", "--key", "key"]) == 0
     assert "deleted" in capsys.readouterr().out
+
+
+def test_a_servers_versions_are_listed_shown_activated_and_deleted(
+    calls: list[tuple[str, str, object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = ["--url", "http://x/v1", "--key", "key"]
+    assert main(["versions", "list", "--json", *there]) == 0
+    capsys.readouterr()
+    assert main(["versions", "show", "v 1", *there]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["id           v 1", "active       True", "parent       None"]
+    assert lines[-1].split() == ["Who?", "Ann"]
+    assert main(["versions", "show", "v 1", "--json", *there]) == 0
+    assert json.loads(capsys.readouterr().out)["data"][0]["prompt"] == "Who?"
+    assert main(["versions", "activate", "v 1", *there]) == 0
+    assert main(["versions", "delete", "v 1", *there]) == 0
+    assert capsys.readouterr().out.splitlines() == ["v 1 answers now", "v 1 is deleted"]
+    assert [(method, url) for method, url, _ in calls] == [
+        ("GET", "http://x/v1/versions?limit=1000"),
+        ("GET", "http://x/v1/versions/v%201"),
+        ("GET", "http://x/v1/versions/v%201"),
+        ("POST", "http://x/v1/versions/v%201/activate"),
+        ("DELETE", "http://x/v1/versions/v%201"),
+    ]
 
 
 def test_what_goes_wrong_is_one_line(

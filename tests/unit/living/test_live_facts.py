@@ -251,6 +251,10 @@ def test_going_back_and_forth(here: Served) -> None:
             ("run-0.r3", True), ("run-0.r2", False), ("run-0", False)
         ]  # fmt: skip
         assert [each.id for each in await here.living.versions(1)] == ["run-0.r3"]
+        assert [edit.prompt for edit in (await here.living.version("run-0.r2")).data] == [FIRST.prompt, SECOND.prompt]
+        for id in ("run-0", "run-0.r2", "run-0.r3"):  # the line's first, a step of the fact store, the one that answers
+            with pytest.raises(NotPossibleError, match=id):
+                await here.living.remove_version(id)
         with pytest.raises(UnknownIdError):
             await here.living.activate("run-0.r9")
 

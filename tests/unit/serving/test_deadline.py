@@ -44,6 +44,8 @@ def api() -> FastAPI:
         ("GET", "/v1/models/one", None),
         ("GET", "/v1/edits", None),
         ("GET", "/v1/versions", None),
+        ("GET", "/v1/versions/one", None),
+        ("DELETE", "/v1/versions/one", None),
         ("POST", "/v1/edits", {"prompt": "Who leads?", "target_new": "Ann"}),
         ("POST", "/v1/chat/completions", ASKED),
         ("POST", "/v1/completions", {"model": "one", "prompt": "Who?", "stream": True}),

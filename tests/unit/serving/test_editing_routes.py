@@ -90,6 +90,29 @@ async def test_versions_are_listed_and_activated(tmp_path: Path) -> None:
         assert here.targets() == [FIRST.target_new]
 
 
+async def test_a_version_is_shown_with_its_edits_and_deleted_once_nothing_needs_it(tmp_path: Path) -> None:
+    here = system(tmp_path)
+    first = here.loader.live
+    async with client_of(api_over(here)) as client:
+        await client.post("/v1/edits", json=EDIT)
+        await here.settled()
+        new, _ = (await client.get("/v1/versions")).json()["data"]
+        shown = (await client.get(f"/v1/versions/{new['id']}")).json()
+        told = shown.pop("data")
+        assert shown == new and [each["prompt"] for each in told] == [FIRST.prompt, EDIT["prompt"]]
+        assert set(told[0]) == set(FIRST.model_dump()), "an edit's own fields"
+        answers = await client.delete(f"/v1/versions/{new['id']}")
+        assert answers.status_code == 409 and "answers now" in answers.json()["error"]["message"]
+        parent = await client.delete(f"/v1/versions/{first}")
+        assert parent.status_code == 409 and "is in use" in parent.json()["error"]["message"]
+        await client.post(f"/v1/versions/{first}/activate")
+        gone = await client.delete(f"/v1/versions/{new['id']}")
+        assert (gone.status_code, gone.json()) == (200, {"id": new["id"], "object": "version", "deleted": True})
+        assert [each["id"] for each in (await client.get("/v1/versions")).json()["data"]] == [first]
+        for method in ("GET", "DELETE"):
+            assert (await client.request(method, f"/v1/versions/{new['id']}")).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [

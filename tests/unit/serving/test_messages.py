@@ -10,6 +10,7 @@ import pytest
 from tests.small_ingress import Scripted, ingress_of, post
 
 GOOD = {"model": "one", "prompt": "Who?"}
+GOOD_CHAT = {"model": "one", "messages": [{"role": "user", "content": "Who?"}]}
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,18 @@ GOOD = {"model": "one", "prompt": "Who?"}
             "'messages[0].content[0].type': input should be 'text'",
         ),
         ("chat/completions", {"model": "one", "messages": [{"content": "x"}]}, "'messages[0]': missing key 'role'"),
+        ("chat/completions", {"model": "one", "messages": []}, "'messages': list should have at least 1 item, not 0"),
+        (
+            "chat/completions",
+            {"model": "one", "messages": [{"role": "king", "content": "x"}]},
+            "'messages[0]': 'role' should be one of 'system', 'developer', 'user', 'assistant'",
+        ),
+        ("chat/completions", GOOD_CHAT | {"response_format": 3}, "'response_format': input should be an object"),
+        (
+            "edits",
+            {"prompt": "Who?", "target_new": "I", "rephrasings": 5},
+            "'rephrasings': input should be a valid list",
+        ),
         ("edits", {"prompt": "Who?"}, "'target_new': field required"),
         ("edits", {"edits": [{"prompt": "Who?"}]}, "'edits[0].target_new': field required"),
         ("edits", {"edits": [{"prompt": "Who?", "target_new": "I", "one": 1}]}, "unrecognized request argument: "),
@@ -40,4 +53,4 @@ def test_a_message_names_the_keys_that_were_sent(path: str, body: Any, message: 
     assert response.status_code == 400
     error = response.json()["error"]
     assert error["message"].startswith(message)
-    assert not re.search(r"(one|constrained-str|int|str)\.|\[constrained", error["message"])
+    assert not re.search(r"(one|constrained-str|int|str)\.|\[constrained|tuple|dict|\btags?\b", error["message"])

@@ -19,6 +19,7 @@ CHANGING = [
     ("POST", "/v1/edits", EDIT),
     ("DELETE", "/v1/edits/edit_1", b""),
     ("POST", "/v1/versions/v1/activate", b""),
+    ("DELETE", "/v1/versions/v1", b""),
     ("POST", "/v1/models", b'{"name": "two", "url": "http://127.0.0.1:1/v1"}'),
     ("DELETE", "/v1/models/one", b""),
 ]
