@@ -78,7 +78,7 @@ def test_the_target_reads_the_edit_before_the_request(codec: Codec, strategy: st
     assert answer.text == "The city is Perth."
     assert answer.ended and not answer.alone
     assert answer.edits == (EDITS[0].prompt,)
-    assert answer.plugin_passes == 0, "the plug-in has no part"
+    assert answer.plugin_passes == 0, "the plug-in is not used"
     assert answer.weight == 1.0
     assert model.sessions == {}, "every session is closed"
 
