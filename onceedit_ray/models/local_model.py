@@ -28,7 +28,7 @@ from onceedit_ray.models.protocol import Reading, Step, Top
 from onceedit_ray.models.sampling import GREEDY, Sampling, draw_from_logits
 from onceedit_ray.models.session_calls import Answer, Call, Fork, Release, Session, deliver, future, is_settled
 
-if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
+if TYPE_CHECKING:  # only for types: the import takes two seconds, and not every process loads a model
     from transformers import PreTrainedModel
 
 PADDING = 2.0
@@ -79,7 +79,7 @@ class LocalModel:
         self._room = CacheRoom(self._cached, name, context or context_length(model.config), cache_limit)
         self.context = self._room.context
         self._sessions: dict[int, Session] = {}
-        self._numbers = itertools.count(time.time_ns())  # differ from the numbers before a restart
+        self._numbers = itertools.count(time.time_ns())  # no number from before a restart occurs again
         # Set in every model's thread, since a new thread otherwise starts with the number that was set last.
         self._thread = ThreadPoolExecutor(1, name, torch.set_num_threads, (threads or torch.get_num_threads(),))
         self._waiting: deque[Call | Fork | Release] = deque()

@@ -38,7 +38,9 @@ UNBOUNDED = 10**9
 
 @ENGINES.register(OPENAI_TOKENS)
 class OpenAITokensEngine(OpenAIEngine):
-    """A target's server whose tokens and log probabilities are used; what passes through does so as for `openai`."""
+    """A target's server whose tokens and log probabilities are used. Requests about no edit pass through, as for
+    `openai`.
+    """
 
     about: ClassVar[str] = "a server of OpenAI's API with token ids and log probabilities: vLLM, llama.cpp"
     distributions: ClassVar[bool] = True
