@@ -62,7 +62,7 @@ class FactStore(FactHistory):
         """Make edits live, all or none, as one revision.
 
         A live edit of the same prompt (`selection.question_key`) is replaced: it is in `dropped`, and `replaced` names
-        the pair. One that is equal in every field is left as it is, under its id, and is in `kept`.
+        the pair. An edit that is equal in every field is left as it is, under its id, and is in `kept`.
 
         Args:
             note: text for humans, stored with the revision.
