@@ -31,7 +31,7 @@ from onceedit_ray.living.fact_views import batch_number, batch_of, edit_of
 
 LOG = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
-"""Seconds between two looks whether another process has changed the store; a look is one small read."""
+"""Seconds between two checks whether another process has changed the store; a check is one small read."""
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class FactReader(Protocol):
         """As `judge_facts.judge_facts`."""
 
     async def take(self, change: Change, version: str) -> None:
-        """Let new requests use the facts after a change, as `version`; running requests keep theirs."""
+        """Let new requests use the facts after a change, as `version`; running requests keep their facts."""
 
 
 class LiveFacts:
