@@ -25,7 +25,7 @@ _MANIFEST = "edit.json"
 
 
 class CurrentQuestion:
-    """What modules inside an edited model know about the request: `prompt_tokens`, or None between requests. A
+    """The state of the request, for modules inside an edited model: `prompt_tokens`, or None between requests. A
     codebook, for example, uses the prompt's last position and does not change the positions of the answer.
     """
 
