@@ -1,4 +1,4 @@
-"""`onceedit validate`: whether a run file or a grid file is right, before anything is loaded or made."""
+"""`onceedit validate`: checks that a run file or a grid file is right, before anything is loaded or made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onceedit_ray.progress import ProgressDisplay
 
 
 def validate(options: argparse.Namespace) -> None:
-    """Say what a file asks for; raises the error of the first thing in it that is wrong."""
+    """Report what a file asks for; raises the first error in the file."""
     found = _grid(options.config, options.scale) if is_grid(options.config) else _run(options.config)
     if options.json:
         print_json({"file": str(options.config), "valid": True, **found})
