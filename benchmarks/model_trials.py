@@ -1,8 +1,8 @@
 """Whether one model works, as a target, as a plug-in and under each baseline: tried, and compared with transformers.
 
 The measure is a plain pass of the network without a cache, as transformers loads it, once for every token. A trial
-ends in an `Outcome`: it works, it is refused in the one line that a user sees, or it is a fault: another answer
-without a word, or an error that is none of ours. Knows no families and no table.
+ends in an `Outcome`: it works, it is refused in the one line that a user sees, or it is a fault: silently another
+answer, or an error that is not one of ours. This module knows no families and no table.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tests.families import SENTENCES
 WORKS, REFUSED, WRONG, BROKEN = "works", "refused", "wrong", "broken"
 CPU = ModelConfig(model="unused", threads=1)
 TOLERANCE = 1e-3
-"""Distance in total variation from which a distribution is another one."""
+"""Distance in total variation from which two distributions count as different."""
 PROMPTS = (
     "The capital of France is",
     "What is the native language of Marie Curie? The native language of",
@@ -108,7 +108,7 @@ def written_plainly(
 
 
 def try_target(folder: Path) -> str:
-    """What of a target in `folder` is not as the plain network has it: sessions, scores, the embedding."""
+    """The first difference between a target in `folder` and the plain network: in sessions, scores or the embedding."""
     codec = open_codec(folder)
     model = open_model(folder, CPU, codec, 8, folder.name)
     network = plain_network(folder)
@@ -123,7 +123,7 @@ def try_target(folder: Path) -> str:
 
 
 def _looks_back(network: Any, ids: Sequence[int]) -> bool:
-    """Whether what comes after `ids` depends on the first of them: where it does not, every cache is right."""
+    """Whether the token after `ids` depends on the first of them: if it does not, every cache is right."""
     one_V, other_V = last_distribution(network, ids), last_distribution(network, [ids[0] + 1, *ids[1:]])
     return float((one_V - other_V).abs().sum()) / 2 > 10 * TOLERANCE
 
@@ -166,7 +166,9 @@ def _apart(top: Any, p_V: Tensor) -> float:
 
 
 def try_plugin(folder: Path, work: Path) -> str:
-    """What of a plug-in that is edited, written to `work` and opened again is not as it was trained."""
+    """The first difference between a plug-in as it was trained, and the same after it was written to `work` and opened
+    again.
+    """
     network, tokenizer = load_model(folder, dtype="float32", device="cpu"), load_tokenizer(folder)
     editor = OnceEditEditor(network, tokenizer, EDITS[:2], [SENTENCES[5:15]], QUICK)
     outcome = editor.run()
