@@ -111,7 +111,7 @@ def page(lines: Sequence[Line]) -> str:
         "**error** would be faults of ours.",
         markdown_table(["family", *columns()], rows),
         "## Reasons",
-        "As the first model with this number gets it; other families have their own names in it.",
+        "Each line is that of the first model with its number; for other families it has their own names.",
         "\n".join(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)) or "None.",
         "## Figures",
         figures(lines),
