@@ -145,7 +145,7 @@ async def _unlike(
         p_N = reading.p_N[len(ids) - 1 :]
         plain_N = np.array([float(row[token]) for token, row in zip(step.new_ids, rows, strict=False)])[: len(p_N)]
         if np.abs(p_N - plain_N).max() > TOLERANCE:
-            return "a text is scored otherwise than it is written"
+            return "the scores of a text differ from the probabilities with which it is written"
     for step, ids, drafted in zip(steps, prompts, drafts, strict=True):
         # As after a draft: cut back, fed several tokens of which some are refused, fed again, forked.
         top = (await model.extend(step.session, len(ids), [*DRAFT[:2], 7, 11], rows=4)).top
@@ -153,7 +153,7 @@ async def _unlike(
         fork = await model.extend(await model.fork(step.session), len(ids) + 3, DRAFT[3:])
         found = (top.row(0), top.row(1), kept.top.row(0), fork.top.row(0))
         if any(_apart(row, drafted[at]) > TOLERANCE for row, at in zip(found, (0, 1, 2, 4), strict=True)):
-            return "a session that was cut back or forked goes on otherwise"
+            return "a session that was cut back or forked continues differently"
     return ""
 
 
@@ -190,7 +190,7 @@ async def _unlike_trained(model: LocalModel, codec: Codec, trained: Any, learnt:
         step = await model.open(ids, decode=TOKENS)
         new, _ = written_plainly(trained, ids, codec.end_ids, without=codec.weight_id)
         if step.weight is None or abs(step.weight - gate(trained, ids, codec.weight_id)) > TOLERANCE:
-            return "the gate is another one than was trained"
+            return "the gate differs from the trained one"
         if list(step.new_ids) != new:
             return "what is decoded is not what was trained"
         if learnt and edit in EDITS[:2] and codec.text_of(step.new_ids).strip() != edit.target_new:
@@ -208,7 +208,7 @@ def gate(network: Any, ids: Sequence[int], weight_id: int) -> float:
 
 
 def try_baseline(name: str, folder: Path, cache: Path) -> str:
-    """What is wrong with an edit of the model in `folder` by a baseline: made twice, undone, asked."""
+    """The first fault of a baseline's edit of the model in `folder`: it is made twice, undone and asked."""
     network, tokenizer = load_model(folder, dtype="float32", device="cpu"), load_tokenizer(folder)
     codec = open_codec(folder)
     quick = BASELINE_SETTINGS[name]
@@ -266,7 +266,7 @@ def _other_loss(network: Any, tokenizer: Any) -> str:
         ]
         found = [float(cached.loss()), float(cached.loss()), float(answer_loss(network, rows.answers))]
     whole = float(sum(alone)) / len(alone)
-    return "" if max(abs(each - whole) for each in found) < TOLERANCE else "it minimises another loss than the answer's"
+    return "" if max(abs(each - whole) for each in found) < TOLERANCE else "it does not minimise the answer's loss"
 
 
 @torch.inference_mode()

@@ -75,7 +75,7 @@ class EditedModel:
         self.model.set_submodule(path, module)
 
     def undo(self) -> None:
-        """Bring the model back to what it was, bit for bit."""
+        """Restore the unedited model, bit for bit."""
         for path, module in self._wrapped.items():
             self.model.set_submodule(path, module)
         self._wrapped.clear()

@@ -41,7 +41,7 @@ AHEAD = 4
 
 @dataclass(frozen=True)
 class SentVersion:
-    """A version as another node is told of it: with the id of the node whose store has it."""
+    """A version as it is sent to another node: with the id of the node whose store has it."""
 
     version: Version
     node: str

@@ -2,7 +2,7 @@
 Australia, …", "William Shakespeare wrote Romeo and Juliet".
 
 Where the answer of a fact is such a name, the gate along the text is of no use: at the name nothing has been said about
-the fact. The rest of the sentence, read as a request ("the capital of Australia"), tells afterwards.
+the fact. The rest of the sentence, read as a request ("the capital of Australia"), shows it afterwards.
 
 This file works on texts; it uses no model.
 """

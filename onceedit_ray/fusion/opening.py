@@ -69,7 +69,7 @@ def _asked_alone(request: str, found: Sequence[Found]) -> list[tuple[Found, str]
 
 
 def _together(asked: Sequence[tuple[Found, str]], weights: Sequence[float]) -> Opening | None:
-    """The opening that tells the fact of highest weight of each subject; None if fewer than two are asked for."""
+    """The opening that states the fact of highest weight of each subject; None if fewer than two are asked for."""
     best: dict[str, tuple[float, Found, str]] = {}
     for (found, alone), weight in zip(asked, weights, strict=True):
         if weight >= SEVERAL_SURE and weight > best.get(found.edit.subject, (0.0,))[0]:

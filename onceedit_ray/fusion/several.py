@@ -61,7 +61,7 @@ def asked_alone(request: str, subject: str, others: Sequence[str]) -> str:
 
 
 def told_together(asked: Sequence[tuple[str, Edit]]) -> str:
-    """The beginning of a reply that tells several facts.
+    """The beginning of a reply that states several facts.
 
     Args:
         asked: for each fact the request for it alone, and the edit.

@@ -283,7 +283,7 @@ class LocalModel:
         return answers
 
     def _answers(self, calls: Sequence[Call]) -> list[Answer]:
-        """What one pass for `calls` gives those that are done; where a shared pass fails, each is run by itself."""
+        """The results of a pass for those `calls` that are done; if a shared pass fails, each call is run by itself."""
         rows = [PassRow(call.session.place, call.session.held, call.feed, call.wanted) for call in calls]
         try:
             logits = self._cached.logits(rows)

@@ -46,7 +46,7 @@ def headers(scope: Scope, name: bytes) -> list[str]:
 
 
 def hostname_of(host: str) -> str:
-    """The name in a `Host` header, without its port; "" for what is none."""
+    """The name in a `Host` header, without its port; "" if the header is malformed."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -1,6 +1,6 @@
 """Finds out by trying what a server of OpenAI's API can do. Each trial asks for one token.
 
-Whether a server continues a reply is told by its count of the prompt's tokens: a reply of one token that is continued
+A server's count of the prompt's tokens shows whether it continues a reply: a reply of one token that is continued
 adds one token to the prompt; a reply that is closed, with a new one opened after it, adds the template's tokens, too.
 """
 
@@ -31,8 +31,8 @@ class Abilities:
     """What a server can do.
 
     completions: it has `/completions`. token_ids: whether `/completions` takes lists of prompts as token ids. logprobs:
-    the most likely tokens that it tells at each position; 0 for none. tokenize: it has `/tokenize`. chat: it has
-    `/chat/completions`. continues: the fields that make it continue an assistant's message; None if it does not.
+    number of most likely tokens that it returns at each position; 0 for none. tokenize: it has `/tokenize`. chat: it
+    has `/chat/completions`. continues: the fields that make it continue an assistant's message; None if it does not.
     repeats: whether it then repeats that message in its stream.
     """
 
