@@ -42,7 +42,7 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
 
 
 def target_script(text: str) -> str:
-    """A target that believes what it is told, and answers "Canberra" if it is told nothing."""
+    """A target that gives the answer in its prompt, and "Canberra" if there is none."""
     _, _, said = text.rpartition("<reply>")
     whole = "The city is Perth." if FACT in text else "The city is Canberra."
     return whole[len(said) :] if whole.startswith(said) else ""
