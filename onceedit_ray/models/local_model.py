@@ -79,7 +79,7 @@ class LocalModel:
         self._room = CacheRoom(self._cached, name, context or context_length(model.config), cache_limit)
         self.context = self._room.context
         self._sessions: dict[int, Session] = {}
-        self._numbers = itertools.count(time.time_ns())  # no number from before a restart occurs again
+        self._numbers = itertools.count(time.time_ns())  # differ from the numbers before a restart
         # Set in every model's thread, since a new thread otherwise starts with the number that was set last.
         self._thread = ThreadPoolExecutor(1, name, torch.set_num_threads, (threads or torch.get_num_threads(),))
         self._waiting: deque[Call | Fork | Release] = deque()
