@@ -146,15 +146,6 @@ class FactStore(FactHistory):
             change = self._change(before, new)
         return change
 
-    def set_report(self, revision: int, report: Mapping[str, Any]) -> None:
-        """Store a JSON report with a revision, replacing the old one; `UnknownIdError` if there is no such revision."""
-        with self._writing("keeping a report"):
-            done = self._connection.execute(
-                "UPDATE revisions SET report = ? WHERE revision = ?", (json.dumps(dict(report)), revision)
-            )
-            if not done.rowcount:
-                raise UnknownIdError(f"{self.path}: no revision {revision} to keep a report with")
-
     @contextmanager
     def _revision(
         self,
