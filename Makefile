@@ -1,4 +1,4 @@
-# The commands of the workshop. `make` alone lists them.
+# The commands of this repository. `make` alone lists them.
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -35,7 +35,7 @@ test-unit: venv ## run the tests that need no Ray and no download
 test-ray: venv ## run the tests that start a Ray of their own
 	$(PYTEST) -n 2 --no-loadscope-reorder tests/ray
 
-test-exhaustive: venv ## run every case of the tests of which the others take a sample
+test-exhaustive: venv ## run all cases of the tests that the other commands only sample
 	OMP_NUM_THREADS=1 $(PYTEST) -n auto -m exhaustive tests/unit
 	$(PYTEST) -m exhaustive tests/ray
 
@@ -62,10 +62,10 @@ test-engines: venv .venv-engines/.complete ## run the tests of real inference en
 picture: venv ## take docs/images/playground.png of a running page (`make serve`)
 	$(BIN)/python -m scripts.picture
 
-fuzz: venv ## a few thousand requests made from the API's own schema: whatever comes, no 5xx
+fuzz: venv ## a few thousand requests made from the API's own schema: none may get a 5xx
 	ONCEEDIT_FUZZ_CASES=300 OMP_NUM_THREADS=1 $(PYTEST) -rP tests/unit/serving/test_fuzz.py
 
-bench: venv ## measure decoding and alignment beside their floors (BENCH_ARGS=--quick: under 3 minutes)
+bench: venv ## measure decoding and alignment against their lower bounds (BENCH_ARGS=--quick: under 3 minutes)
 	$(BIN)/python -m benchmarks.decoding $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.transport $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.onboarding $(BENCH_ARGS)
@@ -80,7 +80,7 @@ lint: venv ## check style and spelling
 types: venv ## check types
 	$(BIN)/mypy
 
-format: venv ## put style right where it can be done by machine
+format: venv ## correct the style automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -260,7 +260,7 @@ async def run(
 
 
 def versions(store: KnowledgeStore) -> tuple[int, int]:
-    """The number of versions in the store, and of those that are not whole."""
+    """The number of versions in the store, and the number of incomplete ones."""
     ids = [path.name for path in Path(store.root, "versions").iterdir() if not path.name.startswith(".")]
     broken = 0
     for id in ids:

@@ -67,7 +67,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a request ended. text, version: of an answer. said: the error's code, or what broke."""
+    """How a request ended. text, version: of an answer. said: the error's code, or the fault of the connection."""
 
     question: Question
     end: End
@@ -246,7 +246,7 @@ class Editor:
         await _final(http, id, ("deleted",))
 
     async def settled_all(self) -> None:
-        """Wait until the edits have a final state that were given up while processes died."""
+        """Wait until the edits that were given up while processes died have a final state."""
         async with httpx2.AsyncClient(base_url=self.address, trust_env=False, timeout=30) as http:
             for id in self.accepted:
                 with contextlib.suppress(TimeoutError):

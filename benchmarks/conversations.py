@@ -5,8 +5,8 @@ Every target answers every conversation of `data/conversations`, first unedited,
 continues a transcript. The plug-in is edited first if the run file's version was not made before; if `unedited` is the
 only strategy, it is not edited. Prints the tables; writes `conversations.parquet` and `conversations.md`.
 
-A target's unedited answer is asked for once, whatever runs and strategies need it. A run that was ended goes on where
-it was: each row is kept in `rows.jsonl` of the results folder as soon as it is scored.
+A target's unedited answer is asked for once, for all runs and strategies. An interrupted run continues where it
+stopped: each row is kept in `rows.jsonl` of the results folder as soon as it is scored.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Conversations:
         by prompt. judge: an NLI model, or None.
     measures_perplexity: whether the unedited target also scores the text after the new answer. kept: each target's
         unedited answers of this and earlier runs. places: the files in which they are saved. finished: the rows of this
-        run and of one that was ended. weights: what names each target's weights in the key of a row.
+        run and of an interrupted one. weights: the name of each target's weights in the key of a row.
     left_out: one line for each conversation that did not fit.
     """
 
@@ -281,7 +281,7 @@ def chosen_cases(options: argparse.Namespace, edits: Mapping[str, Edit]) -> tupl
 
 
 def weights_of(target: ModelConfig) -> str:
-    """What names a target's weights and its hardware: its answers are the same where this is the same."""
+    """A name of a target's weights and hardware: if two names are equal, the answers are equal."""
     device = "gpu" if target.num_gpus else "cpu"
     return f"{resolve(target.model).digest[:12]}-{target.dtype}-{device}"
 

@@ -68,7 +68,7 @@ class Killed:
 
 
 def verdict(status: int, text: str, streamed: bool) -> str:
-    """What an answer is: the right text, one clear error, or neither."""
+    """The kind of an answer: the right text, one clear error, or neither."""
     lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line.strip()] if streamed else [text]
     try:
         items = [json.loads(line) for line in lines if line != "[DONE]"]
@@ -85,7 +85,7 @@ def verdict(status: int, text: str, streamed: bool) -> str:
 
 
 async def one(client: httpx2.AsyncClient, engine: Killed, wait: float, streamed: bool) -> tuple[str, float, float]:
-    """A request during which the engine is killed: what came of it, its seconds, and those until the target is back."""
+    """Ask while the engine is killed: the outcome, the seconds it took, and those until the target is back."""
     body = {**QUESTION, "stream": streamed}
     await answers(client)
     begun = time.monotonic()
@@ -146,7 +146,7 @@ async def measured(times: int) -> list[list[str]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Kill, measure, write the table."""
     options = parse(parser_for("engine_kills", __doc__, "two kills of each kind"), arguments)
-    logging.getLogger("onceedit_ray").setLevel(logging.CRITICAL)  # every failure is one that is wanted
+    logging.getLogger("onceedit_ray").setLevel(logging.CRITICAL)  # every failure is intended here
     rows = asyncio.run(measured(2 if options.quick else 20))
     header = ["killed", "answer", RIGHT, ERROR, WRONG, HANGS, "longest, s", "answers again after, s (median)"]
     text = f"{markdown_table(header, rows)}\n\nMachine: {describe_machine()}."

@@ -1,8 +1,9 @@
 """What the gateway's own code costs a request about no edit: `python -m benchmarks.gateway_alone [--quick]`.
 
 The gateway's ASGI application, with its screen over 10,000 edits and its metrics, runs under uvicorn in a process of
-its own, without Ray, before a stand-in for an engine. Measured are its processor time for whole answers of one token
-and for each token of streams, and the requests a second of 32 clients. `pass_through` measures the whole system.
+its own, without Ray, before a stand-in for an engine. The benchmark measures its processor time for whole answers of
+one token and for each token of streams, and the requests a second of 32 clients. `pass_through` measures the whole
+system.
 
 `--beside FOLDER` measures the gateway of another checkout, too, round by round in turn: on a machine that does other
 work, compare those two alone. Writes `gateway_alone.md`.

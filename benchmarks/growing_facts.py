@@ -1,9 +1,9 @@
 """Facts made one after another, up to thousands: `python -m benchmarks.growing_facts [--quick]`.
 
-Edits are made in a drawn order. After 10, 100, 1,000 and 9,000 of them the first ones (100 at most) are
+Edits are made in a random order. After 10, 100, 1,000 and 9,000 of them the first ones (100 at most) are
 asked through a target: their prompts and rephrasings for the new answer, unrelated prompts for the unedited answer (as
-text). They are of ZsRE's edit part, one for each subject; the others are as in `live_edit`. Nothing is trained, so only
-finding the right fact among more of them can make an answer worse. Writes `growing_facts.md`.
+text). These come from ZsRE's edit part, one for each subject; the other edits are those of `live_edit`. Nothing is
+trained, so an answer can become worse only if the right fact is not found among more facts. Writes `growing_facts.md`.
 """
 
 from __future__ import annotations

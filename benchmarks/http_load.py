@@ -1,6 +1,6 @@
 """Load over HTTP that costs the client little: prepared requests on connections that stay open, answers read as bytes.
 
-A client that parses what it gets would take the processor from what is measured on the same machine.
+A client that parses its answers would take processor time from the measured system on the same machine.
 """
 
 from __future__ import annotations

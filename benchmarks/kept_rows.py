@@ -1,6 +1,6 @@
-"""The rows of a run of conversations that was begun: one JSON line each, appended as soon as it is scored.
+"""The rows that a run of conversations has scored so far: one JSON line each, appended as soon as it is scored.
 
-A run that is killed goes on where it was: a row is taken from the file if everything that determines it is the same
+A killed run continues where it stopped: a row is taken from the file if everything that determines it is the same
 (`RowKey.digest`). A last line that was cut short by a kill is ignored.
 """
 
@@ -21,10 +21,10 @@ from onceedit_ray.evaluation.conversation_report import ConversationRow
 
 @dataclass(frozen=True)
 class RowKey:
-    """What determines a row, besides the code.
+    """Everything that determines a row, besides the code.
 
-    target: its weights and hardware. version: of the plug-in. tokens: maximum length of the answer. scored: what is
-        scored beyond the text.
+    target: its weights and hardware. version: of the plug-in. tokens: maximum length of the answer. scored: the scores
+        beyond those of the text.
     """
 
     case: Case

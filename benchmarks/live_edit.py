@@ -7,8 +7,8 @@ edit is deleted, and the version before it is activated again; the answers must 
 until there are 10,000, and single ones are measured once more. The edits come from the edit parts of CounterFact and
 ZsRE, filled up from ZsRE's training part; those that are made one by one are of ZsRE's edit part.
 
-Nobody else should use the machine. Where that cannot be had, read the processor time, of all processes together: with
-the machine to itself, an edit takes at most that. Writes `live_edit.parquet` and `live_edit.md`.
+Nobody else should use the machine. If that is not possible, read the processor time of all processes together: on an
+idle machine an edit takes at most that long. Writes `live_edit.parquet` and `live_edit.md`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The matrix of `docs/models.md`: `python -m benchmarks.model_matrix [--rows NAME ...] [--page FILE] [--keep FILE]`.
 
 Builds a tiny random model of every row of `tests.model_settings` and tries it as a target, as a plug-in and under each
-baseline (`benchmarks.model_trials`). Where something does not work, the page gives the line that a user sees. Rows are
-kept in a file as they are tried, so that a run that was stopped goes on with `--keep`. Ends with exit code 1 if a model
-gives a wrong answer without a word, or an error that is none of ours.
+baseline (`benchmarks.model_trials`). Where something does not work, the page gives the line that a user sees. Each row
+is kept in a file once it has been tried, so that an interrupted run continues with `--keep`. The exit code is 1 if a
+model silently gives a wrong answer, or raises an error that is not one of ours.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def page(lines: Sequence[Line]) -> str:
         "**error** would be faults of ours.",
         markdown_table(["family", *columns()], rows),
         "## Reasons",
-        "As the first model with this number gets it; other families have their own names in it.",
+        "Each line is that of the first model with its number; for other families it has their own names.",
         "\n".join(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)) or "None.",
         "## Figures",
         figures(lines),
@@ -166,7 +166,7 @@ def _numbered(lines: Sequence[Line]) -> tuple[list[list[str]], list[str]]:
 
 
 def _kind(reason: str) -> str:
-    """A reason without what is a model's own: its folder, its classes, its layers, its figures."""
+    """A reason without the parts that belong to one model: its folder, classes, layers and figures."""
     kind = re.sub(r"^[\w-]+: ", "", reason)
     kind = re.sub(r"\w+For\w+|\w+LMHeadModel\w*|[\w.]+\.\d+[\w.]*", "…", kind)
     return re.sub(r"\d+(\.\d+)?", "#", kind)

@@ -1,8 +1,8 @@
 """Whether one model works, as a target, as a plug-in and under each baseline: tried, and compared with transformers.
 
 The measure is a plain pass of the network without a cache, as transformers loads it, once for every token. A trial
-ends in an `Outcome`: it works, it is refused in the one line that a user sees, or it is a fault: another answer
-without a word, or an error that is none of ours. Knows no families and no table.
+ends in an `Outcome`: it works, it is refused in the one line that a user sees, or it is a fault: silently another
+answer, or an error that is not one of ours. This module knows no families and no table.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tests.families import SENTENCES
 WORKS, REFUSED, WRONG, BROKEN = "works", "refused", "wrong", "broken"
 CPU = ModelConfig(model="unused", threads=1)
 TOLERANCE = 1e-3
-"""Distance in total variation from which a distribution is another one."""
+"""Distance in total variation from which two distributions count as different."""
 PROMPTS = (
     "The capital of France is",
     "What is the native language of Marie Curie? The native language of",
@@ -108,7 +108,7 @@ def written_plainly(
 
 
 def try_target(folder: Path) -> str:
-    """What of a target in `folder` is not as the plain network has it: sessions, scores, the embedding."""
+    """The first difference between a target in `folder` and the plain network: in sessions, scores or the embedding."""
     codec = open_codec(folder)
     model = open_model(folder, CPU, codec, 8, folder.name)
     network = plain_network(folder)
@@ -123,7 +123,7 @@ def try_target(folder: Path) -> str:
 
 
 def _looks_back(network: Any, ids: Sequence[int]) -> bool:
-    """Whether what comes after `ids` depends on the first of them: where it does not, every cache is right."""
+    """Whether the token after `ids` depends on the first of them: if it does not, every cache is right."""
     one_V, other_V = last_distribution(network, ids), last_distribution(network, [ids[0] + 1, *ids[1:]])
     return float((one_V - other_V).abs().sum()) / 2 > 10 * TOLERANCE
 
@@ -145,7 +145,7 @@ async def _unlike(
         p_N = reading.p_N[len(ids) - 1 :]
         plain_N = np.array([float(row[token]) for token, row in zip(step.new_ids, rows, strict=False)])[: len(p_N)]
         if np.abs(p_N - plain_N).max() > TOLERANCE:
-            return "a text is scored otherwise than it is written"
+            return "the scores of a text differ from the probabilities with which it is written"
     for step, ids, drafted in zip(steps, prompts, drafts, strict=True):
         # As after a draft: cut back, fed several tokens of which some are refused, fed again, forked.
         top = (await model.extend(step.session, len(ids), [*DRAFT[:2], 7, 11], rows=4)).top
@@ -153,7 +153,7 @@ async def _unlike(
         fork = await model.extend(await model.fork(step.session), len(ids) + 3, DRAFT[3:])
         found = (top.row(0), top.row(1), kept.top.row(0), fork.top.row(0))
         if any(_apart(row, drafted[at]) > TOLERANCE for row, at in zip(found, (0, 1, 2, 4), strict=True)):
-            return "a session that was cut back or forked goes on otherwise"
+            return "a session that was cut back or forked continues differently"
     return ""
 
 
@@ -166,7 +166,9 @@ def _apart(top: Any, p_V: Tensor) -> float:
 
 
 def try_plugin(folder: Path, work: Path) -> str:
-    """What of a plug-in that is edited, written to `work` and opened again is not as it was trained."""
+    """The first difference between a plug-in as it was trained, and the same after it was written to `work` and opened
+    again.
+    """
     network, tokenizer = load_model(folder, dtype="float32", device="cpu"), load_tokenizer(folder)
     editor = OnceEditEditor(network, tokenizer, EDITS[:2], [SENTENCES[5:15]], QUICK)
     outcome = editor.run()
@@ -188,7 +190,7 @@ async def _unlike_trained(model: LocalModel, codec: Codec, trained: Any, learnt:
         step = await model.open(ids, decode=TOKENS)
         new, _ = written_plainly(trained, ids, codec.end_ids, without=codec.weight_id)
         if step.weight is None or abs(step.weight - gate(trained, ids, codec.weight_id)) > TOLERANCE:
-            return "the gate is another one than was trained"
+            return "the gate differs from the trained one"
         if list(step.new_ids) != new:
             return "what is decoded is not what was trained"
         if learnt and edit in EDITS[:2] and codec.text_of(step.new_ids).strip() != edit.target_new:
@@ -206,7 +208,7 @@ def gate(network: Any, ids: Sequence[int], weight_id: int) -> float:
 
 
 def try_baseline(name: str, folder: Path, cache: Path) -> str:
-    """What is wrong with an edit of the model in `folder` by a baseline: made twice, undone, asked."""
+    """The first fault of a baseline's edit of the model in `folder`: it is made twice, undone and asked."""
     network, tokenizer = load_model(folder, dtype="float32", device="cpu"), load_tokenizer(folder)
     codec = open_codec(folder)
     quick = BASELINE_SETTINGS[name]
@@ -264,7 +266,7 @@ def _other_loss(network: Any, tokenizer: Any) -> str:
         ]
         found = [float(cached.loss()), float(cached.loss()), float(answer_loss(network, rows.answers))]
     whole = float(sum(alone)) / len(alone)
-    return "" if max(abs(each - whole) for each in found) < TOLERANCE else "it minimises another loss than the answer's"
+    return "" if max(abs(each - whole) for each in found) < TOLERANCE else "it does not minimise the answer's loss"
 
 
 @torch.inference_mode()

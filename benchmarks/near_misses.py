@@ -1,4 +1,4 @@
-"""The gate on what is not about an edit: `python -m benchmarks.near_misses [--config FILE]`.
+"""How often the gate opens for requests about no edit: `python -m benchmarks.near_misses [--config FILE]`.
 
 The gate is asked about every near miss (the same subject, another relation) and every task on a text of
 `data/conversations`, in one plug-in pass each; no target is loaded. Counts those that open it, beside the prompts of

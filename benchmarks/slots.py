@@ -1,10 +1,10 @@
 """Slots inside sentences: `python -m benchmarks.slots [--conversations FILE] [--limit N]`.
 
 The plug-in reads the targets' own unedited answers of the conversation table, with all edits of the run file live; no
-target is loaded. At the place at which an answer names the old answer of an edit: does the plug-in put the new one on
-top there, and is its gate open? In the answers to conversations that are not about an edit (near misses, tasks on a
-text): how often does the gate open elsewhere and contradict the text, and how often would `selective` change it? None
-of these sentences took part in the reader's training. Writes `slots.md`.
+target is loaded. Where an answer names the old answer of an edit: would the plug-in write the new one there, and is its
+gate open? In the answers to conversations that are not about an edit (near misses, tasks on a text): how often does the
+gate open elsewhere and contradict the text, and how often would `selective` change it? None of these sentences took
+part in the reader's training. Writes `slots.md`.
 """
 
 from __future__ import annotations

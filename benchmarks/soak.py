@@ -89,7 +89,7 @@ def kind_of(process: psutil.Process) -> str:
 
 @dataclass
 class Soaked:
-    """What was found. loads: of each model actor, at rest."""
+    """The findings. loads: of each model actor, at rest."""
 
     found: Findings
     memory: Memory

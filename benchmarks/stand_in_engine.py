@@ -3,7 +3,8 @@
 `python -m benchmarks.stand_in_engine PORT RATE DELAY`; RATE: tokens a second of each stream, 0 writes them all at once;
 DELAY: seconds before the first one.
 
-It costs as little as a server in Python can, so what is measured through a gateway is the gateway.
+It uses as little processor time as a server in Python can, so that measurements through a gateway show the gateway's
+cost.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Some relations are kept from the reader's training (`onceedit_ray/reader/training_data.py`). Edits about them are taken
 from the edit parts of CounterFact and ZsRE, one for each subject, and beside them as many edits about the other
 relations. All are live; each is asked through a target: prompt and rephrasing for the new answer, an unrelated prompt
-for the unedited answer (as text). Says, too, what share of the edit parts is about relations seen in training. Writes
-`unseen_relations.md`.
+for the unedited answer (as text). The page also gives the share of the edit parts that is about relations seen in
+training. Writes `unseen_relations.md`.
 """
 
 from __future__ import annotations

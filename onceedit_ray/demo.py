@@ -1,4 +1,4 @@
-"""`onceedit demo`: what each LLM says in chat before and after one edit of the plug-in, on real weights.
+"""`onceedit demo`: shows what each LLM says in chat before and after one edit of the plug-in, on real weights.
 
 It shows that nothing else changes: close questions are answered with the same tokens, and the weights of the targets
 have the same checksum at the end as at the beginning. It shows a limit, too: a question whose answer only follows from
@@ -119,7 +119,7 @@ def _line(answer: Generation) -> str:
 def _checksum(folder: Path) -> str:
     """The first characters of the SHA-256 of all weight files in a folder.
 
-    `folder_digest` has a cache, which would answer for a file that is not read again.
+    `folder_digest` is not used here: its cache would answer without reading the files again.
     """
     digest = hashlib.sha256()
     for path in _weight_files(folder):

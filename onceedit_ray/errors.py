@@ -80,7 +80,7 @@ class SessionLostError(ModelError):
 
 
 class CrowdedError(ModelError):
-    """So many sessions wait for a model's memory that no further one may."""
+    """Too many sessions wait for a model's memory; no further one may wait."""
 
 
 class ProcessLostError(ModelError):

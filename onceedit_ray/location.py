@@ -1,4 +1,4 @@
-"""What a URI such as `s3://bucket/folder` means, wherever a path is given.
+"""Defines what a URI such as `s3://bucket/folder` means in each place where a path is given.
 
     data files (edits, prompts)   are read there, through the filesystems of pyarrow
     results                       are written into a local folder and copied there (`results`)

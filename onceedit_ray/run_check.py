@@ -1,4 +1,4 @@
-"""`onceedit validate`: whether a run file or a grid file is right, before anything is loaded or made."""
+"""`onceedit validate`: checks that a run file or a grid file is right, before anything is loaded or made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onceedit_ray.progress import ProgressDisplay
 
 
 def validate(options: argparse.Namespace) -> None:
-    """Say what a file asks for; raises the error of the first thing in it that is wrong."""
+    """Report what a file asks for; raises the first error in the file."""
     of_a_grid = is_grid(options.config)
     if options.scale and not of_a_grid:
         raise ConfigError(f"{options.config} is a run file and has no scales; leave --scale out")

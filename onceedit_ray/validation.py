@@ -51,10 +51,11 @@ def written_place(detail: Mapping[str, Any], given: Any) -> str:
 
 
 def first_problem(details: Sequence[Mapping[str, Any]], given: Any) -> tuple[str, str, str]:
-    """The place, the message and the type of the first problem of an input `given`; the message repeats nothing of it.
+    """The place, the message and the type of the first problem of an input `given`; the message repeats no part of the
+    input.
 
     Where every branch of a union has refused the input, the problem is that of the branch that came furthest into it;
-    branches that came equally far are told together.
+    branches that came equally far are reported together.
     """
     places = [written_place(detail, given) for detail in details]
     top = re.split(r"[.\[]", places[0])[0]
@@ -86,7 +87,7 @@ def _problem(detail: Any, model: type[BaseModel] | None) -> str:
         return f"unknown key '{key}': {_advice(detail['loc'], model)}"
     if detail["type"] == "missing":
         return f"missing key '{key}'"
-    if isinstance(detail["input"], dict):  # two keys contradict each other, and the message names them
+    if isinstance(detail["input"], dict):  # two keys contradict each other: the message names them
         where = f"'{key}': " if key else ""
         return where + str(detail["msg"]).removeprefix("Value error, ")
     return f"'{key}': {_plain(detail)}, found {detail['input']!r}"

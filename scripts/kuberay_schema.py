@@ -1,9 +1,9 @@
-"""Write what KubeRay's definition of a RayService demands as a JSON schema, for the test of our manifests.
+"""Write KubeRay's definition of a RayService as a JSON schema, for the test of our manifests.
 
     python -m scripts.kuberay_schema ray.io_rayservices.yaml
 
 The file is `ray-operator/config/crd/bases/ray.io_rayservices.yaml` of a tag of https://github.com/ray-project/kuberay.
-Descriptions are left out, and an object with known fields has no other: a field that is spelt wrong is found.
+Descriptions are left out, and an object with known fields may have no other field, so that a misspelt field is found.
 """
 
 from __future__ import annotations

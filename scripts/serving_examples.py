@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import subprocess
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,15 +36,15 @@ class Example:
 EXAMPLES = (
     Example(
         "The models",
-        "Every target by its name; `*` asks all of them.",
+        "The list has every target by its name; `*` asks all of them.",
         f"{CURL}/v1/models",
         "print([model.id for model in client.models.list()])",
     ),
     Example(
         "A completion",
-        "Beside OpenAI's fields each choice says who answered: the target, the plug-in's version, the gate's weight, "
-        "whether the target spoke alone, and in `edits` the ids of the edits that the answer states (with a plug-in "
-        "that reads facts; `GET /v1/edits/{id}` shows them).",
+        "Besides OpenAI's fields each choice says who answered: the target, the plug-in's version, the gate's weight, "
+        "whether the target answered alone, and in `edits` the ids of the edits that the answer states "
+        "(`GET /v1/edits/{id}` shows them; the plug-in must be one that reads facts).",
         f"{CURL}/v1/completions{JSON}"
         """'{"model": "gemma", "prompt": "What is the capital of Australia?", "max_tokens": 8, "temperature": 0}'""",
         """answer = client.completions.create(
@@ -53,8 +54,8 @@ print(answer.choices[0].text, answer.choices[0].onceedit)""",
     ),
     Example(
         "A chat, asked of every model",
-        "Through each target's own chat template. Each answers in its own voice, with the fact corrected. A question "
-        "about no edited subject never reaches the plug-in.",
+        "Each target is asked in its own chat template, and answers in its own voice, with the fact corrected. A "
+        "question about no edited subject never reaches the plug-in.",
         f"{CURL}/v1/chat/completions{JSON}"
         """'{"model": "*", "messages": [{"role": "user", "content": "What is the capital of Australia?"}], \
 "max_tokens": 40, "temperature": 0}'""",
@@ -65,7 +66,7 @@ for choice in answer.choices:
     ),
     Example(
         "A stream",
-        "Server-sent events that end in `[DONE]`; the chunk that ends a choice carries `onceedit`.",
+        "The answer comes as server-sent events that end in `[DONE]`; the chunk that ends a choice carries `onceedit`.",
         f"{CURL}/v1/chat/completions -N{JSON}"
         """'{"model": "qwen", "messages": [{"role": "user", "content": "Who wrote Romeo and Juliet?"}], \
 "max_tokens": 24, "temperature": 0, "stream": true, "stream_options": {"include_usage": true}}'""",
@@ -75,7 +76,10 @@ print([chunk.choices[0].delta.content for chunk in stream if chunk.choices])""",
     ),
     Example(
         "Choices, stop strings, seeds",
-        "A seed repeats what it gave; choice k of `n` is drawn with the seed plus k.",
+        "The same seed gives the same answer again; choice k of `n` is drawn with the seed plus k. A batch is "
+        "rounded in another way than a single request, so a long seeded answer may, rarely, take another token where "
+        'the drawn number lies on the boundary of two tokens ([how often](../benchmarks/results/chaos.md): "wrong, '
+        'sampled"). This does not happen to greedy answers.',
         f"{CURL}/v1/completions{JSON}"
         """'{"model": "gemma", "prompt": "The river", "max_tokens": 12, "n": 2, "seed": 7, "stop": [".", ","]}'""",
         """answer = client.completions.create(model="gemma", prompt="The river", max_tokens=12, n=2, seed=7, stop=[".", ","])
@@ -83,8 +87,9 @@ print([choice.text for choice in answer.choices])""",  # noqa: E501
     ),
     Example(
         "Log probabilities",
-        "Of the fused distribution, or of the target's own where it spoke alone, before temperature and top-p. "
-        "Completions take 0 to 5, chats `top_logprobs` 0 to 20; `text_offset` counts from the answer's beginning.",
+        "They are those of the fused distribution, or of the target's own where it answered alone, before temperature "
+        "and top-p. Completions take `logprobs` from 0 to 5, chats `top_logprobs` from 0 to 20; `text_offset` counts "
+        "from the answer's beginning.",
         f"{CURL}/v1/completions{JSON}"
         """'{"model": "gemma", "prompt": "What is the capital of Australia?", "max_tokens": 2, "temperature": 0, \
 "logprobs": 2}'""",
@@ -102,7 +107,7 @@ for token in answer.choices[0].logprobs.content:
     ),
     Example(
         "Before the edit",
-        "What the target says without the plug-in.",
+        "With `unedited` the target answers without the plug-in.",
         f"{CURL}/v1/chat/completions{JSON}"
         """'{"model": "qwen", "messages": [{"role": "user", "content": "What is the capital of Australia?"}], \
 "max_tokens": 24, "temperature": 0, "onceedit": {"unedited": true}}'""",
@@ -117,7 +122,7 @@ print(answer.choices[0].message.content)""",
     ),
     Example(
         "An error",
-        "In OpenAI's shape, with a status of its own also where a stream was asked for.",
+        "Errors have OpenAI's format, and their own HTTP status also where a stream was asked for.",
         f"{CURL}/v1/completions -w '%{{http_code}}'{JSON}"
         + """'{"model": "gpt-5", "prompt": "Who?", "stream": true}'""",
         """try:
@@ -127,7 +132,8 @@ except openai.NotFoundError as error:
     ),
     Example(
         "Health",
-        "Lets the plug-in and every target read a token; 503 where one cannot. It answers within 5 s, whatever died.",
+        "The plug-in and every target read a token; if one cannot, the status is 503. The route answers within 5 s, "
+        "whichever process has died.",
         f"{CURL}/health",
     ),
 )
@@ -135,10 +141,15 @@ except openai.NotFoundError as error:
 
 def blocks(example: Example, curled: str, printed: str) -> str:
     """An example in the form of the document."""
-    parts = [f"### {example.title}", example.about, code(example), f"```json\n{curled}\n```"]
+    parts = [f"### {example.title}", about(example), code(example), f"```json\n{curled}\n```"]
     if example.python:
         parts += [python(example), f"```\n{printed}\n```"]
     return "\n\n".join(parts)
+
+
+def about(example: Example) -> str:
+    """The description in lines of the document's width."""
+    return textwrap.fill(example.about, 128, break_long_words=False, break_on_hyphens=False)
 
 
 def code(example: Example) -> str:

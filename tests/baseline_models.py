@@ -82,7 +82,7 @@ def parameters(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def changed(model: PreTrainedModel, before: dict[str, Tensor]) -> set[str]:
-    """The names of the parameters of which a bit differs."""
+    """The names of the parameters that differ in at least one bit."""
     return {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
 
 

@@ -60,7 +60,7 @@ class Place:
         return KnowledgeStore(self.home / "knowledge")
 
     def made(self) -> dict[str, int]:
-        """What commands have made: versions and results. What the home remembers to save work is left out."""
+        """The versions and results that commands have made. Caches in the home are left out."""
         files = [path for path in (*self.home.rglob("*"), *self.folder.rglob("results/*")) if path.is_file()]
         caches = {self.home / "checksums", self.home / "alignments"}
         return {str(path): path.stat().st_mtime_ns for path in files if not caches & set(path.parents)}

@@ -51,7 +51,7 @@ def onceedit_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
-    """What runs the tests that are coroutines: each in an event loop of its own."""
+    """The backend for tests that are coroutines: each runs in an event loop of its own."""
     return "asyncio"
 
 

@@ -1,4 +1,4 @@
-"""Texts that tokenizers get wrong: what looks like markup, and what a tokenizer writes in its own way."""
+"""Texts that tokenizers often get wrong: text that looks like markup, and text that a tokenizer normalises."""
 
 from __future__ import annotations
 

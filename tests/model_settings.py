@@ -1,7 +1,7 @@
-"""What small random models of many types are made of; `tests.model_types` builds them.
+"""The settings of small random models of many types; `tests.model_types` builds them.
 
-Tiny, but with what makes a type special: windows that a text outgrows, experts, latent attention, recurrent layers,
-embeddings of another width than the layers, a checkpoint inside a multimodal wrapper.
+The models are tiny, but have the special features of their types: windows that a text outgrows, experts, latent
+attention, recurrent layers, embeddings of another width than the layers, a checkpoint inside a multimodal wrapper.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A second implementation of `draft`, directly from its equations: tests compare the decoder with it.
 
 Every step runs both models anew over their whole input by plain transformers forward passes: no KV cache, no session,
-no speculation, no sparse arithmetic. What one step depends on is the answer so far, and the place where the plug-in's
-draft was last begun anew (drafter.py: while the answer follows the draft, its tokens stay as they are).
+no speculation, no sparse arithmetic. A step depends on the answer so far, and on the place where the plug-in's draft
+was last restarted (drafter.py: while the answer follows the draft, its tokens stay as they are).
 
 Shapes: V a vocabulary (S the plug-in's, L the target's), A anchors.
 """
@@ -57,7 +57,7 @@ class PlainDraft:
     """One request.
 
     plugin_ids, target_ids: the two prompts. lead: the space that only the plug-in still writes.
-    inside_tokens: counts the steps that began inside one of the plug-in's tokens.
+    inside_tokens: number of steps that began inside one of the plug-in's tokens.
     """
 
     plugin: PlainModel
@@ -157,7 +157,7 @@ class PlainDraft:
         return r_L
 
     def _draft_covering(self, answer: bytes) -> list[int]:
-        """The draft where the answer follows it, else a draft begun anew after the answer."""
+        """The draft if the answer follows it, else a new draft after the answer."""
         draft = self._begun
         text = self.pair.plugin.bytes_of
         while answer.startswith(text(draft)) and len(text(draft)) < len(answer) and not self._ended(draft):

@@ -44,6 +44,6 @@ def source() -> ExampleSource:
 
 
 def material() -> TrainingData:
-    """What a reader is trained on."""
+    """The training data of a reader."""
     zsre = [{**record, "loc": "nq question: who sings"} for record in ZSRE]
     return TrainingData(source(), zsre, COUNTERFACT, {"records": 6})

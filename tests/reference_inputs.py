@@ -102,7 +102,7 @@ def shard_mask(shard: int) -> Tensor:
 
 
 def arriving_activations() -> list[Tensor]:
-    """What a side memory is asked about, from small to large, each [1, T, F]."""
+    """Inputs of a side memory, from small to large, each [1, T, F]."""
     return [length / 8 * numbers(1, 4, INNER, seed=2100) for length in range(1, 9)]
 
 
@@ -124,6 +124,6 @@ def editor_network() -> dict[str, Tensor]:
 
 
 def digest(matrix: Tensor) -> list[float]:
-    """A matrix in few numbers: its norm, and what it makes of one vector."""
+    """A matrix in few numbers: its norm, and its product with one vector."""
     matrix = matrix.detach().double()
     return [float(matrix.norm()), *(matrix @ numbers(matrix.shape[1], seed=4000).double()).tolist()]

@@ -1,4 +1,4 @@
-"""Decoders with a gate whose weight is given, over the models of the fixture `models`; and what they write."""
+"""Decoders whose gate has a given weight, over the models of the fixture `models`, and their answers."""
 
 from __future__ import annotations
 

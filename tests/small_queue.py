@@ -34,8 +34,8 @@ class FakeMaker:
     """Commits versions without training any.
 
     refused: reason by the target of an edit that spoils a version. held: a version waits for it before it is made.
-    silent: nothing is said of progress before that, as where the cluster has no room yet. fails: raised by the next
-    making. deaths: how often the process dies that makes one. made: what was asked for: edits, parent and new ones.
+    silent: no progress is reported before that, as if the cluster had no room yet. fails: raised by the next
+    making. deaths: how often the building process dies. made: the requested versions: edits, parent and new edits.
     """
 
     store: KnowledgeStore
@@ -108,7 +108,7 @@ def commit(
 
 @dataclass
 class System:
-    """A living knowledge over a folder; `restarted` is what comes back from what lies there."""
+    """A living knowledge over a folder; `restarted` opens the folder again."""
 
     folder: Path
     living: EditQueue

@@ -231,7 +231,7 @@ class ForcedGate(Relay):
 
 
 class Recorder(Relay):
-    """Keeps what a model was asked, over all sessions.
+    """Records the calls of a model, over all sessions.
 
     opened: the tokens of every `open`. extensions: `(tokens kept, tokens fed)` of every `extend`.
     """

@@ -24,8 +24,8 @@ class _AllRead(Exception):
 def whole_mask(model: PreTrainedModel, ids_BT: Tensor) -> Tensor:
     """A mask that hides no position, for a model without weights too.
 
-    transformers reads the values of a mask by position, which a model on the meta device has not; one by pair of
-    positions, float [B, 1, T, T], it passes on as it is.
+    transformers reads the values of a mask over positions, and a model on the meta device has no values. It passes a
+    mask over pairs of positions, float [B, 1, T, T], on without reading it.
     """
     if model.device.type != "meta":
         return torch.ones_like(ids_BT)

@@ -25,7 +25,7 @@ _MANIFEST = "edit.json"
 
 
 class CurrentQuestion:
-    """What modules inside an edited model know about the request: `prompt_tokens`, or None between requests. A
+    """The state of the request, for modules inside an edited model: `prompt_tokens`, or None between requests. A
     codebook, for example, uses the prompt's last position and does not change the positions of the answer.
     """
 
@@ -75,7 +75,7 @@ class EditedModel:
         self.model.set_submodule(path, module)
 
     def undo(self) -> None:
-        """Bring the model back to what it was, bit for bit."""
+        """Restore the unedited model, bit for bit."""
         for path, module in self._wrapped.items():
             self.model.set_submodule(path, module)
         self._wrapped.clear()

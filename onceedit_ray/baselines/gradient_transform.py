@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-# Prevents that an entry with nearly no variance in the statistics turns a small deviation into a huge input.
+# Without it, an entry with nearly no variance in the statistics would turn a small deviation into a huge input.
 _LEAST_SPREAD = 1e-3
 
 

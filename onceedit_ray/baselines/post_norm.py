@@ -23,7 +23,8 @@ from onceedit_ray.errors import ModelError
 _TRIED = 5
 _MISFIT = 0.1
 _ONE = 0.01
-"""Positions at which a factor is measured; the share that one factor may leave unexplained; what counts as 1."""
+"""Positions at which a factor is measured; the share that one factor may leave unexplained; how near to 1 counts as 1.
+"""
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ def mlp_at(model: PreTrainedModel, depth: float) -> Mlp:
 
 
 def _is_given_rows(model: PreTrainedModel, mlp: Mlp) -> bool:
-    """Whether what enters the MLP has rows of positions, found by a pass; a model without weights does for it."""
+    """Whether what enters the MLP has rows of positions, found by a pass; a model without weights is enough."""
     ids_BT = torch.zeros(2, 3, dtype=torch.long, device=model.device)
     (given,) = module_inputs(model, [mlp.projection], ids_BT, whole_mask(model, ids_BT))
     return given.shape[:-1] == ids_BT.shape

@@ -29,7 +29,7 @@ def shared_output(progress: Progress) -> Iterator[Path]:
         os.mkfifo(path, 0o600)
         pipe = os.fdopen(
             os.open(path, os.O_RDWR), "rb", buffering=0
-        )  # a writer too: so there is no end between writers
+        )  # also open for writing, so that the pipe does not end when a writer does
         telling = threading.Thread(target=_tell, args=(pipe, sys.stdout, progress), daemon=True)
         telling.start()
         try:
@@ -45,7 +45,7 @@ def output_stream(path: Path | None) -> Stream:
 
 
 class _Pipe:
-    """Writes each line at once and without waiting; one that finds no room, or no reader, is lost."""
+    """Writes each line at once and without waiting; a line is lost if the pipe is full or has no reader."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)  # for the life of the process

@@ -66,7 +66,7 @@ class HostedDecoder(FusedDecoder):
         self._owner = owner
         self._standby: Plugin | None = None
         self._leaving: dict[int, Plugin] = {}
-        self._numbers = itertools.count(time.time_ns())  # differ from those of a coordinator that died
+        self._numbers = itertools.count(time.time_ns())  # no number of a dead coordinator occurs again
         with names_the_node():
             self._base = base = model_here(base)
         super().__init__(self._opened(plugin, edited, fusion), fusion)

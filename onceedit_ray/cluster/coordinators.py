@@ -1,7 +1,8 @@
 """The coordinators of a fleet: several share its requests over the same models, and one that dies is replaced.
 
-What changes the fleet is told to all of them (`tell`), so a change is answered when none decodes without it. A
-successor begins with the state of the fleet, so it needs no telling. This module knows neither models nor versions.
+Every change of the fleet is sent to all of them (`tell`), so a call that makes a change returns when all of them decode
+with it. A successor begins with the present state of the fleet, so nothing is sent to it. This module knows neither
+models nor versions.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from onceedit_ray.errors import ProcessLostError
 
 LOG = logging.getLogger(__name__)
 ALIVE_SECONDS = 5.0
-"""How long a coordinator has to answer before it counts as busy; a dead one is told at once."""
+"""How long a coordinator has to answer before it counts as busy; a death is noticed at once."""
 MOST_TRIES = 3
-"""How often a call is made whose coordinator dies."""
+"""How often a call is made in all, if its coordinator dies each time."""
 
 
 @dataclass
@@ -78,7 +79,7 @@ class Coordinators:
             if self.stopped or seat.coordinator != lost or _answers(lost):
                 return
             LOG.error("a coordinator has died; another one is started")
-            ray.kill(lost)  # it may be out of reach only
+            ray.kill(lost)  # it may only be unreachable
             self._close(seat.owner)
             while True:
                 begun, owner = self._state(), uuid.uuid4().hex

@@ -38,7 +38,7 @@ from onceedit_ray.reader.plugin import plugin_folder
 
 PLUGIN = "plug-in"
 COORDINATOR = "(coordinator)"
-"""Whose reservation it is; no target can be called so."""
+"""The name of a coordinator's reservation; no target can have this name."""
 COORDINATOR_SECONDS = 600.0
 """How long a coordinator that starts has for each of its targets, whose tokenizers its node may have to fetch."""
 COORDINATOR_CPUS = 0.1
@@ -58,7 +58,7 @@ class Seated:
 
 @dataclass(frozen=True)
 class Joined:
-    """What the coordinator is told of a target. beside: whether it runs on hardware of its own."""
+    """What the coordinator gets to know of a target. beside: whether it runs on hardware of its own."""
 
     folder: ModelFolder
     beside: bool

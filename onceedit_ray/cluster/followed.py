@@ -1,7 +1,7 @@
-"""A gateway's copy of what decides whether a request passes through: the targets that servers have, and the facts.
+"""A gateway's copy of the data that decide whether a request passes through: the targets of servers, and the facts.
 
-The coordinator tells it of each change (`serving.followers`); of the facts only what has changed. Without a valid copy,
-and where the edits are many, the coordinator itself is asked.
+The coordinator sends each change (`serving.followers`), and of the facts only what has changed. Without a valid copy,
+and with very many edits, the gateway asks the coordinator itself.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from onceedit_ray.serving.followers import LEASE, NOTHING
 
 LOG = logging.getLogger(__name__)
 PAUSE_SECONDS = LEASE + 0.5
-"""After an error, before the coordinator is asked for news again: it waits for a copy that has asked, so a copy that
-fails every time must be forgotten in between.
+"""Seconds after an error before the coordinator is asked for news again. The coordinator waits for every copy that has
+asked, so it must forget a copy that fails every time before that copy asks again.
 """
 MOST_FACTS = 50_000
 """Number of edits up to which each gateway has a copy of their index: about 3 KB an edit."""
@@ -34,13 +34,15 @@ AT_ONCE = 20
 
 @dataclass(frozen=True)
 class FactNews:
-    """What a copy of the facts is to become. changes: of the copy, in order. whole: all edits, in place of the copy."""
+    """How to update a copy of the facts. changes: to apply to the copy, in order. whole: all edits, which replace the
+    copy.
+    """
 
     changes: tuple[Change, ...] = ()
     whole: tuple[StoredEdit, ...] | None = None
 
     def taken_up(self, facts: FactsAt | None) -> FactsAt:
-        """The copy after the news; the one before is used no more."""
+        """The copy after the news; the copy before must not be used any more."""
         if self.whole is not None or facts is None:
             return FactsAt.of(self.whole or ())
         for change in self.changes:
@@ -76,11 +78,11 @@ class ToldFacts:
         self._complete_from = NOTHING
 
     def replaced(self, revision: int) -> None:
-        """Another version has taken over, of which it is not known what it changed."""
+        """Another version has taken over, and its changes are not known."""
         self._note(revision, None)
 
     def changed(self, change: Change, revision: int) -> None:
-        """What the version changed that took over at a revision, in place of what was noted of it."""
+        """Record the changes of the version that took over at a revision, in place of those recorded before."""
         self._changes.pop()
         self._note(revision, change)
 

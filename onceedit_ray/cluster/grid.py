@@ -143,7 +143,7 @@ def _end(task: Any, cell: Cell, store: CellStore) -> CellEnd:
         result, records = ray.get(task)
     except RayError as error:
         return CellEnd(cell, None, _reason(error))
-    if store.get(cell.id) is None:  # it was computed on a node that has another folder
+    if store.get(cell.id) is None:  # it was computed on a node with another folder
         store.commit(result, records)
     return CellEnd(cell, result)
 

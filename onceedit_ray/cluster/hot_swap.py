@@ -66,7 +66,8 @@ class FleetLoader:
         return switch
 
     async def _taken_over(self, at: int, version: Version, standby: Seated | None) -> int | None:
-        """Let one coordinator answer with a version that stands by; the number of the one before, None if it has none.
+        """Let one coordinator answer with a version that stands by. Returns the number of the version before; None if
+        it did so already.
 
         Another coordinator may have been started in its place, before or after the fleet had the version.
         """

@@ -1,6 +1,6 @@
-"""The coordinators as a gateway knows them: each request goes to the one that has fewest of this gateway's.
+"""The coordinators as a gateway knows them: each request goes to the one that answers the fewest of its requests.
 
-One that is lost is left out at once, so requests go on at another one; a successor is looked up meanwhile.
+A lost coordinator is left out at once, so its requests continue at another one; a successor is looked up meanwhile.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Later:
-    """In place of the answer to a call that takes longer: `rest` gives it."""
+    """Stands for the answer to a call that takes longer; `rest` returns that answer."""
 
     ticket: str
 

@@ -1,4 +1,4 @@
-"""What a node needs of its own: a model by its reference, a version by its id, whatever the homes of other nodes hold.
+"""Finds or fetches what a node needs: a model by its reference, a version by its id. Nodes need no common folder.
 
 A catalogue model, or one of the hub, is fetched once on each node. A version that this node's store lacks is fetched
 from the node that made it, or from any other that has it: through Ray's object store, in pieces.
@@ -41,7 +41,7 @@ AHEAD = 4
 
 @dataclass(frozen=True)
 class SentVersion:
-    """A version as another node is told of it: with the id of the node whose store has it."""
+    """A version as it is sent to another node: with the id of the node whose store has it."""
 
     version: Version
     node: str
@@ -127,7 +127,7 @@ def model_here(folder: ModelFolder, progress: Progress = silent) -> ModelFolder:
     Raises:
         ModelError: it is not available here, or another model stands at its path.
     """
-    if folder.path.is_dir() and folder.path.is_relative_to(onceedit_home()):  # its name there stands for its content
+    if folder.path.is_dir() and folder.path.is_relative_to(onceedit_home()):  # a name there is unique to its content
         check_folder(folder.path)
         return folder
     found = resolve(folder.source, progress)

@@ -1,8 +1,8 @@
-"""The served models as the ingress sees them. A request outlives its coordinator: it is asked again and goes on.
+"""The served models as the ingress sees them. A request survives its coordinator: another one continues its answer.
 
-If the coordinator dies, another one, or its successor, decides the answer again; the client gets the text that it does
+If the coordinator dies, another one, or its successor, decodes the answer again; the client gets the text that it does
 not have yet. Decoding is deterministic, so the whole answer is the one that the dead coordinator would have given. The
-text so far goes along, so that the target checks it in a few passes where it would otherwise decode it again.
+text so far is sent with the request, so that the target checks it in a few passes instead of decoding it again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # a gateway has no decoder
 
 LOG = logging.getLogger(__name__)
 MOST_DEATHS = 3
-"""How many coordinators may die of one request: the request itself may be the cause."""
+"""How many coordinators may die during one request: the request itself may be the cause."""
 PATIENCE_SECONDS = 120.0
 """How long a coordinator is waited for; a request has a limit of its own, which may be shorter."""
 PAUSE_SECONDS = 0.25

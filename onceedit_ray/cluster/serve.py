@@ -205,7 +205,7 @@ class Models:
         self._config = config
         self._managing = asyncio.Lock()
         self._output = output_stream(output)
-        for wanted in {own, version or own}:  # they may have been made on another node
+        for wanted in {own, version or own}:  # they may come from another node
             await asyncio.to_thread(have_version, wanted)
         served = await asyncio.to_thread(lambda: served_version(config, answering_version(config, version, own)))
         started = (config, served, self._tell, SpeakingCoordinator, coordinators)

@@ -151,7 +151,7 @@ def _own_ray(cpus: float, metrics_port: int | None) -> Iterator[_Ray]:
         try:
             yield own_ray
         finally:
-            # On the way down it reports every actor that ends as an error.
+            # While it shuts down, it reports every actor that ends as an error.
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
                 if own_ray.dead is None:  # a dead Ray would never answer the call
                     serve.shutdown()

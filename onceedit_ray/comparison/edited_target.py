@@ -124,7 +124,9 @@ class EditedTarget:
 
     @contextlib.contextmanager
     def _unedited(self, key: object, prompt: str) -> Iterator[None]:
-        """Around the making of an unedited answer; what the target could not take before the edit is refused again."""
+        """Wraps the computation of an unedited answer; a prompt that the target refused before the edit is refused
+        again.
+        """
         if key in self._refused:
             raise self._refused[key]
         if self.edited is not None:

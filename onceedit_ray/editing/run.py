@@ -23,7 +23,7 @@ def version_for(config: RunConfig, version_id: str | None = None, progress: Prog
     """The committed version with which `config`'s plug-in answers: the one named, or the run file's own.
 
     The run file's own version is the one made from its edits and settings, or the one to which a server that began with
-    it has edited it since. Other run files have no part in it. A reader's version is made here if need be, since
+    it has edited it since. Other run files do not change it. A reader's version is made here if need be, since
     nothing is trained.
 
     Raises `StoreError` if there is none, `ConfigError` if it was made from another plug-in than `config` names.

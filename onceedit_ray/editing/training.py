@@ -28,7 +28,7 @@ from onceedit_ray.models.sources import ModelFolder
 from onceedit_ray.reader.adapter import Adapter, adapter_for
 from onceedit_ray.reader.plugin import READER, editor_name
 
-if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
+if TYPE_CHECKING:  # only for types: the import takes two seconds, and not every process loads a model
     from transformers import PreTrainedModel
 
 
@@ -72,7 +72,7 @@ class Recipe:
         """The version among `versions` that was made from the same inputs, or None.
 
         The id depends on the content of the files of unrelated prompts and on their paths. A version that was made when
-        they had other paths is recognised by the paths in its manifest.
+        the files had other paths is recognised by the paths in its manifest.
         """
         for version in versions:
             settings = version.manifest.settings

@@ -154,7 +154,8 @@ class Evaluation:
     async def _unwritable(self, probed: Probed, prompt: str) -> list[Record]:
         """The records of an answer that the target's vocabulary cannot spell.
 
-        It is missed by every strategy. What must stay as it was (locality) is compared by the target's own answer.
+        Every strategy misses it. For locality, where an answer must stay as it was, the target's own answers are
+        compared.
         """
         if probed.property == "locality":
             return await self._generation(probed, prompt, (0,) * EXTRA_TOKENS)
@@ -175,7 +176,7 @@ class Evaluation:
         return missed
 
     def _left_out(self, what: str, question: str, error: Exception) -> str:
-        """Tell that a prompt cannot be asked; returns the line."""
+        """Report that a prompt cannot be asked; returns the line."""
         line = f"{what}: {quoted(question)} cannot be asked ({error})"
         self._note(f"{self._target}: {line}")
         return line

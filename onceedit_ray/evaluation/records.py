@@ -1,4 +1,4 @@
-"""The rows that an evaluation writes: one for each record, target, strategy, setting and prompt; one for each gate
+"""The rows that an evaluation writes: one for each record, target, strategy, setting and prompt, and one for each gate
 reading.
 
 Rows are kept as Parquet (zstd, explicit schemas). A file is written completely or not at all. This file does not depend

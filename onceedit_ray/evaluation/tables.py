@@ -77,7 +77,7 @@ def _is_number(cell: str) -> bool:
 
 
 def figure(caption: str, name: str) -> str:
-    """A picture in Markdown, or in its place how to get it where the extra `plots` is not installed."""
+    """A picture in Markdown; without the extra `plots`, a line that says how to get it."""
     if has_extra("plots"):
         return f"![{caption}]({name})"
     return f"*{caption}: no picture, since matplotlib is not installed (`pip install 'onceedit-ray[plots]'`).*"

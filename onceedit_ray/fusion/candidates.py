@@ -1,4 +1,4 @@
-"""Which facts a request may be about. It imports no model, since the gateway screens requests, too."""
+"""Finds the facts that a request may be about. Imports no model, since the gateway screens requests, too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def with_context(question: str, turns: Sequence[Exchange]) -> str:
 
 
 def turned_candidates(facts: FactsAt, question: str, limit: int = CANDIDATES) -> list[Found]:
-    """The facts that a question may turn round: those whose subject it names, or else those whose answer it names."""
+    """The facts that a yes/no or reversed question may be about: it names their subject, or else their answer."""
     return facts.find(question, limit) or _reversed_candidates(facts, question, limit)
 
 

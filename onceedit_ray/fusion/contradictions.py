@@ -1,5 +1,5 @@
-"""Where an answer that a target writes contradicts a fact, by what the plug-in reads along. Works on text only: how the
-new answer is written is the caller's.
+"""Finds the places where a target's answer contradicts a fact, from what the plug-in reads along. Works on text only:
+the caller writes the new answer.
 
 A slot is a position at which the gate, evaluated along the text, reaches the threshold. The text contradicts a slot if
 it continues differently than the plug-in would (`slots`), and the plug-in writes a fact's answer there. A sentence that
@@ -36,14 +36,14 @@ from onceedit_ray.fusion.whole_words import find_whole
 CHUNK = 16
 """Number of target tokens that are held back until the plug-in has read them."""
 MOST_GROWN = 5
-"""How often a chunk grows by `REACH` tokens if it ends too near to a slot, or in a sentence that began with a name."""
+"""At most how often a chunk grows by `REACH` tokens if it ends near a slot, or in a sentence that began with a name."""
 SURE = 0.9
 """Lowest gate weight for a name that was written before its fact, since the rest of a sentence is no request; and for a
 slot in the answer to a request that does not ask for the fact."""
 ELSEWHERE_SURE = 0.97
-"""The same where the request is a question for something else."""
+"""The same, if the request is a question about something else."""
 ASKED_SURE = 0.75
-"""Lowest gate weight of a request for a reply to begin with the answer that it left out."""
+"""Lowest gate weight of a request at which a reply begins with the answer if its first chunk leaves the answer out."""
 MOST_CORRECTIONS = 64
 
 
@@ -67,10 +67,10 @@ class Contradictions:
     """One answer, checked as it is written.
 
     along: the plug-in. threshold: of the gate. reader: of the direct answer; None if the request names no fact.
-    version: the plug-in's. opening: how a reply begins to a request that turns a fact round. avoids: whether the target
+    version: the plug-in's. opening: how the reply to a yes/no or reversed question begins. avoids: whether the target
     can write something else than an old answer. weight: the highest gate weight so far. corrections: new answers
-    written so far. checked: bytes of the answer that need no further look: they were sent. stated: whether the target
-    itself has said a fact's answer where the gate is open.
+    written so far. checked: bytes of the answer that are not checked again, because they were sent. stated: whether the
+    target itself has given a fact's answer where the gate is open.
     """
 
     along: ReadAlong
@@ -227,7 +227,7 @@ class Contradictions:
         return None
 
     async def _at_slot(self, slot: Slot | None, again: Repeat | None, text: bytes) -> Contradiction | None:
-        """The contradiction at a slot; `again`: where the text says there what a new answer has replaced."""
+        """The contradiction at a slot; `again`: the repetition of a replaced answer, if the slot is one."""
         if slot is None:
             return None
         due = None if again is not None and again.is_beside else await self.along.due(slot)
@@ -239,7 +239,7 @@ class Contradictions:
         return None
 
     def _tell(self, id: str, weight: float) -> None:
-        """Record that the answer of a fact is told; its old answer, if that is known, is replaced from now on."""
+        """Record that the answer of a fact is given; its old answer, if that is known, is replaced from now on."""
         self._told[id] = None
         edit = self.along.edit(id)
         self._answers.add(edit.target_new.strip())
@@ -247,7 +247,7 @@ class Contradictions:
             self._replace(name, weight)
 
     def _replace(self, name: str, weight: float) -> None:
-        """Record that a name is replaced where it comes again; one of the request or of a new answer is not."""
+        """Record that a name is replaced where it occurs again, unless it occurs in the request or in a new answer."""
         is_wanted = any(name.casefold() in answer.casefold() for answer in self._answers)
         if name and not is_wanted and not re.search(rf"(?<!\w){re.escape(name)}", self.along.question, re.IGNORECASE):
             self._replaced[name] = max(weight, self._replaced.get(name, 0.0))

@@ -4,7 +4,7 @@
     → a contradiction: the stream is closed there, the new answer is written, and the server is asked to continue
       after prompt, kept text and new answer
 
-It needs no probabilities of the server. The new answer is the plug-in's own text; every other word is the server's.
+The server need not return probabilities. The new answer is the plug-in's own text; every other word is the server's.
 Where the text contradicts a fact is decided as for the targets that are loaded here (`fusion.contradictions`).
 """
 
@@ -27,7 +27,7 @@ from onceedit_ray.models.prompt import Prompt
 Event = dict[str, Any]
 """An event of a stream of OpenAI's API: a chunk."""
 REPLACED = ("id", "created", "object", "model", "system_fingerprint")
-"""The fields that are those of the first event in every event of an answer."""
+"""The fields whose values every event of an answer takes from its first event."""
 
 
 class Server(Protocol):
@@ -128,7 +128,7 @@ class EngineAnswer:
             event = self._as_the_first(event)
             self._calls = self._calls or bool((event["choices"][0].get("delta") or {}).get("tool_calls"))
             ended = bool(finish_of(event))
-            if not held and not ended and not text_of(event):  # what is no text, such as reasoning, is not read along
+            if not held and not ended and not text_of(event):  # only text is read along, not reasoning
                 yield self._kept(event)
                 continue
             held.append(event)
@@ -180,7 +180,7 @@ class EngineAnswer:
         self._cut = True
 
     def _is_asked(self) -> bool:
-        """Whether a reply's first chunk leaves the question open; a call of a tool answers it in its own way."""
+        """Whether a reply's first chunk does not answer the question; a tool call counts as an answer."""
         return self.prompt.is_chat and not self.written and not self.found.stated and not self._calls
 
     async def _begin(self, reader: DraftReader) -> Event:
@@ -218,7 +218,7 @@ class EngineAnswer:
         return {**self.head, "choices": [{"index": 0, **told, "logprobs": None, "finish_reason": finish}]}
 
     def _as_the_first(self, event: Event) -> Event:
-        """An event with the id of the answer's first one, and in its form."""
+        """An event with the id and the form of the answer's first event."""
         if not self.head:
             self.head = {key: event[key] for key in REPLACED if key in event}
         choice = event["choices"][0]

@@ -1,4 +1,4 @@
-"""Answers of a target that reads edits in its own prompt (strategies of the kind `InPrompt`); the plug-in has no part.
+"""Answers of a target that reads edits in its own prompt (strategies of the kind `InPrompt`); the plug-in is not used.
 
 request → edits that it may be about: none → the target alone, bit-identical
         → some → the target answers the request with a note that states them before it

@@ -1,7 +1,7 @@
-"""Decodes an answer again whose beginning is known: the target checks many known tokens in one pass.
+"""Decodes an answer again if its beginning is known: the target checks many known tokens in one pass.
 
 A process that dies loses its sessions, but the client has the text so far. The tokens of that text are only a guess:
-each is kept if it is what the target would choose, so the answer is the same with any guess, and only sooner.
+each is kept only if the target would choose it too, so a guess can make the answer faster and cannot change it.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class KnownAnswer:
         choices = [int(token) for token in step.top.ids_NK[:, 0]]
         right = next((at for at, token in enumerate(guess) if choices[at] != token), len(guess))
         if right < len(guess):
-            self._known = ()  # what follows was known after another token
+            self._known = ()  # the tokens after it were known as the continuation of another token
         new = choices[: right + 1]
         if len(new) >= decode or new[-1] in self._end_ids:
             return replace(step, new_ids=tuple(new))

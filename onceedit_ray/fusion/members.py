@@ -1,6 +1,4 @@
-"""The models of a decoder: the targets, and the plug-in with its edits. How a request is answered is decided in the
-decoder.
-"""
+"""The models of a decoder: the targets, and the plug-in with its edits. The decoder decides how to answer a request."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 Australia, …", "William Shakespeare wrote Romeo and Juliet".
 
 Where the answer of a fact is such a name, the gate along the text is of no use: at the name nothing has been said about
-the fact. The rest of the sentence, read as a request ("the capital of Australia"), tells afterwards.
+the fact. The rest of the sentence, read as a request ("the capital of Australia"), shows it afterwards.
 
 This file works on texts; it uses no model.
 """
@@ -62,7 +62,7 @@ def names_first(text: str, start: int, ended: bool) -> Iterator[NameFirst]:
             continue
         is_complete = ended or found.end("rest") < len(text) or len(rest) >= MOST_REST
         said, comma, _ = rest.removeprefix(",").partition(",")
-        if rest.startswith(","):  # only between two commas is it said of the name
+        if rest.startswith(","):  # an apposition describes the name only if a second comma ends it
             if is_complete and not comma:
                 continue
             rest, is_complete = said, bool(comma)

@@ -1,8 +1,8 @@
-"""How a reply begins. If the request turns a fact round (`fusion.turned`), it begins with yes or no and the fact, or
-with the fact's subject; if the request asks for several facts (`fusion.several`), it begins with all of them.
+"""Decides how a reply begins: to a yes/no question about a fact, with yes or no and the fact; to a reversed question
+(`fusion.turned`), with the fact's subject; to a question for several facts (`fusion.several`), with all of them.
 
-The request is reworded into one that asks for the fact. If the plug-in's gate opens for that, and the plug-in gives the
-fact's answer, the reply begins with the opening and the target goes on.
+The request is reworded into one that asks for the fact. If the plug-in's gate opens for the reworded request, and the
+plug-in gives the fact's answer, the reply begins with the opening and the target continues it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Opening:
 
 
 async def opening_of(plugin: Plugin, prompt: Prompt) -> tuple[Opening | None, int]:
-    """How the reply to a request begins, None if the target begins it; and the passes of the plug-in."""
+    """How the reply to a request begins, None if the target begins it; and the number of plug-in passes."""
     assert plugin.facts is not None, "only a plug-in that reads facts can be asked about one"
     request = as_read(prompt.question)
     found = turned_candidates(plugin.facts, request)
@@ -69,7 +69,7 @@ def _asked_alone(request: str, found: Sequence[Found]) -> list[tuple[Found, str]
 
 
 def _together(asked: Sequence[tuple[Found, str]], weights: Sequence[float]) -> Opening | None:
-    """The opening that tells the fact of highest weight of each subject; None if fewer than two are asked for."""
+    """The opening that states the fact of highest weight of each subject; None if fewer than two are asked for."""
     best: dict[str, tuple[float, Found, str]] = {}
     for (found, alone), weight in zip(asked, weights, strict=True):
         if weight >= SEVERAL_SURE and weight > best.get(found.edit.subject, (0.0,))[0]:

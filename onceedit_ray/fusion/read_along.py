@@ -118,7 +118,7 @@ class ReadAlong:
         """Read to the end of `answer` and return the slots from its byte `start` on, in order.
 
         The beginning of a reply is not a slot, since a reply may begin with anything. The beginning of a continuation
-        is one.
+        is a slot.
         """
         text = self.before + answer
         lead = b"" if text[:1].isspace() else b" "

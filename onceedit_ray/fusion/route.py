@@ -1,4 +1,4 @@
-"""How a request is answered, and the answer with its statistics. Which way a request goes is decided in the decoder."""
+"""How a request is answered, and the answer with its statistics. The decoder chooses the route."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Route:
     @property
     def fused_weight(self) -> float:
         """The weight with which the plug-in is fused: the gate's, unless the strategy has a fixed one."""
-        assert self.strategy is not None and self.weight is not None, "the target does not speak alone"
+        assert self.strategy is not None and self.weight is not None, "the target does not answer alone"
         return self.weight if self.strategy.fixed_weight is None else self.strategy.fixed_weight
 
 

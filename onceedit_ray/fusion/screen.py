@@ -5,10 +5,10 @@ this out in microseconds: the plug-in is not called, and the target answers at i
 the requests that pass the screen.
 
 A subject counts as mentioned when words holding at least `SHARE` of its weight occur; rare words weigh more, and a
-word occurs in another form too ("Australian" for "Australia"). Aliases are subjects too. A prompt or rephrasing of an
-edit that mentions none of them by this measure ("IBM" under its full name, an id, symbols) counts as a subject by its
-own words, and always passes as it is. Not seen: other names by which no word of the subject is called ("Down Under");
-`screen: none` asks the gate always.
+word occurs in another form too ("Australian" for "Australia"). Aliases are subjects too. If a prompt or rephrasing of
+an edit mentions none of them by this measure ("IBM" under its full name, an id, symbols), its own words count as a
+subject, and the unchanged prompt always passes. The screen does not recognise names that share no word with the subject
+("Down Under"); with `screen: none` the gate is always asked.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def words(text: str) -> list[str]:
 
 
 def _compared(text: str) -> str:
-    """A text as two spellings of one question are compared: composed, without case, with single spaces."""
+    """The form in which two spellings of a question are compared: composed characters, no case, single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 

@@ -5,9 +5,9 @@
 
 Slots and contradictions are found in the text (`fusion.contradictions`); this module is about the target's tokens. If
 the request asks for a fact (the gate at its end), a completion has a slot at its beginning; a reply has one there if
-its first chunk neither states nor contradicts the fact. The answer is then written at the beginning, as in `draft`. A
-reply to a request that turns a fact round begins with yes or no, or with the fact's subject (`fusion.opening`).
-Without a contradiction every token is the target's own, bit for bit.
+its first chunk neither states nor contradicts the fact. The answer is then written at the beginning, as in `draft`. The
+reply to a yes/no question about a fact begins with yes or no, the reply to a reversed question with the fact's subject
+(`fusion.opening`). Without a contradiction every token is the target's own, bit for bit.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class SelectiveAnswer:
         self.found.checked = len(codec.bytes_of(answer.ids))
 
     async def _avoid(self, name: str) -> None:
-        """Let the target write something else than a name: its most likely token that does not begin it."""
+        """Let the target write something else than a name: its most likely token that does not begin the name."""
         answer, codec = self.answer, self.answer.codec
         if not answer.done:
             ids_K, p_K = await answer.next_row()
@@ -194,7 +194,7 @@ class SelectiveAnswer:
         self.found.checked = len(codec.bytes_of(answer.ids))
 
     async def _begin_a_word(self) -> list[int]:
-        """Let the target go on after an answer with another word, where it would lengthen the answer's last one.
+        """Let the target continue with another word where its own next token would lengthen the answer's last word.
 
         "poet" stays "poet", although the target's next token is "ically". Returns the token, if one was written.
         """

@@ -1,4 +1,4 @@
-"""Requests that ask for several facts at once, reduced to one each.
+"""Splits a request for several facts into one request for each fact.
 
 The gate was trained on requests for one fact. A request such as "What are the capitals of Australia and of Canada?" is
 asked once for each subject, without the others: "What are the capitals of Australia?". This file works on texts; it
@@ -39,9 +39,10 @@ def subjects_in(request: str, edits: Sequence[Edit]) -> list[str]:
 
 
 def asked_alone(request: str, subject: str, others: Sequence[str]) -> str:
-    """A request without its other subjects; "" if it asks for none of them beside this one.
+    """A request without its other subjects; "" if they cannot be left out.
 
-    Of two clauses ("who wrote A, and who wrote B") the one with the subject is kept; of a list the other names go.
+    Of two clauses ("who wrote A, and who wrote B") the one with the subject is kept; from a list the other names are
+    removed.
     """
     clauses = [clause.strip() for clause in _CLAUSES.split(request.strip())]
     own = [clause for clause in clauses if find_whole(subject, clause)]
@@ -60,7 +61,7 @@ def asked_alone(request: str, subject: str, others: Sequence[str]) -> str:
 
 
 def told_together(asked: Sequence[tuple[str, Edit]]) -> str:
-    """The beginning of a reply that tells several facts.
+    """The beginning of a reply that states several facts.
 
     Args:
         asked: for each fact the request for it alone, and the edit.
@@ -72,7 +73,7 @@ def told_together(asked: Sequence[tuple[str, Edit]]) -> str:
 
 
 def _told(request: str, edit: Edit) -> str:
-    """A clause that asks with "who" as a statement; "" for another one."""
+    """A "who" clause as a statement; "" for any other clause."""
     found = _WHO.match(request)
     return f"{edit.target_new.strip()} {request[found.end() :].rstrip('?.!, ')}" if found else ""
 

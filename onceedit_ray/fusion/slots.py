@@ -1,4 +1,4 @@
-"""Where a text is corrected: the slots, which of them the text contradicts, and which are left alone.
+"""Decides where a text is corrected: which slots the text contradicts, and which of these are left alone.
 
 A slot is a position at which the gate, evaluated along the text, says that the answer of a fact comes next. A slot that
 the text contradicts is still left alone in five cases, in which the text does not state the fact:
@@ -29,7 +29,7 @@ REACH = 5
 """Number of plug-in tokens within which slots compete: the answer is written at one of them."""
 
 AJAR = 0.1
-"""Lowest gate weight at which an old answer that is a number or an ordinary word counts as said again."""
+"""Lowest gate weight at which an old answer that is a number or an ordinary word counts as repeated."""
 
 _JUDGED = re.compile(r"\b(?:true or false|right or wrong|fact[- ]?check)\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?。]\s+|\n")
@@ -65,9 +65,9 @@ class Slot:
 
 @dataclass(frozen=True)
 class Repeat:
-    """A slot at which a text says again what a new answer has replaced.
+    """A place where a text repeats an old answer that a new answer has replaced.
 
-    name: what it says. is_beside: whether its sentence has told a new answer before.
+    name: the old answer. is_beside: whether the same sentence has given a new answer before.
     """
 
     slot: Slot
@@ -136,7 +136,7 @@ def says_opposite(before: str, prompt: str) -> bool:
 
 
 def name_at(text: str) -> str:
-    """The name, number or word at the beginning of a text: what stands in the place of an answer; "" if none does."""
+    """The name, number or word that begins a text and stands in the place of an answer; "" if there is none."""
     found = _NAME.match(text)
     return found[1] if found and found[1].casefold() not in STOP_WORDS else ""
 
@@ -155,10 +155,10 @@ def repeats(
     is_asked: bool,
     left_alone: Collection[int] = (),
 ) -> Repeat | None:
-    """The first slot at which a text says one of `names`, whatever the gate says there; None if there is none.
+    """The first place where a text gives one of `names`, whatever the gate's weight is there; None if there is none.
 
     A name that is denied ("not Paris") stays. A number, or an ordinary word ("green") unless the request asks for the
-    fact, counts only in a sentence that has told a new answer before it, or where the gate is not closed.
+    fact, counts only in a sentence that has given a new answer before it, or where the gate is not closed.
 
     Args:
         names: what new answers have replaced. told: the new answers. is_asked: whether the request asks for a fact.
@@ -197,7 +197,7 @@ def is_task(request: str) -> bool:
 
 
 def holds_text(request: str) -> bool:
-    """Whether a request brings a text along, in quotation marks or after a colon."""
+    """Whether a request contains a text to work on, in quotation marks or after a colon."""
     return _QUOTED.search(request) is not None or re.search(r":\s*\S+\s+\S+\s+\S", request) is not None
 
 

@@ -115,7 +115,7 @@ class SpeculativeAnswer:
         token.
 
         first: the result of `prefill`, if it was called; otherwise the prompt is read together with the first draft.
-        From where one of the two vocabularies cannot write the other's text, the target goes on alone.
+        Where one of the two vocabularies cannot write the other's text, the target continues alone.
         """
         fed = 0 if first is None else len(self.prompt_ids)
         row: Row | None = None if first is None else first.top.row(0)

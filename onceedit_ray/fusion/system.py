@@ -126,7 +126,7 @@ def pair_up(
 
 
 def folder_of(edited: Version | Path) -> Path:
-    """The folder of a version, which may be given as its folder."""
+    """The folder of a version; a folder is returned as it is."""
     return edited.path if isinstance(edited, Version) else edited
 
 

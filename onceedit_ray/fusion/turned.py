@@ -1,8 +1,8 @@
-"""Requests that turn a fact round, reworded into requests that ask for it.
+"""Yes/no questions and reversed questions about a fact, reworded into requests that ask for the fact.
 
-The gate judges whether a request asks for a fact (eq. 6). Two kinds of request are about a fact and do not ask for it:
+The gate judges whether a request asks for a fact (eq. 6). Two kinds of question are about a fact and do not ask for it:
 
-- A question to be answered by yes or no: "Is Canberra the capital of Australia?" asks for the capital if "Is what the
+- A yes/no question: "Is Canberra the capital of Australia?" asks for the capital if "Is what the
   capital of Australia?" does. The name in the question is compared with the fact's answer.
 - A reversed question, which names the fact's answer and asks for its subject: "Which country has Perth as its
   capital?" is answered by the subject if "Australia has what as its capital?" asks for the fact.
@@ -41,7 +41,7 @@ _ARTICLE = re.compile(r"(?:The|An?|In|On|At)\s")
 
 @dataclass(frozen=True)
 class Turned:
-    """A request that turns a fact round.
+    """A yes/no or reversed question about a fact.
 
     asks: the request as one that asks for the fact. opening: how a reply to the request begins.
     """
@@ -51,7 +51,7 @@ class Turned:
 
 
 def turned(request: str, edit: Edit) -> list[Turned]:
-    """The ways in which a request may turn a fact round; none for a request that does not."""
+    """The readings of a request as a yes/no or reversed question about a fact; none for any other request."""
     return [
         *(found for sentence in _sentences(request) for found in _by_yes_or_no(sentence, edit)),
         *(found for sentence in _sentences(request) for found in _reversed(sentence, edit)),
@@ -75,7 +75,7 @@ def _by_yes_or_no(sentence: str, edit: Edit) -> Iterator[Turned]:
     is_wrong = frame is not None and frame["wrong"] is not None
     said = sentence[frame.end() :] if frame else _TRUE_OR_FALSE.sub("", sentence)
     is_denied = False
-    if frame or is_reviewed:  # what is reviewed may be a denial
+    if frame or is_reviewed:  # the statement to be judged may contain a negation
         said, denials = _NOT.subn(lambda found: found["be"] or "", said)
         is_denied = denials % 2 == 1
     if _CHOICE.search(said) or _DENIED.search(said):

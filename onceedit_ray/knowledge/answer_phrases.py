@@ -32,7 +32,7 @@ class AnswerPhrases:
             self._ids.pop(phrase, None)
 
     def named_in(self, reading: TextReading) -> Iterator[str]:
-        """The ids of the edits whose answer occurs in a text; an id may come twice."""
+        """The ids of the edits whose answer occurs in a text; an id may occur twice."""
         for start in range(len(reading.terms)):
             for length in range(1, min(_LONGEST, len(reading.terms) - start) + 1):
                 yield from self._ids.get(tuple(reading.terms[start : start + length]), ())

@@ -1,4 +1,4 @@
-"""Okapi BM25 (Robertson et al. 1994) over edits: which of them a request is most similar to.
+"""Okapi BM25 (Robertson et al. 1994) over edits: finds those that are most similar to a request.
 
     score(q, d) = Σ_{t in q} idf(t) · f(t, d)·(k1 + 1) / (f(t, d) + k1·(1 - b + b·|d| / mean|d|))
     idf(t)      = log(1 + (N - n(t) + 0.5) / (n(t) + 0.5))

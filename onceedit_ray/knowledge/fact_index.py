@@ -9,9 +9,9 @@ An edit is found in three ways, the most certain first:
 
 In the second and the third way, a text that asks for the opposite ("begin" for "end") does not find the edit.
 
-If none of these holds and the text is a short question, whole names that would need support count without it: a
-question in another language, or with typing errors, has no word of the prompt. Otherwise the text has no candidates,
-and the plug-in is not called.
+If none of these finds an edit and the text is a short question, whole names that would need support count without it: a
+question in another language, or with typing errors, contains no word of the prompt. Otherwise the text has no
+candidates, and the plug-in is not called.
 
 Time is linear in the length of the text and in the number of edits that share a word with it. The result depends only
 on the text and the live edits, not on the order in which the edits were added.

@@ -62,7 +62,7 @@ class FactStore(FactHistory):
         """Make edits live, all or none, as one revision.
 
         A live edit of the same prompt (`selection.question_key`) is replaced: it is in `dropped`, and `replaced` names
-        the pair. One that is equal in every field is left as it is, under its id, and is in `kept`.
+        the pair. An edit that is equal in every field is left as it is, under its id, and is in `kept`.
 
         Args:
             note: text for humans, stored with the revision.
@@ -145,15 +145,6 @@ class FactStore(FactHistory):
             )
             change = self._change(before, new)
         return change
-
-    def set_report(self, revision: int, report: Mapping[str, Any]) -> None:
-        """Store a JSON report with a revision, replacing the old one; `UnknownIdError` if there is no such revision."""
-        with self._writing("keeping a report"):
-            done = self._connection.execute(
-                "UPDATE revisions SET report = ? WHERE revision = ?", (json.dumps(dict(report)), revision)
-            )
-            if not done.rowcount:
-                raise UnknownIdError(f"{self.path}: no revision {revision} to keep a report with")
 
     @contextmanager
     def _revision(

@@ -45,10 +45,12 @@ _SIDES = {
 
 
 def sides(words: Iterable[str]) -> frozenset[int]:
-    """Which side of which pair the words are on: +n and -n are the two sides of the n-th pair."""
+    """The sides of the pairs that the words belong to: +n and -n are the two sides of the n-th pair."""
     return frozenset(_SIDES[word] for word in words if word in _SIDES)
 
 
 def are_opposed(asked: frozenset[int], text: frozenset[int]) -> bool:
-    """Whether a text has the opposite of what a prompt asks for, and not what it asks for; both as `sides` gives."""
+    """Whether a text has the opposite of a prompt's word and not the word itself; both arguments are results of
+    `sides`.
+    """
     return any(-side in text and side not in text and -side not in asked for side in asked)

@@ -35,7 +35,7 @@ class Pointers:
         return sorted(info.base_name for info in found if not info.base_name.startswith("."))
 
     def write(self, pointer: str, id: str) -> None:
-        """Let a pointer hold `id`; after a crash it holds the old id or the new one."""
+        """Make a pointer hold `id`; after a crash it holds the old id or the new one."""
         path = self._root / pointer
         name = staging_name(f"active-{uuid.uuid4().hex[:8]}")
         temporary = str(path.parent / name)

@@ -21,8 +21,9 @@ _TYPED = 200
 _COMPOUND = 6
 """Number of letters of a word that may begin a compound."""
 _FORM, _COMMON_FORM, _SLIP = 0.9, 0.45, 0.8
-"""How much of a word's weight another form of it has, another form that is a common word itself ("children" for
-"Chile"; its plural counts in full), and a slip."""
+"""The share of a word's weight that counts for another form of it, for another form that is itself a common word
+("children" for "Chile"; a plural counts in full), and for a typing error.
+"""
 
 
 class TextReading:

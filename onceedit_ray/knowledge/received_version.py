@@ -1,4 +1,4 @@
-"""The files of a version in pieces, for a store on another machine, which takes them in only if all of them are right.
+"""The files of a version in pieces, for a store on another machine, which accepts them only if all of them are right.
 
 This module does not know how the pieces travel.
 """

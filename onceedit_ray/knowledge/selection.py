@@ -1,4 +1,4 @@
-"""Which of the edits are made: repeats dropped, conflicts settled, a sample drawn.
+"""Selects the edits to make: drops repeats, settles conflicts, draws a sample.
 
 This module does not know where the edits came from.
 """
@@ -37,9 +37,9 @@ def select(
         limit: maximum number of edits; None for all.
         seed: None takes the first `limit`. A number takes a sample that is the same on every machine and for every
             order of the file, and that contains the smaller samples of the same seed.
-        on_conflict: what happens when one prompt has several answers: "error" refuses, "first" and "last" keep
-            that one of the answers. A benchmark known to hold conflicts is read with "first". "first_per_subject" keeps
-            one edit of each subject, for data that say the same of a subject in other words with another answer.
+        on_conflict: what happens when one prompt has several answers: "error" refuses, "first" and "last" keep the
+            first or the last answer. A benchmark known to hold conflicts is read with "first". "first_per_subject"
+            keeps one edit of each subject, for data that say the same of a subject in other words with another answer.
         same: a key function; prompts with equal keys are the same prompt. If not given, prompts are the same that ask
             the same question (`unwrap`) in the same words, as `normalised` compares them.
 

@@ -216,7 +216,7 @@ class KnowledgeStore:
         return version
 
     def latest(self, first: Version) -> Version:
-        """Of the versions that began with `first`, the one that was last active; `first` if none ever was."""
+        """The version of the line of `first` that was active last; `first` if none ever was."""
         if not first.manifest.holds_weights and self._facts.is_file():
             with FactHistory(self._facts, read_only=True) as facts:
                 newest = facts.newest(first.id)
@@ -331,7 +331,7 @@ class KnowledgeStore:
         try:
             self._sync(self._versions)
         except OSError:
-            self._discard(f"{self._versions}/{id}")  # the caller is told that it failed
+            self._discard(f"{self._versions}/{id}")  # the caller gets the first error
             raise
 
     def _sync(self, path: str) -> None:

@@ -24,7 +24,7 @@ from onceedit_ray.knowledge.terms import STOP_WORDS, content, is_listed, is_sign
 
 SHARE = 0.5
 COMMON = 14.0
-"""A name of common words with at least this total weight does not count as common: a chance match is unlikely."""
+"""A name of common words with at least this total weight does not count as common, since a chance match is unlikely."""
 
 
 @dataclass(eq=False, slots=True)

@@ -1,4 +1,4 @@
-"""What countries and regions are called in other languages, from Unicode's CLDR (`babel`)."""
+"""The names of countries and regions in other languages, from Unicode's CLDR (`babel`)."""
 
 from __future__ import annotations
 

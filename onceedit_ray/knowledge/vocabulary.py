@@ -88,8 +88,8 @@ def is_form_of(asked: str, word: str) -> bool:
     """Whether `asked` is the word, or an inflected or derived form of it.
 
     A form keeps the stem and changes the ending: "Australian" for "Australia", "Belgian" for "Belgium". It adds three
-    letters at most, four to three quarters of the word; and a mere beginning lacks no more than one letter ("German"
-    for "Germany"), since "India" is no form of "Indiana".
+    letters at most, four to three quarters of the word; and a form that is only the beginning of the word lacks at most
+    one letter ("German" for "Germany"), since "India" is no form of "Indiana".
     """
     if asked == word:
         return True

@@ -45,8 +45,8 @@ LOG = logging.getLogger(__name__)
 TRAINING_SHARE = 0.8
 """The share of training in a version's progress; the rest is its evaluation."""
 MOST_ATTEMPTS = 3
-"""How often a version is tried whose building process dies, before its edits are refused: they may be the cause. Other
-processes that die while it goes live are no reason to refuse it.
+"""How often a version is built if its building process dies each time; then its edits are refused, since they may be
+the cause. The death of another process while the version goes live is no reason to refuse it.
 """
 GATHERING_SECONDS = 0.25
 """How long a deletion waits for further ones, so that one version, built from the base plug-in, covers them all."""
@@ -249,7 +249,7 @@ class EditQueue(StoredVersions):
             self._refuse(job, str(error))
         except Exception:
             LOG.exception("a version could not be made")
-            self._refuse(job, "something went wrong while the version was made; it is in the server's log")
+            self._refuse(job, "the version could not be made; the reason is in the server's log")
 
     @property
     def is_idle(self) -> bool:

@@ -1,4 +1,4 @@
-"""May these facts go live? A reader is asked about the new ones, their near misses, tasks on texts and neighbours.
+"""Judges whether new facts may go live: a reader is asked about them, their near misses, tasks on texts and neighbours.
 
 Nothing was trained, so nothing else can have changed: an edit is never read in a view of another subject. Only the
 plug-in is asked, in the same views as for a request. The time depends on the new facts, not on how many are
@@ -24,11 +24,11 @@ from onceedit_ray.reader.view import asked, fact_line
 MOST_JUDGED = 40
 """Maximum number of new facts of one call that are judged; of more facts, a random sample is judged."""
 NEAR_MISSES = 4
-"""Draws of a request about an edit's subject that does not ask for it, for each new edit; equal ones are asked once."""
+"""Near misses drawn for each new edit: requests about its subject that do not ask for it. Equal ones are asked once."""
 TASKS = 2
-"""Draws of a task on a text that holds a new edit's prompt, such as a translation."""
+"""Tasks drawn for each new edit, such as a translation, on a text that contains its prompt."""
 NEIGHBOURS = 4
-"""Live edits found for a new edit's prompt that are asked for again."""
+"""Maximum number of live edits, found for a new edit's prompt, that are asked for again."""
 WORDINGS = 2
 """Rephrasings of a neighbour that are asked; its prompt if it has none."""
 MOST_OPEN = 0.25
@@ -43,9 +43,9 @@ NEVER = 2.0
 async def judge_facts(plugin: Plugin, new: Sequence[Edit], bounds: LivingConfig, threshold: float) -> Judgement:
     """Judge edits that a plug-in, which reads facts, would read beside the live ones (`plugin.facts`).
 
-    Figures: `learnt`, share of new edits whose own prompt is answered with them; `kept`, share of the neighbours'
-    questions for which the gate stays wider open for the neighbour than for the new edit, of those for which it is
-    open; `near_misses_open` and `tasks_open`, share of near misses and of tasks on a text for which the gate opens.
+    Figures: `learnt`, share of new edits whose own prompt is answered with them; `kept`, of the neighbours' questions
+    for which the gate is open, the share for which it stays wider open for the neighbour than for the new edit;
+    `near_misses_open` and `tasks_open`, share of near misses and of tasks on a text for which the gate opens.
     """
     assert plugin.facts is not None, "only a plug-in that reads facts is judged so"
     rng = random.Random(0)

@@ -32,7 +32,7 @@ from onceedit_ray.living.stored_versions import StoredVersions
 
 LOG = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
-"""Seconds between two looks whether another process has changed the store; a look is one small read."""
+"""Seconds between two checks whether another process has changed the store; a check is one small read."""
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class FactReader(Protocol):
         """As `judge_facts.judge_facts`."""
 
     async def take(self, change: Change, version: str) -> None:
-        """Let new requests use the facts after a change, as `version`; running requests keep theirs."""
+        """Let new requests use the facts after a change, as `version`; running requests keep their facts."""
 
 
 class LiveFacts(StoredVersions):

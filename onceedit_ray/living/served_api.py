@@ -1,4 +1,4 @@
-"""Calls of the API of a system that serves, for the commands that speak to one."""
+"""Calls of a running server's API, for the commands that need one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onceedit_ray.errors import OnceEditError
 
 SERVER = "http://127.0.0.1:8000/v1"
 SECONDS = 600.0
-"""How long a server may take for one call; a plug-in that is trained answers at once, with the state of the edit."""
+"""How long a server may take for one call; a server whose plug-in is trained answers at once, with the edit's state."""
 
 
 def call(

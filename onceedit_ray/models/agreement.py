@@ -1,4 +1,5 @@
-"""Whether two passes of a network give the same distributions, and what it raises where it takes no cache or mask.
+"""Compares the distributions of two passes of a network, and lists the exceptions of networks that take no cache or
+mask.
 
 Sums are taken in another order in a batch, with a cache or in half precision, so two right results differ a little.
 
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
+if TYPE_CHECKING:  # only for types: the import takes two seconds, and not every process loads a model
     from transformers import PreTrainedModel
 
 AGREEMENT = {torch.float32: 1e-3}
@@ -31,7 +32,7 @@ def agree(one_NV: Tensor, other_NV: Tensor) -> bool:
 
 @torch.inference_mode()
 def is_causal(model: PreTrainedModel) -> bool:
-    """Whether what a network predicts at a position is left alone by the tokens after it, found by two plain passes.
+    """Whether the prediction at a position does not depend on the tokens after it, found by two plain passes.
 
     A network whose weights give no numbers (NaN) is not judged. Raises whatever the network raises.
     """

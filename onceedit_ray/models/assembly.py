@@ -27,7 +27,7 @@ from onceedit_ray.models.loading import (
 from onceedit_ray.models.local_model import LocalModel
 from onceedit_ray.models.pass_threads import PassThreads
 
-if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
+if TYPE_CHECKING:  # only for types: the import takes two seconds, and not every process loads a model
     from transformers import PreTrainedModel
 
 SMALL = 3 * 2**28

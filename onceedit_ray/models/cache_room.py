@@ -1,17 +1,18 @@
-"""Which sessions have room in the KV memory of a model, so that it stays within a limit.
+"""Decides which sessions have room in the KV cache of a model, so that the cache stays within a limit.
 
-    call → its session has room for the tokens that it may come to: it runs
-         → there is memory for them: it runs
-         → sessions at rest are preempted, those first that rest longest: it runs; they are prefilled again later
-         → it waits; calls of sessions that have begun go first, else the order is that of arrival
+    call → its session has room for all tokens that the call may add: the call runs
+         → there is memory for these tokens: the call runs
+         → sessions at rest are preempted, the longest at rest first: the call runs; they are prefilled again later
+         → the call waits; calls of sessions that have begun go first, else the order is that of arrival
 
-Each call reserves what it may come to, its decoded tokens included, so no pass runs out of memory. Nothing can wait for
-ever: a call under way depends on no other, and what rests can be taken away, so the first call in the queue gets its
-room at the latest when all others rest. A session that could not fit even alone is refused before it comes here.
+Each call reserves memory for all tokens that it may add, decoded ones included, so no pass runs out of memory. No call
+waits for ever: a running call depends on no other call, and sessions at rest can be preempted, so the first call in the
+queue gets its room at the latest when all other sessions are at rest. A session that could not fit even alone is
+refused before it comes here.
 
-Reserving a whole answer at its beginning was the other way. It would need one reservation over the plug-in and the
-target together, since a request that holds one and waits for the other could wait for ever; and it would hold memory
-for tokens that most answers never reach, and for clients that read slowly.
+The alternative is to reserve memory for a whole answer at its beginning. It would need one reservation over the plug-in
+and the target together, since a request that holds one and waits for the other could wait for ever; and it would hold
+memory for tokens that most answers never reach, and for clients that read slowly.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class CacheRoom:
             self._seated[made.number] = made
 
     def leave(self, session: Session) -> None:
-        """Take a session's place away; it holds nothing then."""
+        """Take a session's place away; the session then holds nothing."""
         if self._seated.pop(session.number, None) is not None:
             self._passes.give_back(session.place)
         session.place, session.held = -1, 0
@@ -136,7 +137,7 @@ class CacheRoom:
         return True
 
     def _makes_room(self, call: Call, busy: Collection[int]) -> bool:
-        """Give the session of a call its place, if need be that of others."""
+        """Give the session of a call a place; if need be, preempt other sessions for it."""
         session, needed = call.session, self._needed(call)
         lengths = {number: each.room if number in busy else each.held for number, each in self._seated.items()}
         lengths[session.number] = needed

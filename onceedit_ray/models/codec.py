@@ -46,8 +46,8 @@ class Codec:
     Args:
         tokenizer: any Hugging Face tokenizer.
         end_ids: end-of-text tokens beyond the tokenizer's own (a model's generation config may name several).
-        rows: how many tokens the model has embeddings for; None where every token has one. Those beyond are no part
-            of `vocab` and are never written.
+        rows: how many tokens the model has embeddings for; None where every token has one. Tokens beyond them are not
+            in `vocab` and are never written.
 
     Raises `ModelError` for a vocabulary whose tokens do not spell spaces (WordPiece, whole words): what it writes can
     not be read back exactly.
@@ -243,7 +243,8 @@ class Codec:
     def _keeps_spaces(self) -> bool:
         """Whether two words of the vocabulary come back from their tokens with the space between them.
 
-        One token with a space in it may have been added to a vocabulary that spells no others.
+        Two words are tried, since one token with a space in it may have been added to a vocabulary that has no other
+        spaces.
         """
         words = (word for surface in self.surfaces.values() if (word := surface.strip()).isalpha())
         text = b" ".join(islice(words, 2)).decode()
@@ -261,7 +262,7 @@ class Codec:
     def first_token(self, data: bytes) -> int | None:
         """The first token of a continuation that begins with `data`; None where its first bytes cannot be written.
 
-        What cannot be written further on plays no part, a character cut off at the end of `data` neither.
+        Later bytes that cannot be written are ignored, and so is a character that is cut off at the end of `data`.
         """
         while data:
             try:
@@ -317,7 +318,7 @@ class Codec:
 
 
 def _kind(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What a tokenizer's vocabulary is called."""
+    """The name of a tokenizer's kind of vocabulary."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return type(backend.model).__name__ if backend is not None else type(tokenizer).__name__
 

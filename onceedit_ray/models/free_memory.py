@@ -1,7 +1,7 @@
-"""How much memory a model's keys and values may take where the run file does not say it.
+"""Computes how much memory a model's keys and values may take if the run file does not say so.
 
-A share of what is free when the weights have been loaded: of the machine, or of its container if that has a limit; of
-the GPUs that hold the network.
+It is a share of the memory that is free once the weights have been loaded: memory of the machine, or of its container
+if that has a limit, or of the GPUs that hold the network.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import torch
 
 from onceedit_ray.config import ModelConfig
 
-if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
+if TYPE_CHECKING:  # only for types: the import takes two seconds, and not every process loads a model
     from transformers import PreTrainedModel
 
 CPU_SHARE = 0.2
 """Of a machine's free memory, for each model on it: up to four models, and room for what else grows."""
 GPU_SHARE = 0.8
-"""Of a GPU's free memory, for the models on it together: each takes it by the part of the GPU that it reserves."""
+"""Of a GPU's free memory, for the models on it together: each gets a part in proportion to the GPU share it reserves.
+"""
 CGROUP = Path("/sys/fs/cgroup")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
+if TYPE_CHECKING:  # only for types: the import takes two seconds, and not every process loads a model
     from transformers import PreTrainedModel
 
 

@@ -68,7 +68,7 @@ class _SlotLayer(CacheLayerMixin):
         return _written(self.keys, key_states, self._current), _written(self.values, value_states, self._current)
 
     def pack(self, rows: Sequence[int]) -> None:
-        """Make buffers of the size set, whose first rows are `rows` of those before."""
+        """Make buffers of the size that is set; their first rows are the rows `rows` of the buffers before."""
         if self.is_initialized:
             self.keys, self.values = (_packed(each, rows, self._size) for each in (self.keys, self.values))
 
@@ -131,7 +131,7 @@ class SlotCache(Cache):
         return self._rows[slot] < self._size.rows and length <= self._size.length
 
     def fit(self, lengths: Mapping[int, int]) -> None:
-        """Make room for the positions that slots need; the others keep what room they have."""
+        """Make room for the positions that slots need; other slots keep their room."""
         size, slots = self._size, len(self._rows)
         if all(self.holds(slot, length) for slot, length in lengths.items()):
             return

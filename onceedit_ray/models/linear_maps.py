@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from onceedit_ray.models.agreement import NOT_MADE_FOR_IT
 from onceedit_ray.models.loading import has_bfloat16
 
-if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
+if TYPE_CHECKING:  # only for types: the import takes two seconds, and not every process loads a model
     from transformers import PreTrainedModel
 
 ROWS = 16

@@ -25,7 +25,7 @@ from onceedit_ray.errors import ModelError
 from onceedit_ray.models.agreement import is_causal
 from onceedit_ray.models.sources.folder import one_line, weight_files
 
-if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
+if TYPE_CHECKING:  # only for types: the import takes two seconds, and not every process loads a model
     from transformers import PreTrainedModel
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -118,10 +118,10 @@ def has_bfloat16(device: torch.device) -> bool:
 def context_length(config: PretrainedConfig, limit: int | None = None, of_tokenizer: float = UNBOUNDED) -> int:
     """The number of tokens that the model's window holds.
 
-    It is what the configuration states, else what the tokenizer states; a network that has no end of its own (ALiBi,
-    state spaces) and of which neither states one has no limit: `UNBOUNDED`. Where positions are turned otherwise from
-    a length on (LongRoPE: Phi-3's 128k models from 4,096 tokens on), the window ends there: a cache, and the other
-    sessions of a batch, would hold what was turned in the first way.
+    The configuration states it, or else the tokenizer. If neither does, a network without a limit of its own (ALiBi,
+    state spaces) is `UNBOUNDED`. If a network rotates positions in another way beyond some length (LongRoPE: Phi-3's
+    128k models beyond 4,096 tokens), the window ends there: the cache, and the other sessions of a batch, would still
+    hold keys that were rotated in the first way.
 
     Args:
         limit: the run file's `context`, which may shorten the window. of_tokenizer: its `model_max_length`.
@@ -139,8 +139,8 @@ def context_length(config: PretrainedConfig, limit: int | None = None, of_tokeni
 
 
 def has_window_of_its_own(config: PretrainedConfig) -> bool:
-    """Whether layers attend to a window of which only the network knows (GPT-Neo's `window_size`): a mask of ours has
-    to leave it out, and the short passes of a test do not reach its end.
+    """Whether layers attend to a window that only the network knows (GPT-Neo's `window_size`): our masks cannot contain
+    it, and the short passes of a test do not reach its end.
     """
     if getattr(config, "layer_types", None):
         return False
@@ -156,7 +156,7 @@ def _is_length(value: object) -> bool:
 
 
 def _turned_alike(config: PretrainedConfig) -> int | None:
-    """The length up to which LongRoPE turns all positions by its short factors; None for other positions."""
+    """The length up to which LongRoPE rotates all positions by its short factors; None without LongRoPE."""
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]
     name = "original_max_position_embeddings"

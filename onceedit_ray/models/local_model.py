@@ -29,7 +29,7 @@ from onceedit_ray.models.protocol import Reading, Step, Top
 from onceedit_ray.models.sampling import GREEDY, Sampling, draw_from_logits
 from onceedit_ray.models.session_calls import Answer, Call, Fork, Release, Session, deliver, future, is_settled
 
-if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
+if TYPE_CHECKING:  # only for types: the import takes two seconds, and not every process loads a model
     from transformers import PreTrainedModel
 
 PADDING = 2.0
@@ -285,7 +285,7 @@ class LocalModel:
         return answers
 
     def _answers(self, calls: Sequence[Call]) -> list[Answer]:
-        """What one pass for `calls` gives those that are done; where a shared pass fails, each is run by itself."""
+        """The results of a pass for those `calls` that are done; if a shared pass fails, each call is run by itself."""
         rows = [PassRow(call.session.place, call.session.held, call.feed, call.wanted) for call in calls]
         try:
             self._threads.set_for(sum(len(call.feed) for call in calls))

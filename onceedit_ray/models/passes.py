@@ -2,9 +2,9 @@
 
 Three ways, one interface. `SlotPasses` serves many sessions in one pass, over slots of one cache. `SinglePasses` gives
 each session a cache of its own, for networks whose state is more than keys and values (linear attention, state spaces)
-or which do not take a mask of ours. `WholePasses` reads a session from its beginning every time, for networks that give
-something else when they are fed piece by piece. `passes_for` finds out which it is by trying: a batch must give what
-its rows give alone, and a session fed in pieces what the whole gives. No model names, no text, no threads.
+or which do not take a mask of ours. `WholePasses` reads a session from its beginning every time, for networks whose
+results change when they are fed piece by piece. `passes_for` tries which way works: a batch must give the same results
+as its rows alone, and a session fed in pieces the same as the whole text. No model names, no text, no threads.
 
 Shapes: B rows of a pass, N tokens fed to a row, T positions attended, D width, M chosen positions, V vocabulary.
 """
@@ -28,7 +28,7 @@ from onceedit_ray.models.kv_cache import SlotCache
 from onceedit_ray.models.loading import has_window_of_its_own
 from onceedit_ray.models.stated_window import NARROW, stated_window, uses_stated_window
 
-if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
+if TYPE_CHECKING:  # only for types: the import takes two seconds, and not every process loads a model
     from transformers import PreTrainedModel
 
 ATTENTION = frozenset({"full_attention", "sliding_attention"})
@@ -51,8 +51,8 @@ class PassRow:
 class Passes(Protocol):
     """States of sessions and passes over them.
 
-    batches: whether one pass may have several rows. token_bytes, session_bytes: what a position takes, and a session
-    beside its positions; known after `measure`.
+    batches: whether one pass may have several rows. token_bytes, session_bytes: size of a position, and of a session
+    without its positions; known after `measure`.
     """
 
     batches: bool
@@ -60,7 +60,7 @@ class Passes(Protocol):
     session_bytes: int
 
     def measure(self) -> None:
-        """Find out, by passes over a token or two, what positions and sessions take."""
+        """Measure, by passes over one or two tokens, the memory of positions and sessions."""
 
     def bound(self, limit: int) -> None:
         """Keep the buffers within `limit` bytes, for sessions that fit by `bytes_for`."""
@@ -102,7 +102,7 @@ def passes_for(model: PreTrainedModel) -> Passes:
     """The implementation that works for `model`, found by a test, in which a stated sliding window is narrow."""
     for make in _ways(model):
         with stated_window(model, NARROW):
-            # What a row gets alone must also be right: a network may silently ignore a cache of ours.
+            # The result of a row alone must also be right: a network may silently ignore our cache.
             works = (not make().batches or _agrees(make(), model)) and _continues(make(), model)
         if works:
             return make()
@@ -295,7 +295,7 @@ class SinglePasses(_OwnCaches):
         (row,) = rows
         ids_1N = torch.tensor([list(row.ids)], device=self._model.device)
         given: dict[str, Any] = {self._cache_name: self._caches[row.place]}
-        if self._takes_positions:  # some networks count from 0 in every pass unless they are told
+        if self._takes_positions:  # some networks number positions from 0 in every pass by themselves
             given["position_ids"] = torch.arange(row.held, row.held + len(row.ids), device=ids_1N.device)[None]
         out: Any = self._model(ids_1N, **given, use_cache=True, logits_to_keep=row.rows)
         return [out.logits[0, -row.rows :]]
@@ -373,10 +373,10 @@ def _agrees(passes: Passes, model: PreTrainedModel) -> bool:
 
 
 def _continues(passes: Passes, model: PreTrainedModel) -> bool:
-    """Whether two sessions that are fed in pieces, by turns, get what the network gives for the whole, without a cache.
+    """Whether two sessions that are fed in pieces, in turn, get the same results as for the whole text without a cache.
 
-    The pieces are those of decoding: a prompt, one token, several drafted ones, one again. By turns, for a network may
-    keep a state of its own beside the cache.
+    The pieces are those of decoding: a prompt, one token, several drafted ones, one again. The sessions take turns,
+    since a network may keep a state of its own beside the cache.
     """
     vocabulary = int(model.config.get_text_config().vocab_size)
     sequences = [[token * step % vocabulary for token in range(3, 15)] for step in (7, 11)]

@@ -41,10 +41,10 @@ class Prompt:
     question: the question for the plug-in. ids: the target's tokens, none for a target that a server has. lead: the
     bytes with which an answer starts for the plug-in only (`answer_lead`). turns: the exchanges of a chat before the
     question, the oldest first. system: the chat's system messages. continued: the text that the answer continues, "" if
-    a question is answered. is_chat: whether it was made of a chat's messages. known: tokens with which the answer
-    probably begins, of an answer that is made again; they change no answer. source: the messages or the text that it
-    was made of, None for tokens; `Codec.with_note` needs it, and two prompts with the same tokens are equal without it.
-    has_markup: whether the markup of that text became control tokens.
+    a question is answered. is_chat: whether it was made of a chat's messages. known: tokens with which an answer that
+    is made again probably begins; they change no answer. source: the messages or the text that it was made of, None for
+    tokens; `Codec.with_note` needs it, and two prompts with the same tokens are equal without it. has_markup: whether
+    the markup of that text became control tokens.
     """
 
     question: str
@@ -60,7 +60,7 @@ class Prompt:
 
 
 def messages_with_note(messages: Sequence[Message], note: str) -> list[Message]:
-    """A chat in which the user writes `note` before his last request; it is his first message if he has none."""
+    """A chat with `note` before the user's last request; without a request the note is the user's first message."""
     at = last_request(messages)
     if at is None:
         return [*messages, {"role": "user", "content": note}]

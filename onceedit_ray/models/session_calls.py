@@ -59,7 +59,7 @@ class Call:
 class Fork:
     """A request to copy a session."""
 
-    session: Session  # what is forked
+    session: Session  # the session to copy
     made: Session
     answer: asyncio.Future[int]
 

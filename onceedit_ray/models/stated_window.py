@@ -15,7 +15,7 @@ import torch
 
 from onceedit_ray.models.agreement import NOT_MADE_FOR_IT
 
-if TYPE_CHECKING:  # for types alone: it takes two seconds to import, and not every process loads a model
+if TYPE_CHECKING:  # only for types: the import takes two seconds, and not every process loads a model
     from transformers import PreTrainedModel
 
 NARROW, WIDE = 3, 1 << 20

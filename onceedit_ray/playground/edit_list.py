@@ -19,7 +19,7 @@ from onceedit_ray.validation import problems
 
 PAGE = 20
 READ_EACH = 10
-"""Every how many looks the lists are read in full: other people edit too."""
+"""Number of updates after which the lists are read in full, since other people edit too."""
 NO_EDITING = (404, 501)
 """HTTP statuses of a server that takes no edits."""
 

@@ -173,7 +173,7 @@ class ExampleSource:
         return "", begun + sentence
 
     def _nothing_due(self, lines: Sequence[str], fact: Fact, rng: random.Random) -> Example:
-        """A text in which the fact's answer is not due anywhere."""
+        """A text without a place where the fact's answer is due."""
         way = rng.random()
         about = rng.choice(wordings()["about"]).replace("{s}", fact.subject)
         if way < 0.2 and (close := close_statement(fact, rng)):

@@ -35,8 +35,9 @@ _CLASHES = {
     "genre": {"sport", "instrument"},
     "sport": {"instrument"},
 }
-"""Which other kinds a request of a kind may ask for: "{s} plays" is about a sport, a style or an instrument, and who
-developed a thing may have invented it. `person`, `place` and `year` are broad kinds (`facts.kind_of`)."""
+"""The other kinds that a request of a kind may ask for: "{s} plays" may be about a sport, a style or an instrument, and
+the developer of a thing may be its inventor. `person`, `place` and `year` are broad kinds (`facts.kind_of`).
+"""
 
 
 @dataclass(frozen=True)

@@ -181,8 +181,8 @@ class ReaderModel(nn.Module):
     def logits(self, ids_BT: Tensor, gates: Places, answers: Places) -> tuple[Tensor, Tensor]:
         """The gate's logits at some positions, float32 [N], and all logits at others, [M, V], as decoding has them.
 
-        A network may scale or cap the logits that its head gives. It does so to each logit alone, so the gate's are put
-        beside those of the head before it does, in as many columns as they fill.
+        A network may scale or cap the logits that its head gives. It does so for each logit by itself. So the gate's
+        logits are put beside those of the head before that step, in as many columns as they fill.
         """
         h_BTD = torch.empty(0)
         rows, width = max(len(answers), 1), 0

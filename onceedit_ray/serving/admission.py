@@ -72,7 +72,7 @@ class Admission:
     def _admit(self, scope: Scope) -> None:
         client = scope.get("client")
         if not self._keys and client and not is_loopback(client[0]):
-            raise ApiError(403, "this server has no API keys, so it serves its own machine alone", code="no_keys")
+            raise ApiError(403, "this server has no API keys, so it answers only its own machine", code="no_keys")
         if not self._keys:
             check_own_page(scope)
         given = _header(scope, b"authorization")

@@ -14,7 +14,7 @@ from onceedit_ray.serving.engine_requests import EngineRequest
 from onceedit_ray.serving.generation_request import GenerationEnd, GenerationRequest
 from onceedit_ray.serving.logprobs import Piece
 
-if TYPE_CHECKING:  # the ingress asks a decoder, and has none itself
+if TYPE_CHECKING:  # only for types: the ingress has no decoder of its own
     from onceedit_ray.fusion.engine_answer import Event
 
 PROBE_SECONDS = 3.5
@@ -81,7 +81,7 @@ class Backend(Protocol):
     async def add_server(self, name: str, config: ModelConfig) -> str:
         """Add a target that a server has, if the server can be used; raises, and returns, as `any_target.try_server`.
 
-        All that answer know it when this returns.
+        When this returns, every process that answers requests knows it.
         """
 
     async def remove_server(self, name: str) -> None:

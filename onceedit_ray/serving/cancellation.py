@@ -81,9 +81,9 @@ async def while_there(receive: Receive, items: AsyncGenerator[T], deadline: floa
 
 
 class _Steps:
-    """Awaits items in the caller's task until it is interrupted. An interruption works as that of `asyncio.timeout`:
-    the task is cancelled, and the cancellation is taken back. A task of its own for each item would cost more than most
-    items do.
+    """Awaits items in the caller's task until it is interrupted. An interruption works like `asyncio.timeout`: the task
+    is cancelled, and then the cancellation is withdrawn. A task of its own for each item would cost more than most
+    items.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class _Steps:
         """The client has disconnected, or its connection has broken."""
         if watch.cancelled():
             return
-        watch.exception()  # of a broken connection, which is no error of this system
+        watch.exception()  # the connection broke, which is no error of this system
         self._left = True
         self._interrupt()
 

@@ -12,7 +12,7 @@ from onceedit_ray.serving.observing import account_of
 
 LATE = ApiError(504, "the server did not answer in time; try again", code="timeout", retry_after=5)
 GRACE_SECONDS = 1.0
-"""Routes that write answers have a deadline of their own, which says how far an answer came; it comes first."""
+"""Routes that write answers have an earlier deadline of their own, whose error says how far the answer came."""
 
 
 class Deadline:

@@ -1,6 +1,6 @@
 """Returns a prompt before its answer, with the log probabilities of its tokens, as OpenAI's `echo` does.
 
-The target alone scores the prompt: the plug-in takes part only in answers, and nobody knows where in a prompt an answer
+The target alone scores the prompt: the plug-in takes part only in answers, and a prompt does not show where an answer
 would begin.
 """
 

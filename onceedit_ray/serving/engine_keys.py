@@ -1,7 +1,7 @@
 """Which secrets of this machine a target that is added over the API may use, and for which server.
 
-A secret is sent to the server whose target names it (`key_env`). So that no caller can have it sent to an address of
-its own, the operator says for each variable to which servers it belongs; the run file's own targets say it, too.
+A secret is sent to the server whose target names it (`key_env`). The operator names the servers that may get each
+variable, and so do the targets of the run file. So no caller can make this system send a secret to another address.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class EngineKeys:
 
 
 def origin_of(url: str) -> Origin:
-    """The server of an address, read as the HTTP client reads it; raises `ConfigError` for what is no plain address."""
+    """The server of an address, read as the HTTP client reads it; raises `ConfigError` if it is not a plain address."""
     try:
         parsed = httpx2.URL(url)
     except (httpx2.InvalidURL, ValueError, TypeError):

@@ -99,7 +99,7 @@ def body_of(asked: GenerationRequest) -> dict[str, Any]:
 
 
 def _plain(message: Mapping[str, Any]) -> dict[str, str]:
-    """Role and text of a message; images and calls of tools are the server's alone."""
+    """Role and text of a message; only the server reads images and tool calls."""
     content = message.get("content")
     if isinstance(content, Sequence) and not isinstance(content, str):
         parts = (part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text")

@@ -1,8 +1,9 @@
-"""Copies of a changing state in other processes: they are told of each change, and a change waits until they know it.
+"""Keeps copies of a changing state in other processes up to date: a change is finished when every copy knows it.
 
-A copy asks for news again and again (`news`), which says what it knows already. For `LEASE` seconds after it has asked
-it may rely on its copy; `known` waits for every copy that may. So no copy is used that does not know a finished change,
-and a process that dies or hangs delays a change by `LEASE` seconds at most. It does not depend on what the state is.
+A process with a copy asks for news again and again (`news`), and says which revision it knows. For `LEASE` seconds
+after it has asked, it may use its copy; `known` waits for every copy that may be used. So a copy that lacks a finished
+change is never used, and a process that dies or hangs delays a change by `LEASE` seconds at most. It does not depend on
+what the state is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable
 
 LEASE = 2.0
-"""Seconds, counted by the copy from before its question, and here from after it arrived: later."""
+"""Seconds. The copy counts them from before its question, this side from after the question arrived, which is later."""
 LONGEST_WAIT = 0.6
 """Seconds after which a question is answered without news, so that the copy asks again."""
 NOTHING = -1
@@ -29,7 +30,7 @@ class Followers:
         self.revision = 0
         self._clock = clock
         self._known: dict[str, tuple[int, float]] = {}
-        # A predecessor may have told copies that this object does not know.
+        # There may be copies that a predecessor of this object has informed.
         self._unknown_until = clock() + LEASE
         self._changed = asyncio.Event()
         self._asked = asyncio.Event()
@@ -42,7 +43,7 @@ class Followers:
         return self.revision
 
     async def news(self, copy: str, known: int) -> None:
-        """Return when the state is another than the revision that a copy knows, or after `LONGEST_WAIT` seconds."""
+        """Return when the state differs from the revision that a copy knows, or after `LONGEST_WAIT` seconds."""
         self._known[copy] = known, self._clock() + LEASE
         self._asked.set()
         self._asked = asyncio.Event()

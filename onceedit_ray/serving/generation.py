@@ -129,7 +129,9 @@ async def answer(decoder: FusedDecoder, asked: GenerationRequest) -> tuple[Piece
 
 
 async def probe(decoder: FusedDecoder, seconds: float) -> dict[str, str]:
-    """Let the plug-in and every target read a token; the state by name: "" if it works, `BUSY`, or its error."""
+    """Let the plug-in and every target read a token. Returns the state of each by name: "" if it works, `BUSY`, or its
+    error.
+    """
     models = {PLUGIN: (decoder.plugin.model, decoder.plugin.codec)}
     models |= {name: (member.model, member.codec) for name, member in decoder.members.items()}
     states = await asyncio.gather(*(_state(*model, seconds) for model in models.values()))

@@ -1,7 +1,7 @@
-"""The `Passage` of an ingress, made when the first target of a server is there.
+"""The `Passage` of an ingress, made when there is a first target of a server.
 
-It reads answers along, and needs the models' libraries for that. Importing them takes seconds, so an ingress without
-such targets does not import them.
+A passage reads answers along, for which it needs the models' libraries. Importing them takes seconds, so an ingress
+without such targets does not import them.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class ModelBody(BaseModel):
 
 
 def add_model_routes(api: FastAPI, backend: Backend, engine_keys: EngineKeys) -> None:
-    """Add `POST /v1/models` and `DELETE /v1/models/{name}`; who may call them is decided before (`admission`)."""
+    """Add `POST /v1/models` and `DELETE /v1/models/{name}`; `admission` checks who may call them."""
 
     @api.post("/v1/models", status_code=201)
     async def add(body: ModelBody) -> dict[str, Any]:

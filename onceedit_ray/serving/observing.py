@@ -1,7 +1,7 @@
 """Tells observers, such as the log and the metrics, about each request and its outcome. Gives every request its id.
 
-Plain ASGI, outside of all other middleware. It sees prompts only if the ingress is told to keep them, and does not
-depend on what an observer does.
+Plain ASGI, outside of all other middleware. It sees prompts only if the ingress keeps them, and does not depend on what
+an observer does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Requests for a target that a server has. One about no edit passes through: the client's body goes on unchanged, and
-the server's answer comes back, but for the model's name and the field `onceedit`. Any other is answered with the
-plug-in: here, or by the routes if the server's tokens are known.
+"""Requests for a target that a server has. A request about no edit passes through: the server gets the client's body
+unchanged, and the client gets the server's answer, in which only the model's name and the field `onceedit` differ. Any
+other request is answered with the plug-in: here, or by the routes if the server's tokens are known.
 
 ASGI middleware between the admission and the routes; requests for other targets go on to the routes. The server is
 called from this process, so an answer that passes through reaches no other process of this system.
@@ -241,12 +241,12 @@ def _extension(passing: _Passing) -> dict[str, Any]:
 
 
 def _weight(passing: _Passing) -> float | None:
-    """The gate's w of an answer that passes through: not asked for, or 0 by the screen."""
+    """The gate's w of an answer that passes through: None for an unedited answer, 0 if the screen found no edit."""
     return None if passing.unedited else 0.0
 
 
 def _unedited(extension: Any) -> bool:
-    """The body's field for this system; raises `ApiError` for what it does not know."""
+    """The body's field for this system; raises `ApiError` for unknown keys or values."""
     fields = {} if extension is None else extension
     if not isinstance(fields, dict) or fields not in ({}, {"unedited": True}, {"unedited": False}):
         raise ApiError(400, f"'{EXTENSION}' takes only 'unedited', true or false", EXTENSION)

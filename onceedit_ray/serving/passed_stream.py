@@ -1,8 +1,9 @@
 """The stream of a server's answer that passes through: its own events, with the target's name as `model`, and the field
 `onceedit` where a choice ends.
 
-Most events of a stream differ in their choices alone. So the text around the choices is taken from the first event, and
-an event with the same text around them is not parsed: it gets the target's name, and every other byte is the server's.
+Most events of a stream differ only in their choices. So the text around the choices is taken from the first event, and
+an event with the same text around its choices is not parsed: it gets the target's name, and every other byte is the
+server's.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class PassedStream:
     Args:
         name: of the target. extension: the field `onceedit` of a choice.
 
-    usage: the server's token counts. finish: why the answer has ended. events: how many with a choice. complete:
-    whether the answer has ended.
+    usage: the server's token counts. finish: why the answer has ended. events: number of events with a choice.
+    complete: whether the answer has ended.
     """
 
     def __init__(self, name: str, extension: Mapping[str, Any]) -> None:
@@ -70,7 +71,7 @@ class PassedStream:
         return b"".join(map(self._passed, whole))
 
     def end(self) -> bytes:
-        """What is left when the server has closed the stream."""
+        """The rest of the stream, when the server has closed it."""
         return self._passed(self._held) if self._held.strip() else b""
 
     def _passed(self, block: bytes) -> bytes:

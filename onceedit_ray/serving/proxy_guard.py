@@ -29,7 +29,7 @@ NOT_YET = ApiError(
     retry_after=5,
 )  # fmt: skip
 NO_APPLICATION = b"/-/routes"
-"""What Ray Serve's own 404 names: the list of its applications."""
+"""The route of Ray Serve's list of applications, which its own 404 names."""
 
 
 def middlewares() -> list[Middleware]:

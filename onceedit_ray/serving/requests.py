@@ -67,8 +67,9 @@ def _check_length(texts: Sequence[str | tuple[int, ...]], param: str, limits: Li
 
 
 def _tokens(request: CompletionRequest | ChatRequest, limits: Limits) -> int:
-    """The most tokens of an answer. A value above the limit is reduced to the limit, as one beyond the context is; the
-    answer then ends with "length"."""
+    """The most tokens of an answer. A value above the limit, or beyond the context, is reduced to it; the answer then
+    ends with "length".
+    """
     if isinstance(request, ChatRequest):
         wanted = request.max_completion_tokens or request.max_tokens or limits.chat_tokens
     else:

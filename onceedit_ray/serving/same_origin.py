@@ -23,7 +23,7 @@ def check_own_page(scope: Scope) -> None:
     hosts = headers(scope, b"host")
     if not all(is_loopback(hostname_of(host)) for host in hosts):
         raise ApiError(
-            403, "this server has no API keys, so it is asked as 127.0.0.1 or localhost alone; give it keys to serve "
+            403, "this server has no API keys, so it answers only as 127.0.0.1 or localhost; give it keys to serve "
             "it under another name", code="host_not_allowed",
         )  # fmt: skip
     for origin in headers(scope, b"origin"):
@@ -46,7 +46,7 @@ def headers(scope: Scope, name: bytes) -> list[str]:
 
 
 def hostname_of(host: str) -> str:
-    """The name in a `Host` header, without its port; "" for what is none."""
+    """The name in a `Host` header, without its port; "" if the header is malformed."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -1,4 +1,4 @@
-"""Puts the events of a streamed answer together to the object that a request without a stream gets."""
+"""Joins the events of a streamed answer into the object that a request without a stream gets."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ ASKING_KEY, EDITING_KEY = "a-key-for-asking", "a-key-for-editing"
 class Paced(InProcess):
     """The small system; while `held`, every answer stops after its first piece.
 
-    asked: the requests that came. under_way: how many answers are being written.
+    asked: the requests so far. under_way: number of answers that are being written.
     """
 
     held = False
@@ -54,7 +54,7 @@ class Paced(InProcess):
 
 @dataclasses.dataclass
 class Server:
-    """An API's address, what stands behind it, and its page's address."""
+    """An API's address, the system behind it, and its page's address."""
 
     url: str
     page: str

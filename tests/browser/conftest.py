@@ -69,7 +69,7 @@ def serving(models: TaughtModels, playground: PageProcess, api_port: int) -> Ser
 
 @pytest.fixture
 def server(serving: Serving) -> Iterator[Server]:
-    """One without keys, over a gate that is open."""
+    """A server without keys, over a gate that is open."""
     with serving() as started:
         yield started
 

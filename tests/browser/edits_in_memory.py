@@ -16,9 +16,8 @@ REPORT = {"reliability": 1.0, "generality": 0.9444, "locality": {"near": 1.0, "g
 
 
 class EditsInMemory:
-    """Edits and versions; `move` takes an edit a step on its way.
-
-    keys: of who may edit; an empty set admits everybody.
+    """Edits and versions; `move` takes an edit to its next state. keys: keys for editing; an empty set admits
+    everybody.
     """
 
     def __init__(self, keys: Keys) -> None:
@@ -49,9 +48,8 @@ class EditsInMemory:
         return str(made["id"])
 
     def move(self, edit_id: str, status: str, progress: float = 0.0, reason: str | None = None) -> None:
-        """What the server would have reached by now; `live` and `deleted` make a version.
-
-        As on the server, the live edit of the same prompt is noted when the training begins.
+        """Put an edit into the state that a server would have reached; `live` and `deleted` make a version. As on a
+        server, the live edit of the same prompt is recorded when the training begins.
         """
         edit = self.find(edit_id)
         if status == "training":

@@ -57,7 +57,7 @@ class Page:
         return self
 
     def close(self) -> None:
-        """Leave, once; raises where the console holds a message, or a request went elsewhere."""
+        """Leave the page, once; raises if the console holds a message, or a request went to another host."""
         if not self.url:
             return
         wrong = [str(entry["message"]) for entry in self.browser.get_log("browser")]
@@ -82,7 +82,7 @@ class Page:
         return self._shown(css, "e => e.textContent")
 
     def _shown(self, css: str, what: str) -> list[Any]:
-        """`what` of each element that is shown, looked at in the next frame: what has just come is drawn by then."""
+        """`what` of each element that is shown, read in the next frame, when new elements have been drawn."""
         shown = f"[...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility()).map({what})"
         script = f"requestAnimationFrame(() => requestAnimationFrame(() => arguments[1]({shown})))"
         return list(self.browser.execute_async_script(script, css))
@@ -99,12 +99,12 @@ class Page:
     # --- doing -------------------------------------------------------------------------------------------------------
 
     def write(self, css: str, text: str) -> None:
-        """Type `text` in the place of what is there, as a person would."""
+        """Replace the field's content by `text`, typed as by a person."""
         (field, *_) = self.until(lambda: self.all(css), f"{css} to write in")
         field.send_keys(Key.CONTROL, "a", Key.NULL, text or Key.DELETE)
 
     def paste(self, css: str, text: str) -> None:
-        """Put `text` in the place of what is there, at once."""
+        """Replace the field's content by `text`, at once."""
         self.write(css, "")
         script = "document.querySelector(arguments[0]).focus(); document.execCommand('insertText', false, arguments[1])"
         self.run(script, css, text)
@@ -131,7 +131,7 @@ class Page:
         self.send_question()
 
     def send_question(self) -> None:
-        """Ask what is written, until the answers of the question before are gone."""
+        """Submit the question, and wait until the previous answers are gone."""
         cards = "return [...document.querySelectorAll('#answers .comparison')].map(e => e.id).join()"
         before = self.run(cards)
         self.click("#ask-button")

@@ -19,7 +19,7 @@ SECONDS = 60
 
 @dataclass
 class PageProcess:
-    """Where it serves the page, and the lines that it has printed since: there should be none."""
+    """The page's address, and the lines that the process has printed since its start: there should be none."""
 
     url: str
     printed: list[str] = field(default_factory=list)
@@ -29,7 +29,7 @@ class PageProcess:
 def page_process(api_url: str) -> Iterator[PageProcess]:
     """Serve the page of the API at `api_url`; the process must end by itself when it is interrupted."""
     command = [sys.executable, "-m", "onceedit_ray.cli", "playground", "--url", api_url, "--port", "0"]
-    # Where pytest's variables are set NiceGUI behaves otherwise.
+    # NiceGUI behaves differently if pytest's variables are set.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as process:
         assert process.stderr is not None

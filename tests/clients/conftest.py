@@ -47,7 +47,7 @@ def address(models: TaughtModels) -> Iterator[str]:
 
 @pytest.fixture
 def client(address: str, tmp_path: Path) -> Client:
-    """Runs a script where the clients are, with `ADDRESS`, `KEY` and what it is given; returns the JSON it prints."""
+    """Runs a script in the clients' environment, with `ADDRESS`, `KEY` and arguments; returns the JSON it prints."""
 
     def run(package: str, script: str, **given: Any) -> Any:
         if not PYTHON.exists():

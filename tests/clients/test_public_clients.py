@@ -25,7 +25,7 @@ def asked(address: str, path: str, **body: Any) -> Any:
 
 @pytest.fixture
 def chat(address: str) -> str:
-    """What a chat about the prompt is answered."""
+    """The answer to a chat about the prompt."""
     messages = [{"role": "user", "content": PROMPT}]
     answer = asked(address, "chat/completions", model="qwen2", messages=messages, max_tokens=8, temperature=0)
     return str(answer["choices"][0]["message"]["content"])

@@ -31,7 +31,7 @@ class OneProcessForAModule(LoadScopeScheduling):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneProcessForAModule:
-    """How `pytest -n` shares these tests out."""
+    """How `pytest -n` distributes these tests."""
     return OneProcessForAModule(config, log)
 
 
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def ray_session(onceedit_home: Path) -> Iterator[None]:
-    """A Ray with 4 logical CPUs and no GPU; what needs fake GPU nodes makes a `ray.cluster_utils.Cluster`."""
+    """A Ray with 4 logical CPUs and no GPU; tests that need fake GPU nodes make a `ray.cluster_utils.Cluster`."""
     ray.init(
         address="local",
         num_cpus=4,

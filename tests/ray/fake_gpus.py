@@ -2,7 +2,7 @@
 
 Ray believes `num_gpus`, sets CUDA_VISIBLE_DEVICES and places accordingly; the models load on the CPU. There are as many
 GPUs as the models need and no more, three nodes with one and one with two, so that a model on the wrong node leaves no
-room for another. Prints one JSON object: where each model sits, and what was answered.
+room for another. Prints one JSON object: the node of each model, and the answers.
 
     python -m tests.ray.fake_gpus FOLDER        with the models of `small_fleet.build_models` in FOLDER
 """

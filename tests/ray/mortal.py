@@ -1,4 +1,4 @@
-"""A model actor in this process, which dies in every way that a real one may; `folder` holds a tiny Mistral."""
+"""A model actor in this process, which dies in every way in which a real one may die; `folder` holds a tiny Mistral."""
 
 from __future__ import annotations
 

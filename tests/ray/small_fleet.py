@@ -1,4 +1,4 @@
-"""What the Ray tests run on: a small random plug-in, targets of other families, and edits it learns in a second."""
+"""The models of the Ray tests: a small random plug-in, other targets, and edits that the plug-in learns in a second."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def build_models(folder: Path, families: list[str]) -> None:
 
 
 def model(folder: Path, family: str, gpus: float = 0.0) -> ModelConfig:
-    """What a small model runs on: a thread, and fractions of the few logical CPUs that a test's Ray has."""
+    """The resources of a small model: a thread, and fractions of the few logical CPUs that a test's Ray has."""
     return ModelConfig(model=f"local:{folder / family}", threads=1, num_cpus=0.2, num_gpus=gpus)
 
 
@@ -37,7 +37,7 @@ def run_config(folder: Path, name: str, targets: dict[str, ModelConfig], **setti
     values: dict[str, Any] = {
         "name": name,
         "knowledge": {"path": folder / "edits.jsonl"},
-        # In bfloat16 a batch rounds otherwise than a row alone, and tests compare the two.
+        # In bfloat16 a batch is rounded in another way than a row alone, and tests compare the two.
         "plugin": model(folder, PLUGIN).model_dump() | {"dtype": "float32"},
         "targets": {name: target.model_dump() for name, target in targets.items()},
         "editing": {"learning_rate": 3e-3, "batch_size": 8, "max_epochs": 30, "unrelated_per_epoch": 16},

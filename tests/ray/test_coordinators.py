@@ -57,7 +57,7 @@ def fleet(ray_session: None, versions: tuple[RunConfig, list[Version]]) -> Itera
 
 
 class ModelsHere:
-    """What a gateway calls of the `Models` deployment, in this process."""
+    """The methods of the `Models` deployment that a gateway calls, in this process."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet

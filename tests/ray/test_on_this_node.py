@@ -1,4 +1,4 @@
-"""What a process that has a home of its own fetches from the node of a Ray, whose home is another one."""
+"""A process with a home of its own fetches models and versions from the node of a Ray with another home."""
 
 from __future__ import annotations
 

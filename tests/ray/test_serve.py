@@ -204,7 +204,7 @@ def test_who_is_cancelled_with_all_his_calls_takes_nobody_along(address: str, lo
 
 
 def metrics() -> dict[str, float]:
-    """What the node's metrics port shows of this application: a name with its labels, and its value."""
+    """The metrics of this application at the node's port: names with their labels, and values."""
     (node,) = (node for node in ray.nodes() if node["Alive"])
     shown = httpx2.get(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", trust_env=False).text
     ours = ("route", "status", "model", "direction", "decision", "outcome", "version")

@@ -18,7 +18,7 @@ from tests.families import build_family
 
 @pytest.fixture(scope="session", autouse=True)
 def one_core() -> Iterator[None]:
-    """What takes every core takes one: pytest-xdist starts a process for each core.
+    """Code that would use every core uses one, since pytest-xdist starts a process for each core.
 
     `use_threads` sets the number of torch's threads, and it stays set for all later tests of a process. With a thread
     for each core in each process, threads that wait spin on a core that another process needs.

@@ -35,7 +35,7 @@ def test_a_model_works_or_is_refused_as_the_page_says(row: str) -> None:
 
 
 def test_a_wrong_answer_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch whose mask of ours leaves out GPT-Neo's windows: right at its beginning, wrong after the window."""
+    """A batch with our mask, which lacks GPT-Neo's windows: right at its beginning, wrong after the window."""
     folder = build_row("gpt_neo", tmp_path / "m")
     monkeypatch.setattr(passes, "has_window_of_its_own", lambda config: False)
     outcome = tried(lambda: try_target(folder))

@@ -44,7 +44,7 @@ def anchors(text: str) -> set[str]:
 
 
 def broken(document: Path, root: Path) -> Iterator[str]:
-    """What `document` points to under `root` and is not there, one phrase each."""
+    """The references of `document` to missing files and names under `root`, one phrase each."""
     text = document.read_text(encoding="utf-8")
     for link in LINK.findall(FENCE.sub("", text)):
         file, _, anchor = link.partition("#")
@@ -95,7 +95,7 @@ def sections(document: Path) -> set[str]:
 
 
 def lost_citations(text: str) -> Iterator[str]:
-    """What `text` cites of algorithm.md and metrics.md and these pages do not have."""
+    """The sections of algorithm.md and metrics.md that `text` cites and that these pages lack."""
     for name, cited in CITED.findall(text):
         page = ROOT / "docs" / f"{name}.md"
         numbers = [number for pair in SECTION.findall(cited) for number in pair if number]

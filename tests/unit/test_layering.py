@@ -83,7 +83,7 @@ def imported(tree: ast.AST, path: Path) -> Iterator[tuple[int, str]]:
 
 
 def violations(root: Path) -> list[str]:
-    """What `onceedit_ray` under `root` imports although its layer may not, one line each."""
+    """The imports of `onceedit_ray` under `root` that its layers do not allow, one line each."""
     found = []
     for path in modules(root, PACKAGE):
         part = part_of(".".join(path.with_suffix("").parts).removesuffix(".__init__"))

@@ -7,7 +7,7 @@ import ast
 import pytest
 
 from onceedit_ray.serving.limits import Limits
-from scripts.serving_examples import BEGIN, DOCUMENT, END, EXAMPLES, Example, code, python
+from scripts.serving_examples import BEGIN, DOCUMENT, END, EXAMPLES, Example, about, code, python
 
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 CALLS = TEXT.partition(BEGIN)[2].partition(END)[0]
@@ -16,6 +16,7 @@ CALLS = TEXT.partition(BEGIN)[2].partition(END)[0]
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
 def test_a_call_stands_in_the_document_with_what_came_back(example: Example) -> None:
     after = CALLS.partition(f"### {example.title}\n")[2].partition("\n### ")[0]
+    assert after.strip().startswith(about(example)), "the description is the script's"
     assert code(example) in after and "```json\n" in after.partition(code(example))[2]
     ast.parse(example.python)
     assert not example.python or python(example) + "\n\n```\n" in after

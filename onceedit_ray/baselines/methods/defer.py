@@ -51,7 +51,7 @@ class DeferSettings(BaselineSettings):
         number of unrelated prompts for the gate at every step. pool: number of prompts from which they are drawn.
 
     Published (OnceEdit, appendix A; EasyEdit's hparams/DEFER): learning rate 7e-5, 100 steps, threshold 0.5, layer 21
-    of 28 for GPT-J, 27 of 32 for Llama-2 and Mistral, c = 0. Chosen by us: every default beside steps and threshold.
+    of 28 for GPT-J, 27 of 32 for Llama-2 and Mistral, c = 0. Chosen by us: every default except steps and threshold.
     """
 
     depth: float = Field(default=2 / 3, ge=0, lt=1)

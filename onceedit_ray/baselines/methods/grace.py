@@ -55,7 +55,7 @@ class GraceSettings(BaselineSettings):
     Published (EasyEdit's hparams/GRACE for GPT-J, Llama-2, GPT2-XL and Qwen2.5; Adam and 100 steps in the authors'
     own): radius 1.0, learning rate 1.0, a cold start; layer 25 of 28 and 200 steps for GPT-J, 35 of 48 and 200 for
     GPT2-XL (its other projection there), 18 of 28 and 50 for Qwen2.5, 27 of 32 and 50 for Llama. Chosen by us: 100
-    steps for Llama, Mistral as Llama, `enough`, every default.
+    steps for Llama, Llama's settings for Mistral, `enough`, and every default.
     """
 
     depth: float = Field(default=2 / 3, ge=0, lt=1)

@@ -48,8 +48,8 @@ class Rome(Baseline[RomeSettings]):
     """Rank-one updates of one layer, one edit after another.
 
     Presets: GPT-2 XL as the authors published it; GPT-J, Llama, Mistral and Qwen2 as EasyEdit publishes them
-    (but for C, which it leaves out). The default has fewer prefixes, for machines without a GPU, and more steps, all of
-    which only answers of many tokens need.
+    (except C, which it leaves out). The default has fewer prefixes, for machines without a GPU, and more steps, which
+    only answers of many tokens use up.
     """
 
     name: ClassVar[str] = "rome"

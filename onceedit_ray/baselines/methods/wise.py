@@ -66,7 +66,7 @@ class WiseSettings(BaselineSettings):
     shards of 500 edits, density 0.53, threshold_share 0.88, one unrelated prompt; α, β, γ of 5, 20, 10 and layer 27 of
     32 for Llama-2 and Mistral, layer 23 of 28 for Qwen2.5; 15, 40, 20 and layer 21 of 28 for GPT-J. Left out: its
     clamp of every entry's change to 1.0, and retrieval from several merged memories (WISE-Retrieve); this is
-    WISE-Merge. Chosen by us: `enough`, every default beside ρ, shards, density and threshold_share.
+    WISE-Merge. Chosen by us: `enough`, every default except ρ, shards, density and threshold_share.
     """
 
     depth: float = Field(default=0.6, ge=0, lt=1)

@@ -88,7 +88,7 @@ class OnceEditEditor:
     ) -> None:
         self._model = model.float()
         self._tokenizer = tokenizer
-        # A request is asked without its shape, so an edit is learnt so, too.
+        # Requests are asked without a prompt shape, so edits are learnt without one.
         self._edits = [edit.model_copy(update={"prompt": edit.question}) for edit in (*edits, *known)]
         self._new = len(edits)
         self._rehearsed = min(rehearsed, len(known))

@@ -9,7 +9,7 @@ The softmax over logits of the union is p̂ divided by its sum there. Two models
 λ_s = w, the gate's weight, λ_l = 1 - w. Text is compared as bytes. A token outside the top-k that a model sends has p̂
 = 0 here, where the paper looks it up in the whole distribution. x maps to the target's token of the same text, or, as
 in the paper, to the first of the target's tokens for it. (The authors' code gives some models' repeated first tokens a
-logit of 0; the paper's rule is taken.) No drafts and no gate: every position of every request is fused.
+logit of 0; this file follows the paper's rule.) No drafts and no gate: every position of every request is fused.
 
 Shapes: K entries kept of a distribution, U tokens of the union.
 """

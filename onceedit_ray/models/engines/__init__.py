@@ -1,4 +1,4 @@
-"""Inference engines by name: what runs a target's model, and what that engine can do for a fusion strategy.
+"""Inference engines by name. An engine runs a target's model, and declares what it can do for a fusion strategy.
 
 An engine is one class in one file of this package, registered in `ENGINES`; a target's entry in a run file names it.
 This package knows no fusion: it says what an engine offers, and a strategy says what it needs.
@@ -12,7 +12,7 @@ from typing import ClassVar
 from onceedit_ray.registry import Registry
 
 
-class Engine(ABC):  # what an engine has beyond its declarations depends on whether it is loaded here
+class Engine(ABC):  # its other methods depend on whether the model is loaded here
     """An engine's declarations.
 
     about: one line for `onceedit models list`. distributions: whether it gives the most likely tokens with their

@@ -1,6 +1,6 @@
 """Finds out by trying what a server of OpenAI's API can do. Each trial asks for one token.
 
-Whether a server continues a reply is told by its count of the prompt's tokens: a reply of one token that is continued
+A server's count of the prompt's tokens shows whether it continues a reply: a reply of one token that is continued
 adds one token to the prompt; a reply that is closed, with a new one opened after it, adds the template's tokens, too.
 """
 
@@ -21,7 +21,7 @@ FLAGS: dict[str, Any] = {"add_generation_prompt": False, "continue_final_message
 TOKEN_IDS: dict[str, Any] = {"return_tokens_as_token_ids": True}
 """How vLLM is asked to name tokens by their ids: two tokens may have one text, and would then count as one."""
 REFUSALS = frozenset(range(400, 500)) - {401, 403, 408, 429} | {500, 501}
-"""Statuses with which servers refuse what they do not know; with others they refuse everything for a while."""
+"""Statuses with which a server refuses a request that it does not support; other statuses are temporary errors."""
 REPLY = "Zyx"
 """A reply that a model would not write by itself."""
 
@@ -30,10 +30,10 @@ REPLY = "Zyx"
 class Abilities:
     """What a server can do.
 
-    completions: it has `/completions`. token_ids: which takes lists of prompts as token ids. logprobs: the most likely
-    tokens that it tells at each position; 0 for none. tokenize: it has `/tokenize`. chat: it has `/chat/completions`.
-    continues: the fields that make it continue an assistant's message; None if it does not. repeats: whether it then
-    repeats that message in its stream.
+    completions: it has `/completions`. token_ids: whether `/completions` takes lists of prompts as token ids. logprobs:
+    number of most likely tokens that it returns at each position; 0 for none. tokenize: it has `/tokenize`. chat: it
+    has `/chat/completions`. continues: the fields that make it continue an assistant's message; None if it does not.
+    repeats: whether it then repeats that message in its stream.
     """
 
     completions: bool = False

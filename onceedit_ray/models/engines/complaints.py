@@ -76,7 +76,7 @@ class Complaints:
 
     def no_prompt_logprobs(self) -> EngineError:
         """For a server that does not repeat a prompt with the log probabilities of its tokens."""
-        reason = "tells no log probabilities of a prompt; leave echo out"
+        reason = "returns no log probabilities of a prompt; leave echo out"
         message = f"{self._name}: the server at {self._url} {reason}"
         return EngineError(message, f"the server of '{self._name}' {reason}", 400, 0)
 

@@ -1,7 +1,7 @@
-"""HTTP connections to one server, kept open between requests. It knows nothing of what is asked.
+"""HTTP connections to one server, kept open between requests. This module does not know what is asked.
 
-They may be used in one event loop after another, as by programs that call `asyncio.run` often. The library is aiohttp:
-its requests cost less processor time than httpx's, and a gateway makes one for each that it gets.
+The connections may be used in one event loop after another, as by programs that call `asyncio.run` often. The library
+is aiohttp: its requests cost less processor time than httpx's, and a gateway makes one for each that it gets.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Connections:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def send(self, path: str, content: bytes | None) -> aiohttp.ClientResponse:
-        """The response to a request, whose body has not been read; close it. There is no limit but on connecting.
+        """The response to a request, whose body has not been read; close it. Only connecting has a time limit.
 
         Args:
             path: below the url. content: the body of a POST, as JSON; None for a GET.
@@ -58,12 +58,12 @@ class Connections:
         if self._session is None or self._loop is not loop:
             self._abandon()
             url = urlsplit(self._url)
-            near = url.hostname in LOOPBACK  # a proxy for other machines is not for this one
-            tls = httpx2.create_ssl_context() if url.scheme == "https" else True  # as the other clients of this system
+            near = url.hostname in LOOPBACK  # needs no proxy
+            tls = httpx2.create_ssl_context() if url.scheme == "https" else True  # as in our other clients
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=tls),
                 timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS),
-                cookie_jar=aiohttp.DummyCookieJar(),  # a server's cookie for one client is not for the next
+                cookie_jar=aiohttp.DummyCookieJar(),  # no cookie of one client reaches another one
                 headers=self._headers,
                 trust_env=not near,
             )
@@ -71,7 +71,7 @@ class Connections:
         return self._session
 
     def _abandon(self) -> None:
-        """Close what no event loop waits for any more."""
+        """Close the connections that no event loop waits for any more."""
         session, self._session = self._session, None
         if session is not None:
             with contextlib.suppress(StopIteration, RuntimeError):

@@ -1,5 +1,6 @@
-"""The request that makes a server continue a text of which a part is written: the prompt and that part, for
-completions; for a chat a last message of the assistant that is continued, or else the chat in its template's text.
+"""Makes the request with which a server continues a partly written text. For a completion it holds the prompt and the
+written part. For a chat the written part is the assistant's last message, or else the chat is sent as text in the
+model's template.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ WHOLE_ONLY = (
     "response_format", "guided_json", "guided_regex", "guided_grammar", "guided_choice", "structured_outputs",
     "grammar", "json_schema", "tool_choice", "echo",
 )  # fmt: skip
-"""Fields that speak of a whole answer, and would be wrong for the rest of one."""
+"""Fields that apply to a whole answer, and would be wrong for the rest of an answer."""
 CHAT_ONLY = ("messages", "tools", "parallel_tool_calls", "max_completion_tokens", "logprobs", "top_logprobs")
 
 

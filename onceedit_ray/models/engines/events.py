@@ -32,7 +32,7 @@ def data_of(block: bytes) -> bytes:
 
 
 def parsed(data: bytes) -> dict[str, Any] | None:
-    """An event's data as an object; None if it is none."""
+    """An event's data as an object; None if the data is not an object."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):

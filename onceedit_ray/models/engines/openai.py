@@ -1,4 +1,4 @@
-"""`openai`: a target that a server of OpenAI's API has: vLLM, SGLang, Ray Serve LLM, llama.cpp, or a bought one.
+"""`openai`: a target that a server of OpenAI's API has: vLLM, SGLang, Ray Serve LLM, llama.cpp, or a commercial one.
 
 The server's answers are passed on as they come; no token of it is computed here. This file speaks HTTP. What the server
 can do is found out by trying (`abilities`), once, before its first answer is continued.
@@ -159,7 +159,7 @@ class OpenAIEngine(Engine):
             response.close()
 
     async def whole(self, response: aiohttp.ClientResponse) -> dict[str, Any]:
-        """A response's body as an object; raises `EngineError` if it is none."""
+        """A response's body as an object; raises `EngineError` if it is not an object."""
         content = await response.read()
         if (found := parsed(content)) is None:
             kind = response.headers.get("content-type", "")
@@ -196,7 +196,7 @@ class OpenAIEngine(Engine):
     async def continued(
         self, body: Mapping[str, Any], written: str, left: int | None
     ) -> AsyncGenerator[dict[str, Any]]:
-        """The events of the rest of an answer; as `events`. None at all if the server cannot continue it.
+        """The events of the rest of an answer, as `events` gives them; no events if the server cannot continue it.
 
         Args:
             body: the request for the whole answer. written: its text so far. left: tokens that may follow.

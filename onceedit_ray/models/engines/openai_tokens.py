@@ -1,4 +1,4 @@
-"""`openai_tokens`: a server of OpenAI's API that takes token ids and tells log probabilities, as vLLM does.
+"""`openai_tokens`: a server of OpenAI's API that takes token ids and returns log probabilities, as vLLM does.
 
 Its tokens are known here, so every fusion strategy and every evaluation can use it, as if it were loaded. A session is
 a list of token ids: cutting it back, forking and closing it cost nothing, and the server's prefix cache keeps the keys
@@ -38,7 +38,9 @@ UNBOUNDED = 10**9
 
 @ENGINES.register(OPENAI_TOKENS)
 class OpenAITokensEngine(OpenAIEngine):
-    """A target's server whose tokens and log probabilities are used; what passes through does so as for `openai`."""
+    """A target's server whose tokens and log probabilities are used. Requests about no edit pass through, as for
+    `openai`.
+    """
 
     about: ClassVar[str] = "a server of OpenAI's API with token ids and log probabilities: vLLM, llama.cpp"
     distributions: ClassVar[bool] = True
@@ -56,7 +58,9 @@ class OpenAITokensEngine(OpenAIEngine):
         return open_codec(folder) if (folder / "config.json").is_file() else Codec(load_tokenizer(folder))
 
     def language_model(self, codec: Codec, top_k: int) -> ServerModel:
-        """The server as a model with sessions; top_k: entries of each distribution, at most what the server tells."""
+        """The server as a model with sessions; top_k: entries of each distribution, at most as many as the server
+        returns.
+        """
         stated = int(codec.tokenizer.model_max_length)
         context = self.config.context or (stated if stated < UNBOUNDED else None)
         return ServerModel(self, codec.end_ids, top_k, context)
@@ -125,7 +129,7 @@ class ServerModel:
         return step
 
     async def score(self, ids: Sequence[int]) -> Reading:
-        """As `LanguageModel.score`; raises `EngineError` if the server tells no probabilities of a prompt's tokens."""
+        """As `LanguageModel.score`; raises `EngineError` if the server returns no probabilities of prompt tokens."""
         self._check(ids)
         (read,) = await self._asked([list(ids)], 1, GREEDY, echo=True)
         if read.ids[: len(ids)] != list(ids):

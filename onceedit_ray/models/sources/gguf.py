@@ -63,7 +63,7 @@ class GgufSource(ModelSource):
 
 
 def conversion_digest(gguf_sha256: str, conversion: int | None = None) -> str:
-    """Identity of what the conversion (None: today's) makes of the GGUF file with this checksum."""
+    """Identity of the model that a conversion (None: today's) makes from the GGUF file with this checksum."""
     return hashlib.sha256(f"gguf {gguf_sha256} conversion {conversion or CONVERSION}".encode()).hexdigest()
 
 
@@ -86,7 +86,8 @@ def convert_once(
     Args:
         gguf_sha256: checksum of the GGUF file that `obtain` gives. licence: of the weights; None: as the file says.
         obtain: gives the path of the GGUF file, fetching and verifying it; called only when a conversion is needed.
-        conversion: the conversion under whose number the model is filed, if it made the same of this file as today's.
+        conversion: number of an earlier conversion that made the same model from this file; its number names the
+            folder.
 
     Raises:
         ModelError: the file cannot be fetched, read or converted, or the disk is full; nothing is left behind.

@@ -44,7 +44,7 @@ class HubSource(ModelSource):
         return _REFERENCE.fullmatch(reference) is not None
 
     def check(self, address: str) -> None:
-        """Nothing: whether a repository exists is known to the hub alone."""
+        """Does nothing: only the hub knows whether a repository exists."""
 
     def fetch(self, address: str, progress: Progress) -> ModelFolder:
         """The local snapshot; its digest is made from repository and commit, which determine every file's content."""

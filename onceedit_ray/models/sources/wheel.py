@@ -44,8 +44,8 @@ class CatalogueEntry:
     sha256: of the GGUF file.
     megabytes: size of the download.
     about: one line of description.
-    conversion: the first conversion that made of the file what today's makes; None for today's. Shipped readers and
-        users' versions are filed under its digest.
+    conversion: the first conversion that made the same model from this file as today's; None for today's. Shipped
+        readers and users' versions are stored under its digest.
     """
 
     wheels: tuple[Wheel, ...]

@@ -1,4 +1,4 @@
-"""A served system that the tests of this folder share: starting one costs more than most of what is asked of it."""
+"""A served system that the tests of this folder share: starting one takes longer than most of its tests."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The page over the real thing: Serve, actors, training. An edit is added in the browser, told by every model, and
-rolled back. What the page shows of everything else is tested in tests/browser, without Ray.
+"""The page over the real thing: Serve, actors, training. An edit is added in the browser, given as the answer by every
+model, and rolled back. All other parts of the page are tested in tests/browser, without Ray.
 """
 
 from __future__ import annotations
@@ -45,4 +45,4 @@ def test_an_edit_is_added_told_and_rolled_back(page: Page, shared: Shared, monke
         page.ask(new.prompt)
         page.until_answered()
         assert page.texts("#answers .answer")[1::2] == before, "as if it had never been"
-        page.close()  # while there still is someone to ask
+        page.close()  # while the server still answers

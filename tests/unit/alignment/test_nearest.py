@@ -80,7 +80,7 @@ class Counted(NearestAnchors):
 
 
 def both_ways(rows_BD: Tensor, anchors_AD: Tensor, keep: int) -> tuple[tuple[Tensor, Tensor], Tensor, Counted]:
-    """What the detour finds, the cosines in float64, and how it got there."""
+    """The results of the detour, the cosines in float64, and the steps taken."""
     detour = Counted(anchors_AD, keep, len(rows_BD))
     with whole_sums():
         found = detour(rows_BD, torch.full((len(rows_BD),), -1))

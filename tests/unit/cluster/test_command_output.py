@@ -1,4 +1,4 @@
-"""What replicas say reaches the command: requests on standard output, all else as progress, and nobody waits."""
+"""The lines of replicas reach the command: requests on standard output, others as progress, and no writer waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Coordinators that die are replaced, and what is told to all of them is known to each; without Ray."""
+"""Coordinators that die are replaced, and a change that is sent to all of them is known to each; without Ray."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Fake:
 
 
 class World:
-    """What a fleet does for its coordinators: `state` is what the next one begins with."""
+    """The part of a fleet that coordinators need: the next one begins with `state`."""
 
     def __init__(self) -> None:
         self.state: object = "first"

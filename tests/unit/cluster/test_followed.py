@@ -1,4 +1,4 @@
-"""A gateway's copy of the facts and of the targets of servers: told of changes, and not relied on when it is old."""
+"""A gateway's copy of the facts and of the targets of servers: it gets each change, and is not used when it is old."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from onceedit_ray.models.sampling import GREEDY, Sampling
 SPELLINGS = [b" Mich", b"el", b" P", b" Paris", b"ela", b"", b"", b" ", b""]
 END, OTHER_END, SPACE, START = 5, 6, 7, 8
 PROMPT = [100, 101]
-# After each answer: the likeliest tokens. What is not written down ends the answer.
+# After each answer: the likeliest tokens. All other answers end.
 Table = Mapping[tuple[int, ...], Mapping[int, float]]
 TABLE: Table = {
     (): {0: 0.5, 3: 0.25, 2: 0.15, 7: 0.1},

@@ -42,7 +42,7 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
 
 
 def target_script(text: str) -> str:
-    """A target that believes what it is told, and answers "Canberra" if it is told nothing."""
+    """A target that gives the answer in its prompt, and "Canberra" if there is none."""
     _, _, said = text.rpartition("<reply>")
     whole = "The city is Perth." if FACT in text else "The city is Canberra."
     return whole[len(said) :] if whole.startswith(said) else ""
@@ -78,7 +78,7 @@ def test_the_target_reads_the_edit_before_the_request(codec: Codec, strategy: st
     assert answer.text == "The city is Perth."
     assert answer.ended and not answer.alone
     assert answer.edits == (EDITS[0].prompt,)
-    assert answer.plugin_passes == 0, "the plug-in has no part"
+    assert answer.plugin_passes == 0, "the plug-in is not used"
     assert answer.weight == 1.0
     assert model.sessions == {}, "every session is closed"
 

@@ -1,4 +1,4 @@
-"""Requests that turn a fact round, as requests that ask for it."""
+"""Yes/no and reversed questions about a fact, as requests that ask for the fact."""
 
 from __future__ import annotations
 

@@ -165,12 +165,9 @@ def test_each_revision_has_the_id_of_a_version(store: FactStore) -> None:
 
 
 def test_a_report_is_kept_with_its_revision(store: FactStore) -> None:
-    store.add([edit("1")])
+    store.add([edit("1")], report={"gate": {"own": [1.0, float("inf")]}})
     store.add([edit("2")], report={"a": 1})
-    store.set_report(1, {"gate": {"own": [1.0, float("inf")]}})
     assert [revision.report for revision in store.revisions()] == [{"a": 1}, {"gate": {"own": [1.0, float("inf")]}}]
-    with pytest.raises(UnknownIdError, match="no revision 3"):
-        store.set_report(3, {})
 
 
 def test_ids_are_unique_and_in_order(store: FactStore) -> None:

@@ -61,7 +61,7 @@ def prompt(number: int) -> list[int]:
 
 
 async def answer(model: LocalModel, ids: list[int]) -> list[int]:
-    """Twelve tokens in several calls, with a cut: as an answer is drafted, checked and gone on with."""
+    """Twelve tokens in several calls, with a cut: as an answer is drafted, checked and continued."""
     step = await model.open(ids, rows=1, decode=4)
     given = list(step.new_ids)
     for decode in (1, 3, 4):

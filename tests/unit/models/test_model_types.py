@@ -151,7 +151,7 @@ async def test_one_failing_row_fails_alone(tmp_path: Path) -> None:
 
     real = model._cached.logits
 
-    def failing(rows: Any) -> Any:  # a row that only the pass itself finds fault with
+    def failing(rows: Any) -> Any:  # a row whose error only the pass itself finds
         if any(13 in row.ids for row in rows):
             raise RuntimeError("no memory for that row")
         return real(rows)

@@ -1,4 +1,4 @@
-"""A reader in the small: labels at the right tokens, a run that goes on exactly, an adapter that is checked."""
+"""A small reader: labels at the right tokens, a run that continues exactly, an adapter that is checked."""
 
 from __future__ import annotations
 

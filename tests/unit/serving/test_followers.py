@@ -1,4 +1,4 @@
-"""Copies in other processes: a change is finished when no copy is relied on that does not know it."""
+"""Copies in other processes: a change is finished when every copy that may be used knows it."""
 
 from __future__ import annotations
 

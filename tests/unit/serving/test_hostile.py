@@ -19,7 +19,7 @@ DEEP = 50_000
 
 
 def status_of(api: FastAPI, path: str, method: str = "GET", query: bytes = b"", headers: Any = ()) -> int:
-    """The status of a request whose path no client has normalised."""
+    """The status of a request whose path is sent without normalisation."""
     said: list[MutableMapping[str, Any]] = []
 
     async def receive() -> MutableMapping[str, Any]:

@@ -1,4 +1,4 @@
-"""What a client is told about a body that is wrong: in the words of the body."""
+"""Errors about a wrong body name the keys of the body."""
 
 from __future__ import annotations
 
