@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from onceedit_ray.config import RunConfig, load_config
 from onceedit_ray.editing.run import edit_plugin
-from onceedit_ray.errors import ConfigError, DataError
+from onceedit_ray.errors import ConfigError
 from onceedit_ray.evaluation.edit_and_evaluate import edit_and_evaluate
 from onceedit_ray.evaluation.evaluate_targets import EvaluationResults
 from onceedit_ray.fusion.decoder import UNEDITED, FusedDecoder
 from onceedit_ray.fusion.outputs import Generation
 from onceedit_ray.fusion.system import load_plugin, open_decoder, open_plugin
-from onceedit_ray.knowledge.edit import Edit
+from onceedit_ray.knowledge.edit import Edit, edit_of
 from onceedit_ray.knowledge.run_data import selected_edits
 from onceedit_ray.knowledge.selection import question_key
 from onceedit_ray.knowledge.store import KnowledgeStore, open_store
@@ -37,7 +35,6 @@ from onceedit_ray.results import Results
 from onceedit_ray.serving.any_target import answer
 from onceedit_ray.serving.generation_request import GenerationRequest
 from onceedit_ray.starter import packaged_run_file
-from onceedit_ray.validation import problems
 
 QUICKSTART = "quickstart"
 """The run file that the package ships, by name."""
@@ -102,9 +99,7 @@ class OnceEdit:
 
         Raises `DataError` for a field that an edit does not have, or that is empty.
         """
-        new = prompt if isinstance(prompt, Edit) else _edit_of(
-            {"prompt": prompt, "target_new": target_new, **fields}
-        )  # fmt: skip
+        new = prompt if isinstance(prompt, Edit) else edit_of({"prompt": prompt, "target_new": target_new, **fields})
         return self._use([edit for edit in self.edits if _asks(edit) != _asks(new)] + [new])
 
     def delete(self, prompt: str) -> Version:
@@ -191,13 +186,6 @@ async def _asked_of_a_server(
         name, piece.text, (), end.weight, end.alone, 0, 0, end.reason == "stop", end.version, end.prompt_tokens,
         edits=end.edits,
     )  # fmt: skip
-
-
-def _edit_of(fields: Mapping[str, object]) -> Edit:
-    try:
-        return Edit.model_validate(fields)
-    except ValidationError as error:
-        raise DataError(f"the edit: {problems(error, Edit)}") from None
 
 
 def _asks(edit: Edit) -> str:

@@ -249,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     edit.set_defaults(run=_edit)
 
     add_version_actions(commands.add_parser("versions", help="list, show, activate and delete versions of the plug-in"))
-    add_edit_actions(commands.add_parser("edits", help="list, add and delete the edits of a running server"))
+    add_edit_actions(commands.add_parser("edits", help="list, add and delete the edits of a server, or of the store"))
     add_reader_actions(commands.add_parser("reader", help="plug-ins that read facts"))
 
     prepare = commands.add_parser("prepare", help="compute what a baseline editor needs: statistics, a trained network")

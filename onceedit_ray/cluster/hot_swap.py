@@ -28,7 +28,7 @@ from onceedit_ray.living.build_version import DRAFTS
 from onceedit_ray.living.edit_book import EditBook
 from onceedit_ray.living.edit_queue import EditQueue, Switch
 from onceedit_ray.living.live_facts import LiveFacts
-from onceedit_ray.reader.plugin import READER, editor_name, is_read, plugin_folder
+from onceedit_ray.reader.plugin import is_read, plugin_folder, reads_facts
 
 LOG = logging.getLogger(__name__)
 BOOK = "edits.json"
@@ -127,7 +127,7 @@ class FleetLoader:
 
 def served_version(config: RunConfig, version: Version) -> Version:
     """The version that a fleet serves: one that is read is taken up by the fact store, where its edits have ids."""
-    if not _reads(config, version):
+    if not reads_facts(config, version.path):
         return version
     store = open_store()
     with store.facts() as facts:
@@ -141,7 +141,7 @@ def open_living(config: RunConfig, fleet: Fleet, active: Version) -> EditQueue |
     """
     store = open_store()
     _clear_leftovers(store)
-    if _reads(config, active):
+    if reads_facts(config, active.path):
         return LiveFacts(store, store.facts(), active, config.living, FleetReader(fleet))
     book = EditBook(onceedit_home() / BOOK)
     return EditQueue(book, store, active, config.living, RemoteBuilder(config), FleetLoader(fleet))
@@ -153,7 +153,3 @@ def _clear_leftovers(store: KnowledgeStore) -> None:
         store.sweep()
     for folder in (onceedit_home(), onceedit_home() / DRAFTS):
         remove_leftovers(folder)
-
-
-def _reads(config: RunConfig, version: Version) -> bool:
-    return editor_name(config.editing.editor) == READER and is_read(version.path)

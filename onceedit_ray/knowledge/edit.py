@@ -7,10 +7,13 @@ changed: rephrasings (generality), unrelated prompts (locality), consequences (p
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from onceedit_ray.errors import DataError
 from onceedit_ray.knowledge.prompt_shapes import unwrap
+from onceedit_ray.validation import problems
 
 STORED = "stored"
 """The validation context of what a store holds: blank texts, which earlier releases accepted, are left out there."""
@@ -105,3 +108,11 @@ def _filled(text: str) -> str:
     if not text.strip():
         raise ValueError("is blank")
     return text
+
+
+def edit_of(fields: Mapping[str, object]) -> Edit:
+    """The edit with these fields; raises `DataError`, one line, for a field that an edit does not have or refuses."""
+    try:
+        return Edit.model_validate(fields)
+    except ValidationError as error:
+        raise DataError(f"the edit: {problems(error, Edit)}") from None

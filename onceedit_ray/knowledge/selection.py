@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal, get_args
 
 from onceedit_ray.errors import ConfigError, ConflictError
@@ -75,6 +75,13 @@ def normalised(text: str) -> str:
     stand for?", "What does us stand for?") and because models read the two differently.
     """
     return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def changed(known: Sequence[Edit], added: Sequence[Edit], gone: Collection[Edit]) -> tuple[list[Edit], list[Edit]]:
+    """Those of `known` that stay, and those of `added` that are new: an edit replaces the one of the same question."""
+    new = [edit for edit in added if edit not in known]
+    asked = {question_key(edit.prompt) for edit in new}
+    return [edit for edit in known if edit not in gone and question_key(edit.prompt) not in asked], new
 
 
 def question_key(text: str) -> str:

@@ -1,7 +1,7 @@
 """`onceedit versions` and `onceedit edits`: versions of the store, edits and versions of a running server.
 
-`versions` uses the store under `ONCEEDIT_HOME`, with `--url` a server. `edits` uses a server; without one the edits are
-those of the file that a run file names, and `versions show` lists the edits of a version.
+`versions` uses the store under `ONCEEDIT_HOME`, with `--url` a server. `edits` uses a server, with `--config` the edits
+of the version in the store that answers for the run file.
 """
 
 from __future__ import annotations
@@ -9,18 +9,24 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tabulate import tabulate
 
+from onceedit_ray.config import load_config
 from onceedit_ray.errors import ConfigError
+from onceedit_ray.knowledge.edit import edit_of
 from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.listing import add_json, print_json
 from onceedit_ray.living.edit_views import MOST_LISTED, version_view
 from onceedit_ray.living.served_api import SERVER, call
-from onceedit_ray.location import data_path
+from onceedit_ray.location import data_path, local_path
+
+if TYPE_CHECKING:
+    from onceedit_ray.knowledge.version import Version
+    from onceedit_ray.living.stored_edits import StoredEdits
 
 KEY_VARIABLE = "ONCEEDIT_EDIT_KEY"
 
@@ -46,25 +52,31 @@ def add_version_actions(versions: argparse.ArgumentParser) -> None:
 def add_edit_actions(edits: argparse.ArgumentParser) -> None:
     """Add the actions of `onceedit edits` to its parser."""
     actions = edits.add_subparsers(required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="the live edits of a server, the newest first")
+    listing = actions.add_parser("list", help="the live edits, the newest first")
     add_json(listing)
     listing.set_defaults(run=_list_edits)
-    adding = actions.add_parser("add", help="correct a fact on a running server, or all facts of a file")
+    adding = actions.add_parser("add", help="correct a fact, or all facts of a file")
     adding.add_argument("prompt", nargs="?", metavar="PROMPT", help="the question, or a half sentence")
     adding.add_argument("target_new", nargs="?", metavar="ANSWER")
     adding.add_argument("--subject", default="", help="what the fact is about, spelt as in PROMPT")
     adding.add_argument("--file", type=data_path, metavar="FILE", help="JSON, JSONL or Parquet, a path or a URI")
     adding.set_defaults(run=_add_edits)
     deleting = actions.add_parser("delete", help="delete an edit, or all edits of one call")
-    deleting.add_argument("id", metavar="ID")
+    deleting.add_argument("id", metavar="ID", help="with --config also the edit's prompt")
     deleting.set_defaults(run=_delete_edit)
     for action in (listing, adding, deleting):
-        _with_server(action, SERVER)
+        place = action.add_mutually_exclusive_group()
+        place.add_argument(
+            "--config", type=local_path, metavar="FILE", help="the edits of this run file's version, without a server"
+        )
+        _with_server(action, SERVER, place)
 
 
-def _with_server(action: argparse.ArgumentParser, default: str | None) -> None:
+def _with_server(
+    action: argparse.ArgumentParser, default: str | None, place: argparse._MutuallyExclusiveGroup | None = None
+) -> None:
     about = f"a server's address (default: {default})" if default else f"a server's address, such as {SERVER}"
-    action.add_argument("--url", default=default, help=about)
+    (place or action).add_argument("--url", default=default, help=about)
     action.add_argument("--key", default=os.environ.get(KEY_VARIABLE, ""), help=f"also ${KEY_VARIABLE}")
 
 
@@ -119,7 +131,10 @@ def _delete_version(options: argparse.Namespace) -> None:
 
 def _list_edits(options: argparse.Namespace) -> None:
     found: list[dict[str, Any]] = []
-    more, after = True, ""
+    if options.config:
+        stored = _stored(options)
+        found = [{"id": each.id, **each.edit.model_dump(mode="json")} for each in reversed(stored.live())]
+    more, after = not options.config, ""
     while more:
         page = call(options.url, options.key, "GET", f"/edits?status=live&limit=100{after}")
         found += page["data"]
@@ -134,17 +149,35 @@ def _add_edits(options: argparse.Namespace) -> None:
     if (options.file is None) == (options.prompt is None or options.target_new is None):
         raise ConfigError('give PROMPT and ANSWER, or --file FILE: onceedit edits add "Who leads X?" "Ann Lee"')
     if options.file is not None:
-        edits = [edit.model_dump(exclude_defaults=True) for edit in read_edits(options.file)]
+        edits = read_edits(options.file)
     else:
-        edits = [{"prompt": options.prompt, "target_new": options.target_new, "subject": options.subject}]
-    made = call(options.url, options.key, "POST", "/edits", {"edits": edits})
+        fields = {"prompt": options.prompt, "target_new": options.target_new, "subject": options.subject}
+        edits = [edit_of(fields)]
+    if options.config:
+        _say_version(_stored(options).add(edits))
+        return
+    sent = [edit.model_dump(exclude_defaults=True) for edit in edits]
+    made = call(options.url, options.key, "POST", "/edits", {"edits": sent})
     for edit in made["data"]:
         replaced = f", in place of {', '.join(edit['replaces'])}" if edit["replaces"] else ""
         print(f"{edit['id']}  {edit['status']}{replaced}: {edit['prompt']}")
 
 
 def _delete_edit(options: argparse.Namespace) -> None:
+    if options.config:
+        _say_version(_stored(options).delete(options.id))
+        return
     print(f"{options.id}  {call(options.url, options.key, 'DELETE', f'/edits/{_part(options.id)}')['status']}")
+
+
+def _stored(options: argparse.Namespace) -> StoredEdits:
+    from onceedit_ray.living.stored_edits import StoredEdits  # it imports torch, which calls of a server do not need
+
+    return StoredEdits(load_config(options.config))
+
+
+def _say_version(version: Version) -> None:
+    print(f"version {version.id} has {version.manifest.edits} edits, and answers for the run file now")
 
 
 def _part(id: str) -> str:

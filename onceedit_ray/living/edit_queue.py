@@ -26,7 +26,7 @@ from onceedit_ray.errors import (
     UnknownIdError,
 )
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.selection import question_key, select
+from onceedit_ray.knowledge.selection import changed, question_key, select
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.living.build_version import BuiltVersion, Phase, Report
@@ -279,9 +279,7 @@ class EditQueue(StoredVersions):
         added = self._added(job)
         self._progress(job, "training", 0.0)  # before the first await: a deletion from now on comes after it
         known = await asyncio.to_thread(began_at.edits)
-        new = [edit for edit in added if edit not in known]
-        asked = {question_key(edit.prompt) for edit in new}
-        kept = [edit for edit in known if edit not in gone and question_key(edit.prompt) not in asked]
+        kept, new = changed(known, added, gone)
         if kept == known and not new:
             async with self._changing:
                 self._take_up(self.active, "")

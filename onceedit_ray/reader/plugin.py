@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from onceedit_ray.config import RunConfig
 from onceedit_ray.errors import StoreError
 from onceedit_ray.models.sources.folder import ModelFolder
 from onceedit_ray.reader.adapter import Adapter, find_adapter, reader_folder
@@ -31,6 +32,11 @@ def write_pointer(folder: Path, adapter: Adapter) -> None:
 def is_read(version: Path) -> bool:
     """Whether the version in a folder is for a reader, not trained."""
     return (version / POINTER).is_file()
+
+
+def reads_facts(config: RunConfig, version: Path) -> bool:
+    """Whether the run file's plug-in reads the edits of the version in a folder."""
+    return editor_name(config.editing.editor) == READER and is_read(version)
 
 
 def plugin_folder(version: Path, base: ModelFolder) -> Path:
