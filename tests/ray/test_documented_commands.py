@@ -142,7 +142,8 @@ class Server:
         if "edit_…" in word:
             return word.replace("edit_…", self.listed("edits")[0]["id"])
         if "quickstart-…" in word:
-            return word.replace("quickstart-…", self.listed("versions")[-1]["id"])
+            own = [version["id"] for version in self.listed("versions") if version["id"].startswith("quickstart-")]
+            return word.replace("quickstart-…", own[-1])
         return word
 
     def listed(self, what: str) -> list[dict[str, Any]]:
