@@ -26,6 +26,7 @@ Kind = Literal[
     "third-turn",
     "pronoun",
     "system-prompt",
+    "system-question",
     "question-before-text",
     "question-after-text",
     "paragraph",
