@@ -27,7 +27,7 @@ import httpx2
 import psutil
 import yaml
 
-from benchmarks.chaos_load import ENDS, SECONDS, Clients, Editor, Outcome, Question, wrong_answers
+from benchmarks.chaos_load import SECONDS, Clients, Editor, Outcome, Question, request_table, wrong_answers
 from benchmarks.options import parse, parser_for
 from benchmarks.supervised import supervised
 from onceedit_ray.cluster.own_ray import prepare_environment
@@ -283,18 +283,12 @@ def tables(found: Findings, clients: int, seed: int) -> str:
             rows.append([kind, str(len(hit)), str(sum(fault.editing for fault in hit)), *figures])
     header = ["killed", "faults", "during an edit", "recovery, s: median", "worst"]
     parts = [markdown_table(header, rows, 4)] if rows else []
-    counts = found.ends
-    right = counts["answered"] - len(found.wrong)
-    wrong = Counter(each.question.seed is None for each, _ in found.wrong)
-    ends = [["right", str(right)], ["wrong, greedy", str(wrong[True])], ["wrong, sampled", str(wrong[False])]]
-    ends += [[end, str(counts[end])] for end in ENDS if end != "answered"]
-    sampled = sum(each.question.seed is not None for each in found.outcomes if each.end == "answered")
     codes = Counter(each.said for each in found.outcomes if each.end in ("refused", "broken off", "unreadable"))
     longest = max((each.seconds for each in found.outcomes if each.end != "left"), default=0.0)
     edits = ", ".join(f"{count} {state}" for state, count in sorted(found.edits.items()))
     parts += [
-        markdown_table(["requests", str(len(found.outcomes))], ends, 1),
-        f"{sampled} of the answers were sampled with a seed. The longest request took {longest:.1f} s; the limit is "
+        request_table(found.outcomes, found.wrong),
+        f"The longest request took {longest:.1f} s; the limit is "
         f"{SECONDS:.0f} s. Not answered: {', '.join(f'{count} × {code}' for code, count in codes.items()) or 'none'}.",
         f"Accepted edits: {edits}; calls without an end: {found.stuck}. Versions: {found.versions}, of which "
         f"{found.broken} are not whole.",

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import httpx2
 
 from onceedit_ray.config import RunConfig
+from onceedit_ray.evaluation.tables import markdown_table
 from onceedit_ray.fusion.decoder import FusedDecoder
 from onceedit_ray.fusion.system import open_decoder
 from onceedit_ray.knowledge.edit import Edit
@@ -187,6 +188,21 @@ async def wrong_answers(
             if texts[asked] != outcome.text:
                 wrong.append((outcome, texts[asked]))
     return wrong
+
+
+def request_table(outcomes: Sequence[Outcome], wrong: Sequence[tuple[Outcome, str]]) -> str:
+    """How many requests ended in each way, and how many answers were sampled, as Markdown."""
+    ends = Counter(outcome.end for outcome in outcomes)
+    differ = Counter(outcome.question.seed is None for outcome, _ in wrong)
+    rows = [
+        ["right", str(ends["answered"] - len(wrong))],
+        ["wrong, greedy", str(differ[True])],
+        ["wrong, sampled", str(differ[False])],
+        *([end, str(ends[end])] for end in ENDS if end != "answered"),
+    ]
+    sampled = sum(outcome.question.seed is not None for outcome in outcomes if outcome.end == "answered")
+    table = markdown_table(["requests", str(len(outcomes))], rows, 1)
+    return f"{table}\n\n{sampled} of the answers were sampled with a seed."
 
 
 async def _text(decoder: FusedDecoder, asked: GenerationRequest) -> str:

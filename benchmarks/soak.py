@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from benchmarks.chaos import Findings, small_system, versions
-from benchmarks.chaos_load import ENDS, SECONDS, TOKENS, Clients, Editor, wrong_answers
+from benchmarks.chaos_load import SECONDS, TOKENS, Clients, Editor, request_table, wrong_answers
 from benchmarks.options import parse, parser_for
 from onceedit_ray.config import RunConfig
 from onceedit_ray.evaluation.machine import describe_machine
@@ -152,8 +152,6 @@ def tables(soaked: Soaked, clients: int) -> str:
     third = max(len(total) // 3, 1)
     middle, last = statistics.median(total[third : 2 * third] or total), statistics.median(total[-third:])
     flat = "flat" if last <= middle * (1 + FLAT) else "not flat"
-    ends = [["right", str(found.ends["answered"] - len(found.wrong))], ["wrong", str(len(found.wrong))]]
-    ends += [[end, str(found.ends[end])] for end in ENDS if end != "answered"]
     held = [
         [name, str(load.sessions), str(load.waiting), str(load.preempted), f"{load.cache_bytes >> 10}"]
         for name, load in soaked.loads.items()
@@ -164,7 +162,7 @@ def tables(soaked: Soaked, clients: int) -> str:
             markdown_table(header, rows, 6),
             f"All together: {middle:.0f} MiB in the middle third, {last:.0f} MiB in the last third, "
             f"{last / middle - 1:+.1%}: {flat} (at most {FLAT:.0%}). Medians of {memory.taken} moments.",
-            markdown_table(["requests", str(len(found.outcomes))], ends, 1),
+            request_table(found.outcomes, found.wrong),
             markdown_table(["model, at rest", "sessions", "waiting", "preempted", "KV cache, KiB"], held, 4),
             f"Accepted edits: {edits}; calls without an end: {found.stuck}. Versions: {found.versions}, of which "
             f"{found.broken} are not whole.",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from onceedit_ray.fusion.members import Plugin
+from onceedit_ray.config import FusionConfig
+from onceedit_ray.fusion.decoder import FusedDecoder
+from onceedit_ray.fusion.members import Member, Plugin
+from onceedit_ray.fusion.strategies import Pair
 from onceedit_ray.fusion.system import index_of
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.models.codec import Codec
+from onceedit_ray.models.prompt import Exchange, Prompt
 from tests.scripted_model import ScriptedModel
 
 EDITS = [
@@ -49,3 +53,31 @@ def small_reader(codec: Codec, edits: Sequence[Edit] = EDITS) -> Plugin:
     return Plugin(
         ScriptedModel(codec, reader_script, reader_gate), codec, "short", version="read", facts=index_of(edits)
     )
+
+
+def selective_decoder(
+    codec: Codec, pair: Pair, target: Callable[[str], str], edits: Sequence[Edit] = EDITS
+) -> tuple[FusedDecoder, ScriptedModel]:
+    """A decoder whose plug-in reads these edits, over a scripted target called "target", and that target."""
+    decoder = FusedDecoder(small_reader(codec, edits), FusionConfig(strategy="selective", max_new_tokens=200))
+    model = ScriptedModel(codec, target)
+    decoder.members["target"] = Member("target", model, codec, lambda: pair, beside=False)
+    return decoder, model
+
+
+def chat(codec: Codec, question: str, turns: tuple[Exchange, ...] = (), system: str = "") -> Prompt:
+    ids = tuple(codec.encode_prompt(f"<user>{question}<model>"))
+    return Prompt(question, ids, turns=turns, system=system, is_chat=True)
+
+
+def writes(*script: tuple[str, str]) -> Callable[[str], str]:
+    """A target that writes the text of the first pair whose key stands in what it has read."""
+
+    def goes_on(text: str) -> str:
+        reply = text.rpartition("<model>")[2]
+        for key, whole in script:
+            if key in text and whole.startswith(reply) and whole != reply:
+                return whole[len(reply) :]
+        return ""
+
+    return goes_on

@@ -36,6 +36,7 @@ from onceedit_ray.fusion.selective_answer import SelectiveAnswer
 from onceedit_ray.fusion.speculative import SpeculativeAnswer, read
 from onceedit_ray.fusion.strategies import InPrompt, Strategy
 from onceedit_ray.fusion.strategies.selective import Selective
+from onceedit_ray.models.codec import Codec
 from onceedit_ray.models.prompt import Prompt, first_stop, question_of
 from onceedit_ray.models.protocol import Step
 from onceedit_ray.models.sampling import GREEDY, Sampling
@@ -152,14 +153,14 @@ class FusedDecoder:
         def stop() -> bool:
             return bool(stops) and first_stop(codec.text_of(written), stops) is not None
 
-        pieces = self.stream(target, asked, strategy, max_new_tokens, sampling, stride=0, stop=stop)
+        stride = FIRST_STRIDE if stops else 0
+        pieces = self.stream(target, asked, strategy, max_new_tokens, sampling, stride, stop=stop)
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
                 if not isinstance(piece, Generation):
                     written += piece
                 elif stops:
-                    end = first_stop(piece.text, stops)
-                    return replace(piece, text=piece.text[:end].lstrip(), ended=piece.ended or end is not None)
+                    return _until(piece, first_stop(piece.text, stops), codec)
                 else:
                     return piece
         raise AssertionError("an answer ends with a Generation")
@@ -371,3 +372,11 @@ class FusedDecoder:
         prompts = [list(plugin.codec.text_prompt(view.text).ids) for view in views]
         edits = [view.edits for view in views]
         return Drafter(plugin.model, plugin.codec, prompts, self._config.draft_tokens if drafts else 0, edits)
+
+
+def _until(answer: Generation, place: int | None, codec: Codec) -> Generation:
+    """The answer before a stop string at `place` of its text, closed by an end token."""
+    if place is None:
+        return replace(answer, text=answer.text.lstrip())
+    kept = answer.token_ids[: codec.tokens_before(answer.token_ids, place)]
+    return replace(answer, text=answer.text[:place].lstrip(), token_ids=(*kept, *sorted(codec.end_ids)[:1]), ended=True)

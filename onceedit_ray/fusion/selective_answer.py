@@ -26,6 +26,7 @@ from onceedit_ray.fusion.retokenise import LOOKAHEAD, read_draft
 from onceedit_ray.fusion.slots import REACH, Undecided
 from onceedit_ray.fusion.speculative import SpeculativeAnswer
 from onceedit_ray.fusion.strategies import Fused, Strategy
+from onceedit_ray.models.prompt import first_stop
 from onceedit_ray.models.protocol import Row, Step
 
 FIRST_CHUNK = 4
@@ -105,7 +106,23 @@ class SelectiveAnswer:
     async def _go_on(self, tokens: int, after: Sequence[int] = ()) -> Chunk:
         answer = self.answer
         asked = min(answer.budget - len(answer.ids) - len(after), tokens)
-        return _with_rows(await answer.go_on(asked, int(answer.trace.wanted), after)) if asked > 0 else []
+        if asked <= 0:
+            return []
+        return self._until_a_stop(_with_rows(await answer.go_on(asked, int(answer.trace.wanted), after)), after)
+
+    def _until_a_stop(self, chunk: Chunk, after: Sequence[int]) -> Chunk:
+        """The chunk up to the end of a stop string of a chat, closed by an end token.
+
+        A model without a chat template would go on with the next question, and might be corrected only there.
+        """
+        codec = self.answer.codec
+        stops = codec.chat_stops if self.in_chat and codec.end_ids else ()
+        written = [*self.answer.ids, *after]
+        for number, (token, row, p) in enumerate(chunk if stops else ()):
+            written.append(token)
+            if first_stop(codec.text_of(written), stops) is not None:
+                return [*chunk[: number + 1], (min(codec.end_ids), row, p)]
+        return chunk
 
     async def _read(self, chunk: Chunk) -> tuple[Chunk, Contradiction | None]:
         """The chunk, grown until it is decided whether it contradicts a fact, and the first contradiction in it."""

@@ -97,6 +97,15 @@ class Codec:
         """The text of tokens; incomplete characters become U+FFFD."""
         return self.bytes_of(ids).decode("utf-8", errors="replace")
 
+    def tokens_before(self, ids: Sequence[int], place: int) -> int:
+        """How many of the first tokens lie as a whole before the character at `place` of their text."""
+        limit, end = len(self.text_of(ids)[:place].encode()), 0
+        for number, token in enumerate(ids):
+            end += len(self.surface(token))
+            if end > limit:
+                return number
+        return len(ids)
+
     def encode_prompt(self, prompt: str) -> list[int]:
         """A prompt's tokens, with begin-of-text if the model uses it; markup becomes control tokens.
 

@@ -88,7 +88,7 @@ def run_file(folder: Path, name: str, edits: Path) -> RunConfig:
         knowledge={"path": edits},
         living=BOUNDS,
         editing={"editor": f"reader:{folder / 'reader'}"},
-        fusion={"strategy": "selective", "max_new_tokens": 4},
+        fusion={"strategy": "selective", "max_new_tokens": 4, "threshold": 1.0},  # no near miss may open the gate
         evaluation={"general_limit": 1, "drift_limit": 1, "drift_tokens": 2, "gate_shapes": ["raw"]},
     )
 

@@ -4,71 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
-from onceedit_ray.config import AlignmentConfig, FusionConfig
 from onceedit_ray.fusion import contradictions
 from onceedit_ray.fusion.decoder import FusedDecoder
-from onceedit_ray.fusion.members import Member, Plugin
+from onceedit_ray.fusion.members import Plugin
 from onceedit_ray.fusion.outputs import Generation, Trace
 from onceedit_ray.fusion.speculative import SpeculativeAnswer
 from onceedit_ray.fusion.strategies import Pair
-from onceedit_ray.fusion.system import index_of, pair_up
+from onceedit_ray.fusion.system import index_of
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.models.assembly import open_codec
 from onceedit_ray.models.codec import Codec
-from onceedit_ray.models.prompt import Exchange, Prompt
+from onceedit_ray.models.prompt import Prompt
 from onceedit_ray.models.protocol import Row
-from onceedit_ray.models.sources import ModelFolder, resolve
-from tests.families import build_family
 from tests.scripted_model import ScriptedModel
-from tests.small_reader import EDITS, QUESTION, SLOTS, reader_gate, reader_script, small_reader
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
-    return resolve(str(build_family("gpt2", tmp_path_factory.mktemp("selective") / "gpt2")))
-
-
-@pytest.fixture(scope="module")
-def codec(folder: ModelFolder) -> Codec:
-    return open_codec(folder.path)
-
-
-@pytest.fixture(scope="module")
-def pair(folder: ModelFolder, codec: Codec) -> Pair:
-    return pair_up(folder, codec, folder, codec, AlignmentConfig())
-
-
-def decoder_of(
-    codec: Codec, pair: Pair, target: Callable[[str], str], edits: Sequence[Edit] = EDITS
-) -> tuple[FusedDecoder, ScriptedModel]:
-    decoder = FusedDecoder(small_reader(codec, edits), FusionConfig(strategy="selective", max_new_tokens=200))
-    model = ScriptedModel(codec, target)
-    decoder.members["target"] = Member("target", model, codec, lambda: pair, beside=False)
-    return decoder, model
-
-
-def chat(codec: Codec, question: str, turns: tuple[Exchange, ...] = (), system: str = "") -> Prompt:
-    ids = tuple(codec.encode_prompt(f"<user>{question}<model>"))
-    return Prompt(question, ids, turns=turns, system=system, is_chat=True)
-
-
-def writes(*script: tuple[str, str]) -> Callable[[str], str]:
-    """A target that writes the text of the first pair whose key stands in what it has read."""
-
-    def goes_on(text: str) -> str:
-        reply = text.rpartition("<model>")[2]
-        for key, whole in script:
-            if key in text and whole.startswith(reply) and whole != reply:
-                return whole[len(reply) :]
-        return ""
-
-    return goes_on
-
+from tests.small_reader import (
+    EDITS,
+    QUESTION,
+    SLOTS,
+    chat,
+    reader_gate,
+    reader_script,
+    selective_decoder,
+    writes,
+)
 
 PERTH = "The capital of Australia is Perth. It is old."
 
@@ -80,7 +41,7 @@ def answered(decoder: FusedDecoder, prompt: Prompt, **more: object) -> Generatio
 def test_the_target_keeps_its_sentence_and_only_the_answer_is_written(codec: Codec, pair: Pair) -> None:
     own = "The capital of Australia is Canberra. It is a city."
     edited = "The capital of Australia is Perth. It is by the sea."
-    decoder, model = decoder_of(codec, pair, writes(("Perth", edited), ("", own)))
+    decoder, model = selective_decoder(codec, pair, writes(("Perth", edited), ("", own)))
     answer = answered(decoder, chat(codec, QUESTION))
     assert answer.text == edited
     assert answer.ended and not answer.alone
@@ -101,7 +62,7 @@ def test_the_target_does_not_lengthen_the_answers_last_word(
         return np.array([letters, stop], np.int32), np.array([0.7, 0.2], np.float32)
 
     monkeypatch.setattr(SpeculativeAnswer, "next_row", next_row)
-    decoder, model = decoder_of(codec, pair, writes(("Perth", edited), ("", own)))
+    decoder, model = selective_decoder(codec, pair, writes(("Perth", edited), ("", own)))
     assert answered(decoder, chat(codec, QUESTION)).text == edited
     assert answered(decoder, Prompt(QUESTION, tuple(codec.encode_prompt(QUESTION)))).text.strip() == "Perth"
     assert model.sessions == {}
@@ -109,7 +70,7 @@ def test_the_target_does_not_lengthen_the_answers_last_word(
 
 def test_an_answer_without_contradiction_is_the_targets_own(codec: Codec, pair: Pair) -> None:
     own = "Australia lies in the south. It has many beaches."
-    decoder, _ = decoder_of(codec, pair, writes(("", own)))
+    decoder, _ = selective_decoder(codec, pair, writes(("", own)))
     answer = answered(decoder, chat(codec, "Tell me about Australia."))
     unedited = answered(decoder, chat(codec, "Tell me about Australia."), strategy="unedited")
     assert answer.token_ids == unedited.token_ids
@@ -118,7 +79,7 @@ def test_an_answer_without_contradiction_is_the_targets_own(codec: Codec, pair: 
 
 def test_a_target_that_says_the_new_answer_itself_is_left_alone(codec: Codec, pair: Pair) -> None:
     own = "The capital of Australia is Perth."
-    decoder, _ = decoder_of(codec, pair, writes(("", own)))
+    decoder, _ = selective_decoder(codec, pair, writes(("", own)))
     answer = answered(decoder, chat(codec, QUESTION))
     assert answer.text == own
     assert answer.alone
@@ -128,7 +89,7 @@ def test_an_answer_that_only_begins_like_the_facts_is_corrected(
     codec: Codec, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Years and names often begin alike ("1945", "1954"); the gate is open only where the answer begins."""
-    decoder, _ = decoder_of(codec, pair, writes(("Perth", PERTH), ("", PERTH.replace("Perth", "Peking"))))
+    decoder, _ = selective_decoder(codec, pair, writes(("Perth", PERTH), ("", PERTH.replace("Perth", "Peking"))))
     plugin = decoder.plugin.model
     assert isinstance(plugin, ScriptedModel)
     monkeypatch.setattr(plugin, "_weight", lambda text: 0.9 if text.endswith(tuple(SLOTS)) else 0.01)
@@ -153,7 +114,7 @@ def test_what_was_replaced_once_is_replaced_again(
     twice = "The capital of Australia is Perth." + corrected
     monkeypatch.setitem(SLOTS, "I like", " Perth")
     monkeypatch.setitem(SLOTS, "It is not", " Perth")
-    decoder, _ = decoder_of(codec, pair, writes(("like Perth", twice), ("Perth", once), ("", own)))
+    decoder, _ = selective_decoder(codec, pair, writes(("like Perth", twice), ("Perth", once), ("", own)))
     plugin = decoder.plugin.model
     assert isinstance(plugin, ScriptedModel)
     monkeypatch.setattr(plugin, "_weight", lambda text: 0.9 if text.endswith("capital of Australia is") else 0.01)
@@ -166,7 +127,7 @@ def test_an_old_answer_beside_the_new_one_is_avoided(codec: Codec, pair: Pair) -
     own = "The capital of Australia is Sydney or Canberra."
     once = "The capital of Australia is Perth or Canberra."
     twice = "The capital of Australia is Perth or other towns."
-    decoder, _ = decoder_of(codec, pair, writes(("", own)), edits)
+    decoder, _ = selective_decoder(codec, pair, writes(("", own)), edits)
     script = writes(("Perth or o", twice), ("Perth", once), ("", own))
     decoder.members["target"].model = ScriptedModel(codec, script, otherwise=" other")
     assert answered(decoder, chat(codec, "Tell me about Australia.")).text == twice
@@ -183,7 +144,7 @@ def test_an_old_answer_beside_the_new_one_is_avoided(codec: Codec, pair: Pair) -
 def test_a_question_by_yes_or_no_is_answered_by_the_fact(codec: Codec, pair: Pair, question: str, opening: str) -> None:
     own, whole = "I do not know.", f"{opening}. That is so."
     script = writes(("<model>No, Perth", whole), ("<model>Yes, Perth", whole), ("", own))
-    found = answered(decoder_of(codec, pair, script)[0], chat(codec, question))
+    found = answered(selective_decoder(codec, pair, script)[0], chat(codec, question))
     assert found.text == (whole if opening else own)
     assert found.edits == ((EDITS[0].prompt,) if opening else ())
 
@@ -191,7 +152,7 @@ def test_a_question_by_yes_or_no_is_answered_by_the_fact(codec: Codec, pair: Pai
 def test_several_facts_are_told_together(codec: Codec, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     edits = [EDITS[0], EDITS[0].model_copy(update={"prompt": "What is the capital of Canada?", "subject": "Canada"})]
     both = "Australia: Perth; Canada: Perth"
-    decoder, _ = decoder_of(codec, pair, writes((f"<model>{both}", f"{both}."), ("", "I do not know.")), edits)
+    decoder, _ = selective_decoder(codec, pair, writes((f"<model>{both}", f"{both}."), ("", "I do not know.")), edits)
     plugin = decoder.plugin.model
     assert isinstance(plugin, ScriptedModel)
     alone = re.compile(r"What are the capitals of (Australia|Canada)\?\nAnswer:$")
@@ -205,7 +166,9 @@ def test_several_facts_are_told_together(codec: Codec, pair: Pair, monkeypatch: 
 def test_a_reversed_question_is_answered_by_the_subject(
     codec: Codec, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoder, _ = decoder_of(codec, pair, writes(("<model>Australia", "Australia, of course."), ("", "Scotland.")))
+    decoder, _ = selective_decoder(
+        codec, pair, writes(("<model>Australia", "Australia, of course."), ("", "Scotland."))
+    )
     plugin = decoder.plugin.model
     assert isinstance(plugin, ScriptedModel)
     asks = "Australia has what as its capital?\nAnswer:"
@@ -221,20 +184,20 @@ def test_what_was_replaced_is_not_replaced_beyond_the_most_corrections(
     monkeypatch.setitem(SLOTS, "I like", " Perth")
     own = "The capital of Australia is Canberra. I like Canberra."
     once = own.replace("Canberra", "Perth", 1)
-    decoder, _ = decoder_of(codec, pair, writes(("Perth", once), ("", own)))
+    decoder, _ = selective_decoder(codec, pair, writes(("Perth", once), ("", own)))
     assert answered(decoder, chat(codec, "Tell me about Australia.")).text == once
 
 
 def test_a_reply_that_leaves_the_fact_out_begins_with_it(codec: Codec, pair: Pair) -> None:
     """The gate is open where a word of another kind stands, which is left alone: the fact is not stated yet."""
-    decoder, _ = decoder_of(
+    decoder, _ = selective_decoder(
         codec, pair, writes((" Perth", " Perth. That is all."), ("", "The capital of Australia is where people are."))
     )
     assert answered(decoder, chat(codec, QUESTION)).text.strip() == "Perth. That is all."
 
 
 def test_a_request_about_no_edit_never_reaches_the_plugin(codec: Codec, pair: Pair) -> None:
-    decoder, _ = decoder_of(codec, pair, writes(("", "Two and two is four.")))
+    decoder, _ = selective_decoder(codec, pair, writes(("", "Two and two is four.")))
     answer = answered(decoder, chat(codec, "What is two and two?"))
     assert answer.text == "Two and two is four."
     assert answer.plugin_passes == 0 and answer.weight == 0.0
@@ -243,21 +206,21 @@ def test_a_request_about_no_edit_never_reaches_the_plugin(codec: Codec, pair: Pa
 def test_a_subject_that_comes_up_in_mid_answer_is_corrected(codec: Codec, pair: Pair) -> None:
     own = "I know a lot about money. Well, the currency of Japan is the yen, as you know."
     edited = "I know a lot about money. Well, the currency of Japan is the crown, as you know."
-    decoder, _ = decoder_of(codec, pair, writes(("crown", edited), ("", own)))
+    decoder, _ = selective_decoder(codec, pair, writes(("crown", edited), ("", own)))
     answer = answered(decoder, chat(codec, "Tell me about money."))
     assert answer.text == edited
     assert answer.edits == (EDITS[1].prompt,)
 
 
 def test_a_reply_that_shows_no_place_begins_with_the_answer(codec: Codec, pair: Pair) -> None:
-    decoder, _ = decoder_of(codec, pair, writes((" Perth", " Perth. That is all."), ("", "Canberra.")))
+    decoder, _ = selective_decoder(codec, pair, writes((" Perth", " Perth. That is all."), ("", "Canberra.")))
     answer = answered(decoder, chat(codec, QUESTION))
     assert answer.text.strip() == "Perth. That is all."
     assert answer.edits == (EDITS[0].prompt,)
 
 
 def test_a_completion_of_a_question_is_answered_as_draft_does(codec: Codec, pair: Pair) -> None:
-    decoder, _ = decoder_of(codec, pair, writes(("", "Canberra.")))
+    decoder, _ = selective_decoder(codec, pair, writes(("", "Canberra.")))
     prompt = codec.text_prompt(QUESTION)
     answer = answered(decoder, prompt)
     assert answer.text == " Perth"
@@ -266,7 +229,7 @@ def test_a_completion_of_a_question_is_answered_as_draft_does(codec: Codec, pair
 
 async def test_the_trace_has_one_entry_for_each_token_that_stays(codec: Codec, pair: Pair) -> None:
     own, edited = "The capital of Australia is Canberra. Yes.", "The capital of Australia is Perth. Yes."
-    decoder, _ = decoder_of(codec, pair, writes(("Perth", edited), ("", own)))
+    decoder, _ = selective_decoder(codec, pair, writes(("Perth", edited), ("", own)))
     trace = Trace(likely=1)
     ids: list[int] = []
 
@@ -293,7 +256,7 @@ def test_an_edits_own_prompt_asks_for_that_edit_alone(codec: Codec) -> None:
 
 
 async def test_scored_teacher_forced_it_is_draft(codec: Codec, pair: Pair) -> None:
-    decoder, _ = decoder_of(codec, pair, writes(("", "Canberra.")))
+    decoder, _ = selective_decoder(codec, pair, writes(("", "Canberra.")))
     prompt = codec.text_prompt(QUESTION)
 
     gold = await decoder.gold("target", QUESTION, "Perth")
@@ -313,7 +276,7 @@ async def test_scored_teacher_forced_it_is_draft(codec: Codec, pair: Pair) -> No
     ],
 )
 def test_a_name_that_comes_before_its_fact_is_corrected(codec: Codec, pair: Pair, own: str, edited: str) -> None:
-    decoder, model = decoder_of(codec, pair, writes(("Perth", edited), ("", own)))
+    decoder, model = selective_decoder(codec, pair, writes(("Perth", edited), ("", own)))
     answer = answered(decoder, chat(codec, "Tell me about Australia."))
     assert answer.text == edited
     assert answer.edits == (EDITS[0].prompt,)
@@ -322,7 +285,7 @@ def test_a_name_that_comes_before_its_fact_is_corrected(codec: Codec, pair: Pair
 
 def test_a_name_that_the_user_brought_up_is_left_alone(codec: Codec, pair: Pair) -> None:
     own = "Yes, Canberra is the capital of Australia. It is nice."
-    decoder, _ = decoder_of(codec, pair, writes(("", own)))
+    decoder, _ = selective_decoder(codec, pair, writes(("", own)))
     assert answered(decoder, chat(codec, "Canberra is the capital of Australia, is it not?")).text == own
 
 
@@ -330,7 +293,7 @@ def test_two_facts_in_one_reply_are_both_corrected(codec: Codec, pair: Pair) -> 
     own = "The capital of Australia is Canberra and the currency of Japan is the yen. Yes."
     half = "The capital of Australia is Perth and the currency of Japan is the yen. Yes."
     edited = "The capital of Australia is Perth and the currency of Japan is the crown. Yes."
-    decoder, _ = decoder_of(codec, pair, writes(("crown", edited), ("Perth", half), ("", own)))
+    decoder, _ = selective_decoder(codec, pair, writes(("crown", edited), ("Perth", half), ("", own)))
     answer = answered(decoder, chat(codec, "Name the capital of Australia and the currency of Japan, please."))
     assert answer.text == edited
     assert answer.edits == (EDITS[0].prompt, EDITS[1].prompt)
@@ -338,7 +301,7 @@ def test_two_facts_in_one_reply_are_both_corrected(codec: Codec, pair: Pair) -> 
 
 def test_a_fact_that_only_the_system_message_names_is_corrected(codec: Codec, pair: Pair) -> None:
     own, edited = "The capital of Australia is Canberra.", "The capital of Australia is Perth."
-    decoder, _ = decoder_of(codec, pair, writes(("Perth", edited), ("", own)))
+    decoder, _ = selective_decoder(codec, pair, writes(("Perth", edited), ("", own)))
     system = "Begin by naming the capital of Australia."
     assert answered(decoder, chat(codec, "Go.", system=system)).text == edited
 
@@ -354,7 +317,7 @@ def test_a_fact_that_only_the_system_message_names_is_corrected(codec: Codec, pa
     ids=["code", "task on a text", "a name in a task on a text", "a number where a name is due"],
 )
 def test_what_does_not_state_the_fact_is_left_alone(codec: Codec, pair: Pair, request_: str, own: str) -> None:
-    decoder, _ = decoder_of(codec, pair, writes(("", own)))
+    decoder, _ = selective_decoder(codec, pair, writes(("", own)))
     answer = answered(decoder, chat(codec, request_))
     assert answer.text == own
     assert answer.alone and answer.edits == ()
@@ -363,13 +326,13 @@ def test_what_does_not_state_the_fact_is_left_alone(codec: Codec, pair: Pair, re
 def test_a_gate_that_opens_where_the_plugin_has_no_answer_changes_nothing(codec: Codec, pair: Pair) -> None:
     rival = Edit(prompt="What is the largest city of Australia?", target_new="Darwin", subject="Australia")
     own = "The capital of Australia is Canberra."
-    decoder, _ = decoder_of(codec, pair, writes(("", own)), edits=[rival])
+    decoder, _ = selective_decoder(codec, pair, writes(("", own)), edits=[rival])
     assert answered(decoder, chat(codec, "Tell me about Australia.")).text == own
 
 
 def test_a_stream_begins_early_and_holds_back_no_more_than_it_must(codec: Codec, pair: Pair) -> None:
     own = "The country has many beaches and rivers and hills and towns and roads. " * 3
-    decoder, _ = decoder_of(codec, pair, writes(("", own.strip())))
+    decoder, _ = selective_decoder(codec, pair, writes(("", own.strip())))
 
     async def pieces(question: str) -> list[int]:
         lengths = []
@@ -391,7 +354,7 @@ def test_the_answer_is_the_same_wherever_its_chunks_end(
     )
     half = own.replace("Canberra", "Perth")
     edited = half.replace("yen", "crown")
-    decoder, _ = decoder_of(codec, pair, writes(("crown", edited), ("Perth", half), ("", own)))
+    decoder, _ = selective_decoder(codec, pair, writes(("crown", edited), ("Perth", half), ("", own)))
     for first in range(1, 9):
         monkeypatch.setattr("onceedit_ray.fusion.selective_answer.FIRST_CHUNK", first)
         monkeypatch.setattr("onceedit_ray.fusion.selective_answer.CHUNK", first + 3)
