@@ -378,5 +378,5 @@ def _until(answer: Generation, place: int | None, codec: Codec) -> Generation:
     """The answer before a stop string at `place` of its text, closed by an end token."""
     if place is None:
         return replace(answer, text=answer.text.lstrip())
-    kept = answer.token_ids[: codec.tokens_before(answer.token_ids, place)]
+    kept = answer.token_ids[: codec.tokens_within(answer.token_ids, len(answer.text[:place].encode()))]
     return replace(answer, text=answer.text[:place].lstrip(), token_ids=(*kept, *sorted(codec.end_ids)[:1]), ended=True)

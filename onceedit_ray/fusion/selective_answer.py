@@ -118,7 +118,10 @@ class SelectiveAnswer:
         codec = self.answer.codec
         stops = codec.chat_stops if self.in_chat and codec.end_ids else ()
         written = [*self.answer.ids, *after]
-        for number, (token, row, p) in enumerate(chunk if stops else ()):
+        whole = [*written, *(token for token, _, _ in chunk)]
+        if not stops or first_stop(codec.text_of(whole), stops) is None:
+            return chunk
+        for number, (token, row, p) in enumerate(chunk):
             written.append(token)
             if first_stop(codec.text_of(written), stops) is not None:
                 return [*chunk[: number + 1], (min(codec.end_ids), row, p)]
@@ -182,19 +185,14 @@ class SelectiveAnswer:
         """
         answer, codec, due = self.answer, self.answer.codec, found.due
         self.found.correct(found)
-        start = end = len(codec.bytes_of(answer.ids))
+        start = len(codec.bytes_of(answer.ids))
         new = [token for token, _, _ in chunk if token not in codec.end_ids]
-        kept = 0
-        for token in new:
-            if end + len(codec.surface(token)) > found.place:
-                break
-            end += len(codec.surface(token))
-            kept += 1
+        kept = codec.tokens_within(new, found.place - start)
         self._take(chunk[:kept])
         if due is None:
             await self._avoid(found.replaced)
             return
-        lead = codec.bytes_of(new)[end - start : found.place - start]
+        lead = codec.bytes_of(new)[len(codec.bytes_of(new[:kept])) : found.place - start]
         tokens = list(codec.encode_bytes(lead + due.answer))[: answer.budget - len(answer.ids)]
         if tokens and answer.session is not None:
             await self._fuse(tokens, due, due.skipped - len(lead), found.weight)

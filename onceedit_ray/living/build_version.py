@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from onceedit_ray.config import ModelConfig, RunConfig
+from onceedit_ray.config import LivingConfig, ModelConfig, RunConfig
 from onceedit_ray.editing.run import recipe_of
 from onceedit_ray.editing.training import Recipe, train
 from onceedit_ray.evaluation.acceptance import Judge, Judgement
@@ -77,6 +77,11 @@ def build_version(
             sealed = manifest.model_copy(update={"report": judged.figures})
             store.commit(sealed, edits, lambda to: _move(folder, to))
     return BuiltVersion(recipe.id, judged.figures, judged.reason)
+
+
+def parent_of(before: Version, gone: Collection[Edit], living: LivingConfig) -> Version | None:
+    """The version whose training the next one continues: `before`, or None if an edit is to be forgotten."""
+    return before if living.adding == "continue" and not gone and before.manifest.holds_weights else None
 
 
 def _trained(recipe: Recipe, folder: Path, report: Report) -> Manifest:

@@ -10,7 +10,6 @@ import argparse
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from tabulate import tabulate
 
@@ -21,7 +20,7 @@ from onceedit_ray.knowledge.readers import read_edits
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.listing import add_json, print_json
 from onceedit_ray.living.edit_views import MOST_LISTED, version_view
-from onceedit_ray.living.served_api import SERVER, call
+from onceedit_ray.living.served_api import SERVER, call, part
 from onceedit_ray.location import data_path, local_path
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def _list_versions(options: argparse.Namespace) -> None:
 
 def _show_version(options: argparse.Namespace) -> None:
     if options.url:
-        found = call(options.url, options.key, "GET", f"/versions/{_part(options.id)}")
+        found = call(options.url, options.key, "GET", f"/versions/{part(options.id)}")
     else:
         version = open_store().get(options.id)
         edits = [edit.model_dump() for edit in version.edits()]
@@ -114,7 +113,7 @@ def _show_version(options: argparse.Namespace) -> None:
 
 def _activate_version(options: argparse.Namespace) -> None:
     if options.url:
-        active = call(options.url, options.key, "POST", f"/versions/{_part(options.id)}/activate", {})
+        active = call(options.url, options.key, "POST", f"/versions/{part(options.id)}/activate", {})
         print(f"{active['id']} answers now")
         return
     store = open_store()
@@ -123,26 +122,32 @@ def _activate_version(options: argparse.Namespace) -> None:
 
 def _delete_version(options: argparse.Namespace) -> None:
     if options.url:
-        call(options.url, options.key, "DELETE", f"/versions/{_part(options.id)}")
+        call(options.url, options.key, "DELETE", f"/versions/{part(options.id)}")
     else:
         open_store().delete(options.id)
     print(f"{options.id} is deleted")
 
 
 def _list_edits(options: argparse.Namespace) -> None:
-    found: list[dict[str, Any]] = []
-    if options.config:
-        stored = _stored(options)
-        found = [{"id": each.id, **each.edit.model_dump(mode="json")} for each in reversed(stored.live())]
-    more, after = not options.config, ""
-    while more:
-        page = call(options.url, options.key, "GET", f"/edits?status=live&limit=100{after}")
-        found += page["data"]
-        more, after = page["has_more"], f"&after={found[-1]['id']}" if found else ""
+    found = _edits_in_the_store(options) if options.config else _edits_of_a_server(options)
     if options.json:
         print_json(found)
         return
     _table(("id", "prompt", "answer"), found, lambda row: (row["id"], row["prompt"], row["target_new"]))
+
+
+def _edits_in_the_store(options: argparse.Namespace) -> list[dict[str, Any]]:
+    return [{"id": each.id, **each.edit.model_dump(mode="json")} for each in reversed(_stored(options).live())]
+
+
+def _edits_of_a_server(options: argparse.Namespace) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    more, after = True, ""
+    while more:
+        page = call(options.url, options.key, "GET", f"/edits?status=live&limit=100{after}")
+        found += page["data"]
+        more, after = page["has_more"], f"&after={found[-1]['id']}" if found else ""
+    return found
 
 
 def _add_edits(options: argparse.Namespace) -> None:
@@ -167,7 +172,7 @@ def _delete_edit(options: argparse.Namespace) -> None:
     if options.config:
         _say_version(_stored(options).delete(options.id))
         return
-    print(f"{options.id}  {call(options.url, options.key, 'DELETE', f'/edits/{_part(options.id)}')['status']}")
+    print(f"{options.id}  {call(options.url, options.key, 'DELETE', f'/edits/{part(options.id)}')['status']}")
 
 
 def _stored(options: argparse.Namespace) -> StoredEdits:
@@ -178,11 +183,6 @@ def _stored(options: argparse.Namespace) -> StoredEdits:
 
 def _say_version(version: Version) -> None:
     print(f"version {version.id} has {version.manifest.edits} edits, and answers for the run file now")
-
-
-def _part(id: str) -> str:
-    """An id as a part of an address."""
-    return quote(id, safe="")
 
 
 def _table(header: Sequence[str], rows: Sequence[Any], cells: Any) -> None:

@@ -29,7 +29,7 @@ from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.selection import changed, question_key, select
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import Version
-from onceedit_ray.living.build_version import BuiltVersion, Phase, Report
+from onceedit_ray.living.build_version import BuiltVersion, Phase, Report, parent_of
 from onceedit_ray.living.edit_book import UNDER_WAY, BatchRecord, EditBook, EditRecord, Status
 from onceedit_ray.living.edit_views import (
     BatchView,
@@ -285,11 +285,9 @@ class EditQueue(StoredVersions):
                 self._take_up(self.active, "")
                 self._book.save()
             return
-        going_on = self._config.adding == "continue" and not gone and began_at.manifest.holds_weights
+        parent = parent_of(began_at, gone, self._config)
         self._building = True
-        made = await self._maker.make(
-            [*kept, *new], began_at if going_on else None, new, lambda step, share: self._progress(job, step, share)
-        )
+        made = await self._maker.make([*kept, *new], parent, new, lambda step, share: self._progress(job, step, share))
         self._building, self._lost = False, 0
         for batch in job.batches:
             batch.version, batch.report = made.version, made.report

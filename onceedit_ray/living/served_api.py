@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 
@@ -12,6 +13,11 @@ from onceedit_ray.errors import OnceEditError
 SERVER = "http://127.0.0.1:8000/v1"
 SECONDS = 600.0
 """How long a server may take for one call; a server whose plug-in is trained answers at once, with the edit's state."""
+
+
+def part(name: str) -> str:
+    """A name as a part of a path."""
+    return quote(name, safe="")
 
 
 def call(

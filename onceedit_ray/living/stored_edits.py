@@ -20,7 +20,7 @@ from onceedit_ray.knowledge.revision import Change, StoredEdit
 from onceedit_ray.knowledge.selection import changed, question_key, select
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
-from onceedit_ray.living.build_version import build_version
+from onceedit_ray.living.build_version import build_version, parent_of
 from onceedit_ray.living.judge_facts import judge_facts
 from onceedit_ray.living.live_facts import LiveFacts
 from onceedit_ray.progress import Progress, silent
@@ -52,28 +52,25 @@ class StoredEdits:
 
         Raises `ConflictError` if they contradict each other, `RefusedError` if the judgement refuses them.
         """
-        selected = select(edits, same=question_key)
-        if reads_facts(self._config, self.version.path):
-            return self._with_facts(lambda facts: facts.submit(selected))
-        return self._trained(selected, ())
+        version, selected = self.version, select(edits, same=question_key)
+        if reads_facts(self._config, version.path):
+            return self._with_facts(version, lambda facts: facts.submit(selected))
+        return self._trained(version, selected, ())
 
     def delete(self, id: str) -> Version:
         """Delete an edit, by its id or its prompt; returns the version without it.
 
         Raises `UnknownIdError` if no live edit has it.
         """
-        asked = question_key(id)
-        found = [each for each in self.live() if id == each.id or question_key(each.edit.prompt) == asked]
-        if not found:
-            raise UnknownIdError(f"no live edit has the id or prompt {id[:100]!r}; `onceedit edits list` shows them")
-        prompt = question_key(found[0].edit.prompt)
-        if reads_facts(self._config, self.version.path):
-            return self._with_facts(lambda facts: facts.remove(_id_of(prompt, facts.active)))
-        return self._trained((), [found[0].edit])
+        version = self.version
+        edit = _found(version, id).edit
+        if reads_facts(self._config, version.path):
+            return self._with_facts(version, lambda facts: facts.remove(_found(facts.active, edit.prompt).id))
+        return self._trained(version, (), [edit])
 
-    def _with_facts(self, work: Callable[[LiveFacts], Awaitable[object]]) -> Version:
+    def _with_facts(self, version: Version, work: Callable[[LiveFacts], Awaitable[object]]) -> Version:
         with self._store.facts() as stored:
-            active = self._store.take_up(self.version, stored).load()
+            active = self._store.take_up(version, stored).load()
             facts = LiveFacts(self._store, stored, active, self._config.living, _ReaderHere(self._config, active))
 
             async def done() -> Version:
@@ -82,14 +79,13 @@ class StoredEdits:
 
             return asyncio.run(done())
 
-    def _trained(self, added: Sequence[Edit], gone: Sequence[Edit]) -> Version:
-        before = self.version
+    def _trained(self, before: Version, added: Sequence[Edit], gone: Sequence[Edit]) -> Version:
         known = before.edits()
         kept, new = changed(known, added, gone)
         if kept == known and not new:
             return before
-        continues = self._config.living.adding == "continue" and not gone and before.manifest.holds_weights
-        made = build_version(self._config, self._store, [*kept, *new], before if continues else None, new)
+        parent = parent_of(before, gone, self._config.living)
+        made = build_version(self._config, self._store, [*kept, *new], parent, new)
         if made.reason is not None:
             raise RefusedError(f"not made live: {made.reason}")
         return self._store.activate(made.version, self._store.line_of(before.id))
@@ -110,6 +106,10 @@ class _ReaderHere:
         """Nothing to do: no request runs here."""
 
 
-def _id_of(prompt: str, version: Version) -> str:
-    """The fact store's id of the live edit with a prompt."""
-    return next(each.id for each in version.stored() if question_key(each.edit.prompt) == prompt)
+def _found(version: Version, id: str) -> StoredEdit:
+    """The live edit with an id or a prompt; raises `UnknownIdError` if there is none."""
+    asked = question_key(id)
+    for each in version.stored():
+        if id == each.id or question_key(each.edit.prompt) == asked:
+            return each
+    raise UnknownIdError(f"no live edit has the id or prompt {id[:100]!r}; `onceedit edits list` shows them")

@@ -97,12 +97,12 @@ class Codec:
         """The text of tokens; incomplete characters become U+FFFD."""
         return self.bytes_of(ids).decode("utf-8", errors="replace")
 
-    def tokens_before(self, ids: Sequence[int], place: int) -> int:
-        """How many of the first tokens lie as a whole before the character at `place` of their text."""
-        limit, end = len(self.text_of(ids)[:place].encode()), 0
+    def tokens_within(self, ids: Sequence[int], size: int) -> int:
+        """How many of the first tokens lie as a whole in the first `size` bytes of their text."""
+        end = 0
         for number, token in enumerate(ids):
             end += len(self.surface(token))
-            if end > limit:
+            if end > size:
                 return number
         return len(ids)
 

@@ -23,7 +23,7 @@ from onceedit_ray.living.edit_views import (
     VersionView,
 )  # fmt: skip
 from onceedit_ray.serving.backend import Backend, Knowledge
-from onceedit_ray.serving.errors import ApiError, api_error_of
+from onceedit_ray.serving.errors import ApiError, api_errors
 from onceedit_ray.serving.limits import Limits
 
 Id = Annotated[str, Path(max_length=128)]
@@ -37,10 +37,8 @@ def add_editing_routes(api: FastAPI, backend: Backend, limits: Limits) -> None:
         edits = body.edits if isinstance(body, EditsBody) else [body]
         _check(edits, limits)
         knowledge = _of(backend)
-        try:
+        with api_errors():
             batch = await knowledge.submit(edits)
-        except Exception as error:
-            raise api_error_of(error) from None
         response.status_code = 201 if batch.status == "live" else 202
         return batch
 
@@ -50,57 +48,44 @@ def add_editing_routes(api: FastAPI, backend: Backend, limits: Limits) -> None:
         limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 100,
         after: Annotated[str | None, Query(max_length=128)] = None,
     ) -> EditList:
-        try:
-            return await _of(backend).edits(after, limit, status)
-        except UnknownIdError as error:
-            raise ApiError(404, str(error), "after", "not_found") from None
-        except Exception as error:
-            raise api_error_of(error) from None
+        with api_errors():
+            try:
+                return await _of(backend).edits(after, limit, status)
+            except UnknownIdError as error:
+                raise ApiError(404, str(error), "after", "not_found") from None
 
     @api.get("/v1/edits/{id}")
     async def found(id: Id) -> EditView | BatchView:
-        try:
+        with api_errors():
             return await _of(backend).found(id)
-        except Exception as error:
-            raise api_error_of(error) from None
 
     @api.delete("/v1/edits/{id}", status_code=202, responses={200: {"description": "The edits are deleted"}})
     async def remove(id: Id, response: Response) -> EditView | BatchView:
-        try:
+        with api_errors():
             removed = await _of(backend).remove(id)
-        except Exception as error:
-            raise api_error_of(error) from None
         response.status_code = 200 if removed.status == "deleted" else 202
         return removed
 
     @api.get("/v1/versions")
     async def versions(limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 100) -> VersionList:
-        try:
+        with api_errors():
             found = await _of(backend).versions(limit + 1)
-        except Exception as error:
-            raise api_error_of(error) from None
         return VersionList(data=found[:limit], has_more=len(found) > limit)
 
     @api.get("/v1/versions/{id}")
     async def version(id: Id) -> VersionDetail:
-        try:
+        with api_errors():
             return await _of(backend).version(id)
-        except Exception as error:
-            raise api_error_of(error) from None
 
     @api.delete("/v1/versions/{id}")
     async def remove_version(id: Id) -> DeletedVersion:
-        try:
+        with api_errors():
             return await _of(backend).remove_version(id)
-        except Exception as error:
-            raise api_error_of(error) from None
 
     @api.post("/v1/versions/{id}/activate")
     async def activate(id: Id) -> VersionView:
-        try:
+        with api_errors():
             return await _of(backend).activate(id)
-        except Exception as error:
-            raise api_error_of(error) from None
 
 
 def _of(backend: Backend) -> Knowledge:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi.responses import JSONResponse
@@ -70,6 +71,15 @@ def unknown_model(name: str, known: Sequence[str]) -> ApiError:
         404, f"the model '{shown}' does not exist; served are {', '.join(known)}, and '*' for all of them", "model",
         "model_not_found",
     )  # fmt: skip
+
+
+@contextmanager
+def api_errors() -> Iterator[None]:
+    """Raise every error of the block as the response for it."""
+    try:
+        yield
+    except Exception as error:
+        raise api_error_of(error) from None
 
 
 def api_error_of(error: BaseException) -> ApiError:

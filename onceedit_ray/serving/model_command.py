@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 from typing import Any
-from urllib.parse import quote
 
-from onceedit_ray.living.served_api import SERVER, call
+from onceedit_ray.living.served_api import SERVER, call, part
 
 KEY_VARIABLE = "ONCEEDIT_ADMIN_KEY"
 
@@ -38,5 +37,5 @@ def _add(options: argparse.Namespace) -> None:
 
 
 def _remove(options: argparse.Namespace) -> None:
-    call(options.server, options.key, "DELETE", f"/models/{quote(options.name, safe='')}", None, "--server")
+    call(options.server, options.key, "DELETE", f"/models/{part(options.name)}", None, "--server")
     print(f"{options.name} is removed; its answers under way go on to their end")
