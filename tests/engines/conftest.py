@@ -12,11 +12,9 @@ import httpx2
 import pytest
 
 from onceedit_ray.serving.listening import free_port
-from tests.paths import ROOT
+from tests.paths import FETCHED_HOME, ROOT
 
 PYTHON = Path(os.environ.get("ONCEEDIT_ENGINES_VENV", ROOT / ".venv-engines")) / "bin" / "python"
-# Read before the tests get a home of their own.
-HOME = Path(os.environ.get("ONCEEDIT_HOME") or Path.home() / ".cache" / "onceedit")
 START_SECONDS = 300.0
 SERVER = """
 import sys, time, xllamacpp
@@ -36,8 +34,8 @@ def real_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home with the models that were fetched, and a knowledge store of its own."""
     home = tmp_path_factory.mktemp("engines-home")
     for kept in ("models", "readers", "gguf", "checksums", "alignments"):
-        if (HOME / kept).is_dir():
-            (home / kept).symlink_to(HOME / kept)
+        if (FETCHED_HOME / kept).is_dir():
+            (home / kept).symlink_to(FETCHED_HOME / kept)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ONCEEDIT_HOME", str(home))
         yield home
@@ -46,9 +44,11 @@ def real_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def llamacpp(real_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The url of llama.cpp's server with the GGUF of Qwen2.5-Coder-0.5B-Instruct, as the catalogue has it."""
-    found = sorted((HOME / "gguf").glob("qwen2.5-coder-0.5b-*.gguf"))
+    found = sorted((FETCHED_HOME / "gguf").glob("qwen2.5-coder-0.5b-*.gguf"))
     if not found or not PYTHON.exists():
-        pytest.skip(f"no environment of engines at {PYTHON.parents[1]}, or no GGUF under {HOME}: `make test-engines`")
+        pytest.skip(
+            f"no environment of engines at {PYTHON.parents[1]}, or no GGUF under {FETCHED_HOME}: `make test-engines`"
+        )
     port = free_port("127.0.0.1", 0)
     log = tmp_path_factory.mktemp("llamacpp") / "log"
     with log.open("w") as out:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-# Read before the tests get a home of their own.
-HOME = Path(os.environ.get("ONCEEDIT_HOME") or Path.home() / ".cache" / "onceedit")
-PLUGIN = sorted((HOME / "models").glob("smollm2-135m-*"))
+from tests.paths import FETCHED_HOME
+
+PLUGIN = sorted((FETCHED_HOME / "models").glob("smollm2-135m-*"))
 needs_plugin = pytest.mark.skipif(
-    not PLUGIN, reason=f"no smollm2-135m under {HOME}/models; `onceedit models fetch smollm2-135m` gets it"
+    not PLUGIN, reason=f"no smollm2-135m under {FETCHED_HOME}/models; `onceedit models fetch smollm2-135m` gets it"
 )
 OWN, EDITED = "The capital of Australia is Canberra. It is a city.", "The capital of Australia is Perth. It is a city."
 

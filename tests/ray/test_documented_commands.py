@@ -50,6 +50,10 @@ def lines(*beginnings: str, pages: str = "") -> list[Shown]:
     return list({chosen(each.words): each for each in found}.values())
 
 
+def cut_short(command: Shown) -> list[str]:
+    return next((more for start, more in SHORT.items() if command.line.startswith(start)), [])
+
+
 def chosen(words: list[str]) -> str:
     return " ".join(words).replace("FILE", "configs/quickstart.yaml")
 
@@ -100,18 +104,20 @@ def run_file(folder: Path, name: str, edits: Path) -> RunConfig:
 )
 def test_a_command_of_onceedit(command: Shown, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    short = next((more for start, more in SHORT.items() if command.line.startswith(start)), [])
     arguments = [f"local:{folder / PLUGIN}" if word == "my-org/my-plugin" else word for word in command.words[1:]]
-    assert main([*arguments, *short]) == 0
+    assert main([*arguments, *cut_short(command)]) == 0
 
 
 @pytest.mark.parametrize("command", lines("python"), ids=str)
 def test_a_program_of_the_checkout(command: Shown, folder: Path) -> None:
-    short = next((more for start, more in SHORT.items() if command.line.startswith(start)), [])
     done = subprocess.run(
-        [sys.executable, *command.words[1:], *short], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        [sys.executable, *command.words[1:], *cut_short(command)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,10 +13,9 @@ from onceedit_ray.alignment import nearest
 from onceedit_ray.alignment.largest import largest, padded_width
 from onceedit_ray.alignment.nearest import NearestAnchors, whole_sums
 from onceedit_ray.models.loading import input_embeddings
+from tests.paths import FETCHED_HOME
 
-# Read before the tests get a home of their own.
-HOME = Path(os.environ.get("ONCEEDIT_HOME") or Path.home() / ".cache" / "onceedit")
-MODELS = {name: sorted((HOME / "models").glob(f"{name}-*")) for name in ("smollm2-135m", "gemma-3-270m")}
+MODELS = {name: sorted((FETCHED_HOME / "models").glob(f"{name}-*")) for name in ("smollm2-135m", "gemma-3-270m")}
 
 
 def padded(C_BA: Tensor) -> Tensor:
@@ -131,7 +127,7 @@ class TestDetour:
     @pytest.mark.parametrize("name", MODELS)
     def test_real_embeddings(self, name: str) -> None:
         if not MODELS[name]:
-            pytest.skip(f"no {name} under {HOME}/models; `onceedit models fetch {name}` gets it")
+            pytest.skip(f"no {name} under {FETCHED_HOME}/models; `onceedit models fetch {name}` gets it")
         E_VD = input_embeddings(MODELS[name][-1])
         E_VD = E_VD[:: len(E_VD) // 12_000]
         anchors_AD = E_VD[::2] - E_VD[::2].mean(dim=0)

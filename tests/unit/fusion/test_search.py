@@ -5,8 +5,6 @@ Shapes: C candidate tokens, A anchors.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,12 +18,11 @@ from onceedit_ray.fusion.retokenise import DraftPosition
 from onceedit_ray.fusion.search import column_argmax, gradient_search
 from onceedit_ray.fusion.strategies import STRATEGIES
 from onceedit_ray.models.loading import input_embeddings
+from tests.paths import FETCHED_HOME
 
-# Read before the tests get a home of their own.
-HOME = Path(os.environ.get("ONCEEDIT_HOME") or Path.home() / ".cache" / "onceedit")
-SMOLLM2 = sorted((HOME / "models").glob("smollm2-135m-*"))
+SMOLLM2 = sorted((FETCHED_HOME / "models").glob("smollm2-135m-*"))
 needs_weights = pytest.mark.skipif(
-    not SMOLLM2, reason=f"no smollm2-135m under {HOME}/models; `onceedit models fetch smollm2-135m` gets it"
+    not SMOLLM2, reason=f"no smollm2-135m under {FETCHED_HOME}/models; `onceedit models fetch smollm2-135m` gets it"
 )
 # What float32 can tell apart among logits of the search's size.
 ROUNDING = 1e-6
