@@ -96,6 +96,11 @@ class Findings:
     seconds: float = 0.0
     start: float = 0.0
 
+    @property
+    def ends(self) -> Counter[str]:
+        """The number of requests for each of `ENDS`."""
+        return Counter(outcome.end for outcome in self.outcomes)
+
 
 def schedule(count: int, seed: int) -> list[str]:
     """The kinds of `count` faults, in a random order."""
