@@ -59,7 +59,7 @@ KINDS = {  # what the process's command line contains, and how many of twenty fa
 }
 ENDING = ("raylet", "GCS", COMMAND)
 """Without one of these the command ends, and is started again."""
-BOUNDS = {"learnt": 0.0, "kept": 0.0, "locality": 0.0, "false_alarms": 1.0, "general_limit": 4}
+BOUNDS = {"learnt": 0.0, "kept": 0.0, "locality": 0.0, "false_alarms": 1.0, "near_misses": 1.0, "general_limit": 4}
 """Random models: what they learn is not what is tested."""
 MOST_PIECES = 40
 """Pieces of streams between the end of a recovery and the next fault, at most."""

@@ -167,7 +167,7 @@ async def _there_and_back(
 
 def _unbound(config: RunConfig, edits: int) -> RunConfig:
     """The configuration without acceptance bounds, so that a version that would be refused is still on the curve."""
-    loose = {"learnt": 0.0, "kept": 0.0, "locality": 0.0, "false_alarms": 1.0, "old_limit": edits}
+    loose = {"learnt": 0.0, "kept": 0.0, "locality": 0.0, "false_alarms": 1.0, "near_misses": 1.0, "old_limit": edits}
     return config.model_copy(update={"living": config.living.model_copy(update=loose)})
 
 

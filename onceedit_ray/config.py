@@ -222,7 +222,8 @@ class LivingConfig(Strict):
     rehearsal: number of old edits that one epoch repeats for each new edit.
     learnt, kept: lowest reliability of the new and of the old edits, through the fused decoder, teacher-forced.
     locality: lowest locality on the edits' own locality prompts. false_alarms: largest share of held-out general
-        prompts for which the gate opens.
+        prompts for which the gate opens. near_misses: largest share of requests near an edit that open it, of each kind
+        of `living.hard_negatives`.
     old_limit, general_limit: how many old edits and how many general prompts are evaluated.
     join: waiting batches are trained together, up to this number of edits.
     queued: maximum number of waiting edits; a call that would exceed it is refused.
@@ -236,6 +237,7 @@ class LivingConfig(Strict):
     kept: float = Field(0.97, ge=0.0, le=1.0)
     locality: float = Field(0.95, ge=0.0, le=1.0)
     false_alarms: float = Field(0.05, ge=0.0, le=1.0)
+    near_misses: float = Field(0.25, ge=0.0, le=1.0)
     old_limit: int = Field(200, ge=0)
     general_limit: int = Field(100, ge=1)
     join: int = Field(64, ge=1)

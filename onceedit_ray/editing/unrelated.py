@@ -1,7 +1,8 @@
 """Unrelated instances: prompts for which the gate must learn to stay closed (eq. 6, label 0).
 
-There are three kinds: prompts from a file or the shipped set, in every shape that may be served; hard negatives that
-keep an edit's relation and change its subject; hard negatives that keep its subject and ask for something else.
+Prompts from a file or the shipped set, in every shape that may be served; and four kinds of hard negatives: an edit's
+relation with another name, its subject with another question, a task on a text that contains its prompt, and the
+relation of one edit with the subject of another.
 """
 
 from __future__ import annotations
@@ -60,6 +61,13 @@ _ASKS = {
     ),
     "figure": r"population|height|many|much|number|length|size|area",
 }
+_TASKS = (
+    "Translate into Spanish: {x}", "Put this into Italian: {x}", "Summarize: {x}", "Fix the spelling of: {x}",
+    "What language is this written in? {x}", "How many letters has the text: {x}", "Write the following backwards: {x}",
+    "Write a SQL query for this question: {x}", "Write a JavaScript function that returns the answer to: {x}",
+    "Is this polite? {x}", "Which word comes first in this sentence? {x}", "Say it in other words: {x}",
+    "Which tense is used here? {x}", "Copy this sentence: {x}", "Make a quiz of three questions like: {x}",
+)  # fmt: skip
 _NAME = re.compile(r"(?<![.!?] )(?<!^)\b[A-Z][\w'-]+(?: (?:of |the |de |van )?[A-Z][\w'-]+)*")
 _COMMON = frozenset("I The A An In On At It He She We You They What Who When Where Which How Why Is Are Was".split())
 _GIVEN = "Anna Boris Chidi Dolores Emeka Farida Goran Hana Igor Jamila Kenji Leila Marco Nadia Oskar Priya".split()
@@ -81,11 +89,18 @@ class UnrelatedSampler:
         edits: the edits; a drawn prompt never asks the question of one of theirs, in whatever shape or spelling.
         pools: prompts by origin (a file, the shipped ones); each origin gives the same share, whatever its size.
         hard: share of hard negatives among what is drawn.
-        same_subject: share of the hard negatives that keep the subject rather than the relation.
+        same_subject, tasks, swaps: shares of the hard negatives that ask something else about the subject, that are
+            tasks, and that ask the relation of another edit; the others ask the edit's own relation about another name.
     """
 
     def __init__(
-        self, edits: Sequence[Edit], pools: Sequence[Sequence[str]], hard: float = 0.3, same_subject: float = 0.2
+        self,
+        edits: Sequence[Edit],
+        pools: Sequence[Sequence[str]],
+        hard: float = 0.3,
+        same_subject: float = 0.2,
+        tasks: float = 0.1,
+        swaps: float = 0.1,
     ) -> None:
         self._taken = {question_key(edit.prompt) for edit in edits}
         asked = ([composed(unwrap(prompt)) for prompt in self._untaken(pool)] for pool in pools)
@@ -96,7 +111,7 @@ class UnrelatedSampler:
             name for name in names_in([prompt for pool in self._pools for prompt in pool]) if name not in subjects
         ]
         self._hard = hard if self._anchored else 0.0
-        self._same_subject = same_subject
+        self._same_subject, self._tasks, self._swaps = same_subject, tasks, swaps
 
     def draw(self, rng: random.Random, count: int) -> list[str]:
         """`count` prompts; those of one pool are drawn without repetition while they last."""
@@ -116,9 +131,14 @@ class UnrelatedSampler:
         return wrap(prompt, rng.choice(list(SHAPES))) if rng.random() < 0.15 else prompt
 
     def _hard_negative(self, rng: random.Random) -> str:
-        edit = rng.choice(self._anchored)
-        if rng.random() < self._same_subject:
+        edit, kind = rng.choice(self._anchored), rng.random()
+        if kind < self._same_subject:
             return rng.choice(_other_relations(edit)).replace("{s}", edit.subject)
+        if kind < self._same_subject + self._tasks:
+            return rng.choice(_TASKS).replace("{x}", edit.prompt)
+        other = rng.choice(self._anchored)
+        if kind < self._same_subject + self._tasks + self._swaps and not kinds_asked(edit) & kinds_asked(other):
+            return edit.prompt.replace(edit.subject, other.subject)
         return edit.prompt.replace(edit.subject, self._other_name(rng))
 
     def _other_name(self, rng: random.Random) -> str:
@@ -129,10 +149,14 @@ class UnrelatedSampler:
 
 def _other_relations(edit: Edit) -> list[str]:
     """Questions about the subject that cannot be rephrasings of the edit: of kinds its prompt does not ask for."""
+    kinds = kinds_asked(edit)
+    return [question for kind, of_kind in _OTHER_RELATIONS.items() if kind not in kinds for question in of_kind]
+
+
+def kinds_asked(edit: Edit) -> set[str]:
+    """The kinds of questions that the edit's prompt may be; all, if its words do not show it."""
     asked = edit.prompt.replace(edit.subject, " ").lower()
     kinds = {kind for kind, words in _ASKS.items() if re.search(rf"\b(?:{words})\b", asked)}
     if re.search(r"\d", edit.target_new):
         kinds |= {"time", "figure"}
-    if not kinds:  # the kind of the question is unknown, so use only prompts that ask for no fact
-        kinds = set(_ASKS)
-    return [question for kind, of_kind in _OTHER_RELATIONS.items() if kind not in kinds for question in of_kind]
+    return kinds or set(_ASKS)

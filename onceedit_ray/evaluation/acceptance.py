@@ -6,7 +6,8 @@ are scored beside the new ones: the version must still know them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,12 @@ from onceedit_ray.fusion.decoder import UNEDITED
 from onceedit_ray.knowledge.edit import Edit
 
 CONCURRENCY = 8
+NEAR = {
+    "near_misses": "other requests about a live subject",
+    "tasks": "tasks on a text that holds a live prompt",
+    "swaps": "requests of one live edit about the subject of another",
+}
+"""The kinds of requests near an edit, in words."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,8 @@ class Judge:
     """Judges versions.
 
     answerer: the edited system. target: the target that answers. strategy, threshold: of the fusion. general:
-    prompts that are about no edit and were held out of training. bounds: the limits of the scores.
+    prompts that are about no edit and were held out of training. near: requests that are near an edit and do not ask
+    for it, by the kinds of `NEAR`. bounds: the limits of the scores.
     """
 
     answerer: Answerer
@@ -41,6 +49,7 @@ class Judge:
     strategy: str
     threshold: float
     general: Sequence[str]
+    near: Mapping[str, Sequence[str]]
     bounds: LivingConfig
 
     async def judge(
@@ -51,7 +60,8 @@ class Judge:
         The rephrasings of old edits are left out: they do not show whether an edit was kept.
         """
         asked = [*new, *(edit.model_copy(update={"rephrasings": ()}) for edit in old)]
-        steps = sum(1 for _ in probes(asked, portability=False)) + len(self.general) + len(asked)
+        near = sum(map(len, self.near.values()))
+        steps = sum(1 for _ in probes(asked, portability=False)) + len(self.general) + len(asked) + near
         done = 0
 
         def advance(count: int) -> None:
@@ -76,13 +86,27 @@ class Judge:
             "locality": scores.get("locality"),
             "recall": _share(weights, "edit"),
             "false_alarms": _share(weights, "general"),
+            **{f"{kind}_open": await self._opened(texts, advance) for kind, texts in self.near.items()},
             "new_edits": len(new),
             "old_edits": len(old),
             "general_prompts": len(self.general),
         }
-        names = ("learnt", "kept", "locality", "false_alarms")
+        names = ("learnt", "kept", "locality", "false_alarms", "near_misses")
         bounds = {name: getattr(self.bounds, name) for name in names}
         return Judgement({**found, "bounds": bounds}, _reason(found, self.bounds))
+
+    async def _opened(self, prompts: Sequence[str], advance: Callable[[int], None]) -> float | None:
+        """The share of prompts for which the gate opens."""
+        turns = asyncio.Semaphore(CONCURRENCY)
+
+        async def is_open(prompt: str) -> bool:
+            async with turns:
+                weight = await self.answerer.gate(prompt)
+                advance(1)
+                return weight >= self.threshold
+
+        found = await asyncio.gather(*map(is_open, prompts))
+        return sum(found) / len(found) if found else None
 
     def _reliability(self, records: Sequence[Record]) -> float | None:
         if not any(record.strategy != UNEDITED for record in records):
@@ -110,4 +134,11 @@ def _reason(found: dict[str, Any], bounds: LivingConfig) -> str | None:
     alarms = found["false_alarms"]
     if alarms is not None and alarms > bounds.false_alarms:
         too_low.append(f"the gate opens for {alarms:.3f} of unrelated prompts, above {bounds.false_alarms:g}")
+    for kind, what in NEAR.items():
+        opened = found.get(f"{kind}_open")
+        if opened is not None and opened > bounds.near_misses:
+            too_low.append(
+                f"the gate opens for {opened:.3f} of {what}, above {bounds.near_misses:g}; raise hard_negatives of the "
+                "run file, or use the reader"
+            )
     return "; ".join(too_low) or None

@@ -28,6 +28,7 @@ from onceedit_ray.knowledge.readers.parquet import write_edits
 from onceedit_ray.knowledge.run_data import general_prompts
 from onceedit_ray.knowledge.store import KnowledgeStore
 from onceedit_ray.knowledge.version import EDITS, Version
+from onceedit_ray.living.hard_negatives import around
 
 DRAFTS = "drafts"
 """The folder in `ONCEEDIT_HOME` of weights that are not yet a version."""
@@ -100,11 +101,12 @@ def _judged(recipe: Recipe, folder: Path, new: Sequence[Edit], report: Report) -
     base = ModelConfig(**config.plugin.model_dump(exclude={"view"}))
     decoder = open_decoder(config.model_copy(update={"targets": {JUDGE: base}}), folder)
     general = general_prompts(config.evaluation.general, living.general_limit)
-    judge = Judge(decoder, JUDGE, config.fusion.strategy, config.fusion.threshold, general, living)
     fresh = set(new)
     old = [edit for edit in recipe.edits if edit not in fresh]
     # Only the latest old edits: earlier versions were judged on the others, and rehearsal covers all of them equally.
     seen = old[len(old) - min(len(old), living.old_limit) :]
+    near = around([*new, *seen], recipe.edits)
+    judge = Judge(decoder, JUDGE, config.fusion.strategy, config.fusion.threshold, general, near, living)
     return asyncio.run(judge.judge(list(new), seen, lambda share: report("evaluating", share)))
 
 

@@ -17,8 +17,7 @@ from onceedit_ray.fusion.drafter import Drafter
 from onceedit_ray.fusion.members import Plugin
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.selection import normalised, question_key
-from onceedit_ray.reader.facts import Fact, kind_of, wordings
-from onceedit_ray.reader.near_misses import near_miss
+from onceedit_ray.living.hard_negatives import near_misses, tasks
 from onceedit_ray.reader.view import asked, fact_line
 
 MOST_JUDGED = 40
@@ -31,8 +30,6 @@ NEIGHBOURS = 4
 """Maximum number of live edits, found for a new edit's prompt, that are asked for again."""
 WORDINGS = 2
 """Rephrasings of a neighbour that are asked; its prompt if it has none."""
-MOST_OPEN = 0.25
-"""Share of near misses for which the gate may open; of tasks, too, unless `false_alarms` of the run file is larger."""
 ANSWER_TOKENS = 64
 """Maximum number of tokens that are written to compare an answer's text; of a longer answer only the beginning is
 compared."""
@@ -51,15 +48,15 @@ async def judge_facts(plugin: Plugin, new: Sequence[Edit], bounds: LivingConfig,
     rng = random.Random(0)
     judged = list(new) if len(new) <= MOST_JUDGED else rng.sample(list(new), MOST_JUDGED)
     prompts = {question_key(edit.prompt) for edit in new}
-    misses = [(edit, miss) for edit in judged for miss in _near_misses(edit, rng)]
-    tasks = [(edit, task) for edit in judged for task in _tasks(edit)]
+    misses = [(edit, miss) for edit in judged for miss in near_misses(edit, rng, NEAR_MISSES)]
+    on_text = [(edit, task) for edit in judged for task in tasks(edit, rng, TASKS)]
     rivals = [
         (edit, old, ask) for edit in judged for old in _neighbours(plugin, edit, prompts) for ask in _wordings(old)
     ]
     learnt, opened, tasks_opened, own, others = await asyncio.gather(
         asyncio.gather(*(_is_answered(plugin, edit, threshold) for edit in judged)),
         asyncio.gather(*(_weight(plugin, edit, miss) for edit, miss in misses)),
-        asyncio.gather(*(_weight(plugin, edit, task) for edit, task in tasks)),
+        asyncio.gather(*(_weight(plugin, edit, task) for edit, task in on_text)),
         asyncio.gather(*(_weight(plugin, old, ask) for _, old, ask in rivals)),
         asyncio.gather(*(_weight(plugin, edit, ask) for edit, _, ask in rivals)),
     )
@@ -75,8 +72,7 @@ async def judge_facts(plugin: Plugin, new: Sequence[Edit], bounds: LivingConfig,
         "bounds": {
             "learnt": bounds.learnt,
             "kept": bounds.kept,
-            "near_misses_open": MOST_OPEN,
-            "tasks_open": _most_tasks(bounds),
+            "near_misses": bounds.near_misses,
         },
     }
     return Judgement(figures, _reason(figures, judged, learnt, bounds))
@@ -91,22 +87,6 @@ def _neighbours(plugin: Plugin, edit: Edit, prompts: set[str]) -> list[Edit]:
 
 def _wordings(edit: Edit) -> Sequence[str]:
     return edit.rephrasings[:WORDINGS] or (edit.question,)
-
-
-def _near_misses(edit: Edit, rng: random.Random) -> list[str]:
-    if not edit.subject:
-        return []
-    fact = Fact(edit.question, edit.target_new, edit.subject, kind_of(edit.question), ())
-    return sorted({near_miss(fact, rng) for _ in range(NEAR_MISSES)})
-
-
-def _most_tasks(bounds: LivingConfig) -> float:
-    return max(MOST_OPEN, bounds.false_alarms)
-
-
-def _tasks(edit: Edit) -> list[str]:
-    rng = random.Random(edit.prompt)
-    return [task.replace("{x}", edit.prompt) for task in rng.sample(wordings()["tasks"], TASKS)]
 
 
 async def _is_answered(plugin: Plugin, edit: Edit, threshold: float) -> bool:
@@ -161,19 +141,13 @@ def _reason(
             f"it would answer for other edits: only {figures['kept']:.2f} of the questions about those nearest to it "
             "keep their answers; name in the prompt what is asked for"
         )
-    opened = figures["near_misses_open"]
-    if isinstance(opened, float) and opened > MOST_OPEN:
-        problems.append(
-            f"the gate opens for {opened:.2f} of other requests about the subject, above {MOST_OPEN:g}; "
-            "name the subject in full"
-        )
-    opened = figures["tasks_open"]
-    most = _most_tasks(bounds)
-    if isinstance(opened, float) and opened > most:
-        problems.append(
-            f"the gate opens for {opened:.2f} of tasks on a text that holds the prompt, above {most:g}; put the "
-            "prompt another way"
-        )
+    for name, what, advice in (
+        ("near_misses_open", "other requests about the subject", "name the subject in full"),
+        ("tasks_open", "tasks on a text that holds the prompt", "put the prompt another way"),
+    ):
+        opened = figures[name]
+        if isinstance(opened, float) and opened > bounds.near_misses:
+            problems.append(f"the gate opens for {opened:.2f} of {what}, above {bounds.near_misses:g}; {advice}")
     return "; ".join(problems) or None
 
 

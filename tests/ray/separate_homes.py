@@ -39,7 +39,7 @@ OUTCOME = "outcome.json"
 HEAD, FIRST, SECOND = "home-head", "home-first", "home-second"
 PROMPTS = {"near": "What is the capital of France?", "far": "The river Nile flows through"}
 """The first is edited, so the plug-in drafts its answer; the other one is the target's alone, and long."""
-LIVING = {"num_gpus": 1, "learnt": 0, "kept": 0, "locality": 0, "false_alarms": 1, "general_limit": 1}
+LIVING = {"num_gpus": 1, "learnt": 0, "kept": 0, "locality": 0, "false_alarms": 1, "near_misses": 1, "general_limit": 1}
 NODE = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 

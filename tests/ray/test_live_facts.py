@@ -20,7 +20,7 @@ from tests.ray.small_fleet import PLUGIN, build_models, model, run_config
 from tests.reader_source import material
 
 TARGETS = ["mistral", "qwen2"]
-BOUNDS = {"learnt": 0.0, "kept": 0.0, "false_alarms": 1.0}
+BOUNDS = {"learnt": 0.0, "kept": 0.0, "false_alarms": 1.0, "near_misses": 1.0}
 """A reader of one step over random weights: what it reads is not what is tested here."""
 NEW = {"prompt": "Who painted the ceiling of the old town hall?", "target_new": "Marie Curie"}
 

@@ -27,7 +27,7 @@ from tests.ray.small_fleet import build_models, model, run_config
 TARGETS = ["mistral", "qwen2"]
 KEY, EDIT_KEY = "a-key-that-may-ask", "a-key-that-may-edit"
 WAIT_SECONDS = 240.0
-BOUNDS = {"learnt": 0.5, "kept": 0.5, "locality": 0.0, "false_alarms": 1.0, "general_limit": 4}
+BOUNDS = {"learnt": 0.5, "kept": 0.5, "locality": 0.0, "false_alarms": 1.0, "near_misses": 1.0, "general_limit": 4}
 """Random models of two layers: what the gate lets through is not what is tested here."""
 
 

@@ -18,6 +18,8 @@ PLAYS = Edit(prompt="The position that Tobias Renn plays is", target_new="goalke
 BARE = Edit(prompt="why is the sky green?", target_new="copper")
 POOL = ["give me a recipe for soup", "how far is the moon?", "sing a song", "count to ten", "is it raining?"]
 NAMED = ["We asked Ada Lovelace.", "They saw Alan Turing there.", "It was Grace Hopper who said so."]
+NAMES = {"same_subject": 0.0, "tasks": 0.0, "swaps": 0.0}
+SUBJECT = {"same_subject": 1.0, "tasks": 0.0, "swaps": 0.0}
 
 
 def drawn(sampler: UnrelatedSampler, count: int = 200, seed: int = 0) -> list[str]:
@@ -25,7 +27,7 @@ def drawn(sampler: UnrelatedSampler, count: int = 200, seed: int = 0) -> list[st
 
 
 def test_a_hard_negative_keeps_the_relation_and_changes_the_subject() -> None:
-    prompts = drawn(UnrelatedSampler([SPEAKS, PLAYS], [POOL], hard=1.0, same_subject=0.0))
+    prompts = drawn(UnrelatedSampler([SPEAKS, PLAYS], [POOL], hard=1.0, **NAMES))
     assert len(prompts) == 200
     names = [
         match[1] or match[2]
@@ -39,7 +41,7 @@ def test_a_hard_negative_keeps_the_relation_and_changes_the_subject() -> None:
 
 
 def test_a_hard_negative_keeps_the_subject_and_asks_for_something_else() -> None:
-    prompts = drawn(UnrelatedSampler([SPEAKS], [POOL], hard=1.0, same_subject=1.0))
+    prompts = drawn(UnrelatedSampler([SPEAKS], [POOL], hard=1.0, **SUBJECT))
     assert len(prompts) == 200 and len(set(prompts)) > 10
     for prompt in prompts:
         assert "Zora Quill" in prompt
@@ -59,17 +61,40 @@ def test_a_hard_negative_keeps_the_subject_and_asks_for_something_else() -> None
 )
 def test_what_is_asked_instead_is_no_rephrasing_of_the_edit(prompt: str, answer: str, kept_out: str) -> None:
     edit = Edit(prompt=prompt, target_new=answer, subject="Zora Quill")
-    prompts = set(drawn(UnrelatedSampler([edit], [POOL], hard=1.0, same_subject=1.0), 1000))
+    prompts = set(drawn(UnrelatedSampler([edit], [POOL], hard=1.0, **SUBJECT), 1000))
     assert len(prompts) > 5
     assert not [other for other in prompts if re.search(rf"\b(?:{kept_out})\b", other)]
 
 
 def test_the_shares_are_those_asked_for() -> None:
-    sampler = UnrelatedSampler([SPEAKS], [POOL], hard=0.3, same_subject=0.5)
+    died = Edit(prompt="Where did Ada Pim die?", target_new="Graz", subject="Ada Pim")
+    sampler = UnrelatedSampler([SPEAKS, died], [POOL], hard=0.3, same_subject=0.25, tasks=0.25, swaps=0.5)
     prompts = drawn(sampler, 1000)
     hard = [prompt for prompt in prompts if unwrap(prompt) not in POOL]
     assert len(prompts) == 1000 and len(hard) == 300
-    assert 100 < sum("Zora Quill" in prompt for prompt in hard) < 200
+    tasks = [prompt for prompt in hard if SPEAKS.prompt in prompt or died.prompt in prompt]
+    swaps = {"Which language does Ada Pim speak at home?", "Where did Zora Quill die?"}
+    assert 45 < len(tasks) < 105
+    assert 45 < sum(prompt in swaps for prompt in hard) < 105, "half of the draws meet the same edit twice"
+
+
+def test_a_hard_negative_is_a_task_on_a_text_that_holds_the_prompt() -> None:
+    prompts = drawn(UnrelatedSampler([SPEAKS], [POOL], hard=1.0, same_subject=0.0, tasks=1.0))
+    assert len(set(prompts)) > 10
+    assert all(SPEAKS.prompt in prompt and prompt != SPEAKS.prompt for prompt in prompts)
+
+
+def test_a_hard_negative_asks_the_relation_of_one_edit_about_the_subject_of_another() -> None:
+    died = Edit(prompt="Where did Ada Pim die?", target_new="Graz", subject="Ada Pim")
+    lies = Edit(prompt="In which country is Mount Ux?", target_new="Peru", subject="Mount Ux")
+    sampler = UnrelatedSampler([SPEAKS, died, lies], [POOL], hard=1.0, same_subject=0.0, tasks=0.0, swaps=1.0)
+    swapped = {prompt for prompt in drawn(sampler) if re.search("Zora Quill|Ada Pim|Mount Ux", prompt)}
+    assert swapped == {
+        "Which language does Ada Pim speak at home?",
+        "Which language does Mount Ux speak at home?",
+        "Where did Zora Quill die?",
+        "In which country is Zora Quill?",
+    }, "two that may ask for the same are left as they are"
 
 
 def test_no_drawn_prompt_is_an_edits_own() -> None:
@@ -99,7 +124,7 @@ def test_an_edits_own_prompt_is_known_in_any_spelling_and_shape(form: str) -> No
 
 def test_other_names_come_from_the_prompts_but_never_from_the_edits() -> None:
     about_ada = Edit(prompt="The mother tongue of Ada Lovelace is", target_new="Welsh", subject="Ada Lovelace")
-    prompts = drawn(UnrelatedSampler([SPEAKS, about_ada], [NAMED], hard=1.0, same_subject=0.0))
+    prompts = drawn(UnrelatedSampler([SPEAKS, about_ada], [NAMED], hard=1.0, **NAMES))
     assert "Which language does Alan Turing speak at home?" in prompts
     assert "The mother tongue of Grace Hopper is" in prompts
     assert not any("Ada Lovelace" in prompt for prompt in prompts)
@@ -113,7 +138,7 @@ def test_without_a_subject_there_are_no_hard_negatives() -> None:
 
 
 def test_without_pools_everything_is_a_hard_negative() -> None:
-    prompts = drawn(UnrelatedSampler([SPEAKS], [[], [SPEAKS.prompt]], hard=0.3, same_subject=0.0), 40)
+    prompts = drawn(UnrelatedSampler([SPEAKS], [[], [SPEAKS.prompt]], hard=0.3, **NAMES), 40)
     assert len(prompts) == 40
     assert all(re.fullmatch(r"Which language does .+ speak at home\?", prompt) for prompt in prompts)
 

@@ -19,7 +19,7 @@ from onceedit_ray.living.build_version import BuiltVersion, build_version
 from tests.ray.small_fleet import build_models, run_config
 
 WEIGHTS = "model.safetensors"
-LOOSE = {"learnt": 0.9, "kept": 0.9, "locality": 0.0, "false_alarms": 1.0, "general_limit": 8}
+LOOSE = {"learnt": 0.9, "kept": 0.9, "locality": 0.0, "false_alarms": 1.0, "near_misses": 1.0, "general_limit": 8}
 """The gate of a random model of two layers separates little; what it learns it says."""
 
 
@@ -55,7 +55,8 @@ def test_a_version_says_for_what_it_was_accepted(config: RunConfig, edits: list[
     assert made.reason is None
     assert made.report["learnt"] >= 0.9 and made.report["kept"] is None
     assert (made.report["new_edits"], made.report["old_edits"], made.report["general_prompts"]) == (2, 0, 8)
-    assert made.report["bounds"] == {"learnt": 0.9, "kept": 0.9, "locality": 0.0, "false_alarms": 1.0}
+    assert made.report["bounds"] == {name: bound for name, bound in LOOSE.items() if name != "general_limit"}
+    assert all(0.0 <= made.report[f"{kind}_open"] <= 1.0 for kind in ("near_misses", "tasks"))
     version = store.get(made.version)
     assert version.manifest.report == made.report and version.manifest.parents == [] and version.edits() == edits[:2]
     steps = [step for step, _ in told]
@@ -74,7 +75,13 @@ def test_a_refused_version_leaves_a_report_and_no_weights(
 
 
 @pytest.mark.parametrize(
-    ("bound", "value", "said"), [("false_alarms", 0.0, "opens for"), ("locality", 1.0, "locality")]
+    ("bound", "value", "said"),
+    [
+        ("false_alarms", 0.0, "of unrelated prompts"),
+        ("locality", 1.0, "locality"),
+        ("near_misses", 0.25, "1.000 of other requests about a live subject"),
+        ("near_misses", 0.25, "1.000 of tasks on a text"),
+    ],
 )
 def test_each_bound_can_refuse(
     config: RunConfig, edits: list[Edit], store: KnowledgeStore, bound: str, value: float, said: str

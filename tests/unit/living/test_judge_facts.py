@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -134,8 +133,15 @@ async def test_a_gate_that_opens_for_tasks_on_a_text_is_refused(codec: Codec) ->
     assert judged.reason is not None and judged.reason.startswith("the gate opens for 1.00 of tasks on a text")
 
 
-async def test_an_edit_without_subject_has_no_near_misses(codec: Codec, tmp_path: Path) -> None:
-    edit = Edit(prompt="What is the capital of Australia?", target_new="Perth")
+async def test_an_edit_without_subject_is_asked_about_its_words(codec: Codec) -> None:
+    edit = Edit(prompt="When does our office open?", target_new="9")
     judged = await judge_facts(plugin_of(codec, [], own), [edit], LivingConfig(), 0.5)
-    assert judged.reason is None
+    assert judged.reason is None and judged.figures["near_misses_open"] == 0.0
+    wide = plugin_of(codec, [], lambda fact, question: float("office" in question))
+    judged = await judge_facts(wide, [edit], LivingConfig(), 0.5)
+    assert judged.reason is not None and "of other requests" in judged.reason
+
+
+async def test_an_edit_whose_words_say_nothing_has_no_near_misses(codec: Codec) -> None:
+    judged = await judge_facts(plugin_of(codec, [], own), [Edit(prompt="a b", target_new="c")], LivingConfig(), 0.5)
     assert judged.figures["near_misses"] == 0 and judged.figures["near_misses_open"] is None

@@ -16,7 +16,7 @@ from onceedit_ray.reader.training_run import ReaderSettings, train_reader
 from tests.command_line import EDITS, Command, Place
 from tests.reader_source import material
 
-OPEN = {"learnt": 0.0, "kept": 0.0, "locality": 0.0, "false_alarms": 1.0, "general_limit": 2}
+OPEN = {"learnt": 0.0, "kept": 0.0, "locality": 0.0, "false_alarms": 1.0, "near_misses": 1.0, "general_limit": 2}
 """The bounds of random models: what they learn is not tested here."""
 NEW = Edit(prompt="Who leads the old choir?", target_new="Rome")
 PROMPTS = [edit["prompt"] for edit in EDITS]
