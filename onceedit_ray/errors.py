@@ -96,7 +96,14 @@ class UnknownIdError(OnceEditError):
 
 
 class QueueFullError(OnceEditError):
-    """The queue of waiting edits is full."""
+    """The queue of waiting edits is full. retry_after: seconds after which it has room, at the pace of late."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message, retry_after)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class NotPossibleError(OnceEditError):

@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -50,6 +52,9 @@ the cause. The death of another process while the version goes live is no reason
 """
 GATHERING_SECONDS = 0.25
 """How long a deletion waits for further ones, so that one version, built from the base plug-in, covers them all."""
+
+FIRST_SECONDS = 60.0
+"""About the time to build a version on a small machine; of later versions the time of the one before is taken."""
 
 Switch = Callable[[], Awaitable[None]]
 
@@ -106,6 +111,7 @@ class EditQueue(StoredVersions):
         self._deleting = 0.0
         self._lost = 0
         self._building = False
+        self._begun, self._seconds = 0.0, FIRST_SECONDS
         self._line = store.line_of(active.id)
         self._take_up(active, f"version {active.id}, which was active at the start, does not know it")
         for batch in book.batches.values():
@@ -125,9 +131,8 @@ class EditQueue(StoredVersions):
         selected = select(edits, same=question_key)
         waiting = sum(record.status == "queued" for record in self._book.edits.values())
         if waiting + len(selected) > self._config.queued:
-            raise QueueFullError(
-                f"{waiting} edits are queued and {self._config.queued} may be; try again when they are made"
-            )
+            said = f"{waiting} edits are queued and {self._config.queued} may be; try again when they are made"
+            raise QueueFullError(said, self._next_room())
         batch = self._book.add(selected)
         self._book.save()
         self._work.set()
@@ -194,6 +199,11 @@ class EditQueue(StoredVersions):
         going.add_done_callback(self._going_live.discard)
         await asyncio.shield(going)
         return self._version(found)
+
+    def _next_room(self) -> int:
+        """Seconds until the next version is begun, which takes edits from the queue."""
+        left = self._seconds - (time.monotonic() - self._begun if self._building else 0.0)
+        return max(math.ceil(left), 1)
 
     def _edit(self, record: EditRecord) -> EditView:
         progress = 1.0
@@ -286,9 +296,10 @@ class EditQueue(StoredVersions):
                 self._book.save()
             return
         parent = parent_of(began_at, gone, self._config)
-        self._building = True
+        self._building, self._begun = True, time.monotonic()
         made = await self._maker.make([*kept, *new], parent, new, lambda step, share: self._progress(job, step, share))
         self._building, self._lost = False, 0
+        self._seconds = time.monotonic() - self._begun
         for batch in job.batches:
             batch.version, batch.report = made.version, made.report
         if made.reason is not None:

@@ -63,11 +63,24 @@ class Admission:
         self.in_flight += counted
         begun = time.monotonic()
         try:
-            await self._app(scope, given_again(body, receive), send)
+            await self._app(scope, given_again(body, receive), self._with_waiting_time(send) if counted else send)
         finally:
             self.in_flight -= counted
             if counted:
                 self._waiting.took(time.monotonic() - begun)
+
+    def _with_waiting_time(self, send: Send) -> Send:
+        """An ASGI channel that adds `Retry-After` to a 429 which does not say when to try again."""
+
+        async def channel(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 429:
+                given = list(message["headers"])
+                if not any(name.lower() == b"retry-after" for name, _ in given):
+                    given.append((b"retry-after", str(self._waiting.next()).encode()))
+                message = {**message, "headers": given}
+            await send(message)
+
+        return channel
 
     def _admit(self, scope: Scope) -> None:
         client = scope.get("client")

@@ -26,11 +26,6 @@ from onceedit_ray.validation import first_problem
 
 LOG = logging.getLogger(__name__)
 
-QUEUE_SECONDS = 60
-"""`Retry-After` if the queue of edits is full: about the time to build a version on a small machine."""
-CROWDED_SECONDS = 5
-"""`Retry-After` if too many sessions wait for a model's memory."""
-
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -99,9 +94,9 @@ def api_error_of(error: BaseException) -> ApiError:
     if isinstance(error, RefusedError):
         return ApiError(422, str(error), "edits", "edit_refused")
     if isinstance(error, QueueFullError):
-        return ApiError(429, str(error), code="queue_full", retry_after=QUEUE_SECONDS)
+        return ApiError(429, str(error), code="queue_full", retry_after=error.retry_after)
     if isinstance(error, CrowdedError):
-        return ApiError(429, str(error), code="too_many_requests", retry_after=CROWDED_SECONDS)
+        return ApiError(429, str(error), code="too_many_requests")  # `Admission` adds when to try again
     if isinstance(error, TimeoutError):
         return ApiError(504, "the answer took too long; ask for fewer tokens", code="timeout")
     if isinstance(error, UnknownTargetError):

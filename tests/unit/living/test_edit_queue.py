@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -253,6 +254,26 @@ async def test_no_more_edits_wait_than_may(tmp_path: Path) -> None:
     await here.living.submit([THIRD, THIRD])  # a repeat is one edit
     await here.settled()
     await here.living.submit([SECOND, THIRD])
+
+
+async def test_a_full_queue_has_room_when_the_next_version_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = system(tmp_path, queued=1)
+
+    async def wait_of_a_full_queue() -> int:
+        with pytest.raises(QueueFullError) as full:
+            await here.living.submit([THIRD, FIRST])
+        return full.value.retry_after
+
+    assert await wait_of_a_full_queue() == 60, "nothing was made yet"
+    await added(here, SECOND)
+    assert await wait_of_a_full_queue() == 1, "a version of the stand-in takes no time"
+    now = time.monotonic()
+    monkeypatch.setattr(here.living, "_seconds", 40.0)
+    monkeypatch.setattr(here.living, "_building", True)
+    monkeypatch.setattr(here.living, "_begun", now - 10.0)
+    assert await wait_of_a_full_queue() in (29, 30), "what the version under way still takes"
 
 
 async def test_edits_are_listed_in_pages(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from openai.types.chat import ChatCompletionMessage
 
-from onceedit_ray.errors import ContextLengthError, ModelError
+from onceedit_ray.errors import ContextLengthError, CrowdedError, ModelError
 from onceedit_ray.serving import ingress
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
@@ -307,6 +307,13 @@ async def test_one_more_than_there_may_be_is_told_to_wait() -> None:
         assert (await client.post("/v1/completions", json=GOOD)).status_code == 200
     gate.set()
     assert gate.is_set() and backend.open == 0
+
+
+def test_who_waits_for_memory_is_told_how_long_by_the_load() -> None:
+    backend = Scripted(CrowdedError("512 sessions wait for memory"))
+    refused = post(ingress_of(backend, retry_after=3), "/v1/completions", GOOD)
+    assert error_of(refused, 429)["code"] == "too_many_requests"
+    assert refused.headers["Retry-After"] == "3", "nothing took long yet, so it is the shortest"
 
 
 @pytest.mark.parametrize("stream", [False, True])
