@@ -11,37 +11,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import random
 import signal
 import statistics
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
 import psutil
-import yaml
 
 from benchmarks.chaos_load import SECONDS, Clients, Editor, Outcome, Question, request_table, wrong_answers
 from benchmarks.options import parse, parser_for
-from benchmarks.supervised import supervised
-from onceedit_ray.cluster.own_ray import prepare_environment
+from benchmarks.small_system import MEMORY_SETTING, TARGETS, small_system
 from onceedit_ray.config import RunConfig
-from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.tables import markdown_table
 from onceedit_ray.files import replacing
 from onceedit_ray.knowledge.edit import Edit
-from onceedit_ray.knowledge.run_data import selected_edits
 from onceedit_ray.knowledge.store import KnowledgeStore, open_store
-from onceedit_ray.serving.listening import free_port
 
-TARGETS = ("mistral", "qwen2")
 FOR_MEMORY = "whom Ray kills for memory"
 COMMAND = "serving command"
 KINDS = {  # what the process's command line contains, and how many of twenty faults hit it
@@ -59,26 +51,22 @@ KINDS = {  # what the process's command line contains, and how many of twenty fa
 }
 ENDING = ("raylet", "GCS", COMMAND)
 """Without one of these the command ends, and is started again."""
-BOUNDS = {"learnt": 0.0, "kept": 0.0, "locality": 0.0, "false_alarms": 1.0, "near_misses": 1.0, "general_limit": 4}
-"""Random models: what they learn is not what is tested."""
 MOST_PIECES = 40
 """Pieces of streams between the end of a recovery and the next fault, at most."""
 PATIENCE = 600.0
-SmallSystem = tuple[str, RunConfig, list[Edit], float]
 TRAINER_SECONDS = 60.0
-MEMORY_SETTING = "RAY_memory_usage_threshold"
-MEMORY_BYTES = 10 << 30
-"""What the whole system may hold before Ray kills a worker for memory."""
 
 
 @dataclass
 class Fault:
     """One SIGKILL. recovery: seconds until every target has answered a new question right, of a trainer until
-    its edit has ended; infinite if they did not. editing: whether an edit was under way."""
+    its edit has ended; infinite if they did not. editing: whether an edit was under way. replaced: seconds until a new
+    process of the kind was there, which has yet to load what it needs; None if none was seen."""
 
     kind: str
     recovery: float
     editing: bool
+    replaced: float | None = None
 
 
 @dataclass
@@ -138,12 +126,6 @@ def run_out_of_memory() -> None:
     raise RuntimeError(f"Ray kills nobody, with {sum(map(len, ballast)) >> 20} MiB taken by this process")
 
 
-def memory_threshold() -> str:
-    """The share of the memory above which Ray is to kill workers: so much that the system itself stays below."""
-    memory = psutil.virtual_memory()
-    return f"{min(0.9, (memory.total - memory.available + MEMORY_BYTES) / memory.total):.3f}"
-
-
 @dataclass
 class Chaos:
     """Kills processes, one after another, and measures how long answers are missing."""
@@ -166,6 +148,8 @@ class Chaos:
                 if not found:
                     continue
                 editing, settled, before = self.editor.busy, self.editor.settled, victims("coordinator")
+                replaced = asyncio.ensure_future(self._replaced(COMMAND if kind in ENDING else kind))
+                await asyncio.sleep(0)  # it looks at the processes before the kill
                 if kind == FOR_MEMORY:
                     await asyncio.to_thread(run_out_of_memory)
                 else:
@@ -176,9 +160,18 @@ class Chaos:
                     await self._started_again(before)
                 answered = self._settled(settled) if kind == "trainer" else self._right_answers(http, number)
                 recovery = time.perf_counter() - begun if await answered else float("inf")
-                faults.append(Fault(kind, recovery, editing))
+                replaced.cancel()
+                seen = (await asyncio.gather(replaced, return_exceptions=True))[0]
+                faults.append(Fault(kind, recovery, editing, seen if isinstance(seen, float) else None))
                 print(f"{len(faults)}: {kind}, {recovery:.1f} s", flush=True)
         return faults
+
+    async def _replaced(self, kind: str) -> float:
+        """Seconds from now until a process of a kind is there that is not there now."""
+        before, begun = set(victims(kind)), time.perf_counter()
+        while kind == FOR_MEMORY or set(victims(kind)) <= before:
+            await asyncio.sleep(0.5)
+        return time.perf_counter() - begun
 
     async def _some_pieces(self, count: int) -> None:
         """Wait for `count` pieces of streams, wherever in an answer the last of them is."""
@@ -280,8 +273,10 @@ def tables(found: Findings, clients: int, seed: int) -> str:
         if hit:
             times = [fault.recovery for fault in hit]
             figures = [f"{statistics.median(times):.1f}", f"{max(times):.1f}"]
+            seen = [fault.replaced for fault in hit if fault.replaced is not None]
+            figures.append(f"{max(seen):.1f}" if seen else "")
             rows.append([kind, str(len(hit)), str(sum(fault.editing for fault in hit)), *figures])
-    header = ["killed", "faults", "during an edit", "recovery, s: median", "worst"]
+    header = ["killed", "faults", "during an edit", "recovery, s: median", "worst", "a new process is there, s: worst"]
     parts = [markdown_table(header, rows, 4)] if rows else []
     codes = Counter(each.said for each in found.outcomes if each.end in ("refused", "broken off", "unreadable"))
     longest = max((each.seconds for each in found.outcomes if each.end != "left"), default=0.0)
@@ -296,70 +291,6 @@ def tables(found: Findings, clients: int, seed: int) -> str:
         f"{found.start:.1f} s. Machine: {describe_machine()}.",
     ]
     return "\n\n".join(parts)
-
-
-def small_run(folder: Path) -> tuple[RunConfig, list[Edit]]:
-    """Random models, a run file that knows two edits, and further edits to make."""
-    from tests.ray.small_fleet import build_models, model, run_config
-
-    build_models(folder, list(TARGETS))
-    targets = {family: model(folder, family) for family in TARGETS}
-    knowledge = {"path": folder / "edits.jsonl", "limit": 2}
-    config = run_config(folder, "chaos", targets, living=BOUNDS, knowledge=knowledge)
-    (third,) = selected_edits(config.knowledge.model_copy(update={"limit": None}))[2:]
-    names = ("Ann", "Bob", "Cleo", "Dan", "Eve", "Finn", "Gil", "Hana", "Ivo", "Jo")
-    made = [
-        Edit(prompt=f"The {what} of {name} is", target_new=answer, subject=name)
-        for what in ("city", "river", "language", "author", "colour", "friend", "food", "book", "song", "lake")
-        for name, answer in zip(names, itertools.cycle(("Lyon", "Italian", "Marie Curie")), strict=False)
-    ]
-    return config, [*made, third]
-
-
-@contextlib.contextmanager
-def served(folder: Path, in_flight: int) -> Iterator[str]:
-    """The application of `run.yaml` in `folder`, in a Ray of this process; gives its address."""
-    import ray  # after the environment that it reads is set
-    from ray import serve
-
-    from onceedit_ray.cluster.serve import APP_NAME, application
-    from onceedit_ray.cluster.serve_args import ServeArgs
-    from onceedit_ray.serving.limits import Limits
-
-    port = free_port("127.0.0.1", 0)
-    ray.init(address="local", num_cpus=6, num_gpus=0, include_dashboard=False, log_to_driver=False)
-    try:
-        serve.start(http_options={"host": "127.0.0.1", "port": port})
-        limits = Limits(seconds=SECONDS, in_flight=in_flight)
-        serve.run(application(ServeArgs(config=folder / "run.yaml", limits=limits)), name=APP_NAME)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        serve.shutdown()
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def small_system(name: str, clients: int, restarting: bool = False) -> Iterator[SmallSystem]:
-    """The run of `small_run`, served from a home of its own to so many clients.
-
-    Gives its address, its run file, further edits, and the seconds that the start took.
-
-    restarting: by a process of its own that is started again whenever it ends; else in a Ray of this process.
-    """
-    with tempfile.TemporaryDirectory(prefix=f"onceedit-{name}-") as path:
-        folder = Path(path)
-        os.environ["ONCEEDIT_HOME"] = str(folder / "home")
-        if restarting:
-            os.environ[MEMORY_SETTING] = memory_threshold()
-        prepare_environment()
-        config, pool = small_run(folder)
-        edit_plugin(config, open_store())
-        (folder / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-        in_flight = max(64, clients + 8)
-        serving = supervised(folder / "run.yaml", SECONDS, in_flight) if restarting else served(folder, in_flight)
-        begun = time.perf_counter()
-        with serving as address:
-            yield address, config, pool, time.perf_counter() - begun
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

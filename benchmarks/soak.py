@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from benchmarks.chaos import Findings, small_system, versions
+from benchmarks.chaos import Findings, versions
 from benchmarks.chaos_load import SECONDS, TOKENS, Clients, Editor, request_table, wrong_answers
 from benchmarks.options import parse, parser_for
+from benchmarks.small_system import small_system
 from onceedit_ray.config import RunConfig
 from onceedit_ray.evaluation.machine import describe_machine
 from onceedit_ray.evaluation.tables import markdown_table

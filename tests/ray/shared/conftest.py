@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from benchmarks.chaos import BOUNDS
+from benchmarks.small_system import BOUNDS
 from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.serving.limits import Limits

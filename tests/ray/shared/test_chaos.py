@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos import KINDS, TARGETS, run, schedule, small_run, tables
+from benchmarks.chaos import KINDS, run, schedule, tables
+from benchmarks.small_system import TARGETS, small_run
 from tests.ray.served import Shared
 
 ALL = ["coordinator", "trainer", "target or plug-in", "gateway", "coordinator"]
