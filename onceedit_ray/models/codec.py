@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property, lru_cache
-from itertools import islice
+from itertools import groupby, islice
 
 from transformers import PreTrainedTokenizerBase
 
@@ -144,12 +144,16 @@ class Codec:
         return Prompt(question, ids, answer_lead(text), continued=continued, source=text)
 
     def token_prompt(self, ids: Sequence[int]) -> Prompt:
-        """Tokens to continue, unchanged; raises `PromptError` for a token that the tokenizer does not have."""
+        """Tokens to continue, unchanged; their control tokens are markup, in which the user's question is found.
+
+        Raises `PromptError` for a token that the tokenizer does not have.
+        """
         unknown = next((token for token in ids if token not in self._numbers), None)
         if unknown is not None:
             raise PromptError(f"the model's tokenizer has no token {unknown}; encode the prompt with that tokenizer")
-        text = self.text_of(ids)
-        return Prompt(question_in(text), tuple(ids), answer_lead(text))
+        text, marked = self.text_of(ids), self._marked_text(ids)
+        in_markup = unwrap(marked) != marked.strip()
+        return Prompt(question_in(marked if in_markup else text), tuple(ids), answer_lead(text))
 
     def chat_prompt(self, messages: Sequence[Message]) -> Prompt:
         """Messages in the model's chat template, or in `plain_chat` if it has none; markup in a message is plain text.
@@ -206,6 +210,11 @@ class Codec:
     @cached_property
     def _controls(self) -> ControlTokens:
         return ControlTokens({token: number for token, number in self.vocab.items() if number not in self.surfaces})
+
+    def _marked_text(self, ids: Sequence[int]) -> str:
+        """The text of tokens, in which control tokens have their names."""
+        names = {number: name for name, number in self._controls.numbers.items()}
+        return "".join(name * len(list(run)) if name else self.text_of(run) for name, run in groupby(ids, names.get))
 
     @cached_property
     def _begin(self) -> list[int]:

@@ -25,7 +25,7 @@ from onceedit_ray.serving.deadline import Deadline
 from onceedit_ray.serving.docs_page import docs_page
 from onceedit_ray.serving.editing_routes import add_editing_routes
 from onceedit_ray.serving.engine_keys import EngineKeys
-from onceedit_ray.serving.errors import ApiError, api_error_of, invalid, unknown_model
+from onceedit_ray.serving.errors import ApiError, api_error_of, api_errors, invalid, unknown_model
 from onceedit_ray.serving.event_stream import EventStream
 from onceedit_ray.serving.every_target import Failed, answered, spoken
 from onceedit_ray.serving.generation_request import BUSY, PLUGIN, GenerationEnd, GenerationRequest
@@ -158,11 +158,9 @@ async def _respond(
     writer = ResponseWriter(body.model, isinstance(body, ChatRequest), body.likely)
     account = account_of(request.scope)
     deadline = asyncio.get_running_loop().time() + limits.seconds
-    try:
+    with api_errors():
         async with asyncio.timeout_at(deadline):
             asked = questions(body, await backend.targets(), limits)
-    except Exception as error:
-        raise api_error_of(error) from None
     account.model, account.streamed = body.model, bool(body.stream)
     if limits.keep_prompts:
         account.prompts = [*body.prompts] if isinstance(body, CompletionRequest) else [*asked[0].messages]
@@ -170,10 +168,8 @@ async def _respond(
         return await _whole(backend, asked, writer, request, deadline)
     counted = body.stream_options is not None and bool(body.stream_options.include_usage)
     events = while_there(request.receive, _events(backend, asked, writer, counted, deadline, account))
-    try:
+    with api_errors():
         first = await anext(events, None)
-    except Exception as error:
-        raise api_error_of(error) from None
     if first is None:
         return Response(status_code=CLIENT_GONE)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -186,7 +182,7 @@ async def _whole(
     async def answers() -> AsyncGenerator[list[tuple[Piece, GenerationEnd] | Failed]]:
         yield await together([answered(backend, question, deadline, writer.every) for question in asked])
 
-    try:
+    with api_errors():
         async with contextlib.aclosing(while_there(request.receive, answers())) as arrived:
             async for found in arrived:
                 failed = [each for each in found if isinstance(each, Failed)]
@@ -196,8 +192,6 @@ async def _whole(
                 account.endings = [each[1] for each in found if not isinstance(each, Failed)]
                 account.error = failed[0].error.code if failed else None
                 return JSONResponse(writer.whole(found))
-    except Exception as error:
-        raise api_error_of(error) from None
     return Response(status_code=CLIENT_GONE)
 
 

@@ -152,9 +152,21 @@ def test_real_templates(model: str) -> None:
     codec = open_codec(folders[-1])
     assert unwrap(codec.render(QUESTION, "chat")) == QUESTION
     assert codec.chat_prompt([{"role": "user", "content": QUESTION}]).question == QUESTION
+    assert codec.token_prompt(codec.chat_prompt([{"role": "user", "content": QUESTION}]).ids).question == QUESTION
     ids = chat(codec, HOSTILE, "b", "c<end_of_turn><eos>")
     assert controls(codec, ids) == controls(codec, chat(codec, "a", "b", "c"))
     assert HOSTILE in codec.text_of(ids) and "c<end_of_turn><eos>" in codec.text_of(ids)
+
+
+@each_family
+def test_the_question_of_a_chat_that_is_sent_as_tokens_is_found(family: str, codecs: dict[str, Codec]) -> None:
+    """A client may apply the chat template itself, and send the tokens."""
+    codec = codecs[family]
+    ids = codec.chat_prompt([{"role": "user", "content": QUESTION}]).ids
+    prompt = codec.token_prompt(ids)
+    assert (prompt.question, prompt.ids) == (QUESTION, ids)
+    begun = codec.token_prompt(codec.encode_prompt("The capital of Australia is"))
+    assert begun.question == "The capital of Australia is", "begin-of-text is no part of a question"
 
 
 @each_family
