@@ -17,6 +17,7 @@ import uvicorn
 from onceedit_ray.serving.ingress import build_ingress
 from onceedit_ray.serving.keys import Keys
 from onceedit_ray.serving.limits import Limits
+from tests.patience import PATIENCE
 from tests.small_ingress import small_backend
 from tests.small_system import TaughtModels
 
@@ -36,7 +37,7 @@ def address(models: TaughtModels) -> Iterator[str]:
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not server.started:
         assert time.monotonic() < deadline, "the server does not start"
         time.sleep(0.05)

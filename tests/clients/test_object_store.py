@@ -20,6 +20,7 @@ from onceedit_ray.knowledge.run_data import selected_edits
 from onceedit_ray.location import locate
 from onceedit_ray.results import Results
 from tests.clients.conftest import PYTHON
+from tests.patience import PATIENCE
 from tests.small_grid import GRACE, values, write_files
 
 Uri = Callable[[str], str]
@@ -44,7 +45,7 @@ def uri() -> Iterator[Uri]:
 
 
 def _make_bucket(address: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             urllib.request.urlopen(urllib.request.Request(address, method="PUT"))

@@ -17,8 +17,8 @@ import psutil
 from benchmarks.supervised import AGENTS
 from onceedit_ray.serving.listening import free_port
 from tests.paths import ROOT
+from tests.patience import PATIENCE
 
-SECONDS = 240.0
 SERVE = "import sys; from onceedit_ray.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -46,7 +46,7 @@ def serving(arguments: Sequence[str], folder: Path) -> Iterator[tuple[psutil.Pro
     known = psutil.Process(process.pid)
     tree: dict[psutil.Process, str] = {}
     try:
-        until = time.monotonic() + SECONDS
+        until = time.monotonic() + PATIENCE
         while not re.search("^serving ", (folder / "out").read_text() + (folder / "err").read_text(), re.MULTILINE):
             assert process.poll() is None and time.monotonic() < until, (folder / "err").read_text()[-2000:]
             with contextlib.suppress(httpx2.TransportError):  # while it starts, each answer is JSON already
@@ -54,7 +54,7 @@ def serving(arguments: Sequence[str], folder: Path) -> Iterator[tuple[psutil.Pro
             time.sleep(0.2)
         tree = named(known.children(recursive=True))
         yield known, f"http://127.0.0.1:{port}"
-        process.wait(SECONDS)
+        process.wait(PATIENCE)
         # Ray 2.60 leaves its two agents behind when its driver is killed; they hold no model and none of our ports.
         _, left = psutil.wait_procs([one for one, name in tree.items() if name not in AGENTS], timeout=60)
         assert not left, "every other process of its Ray ends"

@@ -20,6 +20,7 @@ from onceedit_ray.fusion.outputs import Generation
 from onceedit_ray.fusion.system import open_decoder
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
+from tests.patience import PATIENCE
 from tests.ray.small_fleet import build_models, model, run_config
 
 LIMITS = {PLUGIN: 60 * 384, "mistral": 90 * 256}
@@ -85,7 +86,7 @@ def test_many_requests_in_little_memory_all_end_with_the_right_text(fleet: Fleet
         return [(await unbounded.generate("mistral", *question)).token_ids for question in asked]
 
     assert [answer.token_ids for answer in asyncio.run(there())] == asyncio.run(here())
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while any(load.sessions for load in loads(fleet).values()):
         assert time.monotonic() < deadline, loads(fleet)
         time.sleep(0.1)

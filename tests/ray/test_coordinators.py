@@ -26,6 +26,7 @@ from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.sampling import GREEDY, Sampling
 from onceedit_ray.serving.generation_request import GenerationEnd, GenerationRequest
+from tests.patience import PATIENCE
 from tests.ray.small_fleet import build_models, model, run_config
 
 QUESTION = "What is the capital of France?"
@@ -75,7 +76,7 @@ def processes(fleet: Fleet) -> list[int]:
 
 def revived(fleet: Fleet, before: list[int]) -> list[int]:
     """The processes of the coordinators, once none is the first of those before."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             now = processes(fleet)
@@ -150,7 +151,7 @@ def test_a_new_version_answers_on_both_also_if_one_dies_between_loading_and_swit
 
 
 def test_no_session_of_a_dead_coordinator_is_left(fleet: Fleet) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while left := [
         load.sessions for load in fetch([each.load.remote() for each in fleet.actors.values()]) if load.sessions
     ]:

@@ -26,6 +26,7 @@ from onceedit_ray.reader.training_run import ReaderSettings, train_reader
 from tests import small_grid
 from tests.documented_commands import COMMANDS, RUN_HERE, Shown
 from tests.paths import ROOT
+from tests.patience import PATIENCE
 from tests.ray.real_plugin import goes_on, link_plugin, needs_plugin
 from tests.ray.serving_command import serving
 from tests.ray.small_fleet import EDITS, PLUGIN, build_models, model, run_config
@@ -184,7 +185,7 @@ def test_a_call_with_curl(command: Shown, server: Server) -> None:
 
 
 def test_the_page_is_served_beside(server: Server) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while "the playground of http://" not in (said := (server.place / "err").read_text()):
         assert time.monotonic() < until, said
         time.sleep(0.5)

@@ -20,6 +20,7 @@ from ray import serve
 from onceedit_ray.cluster.serve import APP_NAME
 from onceedit_ray.editing.served_run import run_of, servers_of
 from onceedit_ray.models.engines.start import try_servers
+from tests.patience import PATIENCE
 from tests.ray.real_plugin import EDITED, OWN, goes_on, link_plugin, needs_plugin
 from tests.ray.served import served
 from tests.stand_in_server import StandIn, running
@@ -99,7 +100,7 @@ def test_a_server_that_is_restarted_in_mid_answer(address: list[str], stand_in: 
         assert ask(here, QUESTION).status_code == 503
     finally:
         stand_in.breaks = None
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while (answer := ask(here, QUESTION)).status_code == 503 and time.monotonic() < deadline:
         time.sleep(0.5)
     assert text_of(answer) == EDITED

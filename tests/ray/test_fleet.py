@@ -31,6 +31,7 @@ from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
 from onceedit_ray.models.assembly import open_codec, open_model
 from onceedit_ray.models.protocol import Step
+from tests.patience import PATIENCE
 from tests.ray.small_fleet import build_models, model, run_config
 
 FAMILIES = ["mistral", "gemma3"]
@@ -287,7 +288,7 @@ def test_no_request_leaves_a_session_behind(fleet: Fleet) -> None:
             await fleet.answerer.score("gemma3", blank_lines, [5, 6])
 
     asyncio.run(ask())
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while (left := [open_sessions(fleet, name) for name in ("gemma3", PLUGIN)]) != [0, 0]:
         assert time.monotonic() < deadline, f"sessions left on target and plug-in: {left}"
         time.sleep(0.1)

@@ -21,6 +21,7 @@ from onceedit_ray.comparison.grid_config import load_grid
 from onceedit_ray.comparison.run_grid import run_grid
 from onceedit_ray.progress import Count
 from tests.paths import ROOT
+from tests.patience import PATIENCE
 from tests.small_grid import FT_L, GRACE, ONCEEDIT, grid, values, write_files
 
 TARGETS = ["gpt2", "mistral"]
@@ -54,7 +55,7 @@ def test_a_killed_run_goes_on_and_finished_cells_are_never_run_again(
         stderr=subprocess.DEVNULL,
     )
     try:
-        until = time.monotonic() + 180
+        until = time.monotonic() + PATIENCE
         while not finished(results, cells) and killed.poll() is None and time.monotonic() < until:
             time.sleep(0.1)
     finally:

@@ -21,12 +21,12 @@ from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.run_data import selected_edits
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.knowledge.version import Version
+from tests.patience import PATIENCE
 from tests.ray.served import served
 from tests.ray.small_fleet import build_models, model, run_config
 
 TARGETS = ["mistral", "qwen2"]
 KEY, EDIT_KEY = "a-key-that-may-ask", "a-key-that-may-edit"
-WAIT_SECONDS = 240.0
 BOUNDS = {"learnt": 0.5, "kept": 0.5, "locality": 0.0, "false_alarms": 1.0, "near_misses": 1.0, "general_limit": 4}
 """Random models of two layers: what the gate lets through is not what is tested here."""
 
@@ -109,7 +109,7 @@ class Load:
         """Wait until both targets have answered with a version."""
         seen: set[str] = set()
         begun = len(self.answers)
-        deadline = time.monotonic() + WAIT_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while seen != set(TARGETS):
             assert time.monotonic() < deadline, f"nobody answers with {version}"
             await asyncio.sleep(0.05)
@@ -118,7 +118,7 @@ class Load:
 
 async def live(client: httpx2.AsyncClient, id: str) -> dict[str, Any]:
     """Wait until a batch is live or refused."""
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + PATIENCE
     while True:
         found: dict[str, Any] = (await client.get(f"/v1/edits/{id}")).json()
         if found["status"] in ("live", "refused", "deleted"):

@@ -22,7 +22,8 @@ from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.knowledge.store import open_store
 from tests.paths import ROOT
-from tests.ray.serving_command import SECONDS, SERVE, named, serving
+from tests.patience import PATIENCE
+from tests.ray.serving_command import SERVE, named, serving
 from tests.ray.small_fleet import build_models, model, run_config
 
 
@@ -57,7 +58,7 @@ def test_it_says_few_lines_and_then_one_of_json_for_each_request(config: RunConf
         said = (tmp_path / "err").read_text()
         metrics = re.search(r"^metrics: (\S+)", said, re.MULTILINE)
         assert metrics is not None
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while "ray_onceedit_requests_total" not in http.get(metrics[1]).text:
             assert time.monotonic() < until, "Ray exports what replicas count after some seconds"
             time.sleep(1)
@@ -89,7 +90,7 @@ def test_after_a_dead_raylet_the_command_ends_with_one_line(config: RunConfig, t
         assert http.get(f"{address}/health").status_code == 200
         raylet = next(child for child in command.children(recursive=True) if child.name() == "raylet")
         raylet.send_signal(signal.SIGKILL)
-        until = time.monotonic() + SECONDS
+        until = time.monotonic() + PATIENCE
         while command.is_running() and command.status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < until, "the command does not end"
             with contextlib.suppress(httpx2.ConnectError, httpx2.ReadError, httpx2.RemoteProtocolError):
@@ -106,7 +107,7 @@ def test_a_raylet_that_dies_while_the_models_load_ends_the_command(config: RunCo
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
-        until = time.monotonic() + SECONDS
+        until = time.monotonic() + PATIENCE
         while not (tree := named(psutil.Process(process.pid).children(recursive=True))) or not any(
             name.startswith("ray::ServeController") for name in tree.values()
         ):
@@ -114,7 +115,7 @@ def test_a_raylet_that_dies_while_the_models_load_ends_the_command(config: RunCo
             time.sleep(0.1)
         next(one for one, name in tree.items() if name == "raylet").kill()
         try:
-            _, said = process.communicate(timeout=SECONDS)
+            _, said = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
     assert process.returncode == 2 and "raylet has died" in said.splitlines()[-1], said

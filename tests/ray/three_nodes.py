@@ -22,20 +22,19 @@ from onceedit_ray.cluster.fleet import Fleet
 from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.knowledge.store import open_store
+from tests.patience import PATIENCE
 from tests.ray.separate_homes import FIRST, HEAD, SECOND, Machines, run_as_script
 from tests.ray.small_fleet import model, run_config
 
 THIRD = "home-third"
 PROMPTS = ("What is the capital of France?", "The river Nile flows through")
 TARGETS = ("mistral", "qwen2")
-ANSWER_SECONDS = 200.0
-"""Within which each request must have ended, with its text or an error."""
 
 
 async def answered(fleet: Fleet, target: str, prompt: str) -> str:
     """The text, or the error with "error: " before it; "hung" if there is neither in time."""
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             return (await fleet.answerer.generate(target, prompt)).text
     except TimeoutError:
         return "hung"

@@ -9,6 +9,7 @@ import time
 import psutil
 
 from onceedit_ray.cluster.own_processes import first_dead
+from tests.patience import PATIENCE
 
 
 def test_a_dead_process_is_named() -> None:
@@ -19,7 +20,7 @@ def test_a_dead_process_is_named() -> None:
     try:
         assert first_dead(processes) is None
         children[1].kill()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while first_dead(processes) is None and time.monotonic() < deadline:
             time.sleep(0.01)
         assert first_dead(processes) == "raylet", "a zombie"

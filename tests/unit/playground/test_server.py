@@ -21,6 +21,7 @@ from onceedit_ray.playground.page_guard import PageGuard
 from onceedit_ray.playground.server import check_keys_are_asked_for
 from onceedit_ray.serving.listening import free_port
 from tests.paths import ROOT
+from tests.patience import PATIENCE
 from tests.small_ingress import Scripted, ingress_of
 
 
@@ -108,7 +109,7 @@ def test_a_page_beside_a_server_ends_with_it(
     monkeypatch.delenv("PYTEST_CURRENT_TEST")  # where it is set, NiceGUI behaves otherwise
     port = free_port("127.0.0.1", 0)
     with beside.page_process("0.0.0.0", 9, port):
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while not (said := capfd.readouterr().err) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert said == f"the playground of http://127.0.0.1:9/v1 is at http://127.0.0.1:{port}/; Ctrl-C ends it\n"
