@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from onceedit_ray.config import LivingConfig
 from onceedit_ray.evaluation.acceptance import Judgement
@@ -18,6 +19,8 @@ from onceedit_ray.fusion.members import Plugin
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.selection import normalised, question_key
 from onceedit_ray.living.hard_negatives import near_misses, tasks
+from onceedit_ray.models.codec import common_prefix
+from onceedit_ray.models.protocol import Step
 from onceedit_ray.reader.view import asked, fact_line
 
 MOST_JUDGED = 40
@@ -33,8 +36,8 @@ WORDINGS = 2
 ANSWER_TOKENS = 64
 """Maximum number of tokens that are written to compare an answer's text; of a longer answer only the beginning is
 compared."""
-NEVER = 2.0
-"""A threshold above every gate weight: nothing is drafted."""
+AT_ONCE = 8
+"""Edits that are judged at once."""
 
 
 async def judge_facts(plugin: Plugin, new: Sequence[Edit], bounds: LivingConfig, threshold: float) -> Judgement:
@@ -48,27 +51,31 @@ async def judge_facts(plugin: Plugin, new: Sequence[Edit], bounds: LivingConfig,
     rng = random.Random(0)
     judged = list(new) if len(new) <= MOST_JUDGED else rng.sample(list(new), MOST_JUDGED)
     prompts = {question_key(edit.prompt) for edit in new}
-    misses = [(edit, miss) for edit in judged for miss in near_misses(edit, rng, NEAR_MISSES)]
-    on_text = [(edit, task) for edit in judged for task in tasks(edit, rng, TASKS)]
-    rivals = [
-        (edit, old, ask) for edit in judged for old in _neighbours(plugin, edit, prompts) for ask in _wordings(old)
+    asked_of = [
+        _Asked(
+            edit,
+            near_misses(edit, rng, NEAR_MISSES),
+            tasks(edit, rng, TASKS),
+            [(old, ask) for old in _neighbours(plugin, edit, prompts) for ask in _wordings(old)],
+        )
+        for edit in judged
     ]
-    learnt, opened, tasks_opened, own, others = await asyncio.gather(
-        asyncio.gather(*(_is_answered(plugin, edit, threshold) for edit in judged)),
-        asyncio.gather(*(_weight(plugin, edit, miss) for edit, miss in misses)),
-        asyncio.gather(*(_weight(plugin, edit, task) for edit, task in on_text)),
-        asyncio.gather(*(_weight(plugin, old, ask) for _, old, ask in rivals)),
-        asyncio.gather(*(_weight(plugin, edit, ask) for edit, _, ask in rivals)),
-    )
-    kept = [w >= other for w, other in zip(own, others, strict=True) if w >= threshold]
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def in_turn(each: _Asked) -> _Found:
+        async with turns:
+            return await _found(plugin, each, threshold)
+
+    found = await asyncio.gather(*map(in_turn, asked_of))
+    learnt = [each.is_answered for each in found]
     figures = {
         "learnt": _share(learnt),
-        "kept": _share(kept),
-        "near_misses_open": _share([weight >= threshold for weight in opened]),
-        "tasks_open": _share([weight >= threshold for weight in tasks_opened]),
+        "kept": _share([kept for each in found for kept in each.kept]),
+        "near_misses_open": _share([is_open for each in found for is_open in each.misses_open]),
+        "tasks_open": _share([is_open for each in found for is_open in each.tasks_open]),
         "new_edits": len(judged),
-        "old_edits": len({id(old) for _, old, _ in rivals}),
-        "near_misses": len(misses),
+        "old_edits": len({id(old) for each in asked_of for old, _ in each.rivals}),
+        "near_misses": sum(len(each.misses) for each in asked_of),
         "bounds": {
             "learnt": bounds.learnt,
             "kept": bounds.kept,
@@ -76,6 +83,107 @@ async def judge_facts(plugin: Plugin, new: Sequence[Edit], bounds: LivingConfig,
         },
     }
     return Judgement(figures, _reason(figures, judged, learnt, bounds))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a new edit is judged by. rivals: live edits that are near to it, each with a question for it."""
+
+    edit: Edit
+    misses: list[str]
+    tasks: list[str]
+    rivals: list[tuple[Edit, str]]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """How one edit was read. kept: for each rival that answers, whether it still does."""
+
+    is_answered: bool
+    misses_open: list[bool]
+    tasks_open: list[bool]
+    kept: list[bool]
+
+
+async def _found(plugin: Plugin, about: _Asked, threshold: float) -> _Found:
+    facts = {edit: _ReadFact(plugin, edit) for edit in (about.edit, *(old for old, _ in about.rivals))}
+    try:
+        await asyncio.gather(*(fact.open() for fact in facts.values()))
+        new = facts[about.edit]
+        is_answered, misses, on_text, own, others = await asyncio.gather(
+            new.is_answered(threshold),
+            asyncio.gather(*map(new.weight, about.misses)),
+            asyncio.gather(*map(new.weight, about.tasks)),
+            asyncio.gather(*(facts[old].weight(ask) for old, ask in about.rivals)),
+            asyncio.gather(*(new.weight(ask) for _, ask in about.rivals)),
+        )
+    finally:
+        for fact in facts.values():
+            await fact.aclose()
+    return _Found(
+        is_answered,
+        [weight >= threshold for weight in misses],
+        [weight >= threshold for weight in on_text],
+        [w >= other for w, other in zip(own, others, strict=True) if w >= threshold],
+    )
+
+
+class _ReadFact:
+    """A fact that the plug-in has read once; every question about it is read on a fork of that session."""
+
+    def __init__(self, plugin: Plugin, edit: Edit) -> None:
+        self._plugin = plugin
+        self._edit = edit
+        views = (self._view("Who?"), self._view("What is it?"))
+        self._ids = views[0][: common_prefix(*views)]
+        self._session: int | None = None
+
+    async def open(self) -> None:
+        """Read the fact."""
+        self._session = (await self._plugin.model.open(self._ids)).session
+
+    async def aclose(self) -> None:
+        """Free the session."""
+        if self._session is not None:
+            await self._plugin.model.close(self._session)
+
+    async def weight(self, question: str) -> float:
+        """The gate's weight for a question."""
+        return (await self._step(self._view(question))).weights[-1]
+
+    async def is_answered(self, threshold: float) -> bool:
+        """Whether the plug-in, asked the edit's own prompt, would write its answer: the whole of it, in one pass."""
+        view, codec = self._view(self._edit.question), self._plugin.codec
+        answer = list(codec.encode_bytes(f" {normalised(self._edit.target_new)}".encode()))
+        step = await self._step([*view, *answer[:-1]], len(answer))
+        if step.weights[0] < threshold:
+            return False
+        return step.top.ids_NK[:, 0].tolist() == answer or await self._is_written(view, len(answer))
+
+    async def _is_written(self, view: list[int], tokens: int) -> bool:
+        """As `is_answered`, for an answer that may be written in other tokens, or with capitals: texts are compared."""
+        codec = self._plugin.codec
+        drafter = Drafter(self._plugin.model, codec, [view], min(tokens + 2, ANSWER_TOKENS))
+        try:
+            await drafter.open(0.0)
+            drafted = drafter.drafted
+        finally:
+            await drafter.aclose()
+        text, wanted = (normalised(each).casefold() for each in (codec.text_of(drafted), self._edit.target_new))
+        return text.startswith(wanted) or (tokens > ANSWER_TOKENS and bool(text) and wanted.startswith(text))
+
+    async def _step(self, ids: list[int], rows: int = 1) -> Step:
+        """The last `rows` positions of tokens that begin with the fact."""
+        assert self._session is not None, "the fact is read first"
+        model, keep = self._plugin.model, common_prefix(self._ids, ids)
+        fork = await model.fork(self._session)
+        try:
+            return await model.extend(fork, keep, ids[keep:], rows)
+        finally:
+            await model.close(fork)
+
+    def _view(self, question: str) -> list[int]:
+        return list(self._plugin.codec.text_prompt(asked([fact_line(self._edit)], question)).ids)
 
 
 def _neighbours(plugin: Plugin, edit: Edit, prompts: set[str]) -> list[Edit]:
@@ -87,42 +195,6 @@ def _neighbours(plugin: Plugin, edit: Edit, prompts: set[str]) -> list[Edit]:
 
 def _wordings(edit: Edit) -> Sequence[str]:
     return edit.rephrasings[:WORDINGS] or (edit.question,)
-
-
-async def _is_answered(plugin: Plugin, edit: Edit, threshold: float) -> bool:
-    """Whether the plug-in, asked the edit's own prompt, would write its answer: the whole of it, in one pass."""
-    view = _view(plugin, edit, edit.question)
-    answer = list(plugin.codec.encode_bytes(f" {normalised(edit.target_new)}".encode()))
-    step = await plugin.model.open([*view, *answer[:-1]], rows=len(answer))
-    await plugin.model.close(step.session)
-    if step.weights and step.weights[0] < threshold:
-        return False
-    return step.top.ids_NK[:, 0].tolist() == answer or await _is_written(plugin, edit, view, len(answer))
-
-
-async def _is_written(plugin: Plugin, edit: Edit, view: list[int], tokens: int) -> bool:
-    """As `_is_answered`, for an answer that may be written in other tokens, or with capitals: the text is compared."""
-    drafter = Drafter(plugin.model, plugin.codec, [view], min(tokens + 2, ANSWER_TOKENS))
-    try:
-        await drafter.open(0.0)
-        drafted = drafter.drafted
-    finally:
-        await drafter.aclose()
-    text, wanted = (normalised(each).casefold() for each in (plugin.codec.text_of(drafted), edit.target_new))
-    return text.startswith(wanted) or (tokens > ANSWER_TOKENS and bool(text) and wanted.startswith(text))
-
-
-async def _weight(plugin: Plugin, edit: Edit, question: str) -> float:
-    """The gate's weight for an edit and a question."""
-    drafter = Drafter(plugin.model, plugin.codec, [_view(plugin, edit, question)], 0)
-    try:
-        return await drafter.open(NEVER)
-    finally:
-        await drafter.aclose()
-
-
-def _view(plugin: Plugin, edit: Edit, question: str) -> list[int]:
-    return list(plugin.codec.text_prompt(asked([fact_line(edit)], question)).ids)
 
 
 def _share(values: Sequence[bool]) -> float | None:

@@ -263,17 +263,17 @@ class LocalModel:
         return answers
 
     def _advance(self, waiting: Sequence[Call | Fork]) -> list[Answer]:
-        """One pass for the first call of every session; later calls of a session wait, which keeps their order."""
-        first: dict[int, Call | Fork] = {}
-        for item in waiting:
-            first.setdefault(item.session.number, item)
+        """One pass for the first call of every session, after the forks before it; what comes later waits, in order."""
+        first: dict[int, Call] = {}
         answers: list[Answer] = []
         calls: list[Call] = []
-        for item in first.values():
-            if isinstance(item, Fork):
+        for item in waiting:
+            if isinstance(item, Call):
+                first.setdefault(item.session.number, item)
+            elif item.session.number not in first:
                 self._room.fork(item.session, item.made)
                 answers.append((item.answer, item.made.number))
-        for call in self._room.admit([item for item in first.values() if isinstance(item, Call)]):
+        for call in self._room.admit(list(first.values())):
             try:
                 if not call.entered:
                     self._begin(call)

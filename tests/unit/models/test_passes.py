@@ -91,6 +91,25 @@ async def test_a_fork_goes_its_own_way(
     assert model.open_sessions == 0
 
 
+async def test_forks_of_one_session_are_made_together_and_read_in_one_pass(networks: dict[str, Any]) -> None:
+    """What is asked of the session before the forks is in them, what is asked after them is not."""
+    network = networks["mistral"]
+    model = LocalModel(network, end_ids=(), top_k=8)
+    step = await model.open([25, 26, 27])
+    calls = (
+        model.extend(step.session, 3, [30]),
+        *(model.fork(step.session) for _ in range(4)),
+        model.extend(step.session, 4, [31]),
+    )
+    _, *forks, _ = await asyncio.gather(*calls)
+    passes = model.passes
+    read = await asyncio.gather(*(model.extend(fork, 4, [40 + number]) for number, fork in enumerate(forks)))
+    assert model.passes == passes + 1
+    for number, each in enumerate(read):
+        p_V = p(full_logits(network, [25, 26, 27, 30, 40 + number])[-1:])[0]
+        assert each.top.p_NK[0, 0] == pytest.approx(float(p_V.max()), abs=1e-5)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_cache_for_each_session_decodes_the_same(
     networks: dict[str, Any], family: str, monkeypatch: pytest.MonkeyPatch
