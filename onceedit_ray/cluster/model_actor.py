@@ -15,7 +15,7 @@ import psutil
 import ray
 
 from onceedit_ray.cluster.on_this_node import Weights, names_the_node, weights_here
-from onceedit_ray.cluster.telemetry import CacheMetrics
+from onceedit_ray.cluster.telemetry import TELL_SECONDS, CacheMetrics
 from onceedit_ray.config import ModelConfig
 from onceedit_ray.errors import OnceEditError
 from onceedit_ray.models.assembly import bounds_of, load_for_decoding, open_codec
@@ -24,7 +24,6 @@ from onceedit_ray.models.protocol import Step
 
 TOGETHER_SECONDS = 0.25
 """How long calls that came together are answered together. A call may wait for memory, and those with it need not."""
-SHOW_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ class HostedModel(LocalModel):
     def _show(self, metrics: CacheMetrics) -> None:
         while True:
             metrics.show(self)
-            time.sleep(SHOW_SECONDS)
+            time.sleep(TELL_SECONDS)
 
     async def seat(self) -> Seat:
         """Where this actor runs; raises the error of loading the model, if there was one."""

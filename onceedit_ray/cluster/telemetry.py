@@ -5,6 +5,8 @@ Labels have few, fixed values: route templates and model names, never texts that
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import TYPE_CHECKING
 
 from ray.util.metrics import Counter, Gauge, Histogram
@@ -15,9 +17,35 @@ from onceedit_ray.serving.observing import Account
 if TYPE_CHECKING:  # a gateway has no model
     from onceedit_ray.models.local_model import LocalModel
 
+TELL_SECONDS = 1.0
+"""How often gauges are set again; Ray reports every 10 s."""
 WEIGHTS = [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99]
 SECONDS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]
 TOKEN_SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
+
+
+class KeptGauge:
+    """A gauge that keeps the value that was set last. Ray drops one that is not set again within two of its reports."""
+
+    def __init__(self, name: str, description: str, tags: tuple[str, ...] = ()) -> None:
+        self._gauge = Gauge(name, description, tags)
+        self._value: float | None = None
+        self._tags: dict[str, str] = {}
+        self._lock = threading.Lock()
+        threading.Thread(target=self._tell, name=name, daemon=True).start()
+
+    def set(self, value: float, tags: dict[str, str] | None = None) -> None:
+        """Set the value; one with other tags that was set before is told no more."""
+        with self._lock:
+            self._value, self._tags = value, tags or {}
+            self._gauge.set(value, self._tags)
+
+    def _tell(self) -> None:
+        while True:
+            time.sleep(TELL_SECONDS)
+            with self._lock:
+                if self._value is not None:
+                    self._gauge.set(self._value, self._tags)
 
 
 class Metrics:
@@ -25,7 +53,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._flying = 0
-        self._in_flight = Gauge("onceedit_requests_in_flight", "Requests under way in this replica")
+        self._in_flight = KeptGauge("onceedit_requests_in_flight", "Requests under way in this replica")
         self._requests = Counter("onceedit_requests_total", "Requests ended", ("route", "status", "model"))
         self._tokens = Counter("onceedit_tokens_total", "Tokens of prompts and answers", ("model", "direction"))
         self._gate = Counter(
@@ -115,7 +143,7 @@ class VersionGauge:
     """Shows which plug-in version is active: 1 for that version, 0 for earlier ones."""
 
     def __init__(self) -> None:
-        self._gauge = Gauge("onceedit_version_info", "The active plug-in version", ("version",))
+        self._gauge = KeptGauge("onceedit_version_info", "The active plug-in version", ("version",))
         self._shown = ""
 
     def show(self, version: str) -> None:
