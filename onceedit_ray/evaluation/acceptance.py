@@ -6,7 +6,6 @@ are scored beside the new ones: the version must still know them.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,16 +96,8 @@ class Judge:
 
     async def _opened(self, prompts: Sequence[str], advance: Callable[[int], None]) -> float | None:
         """The share of prompts for which the gate opens."""
-        turns = asyncio.Semaphore(CONCURRENCY)
-
-        async def is_open(prompt: str) -> bool:
-            async with turns:
-                weight = await self.answerer.gate(prompt)
-                advance(1)
-                return weight >= self.threshold
-
-        found = await asyncio.gather(*map(is_open, prompts))
-        return sum(found) / len(found) if found else None
+        read = await read_gate(self.answerer, self.target, (), prompts, ("raw",), CONCURRENCY, advance)
+        return sum(each.weight >= self.threshold for each in read) / len(read) if read else None
 
     def _reliability(self, records: Sequence[Record]) -> float | None:
         if not any(record.strategy != UNEDITED for record in records):

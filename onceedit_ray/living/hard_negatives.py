@@ -32,9 +32,8 @@ def near_misses(edit: Edit, rng: random.Random, count: int) -> list[str]:
     They are about the subject. If the edit has none, or if it may be a common word ("Apple"), they are also about the
     words themselves, and about the same thing of somebody else ("our office", "my sister's office").
     """
-    found = []
+    found, others = [], _about_words(edit)
     for number in range(count):
-        others = _about_words(edit)
         if edit.subject and (number % 2 == 0 or not others):
             fact = Fact(edit.question, edit.target_new, edit.subject, kind_of(edit.question), ())
             found.append(near_miss(fact, rng))

@@ -108,7 +108,9 @@ class _Found:
 async def _found(plugin: Plugin, about: _Asked, threshold: float) -> _Found:
     facts = {edit: _ReadFact(plugin, edit) for edit in (about.edit, *(old for old, _ in about.rivals))}
     try:
-        await asyncio.gather(*(fact.open() for fact in facts.values()))
+        opened = await asyncio.gather(*(fact.open() for fact in facts.values()), return_exceptions=True)
+        if failed := next((each for each in opened if each is not None), None):
+            raise failed
         new = facts[about.edit]
         is_answered, misses, on_text, own, others = await asyncio.gather(
             new.is_answered(threshold),

@@ -211,9 +211,13 @@ class Codec:
     def _controls(self) -> ControlTokens:
         return ControlTokens({token: number for token, number in self.vocab.items() if number not in self.surfaces})
 
+    @cached_property
+    def _control_names(self) -> dict[int, str]:
+        return {number: name for name, number in self._controls.numbers.items()}
+
     def _marked_text(self, ids: Sequence[int]) -> str:
         """The text of tokens, in which control tokens have their names."""
-        names = {number: name for name, number in self._controls.numbers.items()}
+        names = self._control_names
         return "".join(name * len(list(run)) if name else self.text_of(run) for name, run in groupby(ids, names.get))
 
     @cached_property
