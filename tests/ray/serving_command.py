@@ -31,6 +31,16 @@ def named(processes: list[psutil.Process]) -> dict[psutil.Process, str]:
     return found
 
 
+def healthy(address: str) -> dict[str, str]:
+    """The states of the models at `/health`, once it says "ok": a busy machine may say "unhealthy" for a while."""
+    until = time.monotonic() + PATIENCE
+    while (answer := httpx2.get(f"{address}/health", trust_env=False, timeout=60)).status_code != 200:
+        assert time.monotonic() < until, answer.text
+        time.sleep(0.5)
+    states: dict[str, str] = answer.json()["models"]
+    return states
+
+
 @contextlib.contextmanager
 def serving(arguments: Sequence[str], folder: Path) -> Iterator[tuple[psutil.Process, str]]:
     """The command with these arguments, once it serves, and its address; what it says is in `out` and `err`.

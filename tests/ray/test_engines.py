@@ -23,6 +23,7 @@ from onceedit_ray.models.engines.start import try_servers
 from tests.patience import PATIENCE
 from tests.ray.real_plugin import EDITED, OWN, goes_on, link_plugin, needs_plugin
 from tests.ray.served import served
+from tests.ray.serving_command import healthy
 from tests.stand_in_server import StandIn, running
 
 pytestmark = [pytest.mark.weights, needs_plugin]
@@ -104,8 +105,7 @@ def test_a_server_that_is_restarted_in_mid_answer(address: list[str], stand_in: 
     while (answer := ask(here, QUESTION)).status_code == 503 and time.monotonic() < deadline:
         time.sleep(0.5)
     assert text_of(answer) == EDITED
-    health = httpx2.get(f"{here}/health", timeout=30, trust_env=False)
-    assert health.json()["models"][TARGET] == "ok"
+    assert healthy(here)[TARGET] == "ok"
 
 
 def test_a_target_is_added_and_removed_while_everything_else_answers(address: list[str]) -> None:

@@ -28,6 +28,7 @@ from onceedit_ray.models.sampling import Sampling
 from onceedit_ray.serving.limits import Limits
 from tests.patience import PATIENCE
 from tests.ray.served import served
+from tests.ray.serving_command import healthy
 from tests.ray.small_fleet import build_models, model, run_config
 
 TARGETS = ["mistral", "qwen2"]
@@ -181,9 +182,8 @@ def test_the_remote_decoder_streams_and_asks_every_target(address: str, local: F
 
 
 def test_health_probes_the_models(address: str) -> None:
-    found = httpx2.get(f"{address}/health", trust_env=False)
-    models = found.json()["models"]
-    assert (found.status_code, list(models)) == (200, ["plug-in", *TARGETS])
+    models = healthy(address)
+    assert list(models) == ["plug-in", *TARGETS]
     assert set(models.values()) <= {"ok", "busy"}
 
 

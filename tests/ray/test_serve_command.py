@@ -23,7 +23,7 @@ from onceedit_ray.editing.run import edit_plugin
 from onceedit_ray.knowledge.store import open_store
 from tests.paths import ROOT
 from tests.patience import PATIENCE
-from tests.ray.serving_command import SERVE, named, serving
+from tests.ray.serving_command import SERVE, healthy, named, serving
 from tests.ray.small_fleet import build_models, model, run_config
 
 
@@ -86,15 +86,15 @@ def test_what_cannot_be_loaded_is_one_line(config: RunConfig, tmp_path: Path) ->
 
 
 def test_after_a_dead_raylet_the_command_ends_with_one_line(config: RunConfig, tmp_path: Path) -> None:
-    with served_by(config, tmp_path) as (command, address), httpx2.Client(trust_env=False, timeout=5) as http:
-        assert http.get(f"{address}/health").status_code == 200
+    with served_by(config, tmp_path) as (command, address), httpx2.Client(trust_env=False, timeout=60) as http:
+        healthy(address)
         raylet = next(child for child in command.children(recursive=True) if child.name() == "raylet")
         raylet.send_signal(signal.SIGKILL)
         until = time.monotonic() + PATIENCE
         while command.is_running() and command.status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < until, "the command does not end"
             with contextlib.suppress(httpx2.ConnectError, httpx2.ReadError, httpx2.RemoteProtocolError):
-                assert http.get(f"{address}/health").json()["status"] in ("ok", "unhealthy"), "within 5 s"
+                assert http.get(f"{address}/health").json()["status"] in ("ok", "unhealthy"), "it never hangs"
             time.sleep(0.5)
     said = [line for line in (tmp_path / "err").read_text().splitlines() if "raylet has died" in line]
     assert len(said) == 1 and "start the command again" in said[0]
