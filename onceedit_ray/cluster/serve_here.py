@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+import psutil
 import ray
 from ray import serve
 from ray.exceptions import RayError
@@ -107,6 +108,7 @@ class _Ray:
             _metrics_export_port=metrics_port,
         )
         self._processes = ray_processes()
+        self._began_with = psutil.Process().children(recursive=True)
         self.logs = Path(context.address_info["session_dir"]) / "logs"
         (node,) = ray.nodes()
         self.metrics = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
@@ -115,6 +117,12 @@ class _Ray:
     def dead(self) -> str | None:
         """The name of the first of its essential processes that has died; None while all run."""
         return first_dead(self._processes)
+
+    def kill(self) -> None:
+        """End what is left of it: `ray.shutdown` would wait for some of it, and would leave Ray's agents behind."""
+        for process in {*self._began_with, *psutil.Process().children(recursive=True)}:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 @contextlib.contextmanager
@@ -153,8 +161,10 @@ def _own_ray(cpus: float, metrics_port: int | None) -> Iterator[_Ray]:
         finally:
             # While it shuts down, it reports every actor that ends as an error.
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-                if own_ray.dead is None:  # a dead Ray would never answer the call
+                if own_ray.dead is None:
                     serve.shutdown()
+                else:  # it would never answer the call
+                    own_ray.kill()
                 ray.shutdown()
 
 

@@ -6,6 +6,7 @@ Nothing here or below may call `ray stop`: it ends every Ray of the machine.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 import ray
 from xdist.scheduler import LoadScopeScheduling
+
+from tests.ray.warm_workers import warm_workers
 
 HERE = Path(__file__).parent
 
@@ -42,8 +45,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.ray)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def warm() -> Iterator[None]:
+    """Every Ray of these tests has `warm_workers`."""
+    with tempfile.TemporaryDirectory() as folder, warm_workers(Path(folder)):
+        yield
+
+
 @pytest.fixture(scope="session")
-def ray_session(onceedit_home: Path) -> Iterator[None]:
+def ray_session(warm: None, onceedit_home: Path) -> Iterator[None]:
     """A Ray with 4 logical CPUs and no GPU; tests that need fake GPU nodes make a `ray.cluster_utils.Cluster`."""
     ray.init(
         address="local",

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from benchmarks.supervised import AGENTS
 from onceedit_ray.serving.listening import free_port
 from tests.paths import ROOT
 from tests.patience import PATIENCE
+from tests.ray.warm_workers import COLD
 
 SERVE = "import sys; from onceedit_ray.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -48,7 +48,7 @@ def serving(arguments: Sequence[str], folder: Path) -> Iterator[tuple[psutil.Pro
     The block ends the command, which this waits for.
     """
     port = free_port("127.0.0.1", 0)
-    command = [sys.executable, "-c", SERVE, "serve", *arguments, "--port", str(port)]
+    command = [COLD, "-c", SERVE, "serve", *arguments, "--port", str(port)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     environment.pop("PYTEST_CURRENT_TEST", None)  # with it NiceGUI would wait for a test of its own
     with (folder / "out").open("w") as out, (folder / "err").open("w") as err:

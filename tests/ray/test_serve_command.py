@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from tests.paths import ROOT
 from tests.patience import PATIENCE
 from tests.ray.serving_command import SERVE, healthy, named, serving
 from tests.ray.small_fleet import build_models, model, run_config
+from tests.ray.warm_workers import COLD
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_it_says_few_lines_and_then_one_of_json_for_each_request(config: RunConf
         assert http.post(f"{address}/v1/completions", json=asked).status_code == 200
         assert http.post(f"{address}/v1/completions", json={"model": "nobody"}).status_code == 400
         port = address.rpartition(":")[2]
-        again = [sys.executable, "-c", SERVE, "serve", "--config", str(tmp_path / "run.yaml"), "--port", port]
+        again = [COLD, "-c", SERVE, "serve", "--config", str(tmp_path / "run.yaml"), "--port", port]
         second = subprocess.run(again, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
         assert second.returncode == 2 and second.stdout == ""
         (line,) = second.stderr.splitlines()
@@ -78,31 +78,33 @@ def test_what_cannot_be_loaded_is_one_line(config: RunConfig, tmp_path: Path) ->
     run = config.model_dump(mode="json")
     run["targets"]["mistral"]["model"] = f"local:{tmp_path / 'nowhere'}"
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
-    command = [sys.executable, "-c", SERVE, "serve", "--config", str(tmp_path / "run.yaml"), "--port", "0"]
+    command = [COLD, "-c", SERVE, "serve", "--config", str(tmp_path / "run.yaml"), "--port", "0"]
     ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert ended.returncode == 2 and len(ended.stderr.splitlines()) < 10
     assert ended.stderr.splitlines()[-1].startswith("error: the server could not be started: ")
     assert "there is no folder" in ended.stderr.splitlines()[-1]
 
 
-def test_after_a_dead_raylet_the_command_ends_with_one_line(config: RunConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_after_a_death_of_ray_the_command_ends_with_one_line(config: RunConfig, tmp_path: Path, name: str) -> None:
     with served_by(config, tmp_path) as (command, address), httpx2.Client(trust_env=False, timeout=60) as http:
         healthy(address)
-        raylet = next(child for child in command.children(recursive=True) if child.name() == "raylet")
-        raylet.send_signal(signal.SIGKILL)
+        tree = named(command.children(recursive=True))
+        next(one for one, called in tree.items() if called == name).kill()
         until = time.monotonic() + PATIENCE
         while command.is_running() and command.status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < until, "the command does not end"
             with contextlib.suppress(httpx2.ConnectError, httpx2.ReadError, httpx2.RemoteProtocolError):
                 assert http.get(f"{address}/health").json()["status"] in ("ok", "unhealthy"), "it never hangs"
             time.sleep(0.5)
-    said = [line for line in (tmp_path / "err").read_text().splitlines() if "raylet has died" in line]
+    said = [line for line in (tmp_path / "err").read_text().splitlines() if f"{name} has died" in line]
     assert len(said) == 1 and "start the command again" in said[0]
+    assert not psutil.wait_procs(list(tree), timeout=PATIENCE)[1], "not even Ray's agents stay"
 
 
 def test_a_raylet_that_dies_while_the_models_load_ends_the_command(config: RunConfig, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    command = [sys.executable, "-c", SERVE, "serve", "--config", str(tmp_path / "run.yaml"), "--port", "0"]
+    command = [COLD, "-c", SERVE, "serve", "--config", str(tmp_path / "run.yaml"), "--port", "0"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
