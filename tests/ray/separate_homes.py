@@ -1,5 +1,6 @@
 """Jobs and fleets on nodes with homes of their own; run by `test_separate_homes.py`, in a process of its own.
 
+Where this user may mount folders, every node has its home at the same path, as machines do, and sees no other's.
 The head has CPUs only, the other nodes claim GPUs: so a model that asks for one is not loaded where the driver runs.
 What each part found is written as JSON into `outcome.json`.
 
@@ -9,6 +10,7 @@ What each part found is written as JSON into `outcome.json`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -32,10 +34,14 @@ from onceedit_ray.errors import OnceEditError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.knowledge.store import open_store
 from onceedit_ray.results import Results
+from tests.patience import PATIENCE
+from tests.ray.own_mounts import may_mount, mounted
 from tests.ray.small_fleet import model, run_config
 from tests.tiny_gguf import write_gguf
 
 OUTCOME = "outcome.json"
+HOME = "home"
+"""The path of each node's home, if it may be mounted there."""
 HEAD, FIRST, SECOND = "home-head", "home-first", "home-second"
 PROMPTS = {"near": "What is the capital of France?", "far": "The river Nile flows through"}
 """The first is edited, so the plug-in drafts its answer; the other one is the target's alone, and long."""
@@ -44,12 +50,14 @@ NODE = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
 class Machines:
-    """The cluster. nodes: by Ray's id of a node, the cluster's handle of it."""
+    """The cluster. nodes: by Ray's id of a node, the cluster's handle of it. mounts: whether homes are mounted."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._cluster = Cluster()
         self.nodes: dict[str, Any] = {}
+        (folder / HOME).mkdir(exist_ok=True)
+        self.mounts = may_mount(folder / HOME)
 
     @property
     def address(self) -> str:
@@ -57,9 +65,15 @@ class Machines:
         return str(self._cluster.address)
 
     def add(self, home: str, cpus: int, gpus: int) -> None:
-        """Start a node with a home of its own, a path in the folder."""
-        variables = {"ONCEEDIT_HOME": str(self._folder / home)}
-        node = self._cluster.add_node(**NODE, num_cpus=cpus, num_gpus=gpus, env_vars=variables)
+        """Start a node with a home of its own, kept at this path in the folder."""
+        kept = self._folder / home
+        at_one_path = self.mounts and kept.parent.is_dir()
+        variables = {"ONCEEDIT_HOME": str(self._folder / HOME if at_one_path else kept)}
+        with contextlib.ExitStack() as mounts:
+            if at_one_path:
+                kept.mkdir(exist_ok=True)
+                mounts.enter_context(mounted(kept, self._folder / HOME))
+            node = self._cluster.add_node(**NODE, num_cpus=cpus, num_gpus=gpus, env_vars=variables)
         self.nodes[node.node_id] = node
 
     def kill(self, node: str) -> None:
@@ -143,7 +157,7 @@ def lose_a_node(folder: Path, config: RunConfig, machines: Machines) -> dict[str
 
     asking = threading.Thread(target=lambda: asyncio.run(ask()))
     asking.start()
-    asked.wait(60)
+    assert asked.wait(PATIENCE), "nothing is answered"
     machines.kill(before[PLUGIN])
     for seat in seats.values():
         os.kill(
@@ -151,7 +165,7 @@ def lose_a_node(folder: Path, config: RunConfig, machines: Machines) -> dict[str
         )  # Ray's processes live on for a while, which those of a dead machine do not
     known, killed = len(answers), time.monotonic()
     gone.set()
-    asking.join(200)
+    asking.join(PATIENCE)
     found = {
         "answers": answers,
         "known": known,
@@ -195,7 +209,10 @@ def main(folder: Path, machines: Machines) -> dict[str, Any]:
     machines.kill(next(reversed(machines.nodes)))
     versions = stored(folder, HEAD)["versions"]
     lost = lose_a_node(folder, config, machines)
-    return {"job": job, "living": living, "too small": small, "broken home": broken, "versions": versions, "lost": lost}
+    return {
+        "job": job, "living": living, "too small": small, "broken home": broken, "versions": versions, "lost": lost,
+        "mounts": machines.mounts, "seen": sorted(path.name for path in (folder / HOME).iterdir()),
+    }  # fmt: skip
 
 
 def run_as_script(main: Callable[[Path, Machines], dict[str, Any]]) -> None:

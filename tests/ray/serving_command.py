@@ -66,7 +66,7 @@ def serving(arguments: Sequence[str], folder: Path) -> Iterator[tuple[psutil.Pro
         yield known, f"http://127.0.0.1:{port}"
         process.wait(PATIENCE)
         # Ray 2.60 leaves its two agents behind when its driver is killed; they hold no model and none of our ports.
-        _, left = psutil.wait_procs([one for one, name in tree.items() if name not in AGENTS], timeout=60)
+        _, left = psutil.wait_procs([one for one, name in tree.items() if name not in AGENTS], timeout=PATIENCE)
         assert not left, "every other process of its Ray ends"
     finally:
         process.kill()

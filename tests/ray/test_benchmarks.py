@@ -13,6 +13,7 @@ import pytest
 
 from tests.bench_run import small_run_file
 from tests.paths import ROOT
+from tests.patience import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,9 @@ def test_figures_are_finite(name: str, lines: list[str], tmp_path: Path) -> None
     run_file = small_run_file(tmp_path)
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--config", run_file, "--results", tmp_path]
     home = {"ONCEEDIT_HOME": str(tmp_path / "home")}
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | home, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | home, capture_output=True, text=True, timeout=2 * PATIENCE
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     table = pq.read_table(tmp_path / f"{name}.parquet").to_pylist()
     for line in table:

@@ -13,6 +13,7 @@ import psutil
 import ray
 
 from tests.paths import ROOT
+from tests.patience import PATIENCE
 from tests.ray.warm_workers import COLD
 
 # What runs beside the local Ray: tells its address and the addresses its processes listen on, and fails with code 7.
@@ -33,7 +34,7 @@ def answer() -> int:
 
 def test_a_local_ray_comes_and_goes_alone(ray_session: None) -> None:
     script = [COLD, str(ROOT / "scripts" / "local_ray.py"), "--", COLD, "-c", COMMAND]
-    run = subprocess.run(script, env=os.environ, capture_output=True, text=True, timeout=180, check=False)
+    run = subprocess.run(script, env=os.environ, capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
     assert run.returncode == 7, run.stdout + run.stderr
     address, pids, listening = json.loads(run.stdout.splitlines()[-1])
 

@@ -16,6 +16,7 @@ import pytest
 
 from onceedit_ray.cluster.fleet import PLUGIN
 from tests.paths import ROOT
+from tests.patience import PATIENCE
 from tests.ray.fake_gpus import GPUS_OF_NODES
 from tests.ray.small_fleet import build_models
 
@@ -27,7 +28,9 @@ def outcome(onceedit_home: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     folder = tmp_path_factory.mktemp("placement")
     build_models(folder, ["mistral", "gpt2", "qwen2"])
     script = [sys.executable, "-m", "tests.ray.fake_gpus", str(folder)]
-    run = subprocess.run(script, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300, check=False)
+    run = subprocess.run(
+        script, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=2 * PATIENCE, check=False
+    )
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
     return json.loads(run.stdout.splitlines()[-1])
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.paths import ROOT
+from tests.patience import PATIENCE
 from tests.ray.separate_homes import FIRST, HEAD, OUTCOME
 from tests.ray.small_fleet import build_models
 
@@ -23,7 +24,9 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("homes")
     build_models(folder, ["mistral", "qwen2"])
     script = [sys.executable, "-m", "tests.ray.separate_homes", str(folder)]
-    run = subprocess.run(script, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=400, check=False)
+    run = subprocess.run(
+        script, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=3 * PATIENCE, check=False
+    )
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
     return json.loads((folder / OUTCOME).read_text())
 
@@ -33,6 +36,12 @@ def test_a_job_edits_on_one_node_and_decodes_on_another(outcome: dict[str, Any])
     assert {"report.md", "summary.json", "records.parquet"} <= set(job["files"]), "on the driver's node"
     assert job["targets"] == ["far", "near"]
     assert "checking the homes and the models of 2 nodes" in job["said"]
+
+
+def test_every_node_has_its_home_at_the_same_path_if_it_may_be_mounted(outcome: dict[str, Any]) -> None:
+    if not outcome["mounts"]:
+        pytest.skip("this user may mount nothing: the homes have paths of their own")
+    assert outcome["seen"] == [], "outside the nodes the folder is empty"
 
 
 def test_the_version_is_the_same_in_both_stores(outcome: dict[str, Any]) -> None:

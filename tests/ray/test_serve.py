@@ -197,7 +197,7 @@ def test_who_is_cancelled_with_all_his_calls_takes_nobody_along(address: str, lo
         time.sleep(pause)
         for call in asked[:-1]:
             ray.cancel(call, recursive=True)
-        assert ray.get(asked[-1], timeout=60).text == expected
+        assert ray.get(asked[-1], timeout=PATIENCE).text == expected
     deadline = time.monotonic() + PATIENCE
     while any(left := on_models("open_sessions")):
         assert time.monotonic() < deadline, f"sessions left: {left}"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.paths import ROOT
+from tests.patience import PATIENCE
 from tests.ray.separate_homes import OUTCOME
 from tests.ray.small_fleet import build_models
 from tests.ray.three_nodes import TARGETS
@@ -24,7 +25,9 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("three")
     build_models(folder, list(TARGETS))
     script = [sys.executable, "-m", "tests.ray.three_nodes", str(folder)]
-    run = subprocess.run(script, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=400, check=False)
+    run = subprocess.run(
+        script, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=2 * PATIENCE, check=False
+    )
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
     return json.loads((folder / OUTCOME).read_text())
 

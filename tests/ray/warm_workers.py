@@ -2,7 +2,7 @@
 
 Ray starts each worker as a new Python, which imports Ray, torch and transformers: 6 to 12 s of one core, and most of
 what the Ray tests would take. With `warm_workers`, Ray is given an interpreter that asks a process with those modules
-(the zygote) for a fork, and passes on its arguments, environment, folder and files; it is Python itself for all else.
+(the zygote) for a fork, and passes on its arguments, environment, folder, files and mounts; it is Python for all else.
 A worker runs the same code. `onceedit serve`, its tests and the demo start workers without it.
 """
 
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tests.paths import ROOT
+from tests.ray.own_mounts import join_mounts
 
 WORKER = "default_worker.py"
 """What Ray runs as a worker that has no runtime environment of its own."""
@@ -42,7 +43,7 @@ import os, socket, sys
 if len(sys.argv) < 2 or not sys.argv[1].endswith("{worker}"):
     os.execv("{python}", ["{interpreter}", *sys.argv[1:]])
 import array, json
-files = array.array("i", [0, 1, 2])
+files = array.array("i", [0, 1, 2, os.open("/proc/self/ns/mnt", os.O_RDONLY)])
 asked = json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]).encode()
 with socket.socket(socket.AF_UNIX) as zygote:
     zygote.connect("{address}")
@@ -102,13 +103,13 @@ def _zygote(address: str) -> None:
 def _worker(interpreter: socket.socket) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     files = array.array("i")
-    length, sent, _, _ = interpreter.recvmsg(8, socket.CMSG_SPACE(3 * files.itemsize))
+    length, sent, _, _ = interpreter.recvmsg(8, socket.CMSG_SPACE(4 * files.itemsize))
     files.frombytes(sent[0][2])
     with interpreter.makefile("rb") as told:
         arguments, environment, folder = json.loads(told.read(int.from_bytes(length, "big")))
+    join_mounts(files.pop())
     for number, file in enumerate(files):
         os.dup2(file, number)
-        os.close(file)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
