@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onceedit_ray.baselines.edited_model import EditedModel
+from onceedit_ray.baselines.teacher_forcing import check_edits
 from onceedit_ray.errors import ConfigError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.progress import Progress
@@ -53,7 +54,7 @@ class Material:
 
 
 class Baseline(ABC, Generic[S]):
-    """A method with its settings, S. A subclass overrides `check`, `edit` and the defaults that differ.
+    """A method with its settings, S. A subclass overrides `check`, `_edit` and the defaults that differ.
 
     name: in the registry. paper: its reference, with a URL. Settings: its typed settings. presets: published settings
         by `config.model_type` of their model; "default" for all others. `preset` chooses among them.
@@ -84,11 +85,21 @@ class Baseline(ABC, Generic[S]):
         By default there are none.
         """
 
-    @abstractmethod
     def edit(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], progress: Progress
     ) -> EditedModel:
-        """Make all `edits`, in the method's own way (at once, or one after another)."""
+        """Make all `edits`, in the method's own way (at once, or one after another).
+
+        Raises `ModelError`, before any work, for an edit that the model cannot be given, and if `prepare` was needed.
+        """
+        check_edits(model, tokenizer, edits)
+        return self._edit(model, tokenizer, edits, progress)
+
+    @abstractmethod
+    def _edit(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], progress: Progress
+    ) -> EditedModel:
+        """As `edit`, for edits that the model can be given."""
 
     def load(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EditedModel:
         """Put an edit that `EditedModel.save` wrote onto the unedited `model`.

@@ -5,14 +5,9 @@ The type checker sees the class of the remote object; a call of a method that th
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar, cast
-
-from ray.actor import ActorHandle
-
-from onceedit_ray.cluster.calls import awaited, received
 
 T = TypeVar("T")
 
@@ -30,13 +25,3 @@ class _Proxy:
 def proxy(kind: type[T], call: Callable[..., Any]) -> T:
     """A proxy with the async methods of class `kind`; `call` takes a method's name and its arguments."""
     return cast(T, _Proxy(kind, call))
-
-
-def actor_proxy(kind: type[T], actor: ActorHandle) -> T:
-    """A proxy for an actor of class `kind`; cancelling the caller also cancels the call in the actor."""
-
-    def call(name: str, *args: object, **named: object) -> Any:
-        carried = received if inspect.isasyncgenfunction(getattr(kind, name)) else awaited
-        return carried(getattr(actor, name), *args, **named)
-
-    return proxy(kind, call)

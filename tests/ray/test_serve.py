@@ -16,7 +16,7 @@ import pytest
 import ray
 from ray import serve
 
-from onceedit_ray.cluster.proxy import actor_proxy
+from onceedit_ray.cluster.calls import awaited, received
 from onceedit_ray.cluster.serve import APP_NAME
 from onceedit_ray.config import RunConfig
 from onceedit_ray.editing.run import edit_plugin
@@ -169,12 +169,18 @@ def test_the_remote_decoder_streams_and_asks_every_target(address: str, local: F
     """The coordinator's own methods, as a driver calls them: with sampling, piece by piece, to all at once."""
     drawn = Sampling(temperature=0.8, top_p=0.9, seed=4)
 
-    async def ask(decoder: Any) -> tuple[list[Any], dict[str, Any]]:
-        pieces = [piece async for piece in decoder.stream("mistral", "The river Danube flows", None, 12, drawn)]
-        return pieces, await decoder.generate_all(dict.fromkeys(TARGETS, QUESTION), None, 8)
+    begun, asked = ("mistral", "The river Danube flows", None, 12, drawn), (dict.fromkeys(TARGETS, QUESTION), None, 8)
 
-    pieces, answers = asyncio.run(ask(actor_proxy(FusedDecoder, found_coordinator())))
-    expected, same = asyncio.run(ask(local))
+    async def ask_there() -> tuple[list[Any], dict[str, Any]]:
+        there = found_coordinator()
+        pieces = [piece async for piece in received(there.stream, *begun)]
+        return pieces, await awaited(there.generate_all, *asked)
+
+    async def ask_here() -> tuple[list[Any], dict[str, Any]]:
+        return [piece async for piece in local.stream(*begun)], await local.generate_all(*asked)
+
+    pieces, answers = asyncio.run(ask_there())
+    expected, same = asyncio.run(ask_here())
     *tokens, ending = pieces
     assert len(tokens) > 1 and [token for piece in tokens for token in piece] == list(ending.token_ids)
     assert (ending.token_ids, ending.weight) == (expected[-1].token_ids, pytest.approx(expected[-1].weight, abs=1e-5))

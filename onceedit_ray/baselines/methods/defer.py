@@ -37,7 +37,7 @@ from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings, Materi
 from onceedit_ray.baselines.edited_model import CurrentQuestion, EditedModel
 from onceedit_ray.baselines.mlps import Mlp
 from onceedit_ray.baselines.side_module import State, entering, mlp_at, prompt_end, prompt_of, restore_wrapper
-from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, answer_loss, check_edits, prompt_ids
+from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, answer_loss, prompt_ids
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.progress import Count, Progress
@@ -150,11 +150,10 @@ class Defer(Baseline[DeferSettings]):
         """Draw the unrelated prompts for the gate; nothing is computed or cached."""
         self._unrelated = material.draw_unrelated(self.settings.pool, self.settings.seed)
 
-    def edit(
+    def _edit(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], progress: Progress
     ) -> EditedModel:
         """Learn edit after edit. Raises `ModelError` if the gate needs unrelated prompts and there are none."""
-        check_edits(model, tokenizer, edits)
         if self.settings.gate_loss and not self._unrelated:
             raise ModelError("defer teaches its gate with unrelated prompts and has none; call prepare with some first")
         edited = self.begin(model)

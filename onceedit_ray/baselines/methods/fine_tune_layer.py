@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings
 from onceedit_ray.baselines.edited_model import EditedModel
 from onceedit_ray.baselines.mlps import nearest_mlp
-from onceedit_ray.baselines.teacher_forcing import answer_batch, answer_loss, check_edits
+from onceedit_ray.baselines.teacher_forcing import answer_batch, answer_loss
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.progress import Count, Progress
 
@@ -72,11 +72,10 @@ class FineTuneLayer(Baseline[FineTuneLayerSettings]):
         """Raises `ModelError` where the model's MLPs are not found."""
         nearest_mlp(model, self.settings.depth)
 
-    def edit(
+    def _edit(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], progress: Progress
     ) -> EditedModel:
         """Learn all `edits` together."""
-        check_edits(model, tokenizer, edits)
         settings, mlp = self.settings, nearest_mlp(model, self.settings.depth)
         edited = self.begin(model)
         weight = edited.keep_parameter(mlp.weight_path)

@@ -34,7 +34,7 @@ from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings
 from onceedit_ray.baselines.edited_model import CurrentQuestion, EditedModel
 from onceedit_ray.baselines.mlps import Mlp
 from onceedit_ray.baselines.side_module import State, entering, mlp_at, prompt_end, prompt_of, restore_wrapper
-from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, answer_loss, check_edits
+from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, answer_loss
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.progress import Count, Progress
 
@@ -161,11 +161,10 @@ class Grace(Baseline[GraceSettings]):
         """Raises `ModelError` where the model's layers have no MLP with one output projection."""
         mlp_at(model, self.settings.depth)
 
-    def edit(
+    def _edit(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], progress: Progress
     ) -> EditedModel:
         """Algorithm 1, edit after edit."""
-        check_edits(model, tokenizer, edits)
         edited = self.begin(model)
         mlp = mlp_at(model, self.settings.depth)
         width_D, width_F = mlp.matrix_DF.shape

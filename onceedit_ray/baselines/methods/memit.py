@@ -34,7 +34,6 @@ from onceedit_ray.baselines.mlps import Mlp, find_mlps, layer_at
 from onceedit_ray.baselines.post_norm import norm_after, residual_factor, value_change
 from onceedit_ray.baselines.second_moment import second_moments
 from onceedit_ray.baselines.target_value import Located, TargetSettings, bare_output, keys_of, locate, target_shift
-from onceedit_ray.baselines.teacher_forcing import check_edits
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.progress import Count, Progress
@@ -107,11 +106,10 @@ class Memit(Baseline[MemitSettings]):
         mlps = self._mlps(model)
         self._moments = second_moments(model, tokenizer, mlps, material, self.settings.texts, progress)
 
-    def edit(
+    def _edit(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], progress: Progress
     ) -> EditedModel:
         """Make all `edits` at once; `ModelError` if `prepare` was not called."""
-        check_edits(model, tokenizer, edits)
         mlps = self._mlps(model)
         if any(mlp.layer not in self._moments for mlp in mlps):
             raise ModelError("memit has no statistics of this model; call `prepare` before `edit`")

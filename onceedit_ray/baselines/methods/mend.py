@@ -28,7 +28,6 @@ from onceedit_ray.baselines.edited_model import EditedModel
 from onceedit_ray.baselines.gradient_transform import GradientTransform, LinearMap
 from onceedit_ray.baselines.mend_training import TrainingSettings, edited_weights, pair_factors, train
 from onceedit_ray.baselines.mlps import Mlp, find_mlps
-from onceedit_ray.baselines.teacher_forcing import check_edits
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.progress import Progress
@@ -100,11 +99,10 @@ class Mend(Baseline[MendSettings]):
         train(transform, model, tokenizer, material, settings, progress)
         self._transform, self._prepared_for = transform, model
 
-    def edit(
+    def _edit(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], progress: Progress
     ) -> EditedModel:
         """Make all `edits` at once; raises `ModelError` if `prepare` was not called for this model."""
-        check_edits(model, tokenizer, edits)
         if self._transform is None or self._prepared_for is not model:
             raise ModelError("mend has no hyper-network for this model; call `prepare` with it first")
         pairs = [(edit.prompt, edit.target_new) for edit in edits]

@@ -30,7 +30,6 @@ from onceedit_ray.baselines.edited_model import EditedModel
 from onceedit_ray.baselines.mlps import nearest_mlp
 from onceedit_ray.baselines.second_moment import second_moments
 from onceedit_ray.baselines.target_value import TargetSettings, keys_of, locate, target_shift
-from onceedit_ray.baselines.teacher_forcing import check_edits
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.progress import Count, Progress
@@ -82,11 +81,10 @@ class Rome(Baseline[RomeSettings]):
         moments = second_moments(model, tokenizer, [mlp], material, self.settings.texts, progress)
         self._factor_FF = factor(moments[mlp.layer], model.device)
 
-    def edit(
+    def _edit(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], progress: Progress
     ) -> EditedModel:
         """Make `edits` one after another; `ModelError` if `prepare` was not called."""
-        check_edits(model, tokenizer, edits)
         if self._factor_FF is None:
             raise ModelError("rome has no statistic of this model; call `prepare` before `edit`")
         mlp = nearest_mlp(model, self.settings.depth)

@@ -46,7 +46,7 @@ from onceedit_ray.baselines import BASELINES, Baseline, BaselineSettings, Materi
 from onceedit_ray.baselines.edited_model import CurrentQuestion, EditedModel
 from onceedit_ray.baselines.mlps import Mlp
 from onceedit_ray.baselines.side_module import State, entering, mlp_at, prompt_end, prompt_of, restore_wrapper
-from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, answer_loss, check_edits, prompt_ids
+from onceedit_ray.baselines.teacher_forcing import AnswerBatch, answer_batch, answer_loss, prompt_ids
 from onceedit_ray.errors import ModelError
 from onceedit_ray.knowledge.edit import Edit
 from onceedit_ray.progress import Count, Progress
@@ -193,11 +193,10 @@ class Wise(Baseline[WiseSettings]):
         """Draw the unrelated prompts x_i; nothing is computed or cached."""
         self._unrelated = material.draw_unrelated(self.settings.pool, self.settings.seed)
 
-    def edit(
+    def _edit(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], progress: Progress
     ) -> EditedModel:
         """Learn the shards, merge them, set ε. Raises `ModelError` if `prepare` was given no unrelated prompts."""
-        check_edits(model, tokenizer, edits)
         if not self._unrelated:
             raise ModelError("wise routes by comparison with unrelated prompts and has none; call prepare with some")
         edited = self.begin(model)

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from onceedit_ray.cluster import proxy as module
-from onceedit_ray.cluster.proxy import actor_proxy, proxy
+from onceedit_ray.cluster.proxy import proxy
 
 
 class Shop:
@@ -37,14 +36,3 @@ async def test_a_call_travels_with_its_name_and_arguments() -> None:
 def test_what_the_class_cannot_do_fails_here(name: str) -> None:
     with pytest.raises(AttributeError, match=f"Shop has no method '{name}'"):
         getattr(proxy(Shop, lambda *_: pytest.fail("it travelled")), name)
-
-
-def test_an_actors_generators_are_received_and_its_answers_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Actor:
-        price, goods = "the price method", "the goods method"
-
-    monkeypatch.setattr(module, "awaited", lambda method, *args, **named: ("awaited", method, args, named))
-    monkeypatch.setattr(module, "received", lambda method, *args, **named: ("received", method, args, named))
-    shop: Any = actor_proxy(Shop, Actor())
-    assert shop.price("tea", count=2) == ("awaited", "the price method", ("tea",), {"count": 2})
-    assert shop.goods() == ("received", "the goods method", (), {})
