@@ -34,7 +34,7 @@ refused() { # refused TEXT COMMAND...: it must end with code 2 and one line that
 
 say "build the wheel, and install it in an environment of its own"
 export PYTHONNOUSERSITE=1 RAY_USAGE_STATS_ENABLED=0
-unset PYTHONPATH VIRTUAL_ENV ONCEEDIT_API_KEYS ONCEEDIT_EDIT_KEYS
+unset PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE ONCEEDIT_API_KEYS ONCEEDIT_EDIT_KEYS
 "$python" -m venv "$folder/env"
 pip() { "$folder/env/bin/python" -m pip --disable-pip-version-check -q --retries 5 "$@"; }
 pip wheel --no-deps --wheel-dir "$folder" "$checkout"
