@@ -6,6 +6,7 @@ Nothing here or below may call `ray stop`: it ends every Ray of the machine.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -47,7 +48,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def warm() -> Iterator[None]:
-    """Every Ray of these tests has `warm_workers`."""
+    """Every Ray of these tests has `warm_workers`, where they can be had."""
+    if sys.platform != "linux":
+        yield
+        return
     with tempfile.TemporaryDirectory() as folder, warm_workers(Path(folder)):
         yield
 

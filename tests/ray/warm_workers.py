@@ -3,7 +3,7 @@
 Ray starts each worker as a new Python, which imports Ray, torch and transformers: 6 to 12 s of one core, and most of
 what the Ray tests would take. With `warm_workers`, Ray is given an interpreter that asks a process with those modules
 (the zygote) for a fork, and passes on its arguments, environment, folder, files and mounts; it is Python for all else.
-A worker runs the same code. `onceedit serve`, its tests and the demo start workers without it.
+A worker runs the same code. `onceedit serve`, its tests and the demo start workers without it. Needs Linux.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ def _worker(interpreter: socket.socket) -> NoReturn:
     join_mounts(files.pop())
     for number, file in enumerate(files):
         os.dup2(file, number)
+        os.close(file)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
