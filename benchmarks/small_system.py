@@ -45,7 +45,7 @@ def small_run(folder: Path) -> tuple[RunConfig, list[Edit]]:
     build_models(folder, list(TARGETS))
     targets = {family: model(folder, family) for family in TARGETS}
     knowledge = {"path": folder / "edits.jsonl", "limit": 2}
-    config = run_config(folder, "chaos", targets, living=BOUNDS, knowledge=knowledge)
+    config = run_config(folder, "chaos", targets, living=BOUNDS | {"niceness": 19}, knowledge=knowledge)
     (third,) = selected_edits(config.knowledge.model_copy(update={"limit": None}))[2:]
     names = ("Ann", "Bob", "Cleo", "Dan", "Eve", "Finn", "Gil", "Hana", "Ivo", "Jo")
     made = [
