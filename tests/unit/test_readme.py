@@ -59,3 +59,13 @@ def test_the_paper_is_cited_alike_everywhere() -> None:
     for page in ("README.md", "docs/algorithm.md", "docs/what-differs-from-the-paper.md"):
         assert paper["url"] in (ROOT / page).read_text(encoding="utf-8")
     assert paper["title"] in (ROOT / "docs/algorithm.md").read_text(encoding="utf-8")
+
+
+def test_the_demo_of_the_readme_is_one_that_was_run() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```\n(\d+ facts edited once.*?)```", page, re.DOTALL)
+    parts = (ROOT / "docs/results/quickstart/demo.txt").read_text(encoding="utf-8").split("\n\n")
+    at = [parts.index(part) for part in shown.strip().split("\n\n")]
+    assert at == sorted(at) and at[0] == 0
+    scores = json.loads((ROOT / "docs/results/quickstart/summary.json").read_text(encoding="utf-8"))
+    assert f"(version {scores['plugin']})" in shown
