@@ -171,8 +171,9 @@ def test_the_remote_decoder_streams_and_asks_every_target(address: str, local: F
 
     begun, asked = ("mistral", "The river Danube flows", None, 12, drawn), (dict.fromkeys(TARGETS, QUESTION), None, 8)
 
+    there = found_coordinator()
+
     async def ask_there() -> tuple[list[Any], dict[str, Any]]:
-        there = found_coordinator()
         pieces = [piece async for piece in received(there.stream, *begun)]
         return pieces, await awaited(there.generate_all, *asked)
 
