@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import psutil
 
 _NEEDED = ("raylet", "gcs_server")
 
 
-def ray_processes() -> dict[str, psutil.Process]:
-    """The essential processes, by name, of the Ray that this process has just started."""
-    return {child.name(): child for child in psutil.Process().children(recursive=True) if child.name() in _NEEDED}
+def ray_processes(started: Iterable[psutil.Process]) -> dict[str, psutil.Process]:
+    """The essential ones, by name, of the processes that a Ray has started."""
+    return {process.name(): process for process in started if process.name() in _NEEDED}
 
 
 def first_dead(processes: dict[str, psutil.Process]) -> str | None:

@@ -107,8 +107,8 @@ class _Ray:
             logging_level=logging.ERROR,
             _metrics_export_port=metrics_port,
         )
-        self._processes = ray_processes()
         self._began_with = psutil.Process().children(recursive=True)
+        self._processes = ray_processes(self._began_with)
         self.logs = Path(context.address_info["session_dir"]) / "logs"
         (node,) = ray.nodes()
         self.metrics = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"

@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onceedit_ray.cluster.own_ray import prepare_environment
-from onceedit_ray.serving import proxy_guard
+from onceedit_ray.serving import ingress, proxy_guard
 from onceedit_ray.serving.errors import ApiError
 from onceedit_ray.serving.proxy_guard import PROXY_CALLBACK, ProxyGuard
 
@@ -98,6 +98,7 @@ def test_health_answers_in_time_whatever_hangs_behind() -> None:
     assert found.extensions["seconds"] < 2, "the app behind takes 5 s at least"
     assert (found.status_code, found.json()["status"]) == (503, "unhealthy")
     assert ask(PlainTextResponse("ok"), "/health").text == "ok"
+    assert ingress.HEALTH_SECONDS < proxy_guard.HEALTH_SECONDS < 5, "in time for a health check that waits 5 s"
 
 
 def test_a_ray_of_our_own_loads_it(monkeypatch: pytest.MonkeyPatch) -> None:
